@@ -1,0 +1,1 @@
+//! The wall around the Delta kernel.

@@ -1,0 +1,176 @@
+//! The one way to fail: a code of the protocol, a sentence for the recipient, and a cause for the log.
+//!
+//! The message is sent to the recipient, so it never holds a bucket, a key, an ARN, a path of this
+//! machine or a library's own text; those go into the source, which only the log sees.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, in the protocol's words. Each code has one HTTP status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// The request could not be read (400).
+    MalformedRequest,
+    /// A value in the request contradicts another one, or the table (400).
+    InvalidParameterValue,
+    /// The table needs something the client did not declare, or the server does not do (400).
+    UnsupportedOperation,
+    /// The answer would be larger than what can be carried (400).
+    ResourceLimitExceeded,
+    /// No token, an unknown token, an expired token (401).
+    Unauthenticated,
+    /// The recipient may not do this (403).
+    PermissionDenied,
+    /// The share, schema or table does not exist, or is not granted (404).
+    ResourceDoesNotExist,
+    /// The path exists, the method does not (405).
+    MethodNotAllowed,
+    /// Too many requests; try again later (429).
+    RequestLimitExceeded,
+    /// A fault of this server that only its log explains (500).
+    InternalError,
+    /// Something behind this server does not answer; try again later (503).
+    TemporarilyUnavailable,
+}
+
+impl ErrorCode {
+    /// The HTTP status that goes with the code.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::MalformedRequest
+            | Self::InvalidParameterValue
+            | Self::UnsupportedOperation
+            | Self::ResourceLimitExceeded => 400,
+            Self::Unauthenticated => 401,
+            Self::PermissionDenied => 403,
+            Self::ResourceDoesNotExist => 404,
+            Self::MethodNotAllowed => 405,
+            Self::RequestLimitExceeded => 429,
+            Self::InternalError => 500,
+            Self::TemporarilyUnavailable => 503,
+        }
+    }
+
+    /// The code as it is written in an error body.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MalformedRequest => "MALFORMED_REQUEST",
+            Self::InvalidParameterValue => "INVALID_PARAMETER_VALUE",
+            Self::UnsupportedOperation => "UNSUPPORTED_OPERATION",
+            Self::ResourceLimitExceeded => "RESOURCE_LIMIT_EXCEEDED",
+            Self::Unauthenticated => "UNAUTHENTICATED",
+            Self::PermissionDenied => "PERMISSION_DENIED",
+            Self::ResourceDoesNotExist => "RESOURCE_DOES_NOT_EXIST",
+            Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
+            Self::RequestLimitExceeded => "REQUEST_LIMIT_EXCEEDED",
+            Self::InternalError => "INTERNAL_ERROR",
+            Self::TemporarilyUnavailable => "TEMPORARILY_UNAVAILABLE",
+        }
+    }
+}
+
+type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// A failed request: what the recipient is told, and what the log is told.
+#[derive(Debug)]
+pub struct Error {
+    code: ErrorCode,
+    message: Cow<'static, str>,
+    source: Option<Source>,
+}
+
+impl Error {
+    fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: message.into(), source: None }
+    }
+
+    /// 400: the request could not be read.
+    pub fn malformed(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::MalformedRequest, message)
+    }
+
+    /// 400: a value contradicts another one, or the table.
+    pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::InvalidParameterValue, message)
+    }
+
+    /// 400: the table or the request needs what the client or this server lacks.
+    pub fn unsupported(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::UnsupportedOperation, message)
+    }
+
+    /// 400: the answer would be larger than what can be carried.
+    pub fn too_large(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::ResourceLimitExceeded, message)
+    }
+
+    /// 401: no token, an unknown one, an expired one.
+    pub fn unauthenticated(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::Unauthenticated, message)
+    }
+
+    /// 404: the thing named does not exist, or is not granted.
+    pub fn not_found(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::ResourceDoesNotExist, message)
+    }
+
+    /// 400 with the code of a missing resource: the table is shared, its files are damaged or gone.
+    /// Not a 5xx, because clients retry those for minutes and the table will not mend itself.
+    pub fn damaged(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::InvalidParameterValue, message)
+    }
+
+    /// 405: the path exists, the method does not.
+    pub fn method_not_allowed() -> Self {
+        Self::new(ErrorCode::MethodNotAllowed, "This path does not take that method.")
+    }
+
+    /// 503: something behind this server does not answer.
+    pub fn unavailable(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::TemporarilyUnavailable, message)
+    }
+
+    /// 500: a fault of this server; the cause goes to the log only.
+    pub fn internal(source: impl Into<Source>) -> Self {
+        Self::new(ErrorCode::InternalError, "The server failed; its log has the cause under the request id.")
+            .with_source(source)
+    }
+
+    /// Adds the cause, for the log.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Source>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The protocol's code.
+    pub fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// The sentence that is sent to the recipient.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// How long a client should wait before it tries again, for 429 and 503.
+    pub fn retry_after(&self) -> Option<Duration> {
+        matches!(self.code, ErrorCode::RequestLimitExceeded | ErrorCode::TemporarilyUnavailable)
+            .then_some(Duration::from_secs(2))
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

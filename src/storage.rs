@@ -1,0 +1,1 @@
+//! Where tables lie, and how their files are handed out.
