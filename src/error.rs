@@ -117,10 +117,10 @@ impl Error {
         Self::new(ErrorCode::ResourceDoesNotExist, message)
     }
 
-    /// 400 with the code of a missing resource: the table is shared, its files are damaged or gone.
+    /// 400: the table is shared, but its log is damaged or incomplete, so it cannot be read.
     /// Not a 5xx, because clients retry those for minutes and the table will not mend itself.
-    pub fn damaged(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(ErrorCode::InvalidParameterValue, message)
+    pub fn unreadable_table(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::UnsupportedOperation, message)
     }
 
     /// 405: the path exists, the method does not.
