@@ -1,1 +1,21 @@
-//! The wall around the Delta kernel.
+//! The wall around the Delta kernel: a table's log goes in, a version's protocol, metadata and active files
+//! come out. Nothing outside this module names a type of the kernel or of Arrow.
+//!
+//! The log is third-party input. Whatever is in it, an answer is the exact set of files of one version or an
+//! error: never fewer files, never a mixture of versions. Everything here blocks; call it where blocking is
+//! allowed (`tokio::task::spawn_blocking`).
+
+mod actions;
+mod deletion_vector;
+mod engine;
+mod failure;
+mod history;
+mod log_path;
+mod scan;
+mod snapshot;
+mod table;
+
+pub use actions::{AddFile, Batch, DeletionVector, PartitionValues};
+pub use scan::Scan;
+pub use snapshot::{FileStats, Metadata, Protocol, Snapshot};
+pub use table::DeltaTable;

@@ -1,0 +1,269 @@
+//! A batch of active files, and one file of it: values borrowed from Arrow arrays.
+
+use std::ops::Range;
+
+use buoyant_kernel::EngineData;
+use buoyant_kernel::arrow::array::{
+    Array, AsArray, Int32Array, Int64Array, MapArray, RecordBatch, StringArray, StructArray,
+};
+use buoyant_kernel::arrow::datatypes::{Int32Type, Int64Type};
+use buoyant_kernel::engine::arrow_data::ArrowEngineData;
+
+use super::failure::{damaged, failure};
+use crate::error::{Error, Result};
+
+/// Some of the active files of a version.
+pub struct Batch {
+    /// Rows that are not files of the version are `false`; rows beyond its length are files.
+    selected: Vec<bool>,
+    rows: usize,
+    path: StringArray,
+    size: Int64Array,
+    modification_time: Int64Array,
+    stats: StringArray,
+    deletion_vector: DeletionVectorColumns,
+    partition_values: PartitionValueColumns,
+    base_row_id: Int64Array,
+    default_row_commit_version: Int64Array,
+    clustering_provider: StringArray,
+}
+
+struct DeletionVectorColumns {
+    all: StructArray,
+    storage_type: StringArray,
+    path_or_inline_dv: StringArray,
+    offset: Int32Array,
+    size_in_bytes: Int32Array,
+    cardinality: Int64Array,
+}
+
+struct PartitionValueColumns {
+    parent: StructArray,
+    maps: MapArray,
+    keys: StringArray,
+    values: StringArray,
+}
+
+/// A file of the table, as its `add` action says. Borrowed from the batch.
+#[derive(Debug, Clone)]
+pub struct AddFile<'a> {
+    /// As written in the log: percent-encoded, relative to the table's root or an absolute URL.
+    pub path: &'a str,
+    /// Bytes; never negative.
+    pub size: i64,
+    /// Milliseconds since the Unix epoch.
+    pub modification_time: i64,
+    /// The statistics, as JSON text, unparsed. Names are physical names.
+    pub stats: Option<&'a str>,
+    /// Physical partition column name to value.
+    pub partition_values: PartitionValues<'a>,
+    /// Rows of the file that are deleted.
+    pub deletion_vector: Option<DeletionVector<'a>>,
+    /// Row tracking: the id of the first row.
+    pub base_row_id: Option<i64>,
+    /// Row tracking: the version that first added the file.
+    pub default_row_commit_version: Option<i64>,
+    /// Who clustered the file.
+    pub clustering_provider: Option<&'a str>,
+}
+
+/// The partition values of a file, in the order of the log.
+#[derive(Debug, Clone)]
+pub struct PartitionValues<'a> {
+    keys: &'a StringArray,
+    values: &'a StringArray,
+    range: Range<usize>,
+}
+
+/// The descriptor of a deletion vector, as in the log.
+#[derive(Debug, Clone, Copy)]
+pub struct DeletionVector<'a> {
+    /// `u` relative path, `p` absolute path, `i` inline.
+    pub storage_type: &'a str,
+    /// What `storage_type` says it is.
+    pub path_or_inline_dv: &'a str,
+    /// Where the data starts in the file, in bytes.
+    pub offset: Option<i32>,
+    /// Bytes of the serialized vector.
+    pub size_in_bytes: i32,
+    /// How many rows it deletes.
+    pub cardinality: i64,
+}
+
+impl<'a> PartitionValues<'a> {
+    /// Pairs of column name and value; `None` is SQL's null.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&'a str, Option<&'a str>)> + use<'a> {
+        let (keys, values) = (self.keys, self.values);
+        self.range
+            .clone()
+            .map(move |row| (keys.value(row), (!values.is_null(row)).then(|| values.value(row))))
+    }
+}
+
+impl Batch {
+    /// Takes apart what the kernel's scan yields (its "scan row" schema).
+    pub(super) fn new(data: Box<dyn EngineData>, selected: Vec<bool>) -> Result<Self> {
+        let batch: RecordBatch = (*ArrowEngineData::try_from_engine_data(data).map_err(failure)?).into();
+        let rows = batch.num_rows();
+        let deletion_vector: StructArray =
+            column(batch.column_by_name("deletionVector"), AsArray::as_struct_opt)?;
+        let constants: StructArray =
+            column(batch.column_by_name("fileConstantValues"), AsArray::as_struct_opt)?;
+        let maps: MapArray = column(constants.column_by_name("partitionValues"), AsArray::as_map_opt)?;
+        Ok(Self {
+            selected,
+            rows,
+            path: column(batch.column_by_name("path"), AsArray::as_string_opt::<i32>)?,
+            size: column(batch.column_by_name("size"), AsArray::as_primitive_opt::<Int64Type>)?,
+            modification_time: column(
+                batch.column_by_name("modificationTime"),
+                AsArray::as_primitive_opt::<Int64Type>,
+            )?,
+            stats: column(batch.column_by_name("stats"), AsArray::as_string_opt::<i32>)?,
+            deletion_vector: DeletionVectorColumns {
+                storage_type: column(
+                    deletion_vector.column_by_name("storageType"),
+                    AsArray::as_string_opt::<i32>,
+                )?,
+                path_or_inline_dv: column(
+                    deletion_vector.column_by_name("pathOrInlineDv"),
+                    AsArray::as_string_opt::<i32>,
+                )?,
+                offset: column(
+                    deletion_vector.column_by_name("offset"),
+                    AsArray::as_primitive_opt::<Int32Type>,
+                )?,
+                size_in_bytes: column(
+                    deletion_vector.column_by_name("sizeInBytes"),
+                    AsArray::as_primitive_opt::<Int32Type>,
+                )?,
+                cardinality: column(
+                    deletion_vector.column_by_name("cardinality"),
+                    AsArray::as_primitive_opt::<Int64Type>,
+                )?,
+                all: deletion_vector,
+            },
+            partition_values: PartitionValueColumns {
+                keys: column(Some(maps.keys()), AsArray::as_string_opt::<i32>)?,
+                values: column(Some(maps.values()), AsArray::as_string_opt::<i32>)?,
+                maps,
+                parent: constants.clone(),
+            },
+            base_row_id: column(
+                constants.column_by_name("baseRowId"),
+                AsArray::as_primitive_opt::<Int64Type>,
+            )?,
+            default_row_commit_version: column(
+                constants.column_by_name("defaultRowCommitVersion"),
+                AsArray::as_primitive_opt::<Int64Type>,
+            )?,
+            clustering_provider: column(
+                constants.column_by_name("clusteringProvider"),
+                AsArray::as_string_opt::<i32>,
+            )?,
+        })
+    }
+
+    /// The files of the batch. An `add` action that breaks a rule of the protocol is an error in its place,
+    /// never left out.
+    pub fn files(&self) -> impl Iterator<Item = Result<AddFile<'_>>> {
+        (0..self.rows).filter(|&row| self.is_selected(row)).map(|row| self.file(row))
+    }
+
+    /// The number of files and their bytes.
+    pub(super) fn totals(&self) -> Result<(u64, u64)> {
+        let (mut files, mut bytes) = (0, 0_u64);
+        for row in (0..self.rows).filter(|&row| self.is_selected(row)) {
+            files += 1;
+            bytes = u64::try_from(self.size(row)?)
+                .ok()
+                .and_then(|size| bytes.checked_add(size))
+                .ok_or_else(|| damaged("the sizes of the files add up to more than 64 bits"))?;
+        }
+        Ok((files, bytes))
+    }
+
+    fn is_selected(&self, row: usize) -> bool {
+        self.selected.get(row).copied().unwrap_or(true)
+    }
+
+    fn size(&self, row: usize) -> Result<i64> {
+        int64(&self.size, row)
+            .filter(|&size| size >= 0)
+            .ok_or_else(|| damaged("an add action has no size, or a negative one"))
+    }
+
+    fn file(&self, row: usize) -> Result<AddFile<'_>> {
+        Ok(AddFile {
+            path: text(&self.path, row)
+                .filter(|path| !path.is_empty())
+                .ok_or_else(|| damaged("an add action has no path"))?,
+            size: self.size(row)?,
+            modification_time: int64(&self.modification_time, row)
+                .ok_or_else(|| damaged("an add action has no modificationTime"))?,
+            stats: text(&self.stats, row),
+            partition_values: self.partition_values.get(row)?,
+            deletion_vector: self.deletion_vector.get(row)?,
+            base_row_id: int64(&self.base_row_id, row),
+            default_row_commit_version: int64(&self.default_row_commit_version, row),
+            clustering_provider: text(&self.clustering_provider, row),
+        })
+    }
+}
+
+impl PartitionValueColumns {
+    fn get(&self, row: usize) -> Result<PartitionValues<'_>> {
+        if self.parent.is_null(row) || self.maps.is_null(row) {
+            return Err(damaged("an add action has no partitionValues"));
+        }
+        let offsets = self.maps.value_offsets();
+        let bound = |at: usize| offsets.get(at).and_then(|&offset| usize::try_from(offset).ok());
+        let (Some(start), Some(end)) = (bound(row), bound(row + 1)) else {
+            return Err(damaged("an add action has no partitionValues"));
+        };
+        Ok(PartitionValues { keys: &self.keys, values: &self.values, range: start..end })
+    }
+}
+
+impl DeletionVectorColumns {
+    fn get(&self, row: usize) -> Result<Option<DeletionVector<'_>>> {
+        if self.all.is_null(row) {
+            return Ok(None);
+        }
+        let (Some(storage_type), Some(path_or_inline_dv), Some(cardinality)) = (
+            text(&self.storage_type, row),
+            text(&self.path_or_inline_dv, row),
+            int64(&self.cardinality, row),
+        ) else {
+            return Err(damaged("a deletion vector lacks a field"));
+        };
+        if self.size_in_bytes.is_null(row) {
+            return Err(damaged("a deletion vector lacks a field"));
+        }
+        let vector = DeletionVector {
+            storage_type,
+            path_or_inline_dv,
+            offset: (!self.offset.is_null(row)).then(|| self.offset.value(row)),
+            size_in_bytes: self.size_in_bytes.value(row),
+            cardinality,
+        };
+        vector.check()?;
+        Ok(Some(vector))
+    }
+}
+
+fn column<'a, T, A>(array: Option<&'a T>, cast: impl FnOnce(&'a T) -> Option<&'a A>) -> Result<A>
+where
+    T: ?Sized,
+    A: Clone + 'a,
+{
+    array.and_then(cast).cloned().ok_or_else(|| Error::internal("the kernel's scan rows have another schema"))
+}
+
+fn text(array: &StringArray, row: usize) -> Option<&str> {
+    (!array.is_null(row)).then(|| array.value(row))
+}
+
+fn int64(array: &Int64Array, row: usize) -> Option<i64> {
+    (!array.is_null(row)).then(|| array.value(row))
+}

@@ -1,0 +1,230 @@
+//! The kernel's engine, fenced in: it reads nothing outside the table's `_delta_log` and writes nothing.
+//!
+//! A sidecar's path is third-party input and may be any URL; the kernel's own engine would fetch one that
+//! looks presigned over HTTP. It also reads a commit of zero bytes as an empty one. Both are refused here.
+//! An engine can also hide damaged checkpoints, so that a snapshot is built from what is whole.
+
+use std::collections::BTreeSet;
+use std::num::NonZero;
+use std::sync::Arc;
+
+use buoyant_kernel::object_store::ObjectStore;
+use buoyant_kernel::schema::SchemaRef;
+use buoyant_kernel::{
+    DeltaResult, DeltaResultIterator, DeltaResultIteratorStatic, Engine, EngineData, Error as KernelError,
+    EvaluationHandler, FileDataReadResultIterator, FileMeta, FileSlice, FilteredEngineData, JsonHandler,
+    ParquetFooter, ParquetHandler, PredicateRef, StorageHandler,
+};
+use buoyant_kernel_engine::executor::tokio::TokioMultiThreadExecutor;
+use buoyant_kernel_engine::{DefaultEngine, DefaultEngineBuilder};
+use bytes::Bytes;
+use url::Url;
+
+use super::log_path::{LogFile, file_name};
+
+/// Rows of a batch: large enough to amortise the kernel's work per batch, small enough to stay in cache.
+const BATCH_ROWS: NonZero<usize> = NonZero::new(4096).unwrap();
+
+/// Files read ahead. Each open checkpoint part holds a compressed row group, so this bounds memory.
+const FILES_READ_AHEAD: NonZero<usize> = NonZero::new(8).unwrap();
+
+const LAST_CHECKPOINT: &str = "_last_checkpoint";
+
+/// What a view of the log leaves out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Hidden {
+    /// `_last_checkpoint`.
+    pub(super) last_checkpoint: bool,
+    /// Every checkpoint file of these versions.
+    pub(super) checkpoints: BTreeSet<u64>,
+}
+
+/// The engine of one table, or a view of it.
+pub(super) struct LogEngine {
+    inner: Arc<DefaultEngine<TokioMultiThreadExecutor>>,
+    fence: Arc<Fence>,
+}
+
+impl LogEngine {
+    /// `root` ends with a slash.
+    pub(super) fn new(store: Arc<dyn ObjectStore>, root: &Url, runtime: tokio::runtime::Handle) -> Self {
+        let inner = DefaultEngineBuilder::new(store)
+            .with_task_executor(Arc::new(TokioMultiThreadExecutor::new(runtime)))
+            .with_batch_size(BATCH_ROWS)
+            .with_buffer_size(FILES_READ_AHEAD)
+            .build();
+        let mut log = root.clone();
+        log.set_path(&format!("{}_delta_log/", root.path()));
+        Self { inner: Arc::new(inner), fence: Arc::new(Fence { log, hidden: Hidden::default() }) }
+    }
+
+    /// The same engine over a log that lacks some files.
+    pub(super) fn hiding(&self, hidden: Hidden) -> Self {
+        let log = self.fence.log.clone();
+        Self { inner: Arc::clone(&self.inner), fence: Arc::new(Fence { log, hidden }) }
+    }
+
+    /// What this view leaves out.
+    pub(super) fn hidden(&self) -> &Hidden {
+        &self.fence.hidden
+    }
+
+    /// The URL of `_delta_log/`.
+    pub(super) fn log(&self) -> &Url {
+        &self.fence.log
+    }
+}
+
+impl Engine for LogEngine {
+    fn evaluation_handler(&self) -> Arc<dyn EvaluationHandler> {
+        self.inner.evaluation_handler()
+    }
+
+    fn storage_handler(&self) -> Arc<dyn StorageHandler> {
+        Arc::new(Fenced { inner: self.inner.storage_handler(), fence: Arc::clone(&self.fence) })
+    }
+
+    fn json_handler(&self) -> Arc<dyn JsonHandler> {
+        Arc::new(Fenced { inner: self.inner.json_handler(), fence: Arc::clone(&self.fence) })
+    }
+
+    fn parquet_handler(&self) -> Arc<dyn ParquetHandler> {
+        Arc::new(Fenced { inner: self.inner.parquet_handler(), fence: Arc::clone(&self.fence) })
+    }
+}
+
+struct Fence {
+    log: Url,
+    hidden: Hidden,
+}
+
+impl Fence {
+    fn admit(&self, url: &Url) -> DeltaResult<()> {
+        let inside = url.scheme() == self.log.scheme()
+            && url.host_str() == self.log.host_str()
+            && url.port() == self.log.port()
+            && url.query().is_none()
+            && url.path().starts_with(self.log.path());
+        if inside { Ok(()) } else { Err(KernelError::generic("the log names a file outside the log")) }
+    }
+
+    fn admit_all(&self, files: &[FileMeta]) -> DeltaResult<()> {
+        files.iter().try_for_each(|file| self.admit(&file.location))
+    }
+
+    fn hides(&self, url: &Url) -> bool {
+        let name = file_name(url.path());
+        if name == LAST_CHECKPOINT {
+            return self.hidden.last_checkpoint;
+        }
+        match LogFile::parse(name) {
+            Some(LogFile::Checkpoint(version)) => self.hidden.checkpoints.contains(&version),
+            Some(LogFile::Commit(_) | LogFile::Other) | None => false,
+        }
+    }
+}
+
+struct Fenced<H: ?Sized> {
+    inner: Arc<H>,
+    fence: Arc<Fence>,
+}
+
+fn read_only<T>() -> DeltaResult<T> {
+    Err(KernelError::unsupported("this engine only reads"))
+}
+
+impl StorageHandler for Fenced<dyn StorageHandler> {
+    fn list_from(&self, path: &Url) -> DeltaResult<Box<dyn Iterator<Item = DeltaResult<FileMeta>>>> {
+        self.fence.admit(path)?;
+        let fence = Arc::clone(&self.fence);
+        let files = self.inner.list_from(path)?;
+        Ok(Box::new(files.filter(move |file| match file {
+            Ok(file) => !fence.hides(&file.location),
+            Err(_) => true,
+        })))
+    }
+
+    fn read_files(&self, files: Vec<FileSlice>) -> DeltaResult<Box<dyn Iterator<Item = DeltaResult<Bytes>>>> {
+        for (url, _) in &files {
+            self.fence.admit(url)?;
+        }
+        if let Some((url, _)) = files.iter().find(|(url, _)| self.fence.hides(url)) {
+            return Ok(Box::new(std::iter::once(Err(KernelError::file_not_found(url)))));
+        }
+        self.inner.read_files(files)
+    }
+
+    fn copy_atomic(&self, _: &Url, _: &Url) -> DeltaResult<()> {
+        read_only()
+    }
+
+    fn put(&self, _: &Url, _: Bytes, _: bool) -> DeltaResult<()> {
+        read_only()
+    }
+
+    fn head(&self, path: &Url) -> DeltaResult<FileMeta> {
+        self.fence.admit(path)?;
+        self.inner.head(path)
+    }
+
+    fn delete(&self, _: &Url) -> DeltaResult<()> {
+        read_only()
+    }
+}
+
+impl JsonHandler for Fenced<dyn JsonHandler> {
+    fn parse_json(
+        &self,
+        json_strings: Box<dyn EngineData>,
+        output_schema: SchemaRef,
+    ) -> DeltaResult<Box<dyn EngineData>> {
+        self.inner.parse_json(json_strings, output_schema)
+    }
+
+    fn read_json_files(
+        &self,
+        files: &[FileMeta],
+        physical_schema: SchemaRef,
+        predicate: Option<PredicateRef>,
+    ) -> DeltaResult<FileDataReadResultIterator> {
+        self.fence.admit_all(files)?;
+        if files.iter().any(|file| file.size == 0) {
+            return Err(KernelError::generic("a commit has no bytes"));
+        }
+        self.inner.read_json_files(files, physical_schema, predicate)
+    }
+
+    fn write_json_file(
+        &self,
+        _: &Url,
+        _: DeltaResultIterator<'_, FilteredEngineData>,
+        _: bool,
+    ) -> DeltaResult<u64> {
+        read_only()
+    }
+}
+
+impl ParquetHandler for Fenced<dyn ParquetHandler> {
+    fn read_parquet_files(
+        &self,
+        files: &[FileMeta],
+        physical_schema: SchemaRef,
+        predicate: Option<PredicateRef>,
+    ) -> DeltaResult<FileDataReadResultIterator> {
+        self.fence.admit_all(files)?;
+        self.inner.read_parquet_files(files, physical_schema, predicate)
+    }
+
+    fn write_parquet_file(
+        &self,
+        _: Url,
+        _: DeltaResultIteratorStatic<Box<dyn EngineData>>,
+    ) -> DeltaResult<()> {
+        read_only()
+    }
+
+    fn read_parquet_footer(&self, file: &FileMeta) -> DeltaResult<ParquetFooter> {
+        self.fence.admit(&file.location)?;
+        self.inner.read_parquet_footer(file)
+    }
+}

@@ -1,0 +1,240 @@
+//! Which versions the log holds, and when each was committed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use buoyant_kernel::{Engine, FileMeta, StorageHandler};
+use chrono::{DateTime, SecondsFormat};
+use serde::Deserialize;
+use url::Url;
+
+use super::engine::LogEngine;
+use super::failure::{damaged, failure};
+use super::log_path::LogFile;
+use super::snapshot::Snapshot;
+use crate::error::{Error, Result};
+
+/// `commitInfo` is the first action of a commit with an in-commit timestamp, and smaller than this.
+const FIRST_ACTION_BYTES: u64 = 64 * 1024;
+
+/// The commits and checkpoints of a log, from one listing.
+pub(super) struct Log {
+    /// By version, ascending.
+    commits: Vec<Commit>,
+    /// Versions with a checkpoint file, complete or not.
+    checkpoints: BTreeSet<u64>,
+}
+
+struct Commit {
+    version: u64,
+    file: FileMeta,
+}
+
+impl Log {
+    /// Lists the whole log. A log that does not exist is one without files.
+    pub(super) fn list(engine: &LogEngine) -> Result<Self> {
+        let log = engine.log();
+        let mut start = log.clone();
+        start.set_path(&format!("{}{:020}", log.path(), 0));
+        let mut this = Self { commits: Vec::new(), checkpoints: BTreeSet::new() };
+        for file in engine.storage_handler().list_from(&start).map_err(failure)? {
+            let file = file.map_err(failure)?;
+            let Some(name) = file.location.path().strip_prefix(log.path()) else { continue };
+            // Names of versions come first; `_sidecars/` and others may hold thousands of files.
+            if name.bytes().next().is_some_and(|byte| byte > b'9') {
+                break;
+            }
+            match LogFile::parse(name).filter(|_| !name.contains('/')) {
+                Some(LogFile::Commit(version)) => this.commits.push(Commit { version, file }),
+                Some(LogFile::Checkpoint(version)) => {
+                    this.checkpoints.insert(version);
+                }
+                Some(LogFile::Other) | None => {}
+            }
+        }
+        Ok(this)
+    }
+
+    /// The newest version of which anything is left.
+    pub(super) fn latest(&self) -> Option<u64> {
+        self.commits.last().map(|commit| commit.version).max(self.checkpoints.last().copied())
+    }
+
+    /// The oldest and the newest version that can be read.
+    pub(super) fn range(&self) -> Option<(u64, u64)> {
+        let from_start = self.commits.first().filter(|commit| commit.version == 0).map(|_| 0);
+        Some((from_start.or_else(|| self.checkpoints.first().copied())?, self.latest()?))
+    }
+
+    /// The newest checkpoint up to `limit` that is not in `except`.
+    pub(super) fn newest_checkpoint(&self, limit: Option<u64>, except: &BTreeSet<u64>) -> Option<u64> {
+        let limit = limit.unwrap_or(u64::MAX);
+        self.checkpoints.range(..=limit).rev().find(|version| !except.contains(version)).copied()
+    }
+
+    /// The commits of the versions from the oldest readable one to `end`.
+    fn readable(mut self, end: u64) -> Result<Vec<Commit>> {
+        let earliest = self.range().map_or(0, |(earliest, _)| earliest);
+        self.commits.retain(|commit| (earliest..=end).contains(&commit.version));
+        let whole = self.commits.last().is_some_and(|commit| commit.version == end);
+        let unbroken =
+            self.commits.windows(2).all(|pair| matches!(pair, [a, b] if a.version + 1 == b.version));
+        if whole && unbroken { Ok(self.commits) } else { Err(damaged("commits are missing")) }
+    }
+}
+
+/// When each commit was made. Versions from `in_commit_from` carry a timestamp inside; for the ones before,
+/// the files' modification times count, each at least a millisecond after the one before it.
+struct Times<'a> {
+    engine: &'a LogEngine,
+    commits: Vec<Commit>,
+    by_file: Vec<i64>,
+}
+
+impl<'a> Times<'a> {
+    fn of(snapshot: &'a Snapshot) -> Result<Self> {
+        let engine = snapshot.engine().as_ref();
+        let commits = Log::list(engine)?.readable(snapshot.version())?;
+        let in_commit_from = in_commit_from(snapshot).unwrap_or(u64::MAX);
+        let mut previous = None;
+        let by_file = commits.iter().take_while(|commit| commit.version < in_commit_from).map(|commit| {
+            let time = previous.map_or(commit.file.last_modified, |previous: i64| {
+                commit.file.last_modified.max(previous.saturating_add(1))
+            });
+            previous = Some(time);
+            time
+        });
+        let by_file = by_file.collect();
+        Ok(Self { engine, commits, by_file })
+    }
+
+    fn version(&self, at: usize) -> u64 {
+        self.commits.get(at).map_or(0, |commit| commit.version)
+    }
+
+    fn time(&self, at: usize) -> Result<i64> {
+        match (self.by_file.get(at), self.commits.get(at)) {
+            (Some(&time), _) => Ok(time),
+            (None, Some(commit)) => in_commit_timestamp(self.engine, &commit.file),
+            (None, None) => Err(Error::internal("a commit outside the list")),
+        }
+    }
+
+    /// How many commits are before the first one of which `reached` holds, given that it holds for all later
+    /// ones too.
+    fn partition_point(&self, reached: impl Fn(i64) -> bool) -> Result<usize> {
+        let in_commit = self.by_file.len();
+        // Copied files are modified later than their commit says, so the two kinds of times are kept apart:
+        // where the first in-commit timestamp is not reached, only file times are compared.
+        if in_commit == self.commits.len() || reached(self.time(in_commit)?) {
+            return Ok(self.by_file.partition_point(|&time| !reached(time)));
+        }
+        let (mut low, mut high) = (in_commit + 1, self.commits.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if reached(self.time(middle)?) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(low)
+    }
+}
+
+/// The newest version at `millis` or before.
+pub(super) fn version_as_of(snapshot: &Snapshot, millis: i64) -> Result<u64> {
+    let times = Times::of(snapshot)?;
+    let after = times.partition_point(|time| time > millis)?;
+    let Some(at) = after.checked_sub(1) else {
+        let (version, earliest) = (times.version(0), show(times.time(0)?));
+        return Err(Error::invalid(format!(
+            "The provided timestamp ({}) is before the earliest available version {version}, committed at \
+             {earliest}. Please use a timestamp greater than or equal to {earliest}.",
+            show(millis)
+        )));
+    };
+    if after == times.commits.len() && times.time(at)? < millis {
+        return Err(after_latest(&times, millis)?);
+    }
+    Ok(times.version(at))
+}
+
+/// The oldest version at `millis` or after.
+pub(super) fn version_at_or_after(snapshot: &Snapshot, millis: i64) -> Result<u64> {
+    let times = Times::of(snapshot)?;
+    let at = times.partition_point(|time| time >= millis)?;
+    if at == times.commits.len() {
+        return Err(after_latest(&times, millis)?);
+    }
+    Ok(times.version(at))
+}
+
+fn after_latest(times: &Times<'_>, millis: i64) -> Result<Error> {
+    let last = times.commits.len().saturating_sub(1);
+    let (version, latest) = (times.version(last), show(times.time(last)?));
+    Ok(Error::invalid(format!(
+        "The provided timestamp ({}) is after the latest available version {version}, committed at {latest}. \
+         Please use a timestamp less than or equal to {latest}.",
+        show(millis)
+    )))
+}
+
+/// When the snapshot's version was committed.
+pub(super) fn timestamp(snapshot: &Snapshot) -> Result<i64> {
+    let version = snapshot.version();
+    if in_commit_from(snapshot).is_some_and(|from| from <= version) {
+        let commit = snapshot.kernel().log_segment().listed.latest_commit_file.as_ref();
+        if let Some(commit) = commit.filter(|commit| commit.version == version) {
+            return in_commit_timestamp(snapshot.engine(), &commit.location);
+        }
+    }
+    let times = Times::of(snapshot)?;
+    times.time(times.commits.len().saturating_sub(1))
+}
+
+/// The first version with an in-commit timestamp, where the table has them.
+fn in_commit_from(snapshot: &Snapshot) -> Option<u64> {
+    let property = |name: &str| snapshot.metadata().configuration.get(name);
+    let enabled = snapshot.protocol().has_writer_feature("inCommitTimestamp")
+        && property("delta.enableInCommitTimestamps").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    enabled.then(|| {
+        // Absent where the table has had them since it was made.
+        property("delta.inCommitTimestampEnablementVersion").and_then(|value| value.parse().ok()).unwrap_or(0)
+    })
+}
+
+fn in_commit_timestamp(engine: &LogEngine, commit: &FileMeta) -> Result<i64> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Action {
+        commit_info: Option<CommitInfo>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct CommitInfo {
+        in_commit_timestamp: Option<i64>,
+    }
+
+    let storage = engine.storage_handler();
+    let mut head = read(&storage, &commit.location, FIRST_ACTION_BYTES.min(commit.size))?;
+    if !head.contains(&b'\n') {
+        head = read(&storage, &commit.location, commit.size)?;
+    }
+    let line = head.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    serde_json::from_slice::<Action>(line)
+        .map_err(|error| damaged("a commit is not JSON").with_source(error))?
+        .commit_info
+        .and_then(|info| info.in_commit_timestamp)
+        .ok_or_else(|| damaged("a commit lacks its inCommitTimestamp"))
+}
+
+fn read(storage: &Arc<dyn StorageHandler>, url: &Url, bytes: u64) -> Result<bytes::Bytes> {
+    let mut read = storage.read_files(vec![(url.clone(), Some(0..bytes))]).map_err(failure)?;
+    read.next().ok_or_else(|| damaged("a commit has no bytes"))?.map_err(failure)
+}
+
+fn show(millis: i64) -> String {
+    DateTime::from_timestamp_millis(millis)
+        .map_or_else(|| millis.to_string(), |time| time.to_rfc3339_opts(SecondsFormat::Millis, true))
+}

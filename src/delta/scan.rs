@@ -1,0 +1,81 @@
+//! The active files of a version, as a stream of batches.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use buoyant_kernel::DeltaResult;
+use buoyant_kernel::scan::{ScanMetadata, StatsOptions};
+
+use super::actions::Batch;
+use super::failure::failure;
+use super::snapshot::Snapshot;
+use crate::error::{Error, Result};
+
+/// Which columns of the log are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Columns {
+    /// Everything an [`AddFile`](super::AddFile) has.
+    All,
+    /// Everything but the statistics.
+    WithoutStats,
+}
+
+/// The active files of a version, read as the iterator advances. It ends after an error.
+///
+/// Only when it has returned `None` without an error before is the list complete.
+pub struct Scan {
+    batches: Option<Box<dyn Iterator<Item = DeltaResult<ScanMetadata>>>>,
+}
+
+impl Scan {
+    pub(super) fn new(snapshot: &Snapshot, columns: Columns) -> Result<Self> {
+        let stats = match columns {
+            Columns::All => StatsOptions::json_only(),
+            Columns::WithoutStats => StatsOptions::none(),
+        };
+        let engine = snapshot.engine().as_ref();
+        let open = || {
+            let scan = snapshot
+                .kernel()
+                .clone()
+                .scan_builder()
+                .with_stats(stats)
+                .without_row_transforms()
+                .build()?;
+            scan.scan_metadata(engine).map(|batches| Box::new(batches) as Box<_>)
+        };
+        Ok(Self { batches: Some(unpanicked(open)?.map_err(failure)?) })
+    }
+}
+
+impl Iterator for Scan {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut batches = self.batches.take()?;
+        let next = match unpanicked(|| batches.next()) {
+            Ok(next) => next?,
+            Err(error) => return Some(Err(error)),
+        };
+        let batch = next.map_err(failure).and_then(|scanned| {
+            let (data, selected) = scanned.scan_files.into_parts();
+            Batch::new(data, selected)
+        });
+        if batch.is_ok() {
+            self.batches = Some(batches);
+        }
+        Some(batch)
+    }
+}
+
+/// The kernel and the Parquet reader panic on some damaged files; here that is an error like any other.
+pub(super) fn unpanicked<T>(run: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
+        let text = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_default();
+        Error::unreadable_table("The table cannot be read: its Delta log is damaged or incomplete.")
+            .with_source(text)
+    })
+}

@@ -1,0 +1,235 @@
+//! One version of a table: its protocol, its metadata, its files.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use buoyant_kernel::SnapshotRef;
+use buoyant_kernel::actions::{Metadata as KernelMetadata, Protocol as KernelProtocol};
+use buoyant_kernel::table_features::TableFeature;
+
+use super::engine::LogEngine;
+use super::failure::damaged;
+use super::history;
+use super::scan::{Columns, Scan};
+use crate::error::{Error, Result};
+
+/// The `protocol` action in force. Features are spelled as in the log and sorted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Protocol {
+    /// The lowest version of the read protocol that reads the table.
+    pub min_reader_version: i32,
+    /// The lowest version of the write protocol that writes the table.
+    pub min_writer_version: i32,
+    /// Present exactly when the reader version is 3.
+    pub reader_features: Option<Vec<String>>,
+    /// Present exactly when the writer version is 7.
+    pub writer_features: Option<Vec<String>>,
+}
+
+/// The `metaData` action in force, as in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metadata {
+    /// The table's id, a UUID.
+    pub id: String,
+    /// The name its owner gave the table.
+    pub name: Option<String>,
+    /// What its owner says about the table.
+    pub description: Option<String>,
+    /// `parquet`.
+    pub format_provider: String,
+    /// Options of the format; empty in every table a current writer makes.
+    pub format_options: BTreeMap<String, String>,
+    /// The schema, JSON, verbatim.
+    pub schema_string: String,
+    /// Logical names.
+    pub partition_columns: Vec<String>,
+    /// Table properties, verbatim.
+    pub configuration: BTreeMap<String, String>,
+    /// Milliseconds since the Unix epoch.
+    pub created_time: Option<i64>,
+}
+
+/// How many files a version has, and how many bytes they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileStats {
+    /// Active files.
+    pub num_files: u64,
+    /// The sum of their sizes.
+    pub size_bytes: u64,
+}
+
+/// One version of a table. Immutable; later commits do not change what it yields.
+pub struct Snapshot {
+    kernel: SnapshotRef,
+    engine: Arc<LogEngine>,
+    protocol: Protocol,
+    metadata: Metadata,
+    counted: OnceLock<FileStats>,
+    timestamp: OnceLock<i64>,
+}
+
+impl Snapshot {
+    /// Checks what the kernel leaves unchecked: that the log is complete, and that this server knows every
+    /// reader feature of the table.
+    pub(super) fn new(kernel: SnapshotRef, engine: Arc<LogEngine>) -> Result<Self> {
+        let segment = kernel.log_segment();
+        let first = segment.listed.ascending_commit_files.first();
+        if segment.checkpoint_version.is_none() && first.is_none_or(|commit| commit.version != 0) {
+            return Err(damaged("the log starts after version 0 and has no checkpoint"));
+        }
+        let configuration = kernel.table_configuration();
+        let protocol = Protocol::new(configuration.protocol());
+        protocol.check()?;
+        let metadata = Metadata::new(configuration.metadata());
+        Ok(Self { kernel, engine, protocol, metadata, counted: OnceLock::new(), timestamp: OnceLock::new() })
+    }
+
+    /// The version.
+    pub fn version(&self) -> u64 {
+        self.kernel.version()
+    }
+
+    /// When the version was committed, in milliseconds since the Unix epoch: the in-commit timestamp where
+    /// the table has them, else the modification time of the commit file, made strictly increasing.
+    pub fn timestamp(&self) -> Result<i64> {
+        if let Some(&known) = self.timestamp.get() {
+            return Ok(known);
+        }
+        let timestamp = history::timestamp(self)?;
+        Ok(*self.timestamp.get_or_init(|| timestamp))
+    }
+
+    /// The protocol.
+    pub fn protocol(&self) -> &Protocol {
+        &self.protocol
+    }
+
+    /// The metadata.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The number of files and their size if that is known without I/O: from a version checksum (`.crc`) or
+    /// from [`Self::count_files`].
+    pub fn file_stats(&self) -> Option<FileStats> {
+        self.counted.get().copied().or_else(|| {
+            let stats = self.kernel.get_file_stats_if_present()?;
+            Some(FileStats {
+                num_files: u64::try_from(stats.num_files()).ok()?,
+                size_bytes: u64::try_from(stats.table_size_bytes()).ok()?,
+            })
+        })
+    }
+
+    /// Counts the files in one pass over their sizes, without statistics. The count is remembered.
+    pub fn count_files(&self) -> Result<FileStats> {
+        if let Some(known) = self.counted.get() {
+            return Ok(*known);
+        }
+        let mut total = FileStats { num_files: 0, size_bytes: 0 };
+        for batch in Scan::new(self, Columns::WithoutStats)? {
+            let (files, bytes) = batch?.totals()?;
+            total.num_files += files;
+            total.size_bytes = total
+                .size_bytes
+                .checked_add(bytes)
+                .ok_or_else(|| damaged("the sizes of the files add up to more than 64 bits"))?;
+        }
+        Ok(*self.counted.get_or_init(|| total))
+    }
+
+    /// The active files, batch by batch, read as the iterator advances.
+    pub fn scan(&self) -> Result<Scan> {
+        Scan::new(self, Columns::All)
+    }
+
+    pub(super) fn kernel(&self) -> &SnapshotRef {
+        &self.kernel
+    }
+
+    pub(super) fn engine(&self) -> &Arc<LogEngine> {
+        &self.engine
+    }
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot").field("version", &self.version()).finish_non_exhaustive()
+    }
+}
+
+impl Protocol {
+    fn new(protocol: &KernelProtocol) -> Self {
+        let names = |features: &[TableFeature]| {
+            let mut names: Vec<String> = features.iter().map(|feature| feature.as_ref().to_owned()).collect();
+            names.sort_unstable();
+            names
+        };
+        Self {
+            min_reader_version: protocol.min_reader_version(),
+            min_writer_version: protocol.min_writer_version(),
+            reader_features: protocol.reader_features().map(names),
+            writer_features: protocol.writer_features().map(names),
+        }
+    }
+
+    /// Refuses a table whose files cannot be listed rightly without knowing more than this server does.
+    fn check(&self) -> Result<()> {
+        /// Reader features that leave the meaning of the log's file actions alone, or that the kernel knows.
+        const KNOWN: &[&str] = &[
+            "columnMapping",
+            "deletionVectors",
+            "geospatial",
+            "timestampNtz",
+            "typeWidening",
+            "typeWidening-preview",
+            "v2Checkpoint",
+            "vacuumProtocolCheck",
+            "variantShredding",
+            "variantShredding-preview",
+            "variantType",
+            "variantType-preview",
+        ];
+        if !(1..=3).contains(&self.min_reader_version) {
+            return Err(Error::unsupported(format!(
+                "The table requires Delta reader version {}, which this server does not support.",
+                self.min_reader_version
+            )));
+        }
+        let unknown = self.reader_features.iter().flatten().find(|name| !KNOWN.contains(&name.as_str()));
+        match unknown {
+            Some(name) => Err(Error::unsupported(format!(
+                "The table uses the Delta reader feature {}, which this server does not support.",
+                printable(name)
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the table's commits may carry in-commit timestamps.
+    pub(super) fn has_writer_feature(&self, feature: &str) -> bool {
+        self.writer_features.iter().flatten().any(|name| name == feature)
+    }
+}
+
+/// A name from the log, fit for a message.
+fn printable(name: &str) -> String {
+    name.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')).take(64).collect()
+}
+
+impl Metadata {
+    fn new(metadata: &KernelMetadata) -> Self {
+        let configuration = metadata.configuration().iter();
+        Self {
+            id: metadata.id().to_owned(),
+            name: metadata.name().map(str::to_owned),
+            description: metadata.description().map(str::to_owned),
+            format_provider: metadata.format_provider().to_owned(),
+            format_options: BTreeMap::new(),
+            schema_string: metadata.schema_string().clone(),
+            partition_columns: metadata.partition_columns().to_vec(),
+            configuration: configuration.map(|(key, value)| (key.clone(), value.clone())).collect(),
+            created_time: metadata.created_time(),
+        }
+    }
+}
