@@ -174,3 +174,42 @@ impl std::error::Error for Error {
         self.source.as_deref().map(|source| source as _)
     }
 }
+
+/// The body of every error: `{"errorCode","message"}`, and `error_code`, which two clients read.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ErrorBody<'a> {
+    error_code: &'static str,
+    #[serde(rename = "error_code")]
+    snake_case_error_code: &'static str,
+    message: &'a str,
+}
+
+impl axum::response::IntoResponse for Error {
+    /// The one place that writes an error. The error itself goes along as an extension of the
+    /// response, for the log.
+    fn into_response(self) -> axum::response::Response {
+        use axum::http::{HeaderValue, StatusCode, header};
+        let code = self.code;
+        let body = ErrorBody {
+            error_code: code.as_str(),
+            snake_case_error_code: code.as_str(),
+            message: &self.message,
+        };
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response = axum::response::Response::new(body.into());
+        *response.status_mut() =
+            StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+        if code == ErrorCode::Unauthenticated {
+            headers
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"delta-sharing\""));
+        }
+        if let Some(wait) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+        }
+        response.extensions_mut().insert(std::sync::Arc::new(self));
+        response
+    }
+}

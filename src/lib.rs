@@ -1,5 +1,63 @@
-//! A Delta Sharing server.
+//! A Delta Sharing server: Delta tables, shared with any client of the protocol, read from presigned
+//! URLs. One router for a laptop and for AWS Lambda.
+//!
+//! # The house
+//!
+//! ```text
+//! bin/deltashare   the command line: serve
+//!      |
+//!   router         one line for each endpoint; request ids, the log; the local gateway beside it
+//!      |
+//!  handlers        parse, find what is shared, ask the table, answer
+//!      |
+//!     auth         token -> recipient -> shared table: holding one is the permission
+//!      |
+//!     app          what a request needs, put together once
+//!      |
+//!      +-- catalog   who may read what
+//!      +-- storage   where tables lie: object stores, presigned URLs, the local gateway
+//!      +-- delta     the wall around the Delta kernel: snapshots and their files
+//!      +-- ndjson    lines -> gzip -> streamed body, with back-pressure
+//!      |
+//!   protocol       the messages as types, no I/O
+//!      |
+//!    error         one way to fail
+//! ```
+//!
+//! Imports go downwards only. `catalog`, `storage` and `delta` know neither each other nor HTTP;
+//! handlers join them. No type of the Delta kernel or of Arrow leaves `delta`. The test
+//! `tests/house.rs` holds these lines.
+//!
+//! # One query
+//!
+//! `POST …/tables/{table}/query` goes through [`router`] to `handlers::query`: the token's hash is
+//! looked up, the body becomes a [`protocol::query::TableQuery`], the table is found in a share that is
+//! granted, the snapshot is opened, the format is negotiated, a signer is made. Then a blocking task
+//! walks the log batch by batch and writes each file's line with its presigned URL into [`ndjson`].
+//! Everything that can fail cheaply fails before the status is sent; what fails later is visible to
+//! every client, never a short list.
+//!
+//! # Endpoints
+//!
+//! | endpoint | handler |
+//! |---|---|
+//! | `GET /shares` | [`handlers::discovery::list_shares`] |
+//! | `GET /shares/{share}` | [`handlers::discovery::get_share`] |
+//! | `GET /shares/{share}/schemas` | [`handlers::discovery::list_schemas`] |
+//! | `GET /shares/{share}/schemas/{schema}/tables` | [`handlers::discovery::list_tables`] |
+//! | `GET /shares/{share}/all-tables` | [`handlers::discovery::list_all_tables`] |
+//! | `GET …/tables/{table}/version`, `HEAD …/tables/{table}` | [`handlers::table::query_version`] |
+//! | `GET …/tables/{table}/metadata` | [`handlers::table::query_metadata`] |
+//! | `POST …/tables/{table}/query` | [`handlers::query::query_table`] |
+//! | `GET …/tables/{table}/changes` and the rest | refused: `UNSUPPORTED_OPERATION` |
 
+pub mod app;
+pub mod auth;
+pub mod catalog;
 pub mod delta;
 pub mod error;
+pub mod handlers;
+pub mod ndjson;
+pub mod protocol;
+pub mod router;
 pub mod storage;

@@ -1,0 +1,231 @@
+//! `deltashare serve`: the server on this machine, over local directories or S3.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::ListenerExt as _;
+use clap::Args;
+use deltashare::app::App;
+use deltashare::catalog::Catalog;
+use deltashare::catalog::share_file::{ShareFile, ShareFileCatalog};
+use deltashare::protocol::tokens::TokenKey;
+use deltashare::router::router;
+use deltashare::storage::{Gateway, S3Options, Storage, StorageOptions};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use url::Url;
+
+use super::{Failure, example, share_file};
+
+/// How long requests in flight may go on after SIGTERM.
+const GRACE: Duration = Duration::from_secs(10);
+
+const DEFAULT_URL_TTL: Duration = Duration::from_secs(3600);
+
+/// The longest life that S3 gives a presigned URL.
+const MAX_URL_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Serve the tables of a share file, or the examples.
+///
+/// Tables may lie in local directories, which this server hands out itself through presigned URLs, or
+/// in S3, read and signed with the credentials of the usual AWS environment variables.
+///
+/// Without --shares it serves the example tables, makes a recipient that lives for a day, writes its
+/// profile and prints commands to try.
+///
+/// The share file is read again when it changes; one with an error is refused with line and reason,
+/// and the one before stays in force.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  deltashare serve\n  deltashare serve --shares shares.yaml --listen 127.0.0.1:0\n  deltashare serve --shares shares.yaml --listen 0.0.0.0:8080 --public-url https://sharing.example.com\n\nEnvironment: RUST_LOG sets what is logged to standard error, such as RUST_LOG=warn. For tables in S3:\nAWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL_S3."
+)]
+pub(crate) struct Options {
+    /// The share file: the reference server's YAML, plus recipients. Default: the examples.
+    #[arg(long, value_name = "FILE")]
+    shares: Option<PathBuf>,
+
+    /// Where to listen. Port 0 takes a free port, which the line `listening on …` names.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+
+    /// The prefix of all paths. Default: `endpoint` of the share file, else /delta-sharing.
+    #[arg(long, value_name = "PATH")]
+    prefix: Option<String>,
+
+    /// How long a presigned URL lives: seconds, or a number with s, m, h or d; 7d at most. Default:
+    /// `preSignedUrlTimeoutSeconds` of the share file, else 1h.
+    #[arg(long, value_name = "TIME", value_parser = parse_ttl)]
+    url_ttl: Option<Duration>,
+
+    /// The URL by which recipients reach this server, without the prefix; it goes into profiles and
+    /// into the presigned URLs of local tables. Default: http:// and the address of --listen.
+    #[arg(long, value_name = "URL", value_parser = parse_public_url)]
+    public_url: Option<Url>,
+
+    /// Where the profile of the examples' recipient is written.
+    #[arg(long, value_name = "FILE", default_value = "example.share", conflicts_with = "shares")]
+    profile: PathBuf,
+}
+
+fn parse_ttl(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.find(|character: char| !character.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, "s"),
+    };
+    let seconds = match unit {
+        "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3600),
+        "d" => Some(24 * 3600),
+        _ => None,
+    };
+    let ttl = seconds.zip(number.parse::<u64>().ok()).and_then(|(unit, number)| number.checked_mul(unit));
+    let ttl = Duration::from_secs(ttl.ok_or("not a time such as 900, 30m, 1h or 7d")?);
+    if ttl.is_zero() || ttl > MAX_URL_TTL {
+        return Err("must be at least 1 second and at most 7 days".to_owned());
+    }
+    Ok(ttl)
+}
+
+fn parse_public_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    let plain = url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none();
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() || !plain {
+        return Err("not a URL such as https://sharing.example.com".to_owned());
+    }
+    Ok(url)
+}
+
+/// Runs the server until SIGTERM or SIGINT.
+pub(crate) fn run(options: Options) -> Result<(), Failure> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,deltashare=info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("the runtime cannot start: {error}")))?;
+    let done = runtime.block_on(serve(options));
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    done
+}
+
+async fn serve(options: Options) -> Result<(), Failure> {
+    let path = match &options.shares {
+        Some(path) => path.clone(),
+        None => example::share_file()?,
+    };
+    let mut file = share_file::read(&path).map_err(Failure::usage)?;
+    let guest = if options.shares.is_none() { Some(example::Token::random()?) } else { None };
+
+    let listener = TcpListener::bind(options.listen).await.map_err(|error| {
+        Failure::failed(format!(
+            "cannot listen on {}: {error}; choose another port with --listen",
+            options.listen
+        ))
+    })?;
+    let address = listener.local_addr().map_err(|error| Failure::failed(error.to_string()))?;
+    let public_url = public_url(&options, address)?;
+    let prefix = options
+        .prefix
+        .clone()
+        .or_else(|| file.endpoint.clone())
+        .unwrap_or_else(|| "/delta-sharing".to_owned());
+    let prefix = prefix.trim_matches('/').to_owned();
+    let base = public_url.as_str().trim_end_matches('/');
+    let endpoint = if prefix.is_empty() { format!("{base}/") } else { format!("{base}/{prefix}/") };
+
+    let gateway = Gateway::new(&public_url);
+    let url_ttl =
+        options.url_ttl.or(file.url_ttl_seconds.map(Duration::from_secs)).unwrap_or(DEFAULT_URL_TTL);
+    let url_ttl = url_ttl.clamp(Duration::from_secs(1), MAX_URL_TTL);
+    let s3 = S3Options::from_env(|name| std::env::var(name).ok()).map_err(Failure::usage)?;
+    let storage = Storage::new(StorageOptions { url_ttl, gateway: Some(Arc::clone(&gateway)), s3 });
+    if file.is_open() {
+        tracing::warn!(
+            "the share file has neither authorization nor recipients: whoever reaches this server reads every share"
+        );
+    }
+    let expiry = guest.as_ref().map(|token| (token.text.clone(), token.expires));
+    let prepare = move |file: &mut ShareFile| {
+        if let Some((token, expires)) = &expiry {
+            file.add_guest(example::RECIPIENT, token, *expires);
+        }
+        // URLs of tables that are no longer shared stop working now.
+        gateway.retain(&share_file::directories(file));
+    };
+    prepare(&mut file);
+    let first_table =
+        file.tables().next().map(|table| format!("{}.{}.{}", table.share, table.schema, table.name));
+    let catalog = Arc::new(ShareFileCatalog::new(file));
+    let token_key = TokenKey::random().map_err(|error| Failure::failed(error.to_string()))?;
+    let app = App::new(Arc::clone(&catalog) as Arc<dyn Catalog>, storage, token_key, &prefix);
+    if let Some(token) = &guest {
+        example::write_profile(&options.profile, &endpoint, token)?;
+    }
+
+    let router = router(Arc::new(app));
+    let listener = listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY cannot be set");
+        }
+    });
+    let (stop, stopped) = tokio::sync::watch::channel(());
+    let mut stopping = stopped.clone();
+    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
+        drop(stopping.changed().await);
+    });
+    println!(
+        "listening on http://{address}/{}",
+        if prefix.is_empty() { String::new() } else { format!("{prefix}/") }
+    );
+    if guest.is_some() {
+        eprintln!("{}", example::commands(&options.profile, &endpoint, first_table.as_deref()));
+    }
+    let watcher = tokio::spawn(share_file::watch(path, catalog, prepare));
+
+    let mut running = std::pin::pin!(std::future::IntoFuture::into_future(server));
+    let done = tokio::select! {
+        done = &mut running => done,
+        () = asked_to_stop() => {
+            tracing::info!("stopping; requests in flight have {} seconds", GRACE.as_secs());
+            drop(stop);
+            tokio::time::timeout(GRACE, running).await.unwrap_or_else(|_| {
+                tracing::warn!("requests were still in flight and are cut off");
+                Ok(())
+            })
+        }
+    };
+    watcher.abort();
+    done.map_err(|error| Failure::failed(error.to_string()))
+}
+
+/// The URL by which recipients reach this server, without the prefix.
+fn public_url(options: &Options, address: SocketAddr) -> Result<Url, Failure> {
+    match &options.public_url {
+        Some(url) => Ok(url.clone()),
+        None if address.ip().is_unspecified() => Err(Failure::usage(format!(
+            "recipients cannot reach {address}; give the address they use with --public-url"
+        ))),
+        None => Url::parse(&format!("http://{address}")).map_err(|error| Failure::failed(error.to_string())),
+    }
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn asked_to_stop() {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be received; stop this process with SIGKILL");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

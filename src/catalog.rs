@@ -1,0 +1,171 @@
+//! Who may read what: shares, their tables, recipients and their tokens.
+//!
+//! [`Catalog`] is the read side, as requests need it. It knows neither storage nor HTTP: a table's
+//! location is a text here, checked when the record was made.
+
+pub mod share_file;
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
+use sha2::{Digest, Sha256};
+
+use crate::error::Result;
+use crate::protocol::names::Name;
+
+/// The SHA-256 of a bearer token: what is stored and looked up in its place.
+///
+/// Tokens have 256 random bits, so a plain hash cannot be reversed, and looking up the hash takes
+/// the same work whether the token is known or not.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenHash([u8; 32]);
+
+impl TokenHash {
+    /// The hash of a token.
+    pub fn of(token: &str) -> Self {
+        Self(Sha256::digest(token.as_bytes()).into())
+    }
+
+    /// Reads 64 hexadecimal digits.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let digits: Vec<u8> =
+            text.chars().map(|digit| digit.to_digit(16).map(|value| value as u8)).collect::<Option<_>>()?;
+        let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+        (digits.len() == 64).then(|| bytes.try_into().ok().map(Self)).flatten()
+    }
+
+    /// Writes 64 hexadecimal digits.
+    pub fn to_hex(self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl std::fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenHash")
+    }
+}
+
+/// What a token stands for.
+#[derive(Debug, Clone)]
+pub struct TokenRecord {
+    /// The recipient's name, which grants hang on.
+    pub recipient: Arc<str>,
+    /// When the token ends; `None` where its owner said so expressly.
+    pub expires: Option<DateTime<Utc>>,
+}
+
+/// A share.
+#[derive(Debug, Clone)]
+pub struct ShareRecord {
+    /// Its name.
+    pub name: Name,
+    /// A UUID that stays with it.
+    pub id: String,
+}
+
+/// A table in a share.
+#[derive(Debug, Clone)]
+pub struct TableRecord {
+    /// The share's name.
+    pub share: Name,
+    /// The share's id.
+    pub share_id: String,
+    /// The schema's name.
+    pub schema: Name,
+    /// The table's name in the share.
+    pub name: Name,
+    /// A UUID that stays with it, or the id its owner gave.
+    pub id: String,
+    /// Where the table lies: `s3://…`, `s3a://…`, `file://…` or an absolute directory.
+    pub location: String,
+    /// Other places its log may point into, for shallow clones.
+    pub allowed_locations: Vec<String>,
+    /// Whether recipients may read older versions.
+    pub history_shared: bool,
+    /// The oldest version that recipients may see.
+    pub start_version: u64,
+}
+
+/// One page of a listing, and the key to go on after where there is more.
+#[derive(Debug)]
+pub struct Page<T> {
+    /// The items, sorted by key.
+    pub items: Vec<T>,
+    /// The key of the last item, where more follow.
+    pub more_after: Option<String>,
+}
+
+/// Which part of a listing: after which key, and how many at most.
+#[derive(Debug, Clone, Default)]
+pub struct PageRequest {
+    /// The key of the last item of the page before.
+    pub after: Option<String>,
+    /// The most items; `None` for all.
+    pub limit: Option<usize>,
+}
+
+/// The read side of the sharing model. Names are compared without regard to case.
+///
+/// Every method that takes a recipient answers as if what is not granted did not exist.
+pub trait Catalog: Send + Sync {
+    /// What the token with this hash stands for; `None` where there is none. The caller checks the
+    /// expiry.
+    fn token(&self, hash: TokenHash) -> BoxFuture<'_, Result<Option<TokenRecord>>>;
+
+    /// What requests without a token may read; `None` where a token is required.
+    fn anonymous(&self) -> BoxFuture<'_, Result<Option<TokenRecord>>>;
+
+    /// The shares granted to the recipient.
+    fn shares<'a>(
+        &'a self,
+        recipient: &'a str,
+        page: PageRequest,
+    ) -> BoxFuture<'a, Result<Page<ShareRecord>>>;
+
+    /// One share, where it is granted to the recipient.
+    fn share<'a>(&'a self, recipient: &'a str, share: &'a str) -> BoxFuture<'a, Result<Option<ShareRecord>>>;
+
+    /// The schemas of a share; `None` where the share is not granted.
+    fn schemas<'a>(
+        &'a self,
+        recipient: &'a str,
+        share: &'a str,
+        page: PageRequest,
+    ) -> BoxFuture<'a, Result<Option<(ShareRecord, Page<Name>)>>>;
+
+    /// The tables of a schema, or of the whole share where `schema` is `None`; `None` where the share
+    /// is not granted, or has no such schema.
+    fn tables<'a>(
+        &'a self,
+        recipient: &'a str,
+        share: &'a str,
+        schema: Option<&'a str>,
+        page: PageRequest,
+    ) -> BoxFuture<'a, Result<Option<Page<TableRecord>>>>;
+
+    /// One table, where its share is granted to the recipient.
+    fn table<'a>(
+        &'a self,
+        recipient: &'a str,
+        share: &'a str,
+        schema: &'a str,
+        table: &'a str,
+    ) -> BoxFuture<'a, Result<Option<TableRecord>>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_read_back_and_never_show() {
+        let hash = TokenHash::of("secret");
+        assert_eq!(TokenHash::from_hex(&hash.to_hex().to_uppercase()), Some(hash));
+        assert_eq!(format!("{hash:?}"), "TokenHash");
+        for bad in ["", "00", &"0".repeat(63), &"0".repeat(65), &"g".repeat(64), &"é".repeat(64)] {
+            assert_eq!(TokenHash::from_hex(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,666 @@
+//! The share file: the reference server's configuration in YAML, plus `recipients:`.
+//!
+//! A file is read whole or refused whole, with the line and the reason.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::ops::Bound;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use chrono::{DateTime, Utc};
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, ready};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_saphyr::{Location, Spanned};
+use uuid::Uuid;
+
+use super::{Catalog, Page, PageRequest, ShareRecord, TableRecord, TokenHash, TokenRecord};
+use crate::error::Result;
+use crate::protocol::names::{InvalidName, Name};
+
+/// Ids are made of names where the file gives none, so that they stay the same.
+const ID_NAMESPACE: Uuid = Uuid::from_u128(0x5f1c_8e0e_6a43_4a7e_9c1d_2f0b_7d6e_31a4);
+
+/// The recipient that `authorization.bearerToken` stands for; it sees every share. No recipient of
+/// a file can have this name, because names are not empty.
+const EVERYONE: &str = "";
+
+/// Why a share file is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShareFileError {
+    line: Option<u64>,
+    reason: String,
+}
+
+impl ShareFileError {
+    fn at(location: Location, reason: impl Into<String>) -> Self {
+        Self { line: Some(u64::from(location.line())).filter(|&line| line > 0), reason: reason.into() }
+    }
+}
+
+impl fmt::Display for ShareFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "line {line}: {}", self.reason),
+            None => f.write_str(&self.reason),
+        }
+    }
+}
+
+impl std::error::Error for ShareFileError {}
+
+/// The file as it is written. Settings of the reference server that do not apply here are listed so
+/// that a misspelt key is noticed.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct File {
+    version: Spanned<u32>,
+    #[serde(default)]
+    shares: Option<Vec<FileShare>>,
+    #[serde(default)]
+    recipients: Option<Vec<FileRecipient>>,
+    authorization: Option<FileAuthorization>,
+    endpoint: Option<String>,
+    pre_signed_url_timeout_seconds: Option<u64>,
+    #[serde(rename = "host")]
+    _host: Option<IgnoredAny>,
+    #[serde(rename = "port")]
+    _port: Option<IgnoredAny>,
+    #[serde(rename = "ssl")]
+    _ssl: Option<IgnoredAny>,
+    #[serde(rename = "temporaryCredentialValiditySeconds")]
+    _temporary_credential_validity_seconds: Option<IgnoredAny>,
+    #[serde(rename = "deltaTableCacheSize")]
+    _delta_table_cache_size: Option<IgnoredAny>,
+    #[serde(rename = "stalenessAcceptable")]
+    _staleness_acceptable: Option<IgnoredAny>,
+    #[serde(rename = "evaluatePredicateHints")]
+    _evaluate_predicate_hints: Option<IgnoredAny>,
+    #[serde(rename = "evaluateJsonPredicateHints")]
+    _evaluate_json_predicate_hints: Option<IgnoredAny>,
+    #[serde(rename = "evaluateJsonPredicateHintsV2")]
+    _evaluate_json_predicate_hints_v2: Option<IgnoredAny>,
+    #[serde(rename = "requestTimeoutSeconds")]
+    _request_timeout_seconds: Option<IgnoredAny>,
+    #[serde(rename = "queryTablePageSizeLimit")]
+    _query_table_page_size_limit: Option<IgnoredAny>,
+    #[serde(rename = "queryTablePageTokenTtlMs")]
+    _query_table_page_token_ttl_ms: Option<IgnoredAny>,
+    #[serde(rename = "refreshTokenTtlMs")]
+    _refresh_token_ttl_ms: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FileAuthorization {
+    bearer_token: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FileShare {
+    name: Spanned<String>,
+    id: Option<Spanned<String>>,
+    #[serde(default)]
+    schemas: Option<Vec<FileSchema>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FileSchema {
+    name: Spanned<String>,
+    #[serde(default)]
+    tables: Option<Vec<FileTable>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FileTable {
+    name: Spanned<String>,
+    location: Spanned<String>,
+    id: Option<Spanned<String>>,
+    #[serde(default)]
+    history_shared: bool,
+    start_version: Option<Spanned<i64>>,
+    #[serde(default)]
+    allowed_locations: Vec<Spanned<String>>,
+    /// What `historyShared` was called in older versions of the reference server.
+    #[serde(rename = "cdfEnabled")]
+    cdf_enabled: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FileRecipient {
+    name: Spanned<String>,
+    #[serde(default)]
+    shares: Vec<Spanned<String>>,
+    #[serde(default)]
+    tokens: Vec<FileToken>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FileToken {
+    sha256: Spanned<String>,
+    expires: Spanned<String>,
+}
+
+/// A share file that was read and found good.
+#[derive(Debug)]
+pub struct ShareFile {
+    shares: BTreeMap<String, Share>,
+    tokens: HashMap<TokenHash, TokenRecord>,
+    /// Keys of the shares granted to each recipient.
+    grants: HashMap<Arc<str>, BTreeSet<String>>,
+    open: bool,
+    /// The prefix of all paths, where the file sets `endpoint`.
+    pub endpoint: Option<String>,
+    /// The life of a presigned URL, where the file sets `preSignedUrlTimeoutSeconds`.
+    pub url_ttl_seconds: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Share {
+    record: ShareRecord,
+    schemas: BTreeMap<String, Name>,
+    /// By the keys of schema and table.
+    tables: BTreeMap<(String, String), TableRecord>,
+}
+
+impl ShareFile {
+    /// Reads a share file. `locate` turns a table's location into the absolute form that the rest of
+    /// the server understands, or says why it cannot.
+    pub fn parse(
+        text: &str,
+        locate: &dyn Fn(&str) -> std::result::Result<String, String>,
+    ) -> std::result::Result<Self, ShareFileError> {
+        let file: File = serde_saphyr::from_str(text).map_err(|error| {
+            let error = error.without_snippet();
+            let line = error.location().map(|at| u64::from(at.line())).filter(|&line| line > 0);
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            // The line is said already.
+            let reason = first.rsplit_once(" at line ").map_or(first, |(reason, _)| reason).to_owned();
+            ShareFileError { line, reason }
+        })?;
+        if file.version.value != 1 {
+            return Err(ShareFileError::at(file.version.referenced, "version must be 1"));
+        }
+        let mut this = Self {
+            shares: BTreeMap::new(),
+            tokens: HashMap::new(),
+            grants: HashMap::new(),
+            open: file.authorization.is_none() && file.recipients.is_none(),
+            endpoint: file.endpoint,
+            url_ttl_seconds: file.pre_signed_url_timeout_seconds,
+        };
+        for share in file.shares.unwrap_or_default() {
+            this.add_share(share, locate)?;
+        }
+        if let Some(authorization) = file.authorization {
+            let token = authorization.bearer_token;
+            if token.value.trim().is_empty() {
+                return Err(ShareFileError::at(token.referenced, "bearerToken is empty"));
+            }
+            let record = TokenRecord { recipient: EVERYONE.into(), expires: None };
+            this.tokens.insert(TokenHash::of(&token.value), record);
+        }
+        for recipient in file.recipients.unwrap_or_default() {
+            this.add_recipient(recipient)?;
+        }
+        if this.open || this.tokens.values().any(|token| &*token.recipient == EVERYONE) {
+            let all = this.shares.keys().cloned().collect();
+            this.grants.insert(EVERYONE.into(), all);
+        }
+        Ok(this)
+    }
+
+    fn add_share(
+        &mut self,
+        share: FileShare,
+        locate: &dyn Fn(&str) -> std::result::Result<String, String>,
+    ) -> std::result::Result<(), ShareFileError> {
+        let name = checked(&share.name, Name::share)?;
+        let id =
+            share.id.map(|id| id.value).filter(|id| !id.is_empty()).unwrap_or_else(|| id_of(&[name.key()]));
+        let mut added = Share {
+            record: ShareRecord { name: name.clone(), id: id.clone() },
+            schemas: BTreeMap::new(),
+            tables: BTreeMap::new(),
+        };
+        for schema in share.schemas.unwrap_or_default() {
+            let schema_name = checked(&schema.name, Name::schema_or_table)?;
+            for table in schema.tables.unwrap_or_default() {
+                let record = table_record(&name, &id, &schema_name, &table, locate)?;
+                let key = (schema_name.key().to_owned(), record.name.key().to_owned());
+                if added.tables.insert(key, record).is_some() {
+                    return Err(twice(&table.name, "table"));
+                }
+            }
+            if added.schemas.insert(schema_name.key().to_owned(), schema_name).is_some() {
+                return Err(twice(&schema.name, "schema"));
+            }
+        }
+        if self.shares.insert(name.key().to_owned(), added).is_some() {
+            return Err(twice(&share.name, "share"));
+        }
+        Ok(())
+    }
+
+    fn add_recipient(&mut self, recipient: FileRecipient) -> std::result::Result<(), ShareFileError> {
+        let name = checked(&recipient.name, Name::share)?;
+        let who: Arc<str> = name.as_str().into();
+        let mut granted = BTreeSet::new();
+        for share in recipient.shares {
+            let key = Name::key_of(&share.value);
+            if !self.shares.contains_key(&key) {
+                let reason = format!(
+                    "recipient '{name}' is granted '{}', which is not a share of this file",
+                    share.value
+                );
+                return Err(ShareFileError::at(share.referenced, reason));
+            }
+            granted.insert(key);
+        }
+        let known = self.grants.keys().any(|other| Name::key_of(other) == name.key());
+        if known {
+            return Err(twice(&recipient.name, "recipient"));
+        }
+        self.grants.insert(Arc::clone(&who), granted);
+        for token in recipient.tokens {
+            let hash = TokenHash::from_hex(&token.sha256.value).ok_or_else(|| {
+                ShareFileError::at(
+                    token.sha256.referenced,
+                    "sha256 must be the 64 hexadecimal digits of a token's SHA-256",
+                )
+            })?;
+            let expires = expiry(&token.expires)?;
+            if self.tokens.insert(hash, TokenRecord { recipient: Arc::clone(&who), expires }).is_some() {
+                return Err(ShareFileError::at(token.sha256.referenced, "this token is in the file twice"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a recipient that is not in the file, with one token; it sees every share.
+    pub fn add_guest(&mut self, name: &str, token: &str, expires: DateTime<Utc>) {
+        let who: Arc<str> = name.into();
+        self.grants.insert(Arc::clone(&who), self.shares.keys().cloned().collect());
+        self.tokens.insert(TokenHash::of(token), TokenRecord { recipient: who, expires: Some(expires) });
+    }
+
+    /// Whether the file asks for no token at all, so that anyone may read every share.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Every table of the file.
+    pub fn tables(&self) -> impl Iterator<Item = &TableRecord> {
+        self.shares.values().flat_map(|share| share.tables.values())
+    }
+
+    fn granted(&self, recipient: &str, share: &str) -> Option<&Share> {
+        let key = Name::key_of(share);
+        self.grants
+            .get(recipient)
+            .filter(|granted| granted.contains(&key))
+            .and_then(|_| self.shares.get(&key))
+    }
+}
+
+fn checked(
+    name: &Spanned<String>,
+    check: fn(&str) -> std::result::Result<Name, InvalidName>,
+) -> std::result::Result<Name, ShareFileError> {
+    check(&name.value).map_err(|error| ShareFileError::at(name.referenced, error.to_string()))
+}
+
+fn twice(name: &Spanned<String>, what: &str) -> ShareFileError {
+    ShareFileError::at(
+        name.referenced,
+        format!("the {what} '{}' is there twice; case does not count", name.value),
+    )
+}
+
+fn id_of(names: &[&str]) -> String {
+    Uuid::new_v5(&ID_NAMESPACE, names.join("/").as_bytes()).to_string()
+}
+
+fn expiry(text: &Spanned<String>) -> std::result::Result<Option<DateTime<Utc>>, ShareFileError> {
+    if text.value == "never" {
+        return Ok(None);
+    }
+    DateTime::parse_from_rfc3339(&text.value).map(|time| Some(time.to_utc())).map_err(|_| {
+        ShareFileError::at(
+            text.referenced,
+            "expires must be a time such as 2027-01-31T00:00:00Z, or the word never",
+        )
+    })
+}
+
+fn table_record(
+    share: &Name,
+    share_id: &str,
+    schema: &Name,
+    table: &FileTable,
+    locate: &dyn Fn(&str) -> std::result::Result<String, String>,
+) -> std::result::Result<TableRecord, ShareFileError> {
+    let name = checked(&table.name, Name::schema_or_table)?;
+    let place = |location: &Spanned<String>| {
+        locate(&location.value).map_err(|reason| {
+            ShareFileError::at(location.referenced, format!("location of table '{name}': {reason}"))
+        })
+    };
+    let id = table.id.as_ref().map(|id| id.value.clone()).filter(|id| !id.is_empty());
+    let start_version = table.start_version.as_ref().map_or(Ok(0), |start| {
+        u64::try_from(start.value).map_err(|_| {
+            ShareFileError::at(start.referenced, format!("startVersion of table '{name}' is negative"))
+        })
+    })?;
+    Ok(TableRecord {
+        share: share.clone(),
+        share_id: share_id.to_owned(),
+        schema: schema.clone(),
+        id: id.unwrap_or_else(|| id_of(&[share.key(), schema.key(), name.key()])),
+        location: place(&table.location)?,
+        allowed_locations: table
+            .allowed_locations
+            .iter()
+            .map(place)
+            .collect::<std::result::Result<_, _>>()?,
+        history_shared: table.history_shared || table.cdf_enabled == Some(true),
+        start_version,
+        name,
+    })
+}
+
+/// A [`Catalog`] over a share file that can be replaced while requests are served.
+#[derive(Debug)]
+pub struct ShareFileCatalog(RwLock<Arc<ShareFile>>);
+
+impl ShareFileCatalog {
+    /// A catalog that answers from `file`.
+    pub fn new(file: ShareFile) -> Self {
+        Self(RwLock::new(Arc::new(file)))
+    }
+
+    /// Answers from `file` from now on. Requests that have begun finish with the one before.
+    pub fn replace(&self, file: ShareFile) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(file);
+    }
+
+    fn file(&self) -> Arc<ShareFile> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The items of a sorted map that follow `page.after`, `page.limit` of them at most.
+fn page<'a, K: Ord + Clone + 'a, V: 'a, T>(
+    items: impl Iterator<Item = (&'a K, &'a V)>,
+    limit: Option<usize>,
+    key: impl Fn(&K) -> String,
+    item: impl Fn(&V) -> T,
+) -> Page<T> {
+    let mut items = items.peekable();
+    let mut taken = Vec::new();
+    let mut last = None;
+    while limit.is_none_or(|limit| taken.len() < limit) {
+        let Some((at, value)) = items.next() else { break };
+        last = Some(at);
+        taken.push(item(value));
+    }
+    let more_after = items.peek().is_some().then(|| last.map(key).unwrap_or_default());
+    Page { items: taken, more_after }
+}
+
+/// Where a page begins in a map sorted by `K`.
+fn after<K>(key: Option<K>) -> (Bound<K>, Bound<K>) {
+    (key.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
+}
+
+impl Catalog for ShareFileCatalog {
+    fn token(&self, hash: TokenHash) -> BoxFuture<'_, Result<Option<TokenRecord>>> {
+        ready(Ok(self.file().tokens.get(&hash).cloned())).boxed()
+    }
+
+    fn anonymous(&self) -> BoxFuture<'_, Result<Option<TokenRecord>>> {
+        let open = self.file().open;
+        ready(Ok(open.then(|| TokenRecord { recipient: EVERYONE.into(), expires: None }))).boxed()
+    }
+
+    fn shares<'a>(
+        &'a self,
+        recipient: &'a str,
+        request: PageRequest,
+    ) -> BoxFuture<'a, Result<Page<ShareRecord>>> {
+        let file = self.file();
+        let empty = BTreeSet::new();
+        let granted = file.grants.get(recipient).unwrap_or(&empty);
+        let items = granted
+            .range::<String, _>(after(request.after.filter(|key| !key.is_empty())))
+            .filter_map(|key| file.shares.get_key_value(key));
+        let page = page(items, request.limit, String::clone, |share| share.record.clone());
+        ready(Ok(page)).boxed()
+    }
+
+    fn share<'a>(&'a self, recipient: &'a str, share: &'a str) -> BoxFuture<'a, Result<Option<ShareRecord>>> {
+        ready(Ok(self.file().granted(recipient, share).map(|share| share.record.clone()))).boxed()
+    }
+
+    fn schemas<'a>(
+        &'a self,
+        recipient: &'a str,
+        share: &'a str,
+        request: PageRequest,
+    ) -> BoxFuture<'a, Result<Option<(ShareRecord, Page<Name>)>>> {
+        let file = self.file();
+        let found = file.granted(recipient, share).map(|share| {
+            let items = share.schemas.range::<String, _>(after(request.after.filter(|key| !key.is_empty())));
+            (share.record.clone(), page(items, request.limit, String::clone, Name::clone))
+        });
+        ready(Ok(found)).boxed()
+    }
+
+    fn tables<'a>(
+        &'a self,
+        recipient: &'a str,
+        share: &'a str,
+        schema: Option<&'a str>,
+        request: PageRequest,
+    ) -> BoxFuture<'a, Result<Option<Page<TableRecord>>>> {
+        let file = self.file();
+        let schema = schema.map(Name::key_of);
+        let found = file
+            .granted(recipient, share)
+            .filter(|share| schema.as_ref().is_none_or(|schema| share.schemas.contains_key(schema)))
+            .map(|share| {
+                let start = request.after.as_deref().and_then(|key| key.split_once('/'));
+                let start = start.map(|(schema, table)| (schema.to_owned(), table.to_owned()));
+                let items = share
+                    .tables
+                    .range(after(start))
+                    .filter(|((of, _), _)| schema.as_ref().is_none_or(|schema| of == schema));
+                page(items, request.limit, |(schema, table)| format!("{schema}/{table}"), TableRecord::clone)
+            });
+        ready(Ok(found)).boxed()
+    }
+
+    fn table<'a>(
+        &'a self,
+        recipient: &'a str,
+        share: &'a str,
+        schema: &'a str,
+        table: &'a str,
+    ) -> BoxFuture<'a, Result<Option<TableRecord>>> {
+        let key = (Name::key_of(schema), Name::key_of(table));
+        ready(Ok(self.file().granted(recipient, share).and_then(|share| share.tables.get(&key).cloned())))
+            .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = r#"
+version: 1
+host: "localhost"
+port: 8080
+endpoint: /delta-sharing
+preSignedUrlTimeoutSeconds: 900
+shares:
+- name: Retail
+  schemas:
+  - name: Sales
+    tables:
+    - name: Orders
+      location: s3a://bucket/orders
+      id: 00000000-0000-0000-0000-000000000001
+      historyShared: true
+      startVersion: 2
+    - {name: customers, location: customers}
+  - name: empty
+- name: HR
+  schemas:
+  - name: people
+    tables:
+    - {name: staff, location: /staff}
+recipients:
+- name: acme
+  shares: [RETAIL]
+  tokens:
+  - {sha256: "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b", expires: 2999-01-01T00:00:00Z}
+- {name: nobody, shares: []}
+authorization:
+  bearerToken: everything
+"#;
+
+    fn parse(text: &str) -> std::result::Result<ShareFile, ShareFileError> {
+        ShareFile::parse(text, &|location| {
+            if location.contains("..") {
+                Err("it leaves the directory".to_owned())
+            } else {
+                Ok(location.to_owned())
+            }
+        })
+    }
+
+    fn catalog() -> ShareFileCatalog {
+        ShareFileCatalog::new(parse(FILE).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_recipient_sees_what_is_granted_and_nothing_else() {
+        let catalog = catalog();
+        let token = catalog.token(TokenHash::of("secret")).await.unwrap().unwrap();
+        assert_eq!(&*token.recipient, "acme");
+        let shares = catalog.shares("acme", PageRequest::default()).await.unwrap();
+        assert_eq!(shares.items.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["Retail"]);
+        assert!(catalog.share("acme", "retail").await.unwrap().is_some());
+        for (recipient, share) in [("acme", "hr"), ("acme", "missing"), ("nobody", "retail"), ("x", "retail")]
+        {
+            assert!(catalog.share(recipient, share).await.unwrap().is_none());
+            assert!(catalog.schemas(recipient, share, PageRequest::default()).await.unwrap().is_none());
+            assert!(catalog.tables(recipient, share, None, PageRequest::default()).await.unwrap().is_none());
+            assert!(catalog.table(recipient, share, "people", "staff").await.unwrap().is_none());
+        }
+        let orders = catalog.table("acme", "RETAIL", "SALES", "ORDERS").await.unwrap().unwrap();
+        assert_eq!((orders.name.as_str(), orders.history_shared, orders.start_version), ("Orders", true, 2));
+        assert_eq!(orders.id, "00000000-0000-0000-0000-000000000001");
+    }
+
+    #[tokio::test]
+    async fn the_reference_servers_token_sees_every_share() {
+        let catalog = catalog();
+        let token = catalog.token(TokenHash::of("everything")).await.unwrap().unwrap();
+        let shares = catalog.shares(&token.recipient, PageRequest::default()).await.unwrap();
+        assert_eq!(shares.items.len(), 2);
+        assert!(catalog.anonymous().await.unwrap().is_none());
+        assert!(catalog.token(TokenHash::of("")).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn pages_cover_everything_once() {
+        let catalog = catalog();
+        for limit in 1..4 {
+            let mut request = PageRequest { after: None, limit: Some(limit) };
+            let mut names = Vec::new();
+            loop {
+                let page = catalog.tables("acme", "retail", None, request.clone()).await.unwrap().unwrap();
+                assert!(page.items.len() <= limit);
+                names.extend(page.items.into_iter().map(|table| table.name.as_str().to_owned()));
+                match page.more_after {
+                    Some(key) => request.after = Some(key),
+                    None => break,
+                }
+            }
+            assert_eq!(names, ["customers", "Orders"]);
+        }
+        let none = PageRequest { after: None, limit: Some(0) };
+        let page = catalog.shares("", none.clone()).await.unwrap();
+        assert!(page.items.is_empty());
+        let rest = PageRequest { after: page.more_after, limit: None };
+        assert_eq!(catalog.shares("", rest).await.unwrap().items.len(), 2);
+        let page = catalog.tables("acme", "retail", Some("empty"), none).await.unwrap().unwrap();
+        assert!(page.items.is_empty() && page.more_after.is_none());
+    }
+
+    #[test]
+    fn ids_are_uuids_that_stay() {
+        let ids =
+            |text: &str| parse(text).unwrap().tables().map(|table| table.id.clone()).collect::<Vec<_>>();
+        assert_eq!(ids(FILE), ids(FILE));
+        assert!(ids(FILE).iter().all(|id| Uuid::parse_str(id).is_ok()));
+    }
+
+    #[test]
+    fn settings_of_the_reference_server() {
+        let file = parse(FILE).unwrap();
+        assert_eq!((file.endpoint.as_deref(), file.url_ttl_seconds), (Some("/delta-sharing"), Some(900)));
+        assert!(!file.is_open());
+        assert!(parse("version: 1\nshares: []\n").unwrap().is_open());
+        assert!(!parse("version: 1\nshares: []\nrecipients: []\n").unwrap().is_open());
+    }
+
+    #[test]
+    fn a_bad_file_is_refused_with_line_and_reason() {
+        let table = |lines: &str| {
+            format!("version: 1\nshares:\n- name: s\n  schemas:\n  - name: c\n    tables:\n{lines}")
+        };
+        for (text, line, reason) in [
+            ("version: 2\nshares: []\n".to_owned(), 1, "version must be 1"),
+            ("version: 1\nrecipents: []\n".to_owned(), 2, "recipents"),
+            ("version: 1\nshares:\n- name: a/b\n".to_owned(), 3, "slash"),
+            ("version: 1\nshares:\n- name: a\n- name: A\n".to_owned(), 4, "twice"),
+            (table("    - {name: t, location: ../x}\n"), 7, "leaves the directory"),
+            (table("    - {name: t.u, location: x}\n"), 7, "period"),
+            (table("    - {name: t, location: x}\n    - {name: T, location: x}\n"), 8, "twice"),
+            (table("    - {name: t, location: x, histryShared: true}\n"), 7, "histryShared"),
+            (table("    - {name: t, location: x, startVersion: -1}\n"), 7, "negative"),
+            ("version: 1\nrecipients:\n- name: r\n  shares: [missing]\n".to_owned(), 4, "not a share"),
+            (
+                "version: 1\nrecipients:\n- name: r\n  tokens:\n  - {sha256: x, expires: never}\n".to_owned(),
+                5,
+                "64 hexadecimal",
+            ),
+            (
+                format!(
+                    "version: 1\nrecipients:\n- name: r\n  tokens:\n  - {{sha256: {}, expires: soon}}\n",
+                    "a".repeat(64)
+                ),
+                5,
+                "never",
+            ),
+            ("version: 1\nshares: [\n".to_owned(), 3, ""),
+        ] {
+            let error = parse(&text).unwrap_err();
+            assert!(error.to_string().contains(reason), "{error}\n{text}");
+            assert!(
+                error.line.is_some_and(|at| at.abs_diff(line) <= 1),
+                "{error} should be line {line}\n{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The format of an answer, and its first two lines.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::delta::Snapshot;
+use crate::error::{Error, Result};
+use crate::protocol::actions::{
+    DeltaMetadata, DeltaMetadataWrapper, DeltaProtocol, DeltaProtocolWrapper, Format, MetadataLine,
+    ParquetMetadata, ParquetProtocol, ProtocolLine,
+};
+use crate::protocol::capabilities::ResponseFormat;
+use crate::protocol::json::write_json;
+
+const CHANGE_DATA_FEED: &str = "delta.enableChangeDataFeed";
+const COLUMN_MAPPING: &str = "columnMapping";
+const COLUMN_MAPPING_MODE: &str = "delta.columnMapping.mode";
+pub(crate) const DELETION_VECTORS: &str = "deletionVectors";
+const ENABLE_DELETION_VECTORS: &str = "delta.enableDeletionVectors";
+
+/// Reader features that only concern who reads the log itself, which recipients never do.
+const OF_THE_LOG_ONLY: [&str; 2] = ["v2Checkpoint", "vacuumProtocolCheck"];
+
+/// The reader features that a recipient must know to read this snapshot, spelled as in the log.
+///
+/// A feature that is allowed but switched off is not needed: column mapping with mode `none`, and
+/// deletion vectors where the property is not set. Files may still carry deletion vectors then, from
+/// when it was; `lines` refuses such a file to a client that does not know them.
+pub fn needed_features(snapshot: &Snapshot) -> Vec<String> {
+    let protocol = snapshot.protocol();
+    let property = |name: &str| snapshot.metadata().configuration.get(name).map(String::as_str);
+    let mapped = !matches!(property(COLUMN_MAPPING_MODE), None | Some("none"));
+    let deletes = property(ENABLE_DELETION_VECTORS).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    if protocol.min_reader_version < 3 {
+        let legacy = mapped && protocol.min_reader_version == 2;
+        return if legacy { vec![COLUMN_MAPPING.to_owned()] } else { Vec::new() };
+    }
+    let needed = |feature: &&String| match feature.as_str() {
+        COLUMN_MAPPING => mapped,
+        DELETION_VECTORS => deletes,
+        other => !OF_THE_LOG_ONLY.contains(&other),
+    };
+    protocol.reader_features.iter().flatten().filter(needed).cloned().collect()
+}
+
+/// What the head lines say beside the snapshot.
+pub struct Head {
+    /// The form of the answer.
+    pub format: ResponseFormat,
+    /// Whether the provider shares history, and with it the change data feed.
+    pub history_shared: bool,
+}
+
+impl Head {
+    /// The `protocol` and `metaData` lines. Blocks: in delta format the size of the table is required,
+    /// and where the log does not have it, it is summed up in one pass.
+    pub fn lines(&self, snapshot: &Snapshot) -> Result<[Vec<u8>; 2]> {
+        match self.format {
+            ResponseFormat::Parquet => self.parquet(snapshot),
+            ResponseFormat::Delta => delta(snapshot),
+        }
+    }
+
+    fn parquet(&self, snapshot: &Snapshot) -> Result<[Vec<u8>; 2]> {
+        let metadata = snapshot.metadata();
+        let schema_string = plain_schema(&metadata.schema_string)?;
+        let feed = metadata
+            .configuration
+            .get(CHANGE_DATA_FEED)
+            .is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let configuration = if feed && self.history_shared {
+            BTreeMap::from([("enableChangeDataFeed", "true")])
+        } else {
+            BTreeMap::new()
+        };
+        let stats = snapshot.file_stats();
+        let meta_data = ParquetMetadata {
+            id: &metadata.id,
+            name: metadata.name.as_deref(),
+            description: metadata.description.as_deref(),
+            format: Format { provider: "parquet", options: None },
+            schema_string: &schema_string,
+            partition_columns: &metadata.partition_columns,
+            configuration,
+            size: stats.map(|stats| stats.size_bytes),
+            num_files: stats.map(|stats| stats.num_files),
+        };
+        let protocol = ParquetProtocol { min_reader_version: 1 };
+        Ok([line(&ProtocolLine { protocol })?, line(&MetadataLine { meta_data })?])
+    }
+}
+
+fn delta(snapshot: &Snapshot) -> Result<[Vec<u8>; 2]> {
+    let stats = match snapshot.file_stats() {
+        Some(stats) => stats,
+        None => snapshot.count_files()?,
+    };
+    let (protocol, metadata) = (snapshot.protocol(), snapshot.metadata());
+    let delta_protocol = DeltaProtocol {
+        min_reader_version: protocol.min_reader_version,
+        min_writer_version: protocol.min_writer_version,
+        reader_features: protocol.reader_features.as_deref().filter(|_| protocol.min_reader_version >= 3),
+        writer_features: protocol.writer_features.as_deref().filter(|_| protocol.min_writer_version >= 7),
+    };
+    let options = Some(&metadata.format_options).filter(|options| !options.is_empty());
+    let delta_metadata = DeltaMetadata {
+        id: &metadata.id,
+        name: metadata.name.as_deref(),
+        description: metadata.description.as_deref(),
+        format: Format { provider: &metadata.format_provider, options },
+        schema_string: &metadata.schema_string,
+        partition_columns: &metadata.partition_columns,
+        configuration: &metadata.configuration,
+        created_time: metadata.created_time,
+    };
+    let meta_data =
+        DeltaMetadataWrapper { delta_metadata, size: stats.size_bytes, num_files: stats.num_files };
+    let protocol = DeltaProtocolWrapper { delta_protocol };
+    Ok([line(&ProtocolLine { protocol })?, line(&MetadataLine { meta_data })?])
+}
+
+fn line(value: &impl Serialize) -> Result<Vec<u8>> {
+    let mut line = Vec::new();
+    write_json(&mut line, value).map_err(Error::internal)?;
+    Ok(line)
+}
+
+/// A column of a schema; its type is not looked into.
+#[derive(Serialize, Deserialize)]
+struct Column<'a> {
+    name: String,
+    #[serde(borrow, rename = "type")]
+    data_type: &'a RawValue,
+    nullable: bool,
+    #[serde(default)]
+    metadata: serde_json::Map<String, serde_json::Value>,
+}
+
+/// "Schema Object".
+#[derive(Serialize, Deserialize)]
+struct Schema<'a> {
+    r#type: &'a str,
+    #[serde(borrow)]
+    fields: Vec<Column<'a>>,
+}
+
+/// A schema whose columns keep of their own metadata only the comment, as clients of the parquet
+/// format expect: what else is there is for Delta's own readers and writers.
+fn plain_schema(schema_string: &str) -> Result<String> {
+    let mut schema: Schema<'_> = serde_json::from_str(schema_string)
+        .map_err(|error| Error::unreadable_table("The table's schema cannot be read.").with_source(error))?;
+    for column in &mut schema.fields {
+        column.metadata.retain(|key, _| key == "comment");
+    }
+    serde_json::to_string(&schema).map_err(Error::internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_schema_keeps_types_and_comments() {
+        let schema = r#"{"type":"struct","fields":[{"name":"ä","type":{"type":"struct","fields":[{"name":"x","type":"long","nullable":true,"metadata":{"k":1}}]},"nullable":true,"metadata":{"comment":"c","delta.generationExpression":"1"}},{"name":"b","type":"long","nullable":false,"metadata":{}}]}"#;
+        let plain = plain_schema(schema).unwrap();
+        assert_eq!(
+            plain,
+            r#"{"type":"struct","fields":[{"name":"ä","type":{"type":"struct","fields":[{"name":"x","type":"long","nullable":true,"metadata":{"k":1}}]},"nullable":true,"metadata":{"comment":"c"}},{"name":"b","type":"long","nullable":false,"metadata":{}}]}"#
+        );
+        assert!(plain_schema("{").is_err());
+    }
+}

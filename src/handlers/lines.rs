@@ -1,0 +1,206 @@
+//! One line for each file: "File" and "File in Delta Format". The hot path: nothing is allocated.
+
+use md5::{Digest as _, Md5};
+use sha2::Sha256;
+
+use super::head::DELETION_VECTORS;
+use crate::delta::{AddFile, DeletionVector};
+use crate::error::{Error, Result};
+use crate::protocol::capabilities::{Capabilities, FileIdHash, ResponseFormat};
+use crate::protocol::json::{write_integer, write_string};
+use crate::storage::FileSigner;
+
+/// Writes the lines of one answer.
+pub struct FileLines {
+    format: ResponseFormat,
+    id_hash: FileIdHash,
+    reads_deletion_vectors: bool,
+    signer: FileSigner,
+    /// The fields that are the same on every line: `,"version":…,"timestamp":…,"expirationTimestamp":…`.
+    constant: Vec<u8>,
+    scratch: String,
+}
+
+/// The version that a request asked for, and its time, which then stand on every line.
+#[derive(Debug, Clone, Copy)]
+pub struct QueriedVersion {
+    /// The version.
+    pub version: u64,
+    /// When it was committed, in milliseconds since the epoch, where that is still known.
+    pub timestamp: Option<i64>,
+}
+
+impl FileLines {
+    /// Lines in `format`, signed by `signer`.
+    pub fn new(
+        format: ResponseFormat,
+        id_hash: FileIdHash,
+        capabilities: &Capabilities,
+        queried: Option<QueriedVersion>,
+        signer: FileSigner,
+    ) -> Self {
+        let mut constant = Vec::new();
+        if let Some(queried) = queried {
+            constant.extend_from_slice(format!(",\"version\":{}", queried.version).as_bytes());
+            if let Some(timestamp) = queried.timestamp {
+                constant.extend_from_slice(format!(",\"timestamp\":{timestamp}").as_bytes());
+            }
+        }
+        constant
+            .extend_from_slice(format!(",\"expirationTimestamp\":{}", signer.expiration_millis()).as_bytes());
+        let reads_deletion_vectors =
+            format == ResponseFormat::Delta && capabilities.reads_feature(DELETION_VECTORS);
+        Self { format, id_hash, reads_deletion_vectors, signer, constant, scratch: String::new() }
+    }
+
+    /// When the URLs end, in milliseconds since the epoch.
+    pub fn expiration_millis(&self) -> i64 {
+        self.signer.expiration_millis()
+    }
+
+    /// Appends the line of one file.
+    ///
+    /// Fails where the file has a deletion vector that the client does not know, since it would read
+    /// deleted rows, and where a path of the log may not be signed.
+    pub fn write(&mut self, file: &AddFile<'_>, out: &mut Vec<u8>) -> Result<()> {
+        if file.deletion_vector.is_some() && !self.reads_deletion_vectors {
+            return Err(Error::unsupported(format!(
+                "Unsupported Delta Table Properties: files of the table have deletion vectors, and the client did \
+                 not declare the reader feature {DELETION_VECTORS} with responseformat=delta."
+            )));
+        }
+        match self.format {
+            ResponseFormat::Parquet => self.parquet(file, out),
+            ResponseFormat::Delta => self.delta(file, out),
+        }
+    }
+
+    fn parquet(&mut self, file: &AddFile<'_>, out: &mut Vec<u8>) -> Result<()> {
+        out.extend_from_slice(b"{\"file\":{\"url\":\"");
+        self.signer.presign(file.path, out)?;
+        out.extend_from_slice(b"\",\"id\":\"");
+        self.write_id(file.path, out);
+        out.extend_from_slice(b"\",\"partitionValues\":");
+        write_partition_values(file, out);
+        out.extend_from_slice(b",\"size\":");
+        write_integer(out, file.size);
+        if let Some(stats) = file.stats {
+            out.extend_from_slice(b",\"stats\":");
+            write_string(out, stats);
+        }
+        out.extend_from_slice(&self.constant);
+        out.extend_from_slice(b"}}");
+        Ok(())
+    }
+
+    fn delta(&mut self, file: &AddFile<'_>, out: &mut Vec<u8>) -> Result<()> {
+        out.extend_from_slice(b"{\"file\":{\"id\":\"");
+        self.write_id(file.path, out);
+        out.push(b'"');
+        if let Some(vector) = &file.deletion_vector {
+            self.write_deletion_vector_id(vector, out)?;
+        }
+        out.extend_from_slice(&self.constant);
+        out.extend_from_slice(b",\"deltaSingleAction\":{\"add\":{\"path\":\"");
+        self.signer.presign(file.path, out)?;
+        out.extend_from_slice(b"\",\"partitionValues\":");
+        write_partition_values(file, out);
+        out.extend_from_slice(b",\"size\":");
+        write_integer(out, file.size);
+        out.extend_from_slice(b",\"modificationTime\":");
+        write_integer(out, file.modification_time);
+        out.extend_from_slice(b",\"dataChange\":true");
+        if let Some(stats) = file.stats {
+            out.extend_from_slice(b",\"stats\":");
+            write_string(out, stats);
+        }
+        if let Some(vector) = &file.deletion_vector {
+            self.write_deletion_vector(vector, out)?;
+        }
+        if let Some(id) = file.base_row_id {
+            out.extend_from_slice(b",\"baseRowId\":");
+            write_integer(out, id);
+        }
+        if let Some(version) = file.default_row_commit_version {
+            out.extend_from_slice(b",\"defaultRowCommitVersion\":");
+            write_integer(out, version);
+        }
+        if let Some(provider) = file.clustering_provider {
+            out.extend_from_slice(b",\"clusteringProvider\":");
+            write_string(out, provider);
+        }
+        out.extend_from_slice(b"}}}}");
+        Ok(())
+    }
+
+    /// The id of the file that the vector is stored in; several vectors may share one.
+    fn write_deletion_vector_id(&mut self, vector: &DeletionVector<'_>, out: &mut Vec<u8>) -> Result<()> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        if let Some(path) = vector.log_path(&mut scratch)? {
+            out.extend_from_slice(b",\"deletionVectorFileId\":\"");
+            self.write_id(path, out);
+            out.push(b'"');
+        }
+        self.scratch = scratch;
+        Ok(())
+    }
+
+    /// A stored vector becomes one with an absolute path, the presigned URL; an inline one stays.
+    fn write_deletion_vector(&mut self, vector: &DeletionVector<'_>, out: &mut Vec<u8>) -> Result<()> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        out.extend_from_slice(b",\"deletionVector\":{\"storageType\":");
+        match vector.log_path(&mut scratch)? {
+            Some(path) => {
+                out.extend_from_slice(b"\"p\",\"pathOrInlineDv\":\"");
+                self.signer.presign(path, out)?;
+                out.push(b'"');
+            }
+            None => {
+                write_string(out, vector.storage_type);
+                out.extend_from_slice(b",\"pathOrInlineDv\":");
+                write_string(out, vector.path_or_inline_dv);
+            }
+        }
+        self.scratch = scratch;
+        if let Some(offset) = vector.offset {
+            out.extend_from_slice(b",\"offset\":");
+            write_integer(out, offset.into());
+        }
+        out.extend_from_slice(b",\"sizeInBytes\":");
+        write_integer(out, vector.size_in_bytes.into());
+        out.extend_from_slice(b",\"cardinality\":");
+        write_integer(out, vector.cardinality);
+        out.push(b'}');
+        Ok(())
+    }
+
+    fn write_id(&self, path: &str, out: &mut Vec<u8>) {
+        match self.id_hash {
+            FileIdHash::Md5 => write_hex(out, &Md5::digest(path.as_bytes())),
+            FileIdHash::Sha256 => write_hex(out, &Sha256::digest(path.as_bytes())),
+        }
+    }
+}
+
+fn write_partition_values(file: &AddFile<'_>, out: &mut Vec<u8>) {
+    out.push(b'{');
+    for (index, (column, value)) in file.partition_values.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_string(out, column);
+        out.push(b':');
+        match value {
+            Some(value) => write_string(out, value),
+            None => out.extend_from_slice(b"null"),
+        }
+    }
+    out.push(b'}');
+}
+
+fn write_hex(out: &mut Vec<u8>, bytes: &[u8]) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]]);
+    }
+}

@@ -1,0 +1,124 @@
+//! "Query Table Version", "Query Table Metadata", and the endpoints that are not there yet.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::response::Response;
+
+use super::head::{Head, needed_features};
+use super::open::{check_history, check_start, check_start_of_timestamp, open_snapshot};
+use super::{NDJSON, Names, Parameters, TABLE_VERSION_HEADER, blocking, header, value, with_content_type};
+use crate::app::App;
+use crate::auth::{Recipient, SharedTable};
+use crate::error::{Error, Result};
+use crate::protocol::capabilities::{CAPABILITIES_HEADER, Capabilities, FILE_ID_HASH_HEADER, FileIdHash};
+use crate::protocol::query::parse_metadata_parameters;
+use crate::protocol::timestamp::parse_timestamp;
+
+/// `GET …/tables/{table}/version`, and the older `HEAD …/tables/{table}`.
+pub async fn query_version(
+    State(app): State<Arc<App>>,
+    recipient: Recipient,
+    Names(names): Names<3>,
+    Parameters(parameters): Parameters,
+) -> Result<Response> {
+    let SharedTable(record) = SharedTable::find(&app, &recipient, &names).await?;
+    let starting = parameters.into_iter().find(|(key, text)| key == "startingTimestamp" && !text.is_empty());
+    if starting.is_some() {
+        check_history(&record)?;
+    }
+    let delta = app.open(&record)?.delta;
+    let version = match starting {
+        None => {
+            let version = blocking(move || delta.latest_version()).await?;
+            check_start(&record, version)?;
+            version
+        }
+        Some((_, text)) => {
+            let millis = parse_timestamp(&text)?;
+            let version = blocking(move || delta.version_at_or_after(millis)).await?;
+            check_start_of_timestamp(&record, version, &text)?;
+            version
+        }
+    };
+    let mut response = Response::default();
+    response.headers_mut().insert(TABLE_VERSION_HEADER, HeaderValue::from(version));
+    Ok(response)
+}
+
+/// `GET …/tables/{table}`, which the protocol does not have.
+pub async fn get_table(method: Method) -> Error {
+    if method == Method::GET {
+        Error::unsupported("Get Table is not supported by this server; ask for its version or metadata.")
+    } else {
+        Error::method_not_allowed()
+    }
+}
+
+/// `GET …/tables/{table}/metadata`: exactly two lines.
+pub async fn query_metadata(
+    State(app): State<Arc<App>>,
+    recipient: Recipient,
+    Names(names): Names<3>,
+    Parameters(parameters): Parameters,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let capabilities = Capabilities::parse(header(&headers, CAPABILITIES_HEADER));
+    let id_hash = FileIdHash::parse(header(&headers, FILE_ID_HASH_HEADER))?;
+    let as_of = parse_metadata_parameters(&parameters)?;
+    let shared = SharedTable::find(&app, &recipient, &names).await?;
+    let snapshot = open_snapshot(&app, &shared, as_of).await?.snapshot;
+    let format = capabilities.negotiate(&needed_features(&snapshot))?;
+    let head = Head { format, history_shared: shared.0.history_shared };
+    let version = snapshot.version();
+    let [protocol, metadata] = blocking(move || head.lines(&snapshot)).await?;
+    let body = [protocol, metadata, Vec::new()].join(&b'\n');
+
+    let mut response = with_content_type(body.into(), NDJSON);
+    let headers = response.headers_mut();
+    headers.insert(TABLE_VERSION_HEADER, HeaderValue::from(version));
+    headers.insert(CAPABILITIES_HEADER, value(&capabilities.answer(format, false))?);
+    if let Some(hash) = id_hash {
+        headers.insert(FILE_ID_HASH_HEADER, HeaderValue::from_static(hash.as_str()));
+    }
+    Ok(response)
+}
+
+/// `GET …/tables/{table}/changes`
+pub async fn query_changes(
+    State(app): State<Arc<App>>,
+    recipient: Recipient,
+    Names(names): Names<3>,
+) -> Result<Response> {
+    refuse(&app, &recipient, &names, "Reading the change data feed is not supported by this server.").await
+}
+
+/// `POST …/tables/{table}/queries/{queryId}`
+pub async fn query_status(
+    State(app): State<Arc<App>>,
+    recipient: Recipient,
+    Names(names): Names<3>,
+) -> Result<Response> {
+    refuse(&app, &recipient, &names, "Asynchronous queries are not supported by this server.").await
+}
+
+/// `POST …/tables/{table}/temporary-table-credentials`
+pub async fn temporary_table_credentials(
+    State(app): State<Arc<App>>,
+    recipient: Recipient,
+    Names(names): Names<3>,
+) -> Result<Response> {
+    refuse(&app, &recipient, &names, "Temporary table credentials are not supported by this server.").await
+}
+
+/// Refuses what is not there yet, after the same checks as everywhere.
+async fn refuse(
+    app: &App,
+    recipient: &Recipient,
+    names: &[crate::auth::PathName; 3],
+    what: &'static str,
+) -> Result<Response> {
+    SharedTable::find(app, recipient, names).await?;
+    Err(Error::unsupported(what))
+}

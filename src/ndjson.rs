@@ -1,0 +1,362 @@
+//! From lines to a streamed body: one pass, back-pressure, and never a short answer that looks whole.
+//!
+//! A blocking task writes lines; chunks of them, compressed where the client accepts gzip, go through
+//! a channel of two to the body. A slow client stops the task, a gone client ends it.
+//!
+//! Nothing is sent before the first chunk is complete, so a failure until then is an HTTP error. A
+//! failure after that ends the answer with an `endStreamAction` that has an `errorMessage`, where the
+//! client asked for that action, and otherwise with a line that no JSON parser accepts, after which
+//! the connection is broken. An answer whose task died without a word breaks the connection too.
+
+use std::io::{self, Write as _};
+
+use axum::body::{Body, Bytes};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures::stream;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::{Error, Result};
+use crate::protocol::actions::{EndStreamAction, EndStreamLine};
+use crate::protocol::json::write_json;
+
+/// How many bytes of lines are gathered before they are compressed or sent.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Level 1 costs a third of level 6 and compresses presigned lines six times.
+const GZIP_LEVEL: u32 = 1;
+
+/// How a body is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// As it is.
+    Identity,
+    /// With gzip.
+    Gzip,
+}
+
+impl Encoding {
+    /// The encoding for a request's `Accept-Encoding`: gzip only where the client names it.
+    pub fn negotiate(accept_encoding: Option<&str>) -> Self {
+        let accepts = |entry: &str| {
+            let mut parts = entry.split(';').map(str::trim);
+            let gzip = parts.next().is_some_and(|coding| coding.eq_ignore_ascii_case("gzip"));
+            let refused = parts.filter_map(|part| part.split_once('=')).any(|(name, weight)| {
+                name.trim().eq_ignore_ascii_case("q") && weight.trim().parse::<f32>().is_ok_and(|q| q <= 0.0)
+            });
+            gzip && !refused
+        };
+        if accept_encoding.is_some_and(|header| header.split(',').any(accepts)) {
+            Self::Gzip
+        } else {
+            Self::Identity
+        }
+    }
+}
+
+/// What the last line is where the answer fails after its status was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureLine {
+    /// `{"endStreamAction":{"errorMessage":…}}`, for clients that asked for the action.
+    EndStreamAction,
+    /// Text that no JSON parser accepts, for all others.
+    NotJson,
+}
+
+enum Chunk {
+    Data(Bytes),
+    Complete,
+}
+
+/// Where the lines of an answer are written.
+pub struct Lines {
+    buffer: Vec<u8>,
+    gzip: Option<GzEncoder<Vec<u8>>>,
+    chunks: mpsc::Sender<Chunk>,
+    first: Option<oneshot::Sender<Result<()>>>,
+    gone: bool,
+}
+
+impl Lines {
+    /// Writes one line: `write` appends it without its end. Where `write` fails, nothing of the line
+    /// stays. Blocks while the client is slow; fails when it is gone.
+    pub fn line(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<()> {
+        let start = self.buffer.len();
+        if let Err(error) = write(&mut self.buffer) {
+            self.buffer.truncate(start);
+            return Err(error);
+        }
+        self.buffer.push(b'\n');
+        if self.buffer.len() >= CHUNK_BYTES { self.send(false) } else { Ok(()) }
+    }
+
+    /// Sends what was written so far, so that the client has it before more is computed.
+    pub fn flush(&mut self) -> Result<()> {
+        self.send(true)
+    }
+
+    fn send(&mut self, flush: bool) -> Result<()> {
+        let data = match &mut self.gzip {
+            None => std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8)),
+            Some(gzip) => {
+                gzip.write_all(&self.buffer).map_err(Error::internal)?;
+                self.buffer.clear();
+                if flush {
+                    gzip.flush().map_err(Error::internal)?;
+                }
+                if !flush && gzip.get_ref().len() < CHUNK_BYTES / 4 {
+                    return Ok(());
+                }
+                std::mem::take(gzip.get_mut())
+            }
+        };
+        self.push(Chunk::Data(data.into()))
+    }
+
+    fn push(&mut self, chunk: Chunk) -> Result<()> {
+        if let Some(first) = self.first.take() {
+            self.gone |= first.send(Ok(())).is_err();
+        }
+        self.gone = self.gone || self.chunks.blocking_send(chunk).is_err();
+        if self.gone { Err(Error::unavailable("The client closed the connection.")) } else { Ok(()) }
+    }
+
+    fn complete(mut self) -> Result<()> {
+        let mut rest = std::mem::take(&mut self.buffer);
+        if let Some(mut gzip) = self.gzip.take() {
+            gzip.write_all(&rest).map_err(Error::internal)?;
+            rest = gzip.finish().map_err(Error::internal)?;
+        }
+        self.push(Chunk::Data(rest.into()))?;
+        self.push(Chunk::Complete)
+    }
+
+    fn fail(mut self, error: Error, line: FailureLine) {
+        if self.gone {
+            tracing::info!("the client closed the connection before the answer was complete");
+            return;
+        }
+        if let Some(first) = self.first.take() {
+            // The receiver may have gone with its request; then nobody is left to tell.
+            drop(first.send(Err(error)));
+            return;
+        }
+        tracing::error!(
+            error.code = error.code().as_str(),
+            error.message = error.message(),
+            error.source = std::error::Error::source(&error).map(|source| source.to_string()),
+            "an answer failed after its status was sent"
+        );
+        let written = match line {
+            FailureLine::EndStreamAction => self.line(|out| {
+                let end_stream_action = EndStreamAction {
+                    error_message: Some(error.message()),
+                    http_status_error_code: Some(error.code().status()),
+                    ..EndStreamAction::default()
+                };
+                write_json(out, &EndStreamLine { end_stream_action }).map_err(Error::internal)
+            }),
+            FailureLine::NotJson => self.line(|out| {
+                out.extend_from_slice(
+                    b"INCOMPLETE ANSWER: the server failed while it sent this list; ask again",
+                );
+                Ok(())
+            }),
+        };
+        let done = match (written, line) {
+            (Ok(()), FailureLine::EndStreamAction) => self.complete(),
+            (Ok(()), FailureLine::NotJson) => self.flush(),
+            (Err(error), _) => Err(error),
+        };
+        if done.is_err() {
+            tracing::info!("the client closed the connection before it could be told of the failure");
+        }
+    }
+}
+
+/// The body of an answer whose lines `produce` writes on a thread of its own.
+///
+/// Returns when the first chunk is ready, or with the error where `produce` fails before that.
+pub async fn stream(
+    encoding: Encoding,
+    failure: FailureLine,
+    produce: impl FnOnce(&mut Lines) -> Result<()> + Send + 'static,
+) -> Result<Body> {
+    let (chunks, receiver) = mpsc::channel(2);
+    let (first, started) = oneshot::channel();
+    let gzip = (encoding == Encoding::Gzip)
+        .then(|| GzEncoder::new(Vec::with_capacity(CHUNK_BYTES), Compression::new(GZIP_LEVEL)));
+    let mut lines =
+        Lines { buffer: Vec::with_capacity(CHUNK_BYTES), gzip, chunks, first: Some(first), gone: false };
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || {
+        let _entered = span.enter();
+        match produce(&mut lines) {
+            Ok(()) => {
+                if let Err(error) = lines.complete() {
+                    tracing::info!(%error, "an answer could not be completed");
+                }
+            }
+            Err(error) => lines.fail(error, failure),
+        }
+    });
+    started.await.map_err(|_| Error::internal("the task that writes the answer died"))??;
+    Ok(body(receiver))
+}
+
+/// The chunks as a body. It ends well only when the task said that the answer is complete.
+fn body(receiver: mpsc::Receiver<Chunk>) -> Body {
+    Body::from_stream(stream::unfold(Some(receiver), |receiver| async {
+        let mut receiver = receiver?;
+        match receiver.recv().await {
+            Some(Chunk::Data(data)) => Some((Ok(data), Some(receiver))),
+            Some(Chunk::Complete) => None,
+            None => Some((Err(io::Error::other("the answer is incomplete")), None)),
+        }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    fn write(lines: &mut Lines, text: &str) -> Result<()> {
+        lines.line(|out| {
+            out.extend_from_slice(text.as_bytes());
+            Ok(())
+        })
+    }
+
+    async fn read(body: Body) -> (Vec<u8>, bool) {
+        let mut body = body;
+        let mut bytes = Vec::new();
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Ok(frame) => bytes.extend_from_slice(&frame.into_data().unwrap()),
+                Err(_) => return (bytes, false),
+            }
+        }
+        (bytes, true)
+    }
+
+    fn gunzip(bytes: &[u8]) -> String {
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(bytes).read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn gzip_only_where_it_is_named() {
+        for header in ["gzip", "deflate, GZIP", "gzip;q=0.5", "br;q=1, gzip ; q=1.0"] {
+            assert_eq!(Encoding::negotiate(Some(header)), Encoding::Gzip, "{header}");
+        }
+        for header in ["", "identity", "gzip;q=0", "gzip; q=0.0", "*", "x-gzip"] {
+            assert_eq!(Encoding::negotiate(Some(header)), Encoding::Identity, "{header}");
+        }
+        assert_eq!(Encoding::negotiate(None), Encoding::Identity);
+    }
+
+    #[tokio::test]
+    async fn lines_arrive_whole_in_both_encodings() {
+        let expected: String = (0..100_000).map(|number| format!("{{\"line\":{number}}}\n")).collect();
+        for encoding in [Encoding::Identity, Encoding::Gzip] {
+            let body = stream(encoding, FailureLine::NotJson, |lines| {
+                (0..100_000).try_for_each(|number| write(lines, &format!("{{\"line\":{number}}}")))
+            });
+            let (bytes, whole) = read(body.await.unwrap()).await;
+            assert!(whole);
+            let text =
+                if encoding == Encoding::Gzip { gunzip(&bytes) } else { String::from_utf8(bytes).unwrap() };
+            assert!(text == expected, "{encoding:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_before_the_first_chunk_is_an_error() {
+        let failed = stream(Encoding::Identity, FailureLine::NotJson, |lines| {
+            write(lines, "{}")?;
+            Err(Error::unsupported("no"))
+        });
+        assert_eq!(failed.await.unwrap_err().message(), "no");
+        let died = stream(Encoding::Identity, FailureLine::NotJson, |_| panic!("died"));
+        assert!(died.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_failure_after_the_first_chunk_cannot_be_missed() {
+        for encoding in [Encoding::Identity, Encoding::Gzip] {
+            let body = stream(encoding, FailureLine::NotJson, |lines| {
+                write(lines, "{}")?;
+                lines.flush()?;
+                lines.line(|out| {
+                    out.extend_from_slice(b"{\"half");
+                    Err(Error::unavailable("the source went away"))
+                })
+            });
+            let (bytes, whole) = read(body.await.unwrap()).await;
+            assert!(!whole, "{encoding:?}");
+            if encoding == Encoding::Identity {
+                let text = String::from_utf8(bytes).unwrap();
+                let lines: Vec<_> = text.lines().collect();
+                assert_eq!(lines[0], "{}");
+                assert!(lines.len() == 2 && serde_json::from_str::<serde_json::Value>(lines[1]).is_err());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_asked_for_it_gets_the_failure_as_an_action() {
+        for encoding in [Encoding::Identity, Encoding::Gzip] {
+            let body = stream(encoding, FailureLine::EndStreamAction, |lines| {
+                write(lines, "{}")?;
+                lines.flush()?;
+                Err(Error::unavailable("the source went away"))
+            });
+            let (bytes, whole) = read(body.await.unwrap()).await;
+            assert!(whole);
+            let text =
+                if encoding == Encoding::Gzip { gunzip(&bytes) } else { String::from_utf8(bytes).unwrap() };
+            let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+            let expected =
+                serde_json::json!({"errorMessage": "the source went away", "httpStatusErrorCode": 503});
+            assert_eq!(last["endStreamAction"], expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_that_dies_breaks_the_body() {
+        let body = stream(Encoding::Identity, FailureLine::EndStreamAction, |lines| {
+            write(lines, "{}")?;
+            lines.flush()?;
+            panic!("died")
+        });
+        let (_, whole) = read(body.await.unwrap()).await;
+        assert!(!whole);
+    }
+
+    #[tokio::test]
+    async fn a_gone_client_ends_the_task_and_a_slow_one_stops_it() {
+        let (count, mut counted) = mpsc::unbounded_channel();
+        let body = stream(Encoding::Identity, FailureLine::NotJson, move |lines| {
+            let line = "x".repeat(CHUNK_BYTES);
+            for number in 0_u32.. {
+                write(lines, &line)?;
+                drop(count.send(number));
+            }
+            Ok(())
+        });
+        let body = body.await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let mut sent = 0;
+        while counted.try_recv().is_ok() {
+            sent += 1;
+        }
+        assert!(sent <= 3, "{sent} chunks were made for a client that reads none");
+        drop(body);
+        while counted.recv().await.is_some() {}
+    }
+}

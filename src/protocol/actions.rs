@@ -1,0 +1,153 @@
+//! The first two lines of an answer, and the last one: "API Response Actions".
+//!
+//! Lines for files are written by `handlers::lines`, field by field, because there may be millions.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// `{"protocol": …}` in either format.
+#[derive(Debug, Serialize)]
+pub struct ProtocolLine<P> {
+    /// The protocol object of the format.
+    pub protocol: P,
+}
+
+/// "Protocol" of the parquet format: always version 1, whatever the table's own.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParquetProtocol {
+    /// Always 1.
+    pub min_reader_version: u32,
+}
+
+/// "Protocol in Delta Format".
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeltaProtocolWrapper<'a> {
+    /// The table's protocol.
+    pub delta_protocol: DeltaProtocol<'a>,
+}
+
+/// Delta's own protocol action. Feature lists are present exactly where the versions call for them;
+/// an empty list below version 3 makes the kernel of one client fail.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeltaProtocol<'a> {
+    /// The version a reader must know.
+    pub min_reader_version: i32,
+    /// The version a writer must know.
+    pub min_writer_version: i32,
+    /// From reader version 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reader_features: Option<&'a [String]>,
+    /// From writer version 7.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writer_features: Option<&'a [String]>,
+}
+
+/// `{"metaData": …}` in either format.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MetadataLine<M> {
+    /// The metadata object of the format.
+    pub meta_data: M,
+}
+
+/// "Format".
+#[derive(Debug, Serialize)]
+pub struct Format<'a> {
+    /// Always `parquet`.
+    pub provider: &'a str,
+    /// Only in delta format, and only where the table has some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub options: Option<&'a BTreeMap<String, String>>,
+}
+
+/// "Metadata" of the parquet format. It has no `version`: one client cannot read it in a snapshot.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParquetMetadata<'a> {
+    /// The id in the table's log.
+    pub id: &'a str,
+    /// The name in the table's log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<&'a str>,
+    /// The description in the table's log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<&'a str>,
+    /// How the files are encoded.
+    pub format: Format<'a>,
+    /// "Schema Object", as JSON in a string.
+    pub schema_string: &'a str,
+    /// The partition columns; empty where there are none.
+    pub partition_columns: &'a [String],
+    /// Always present; some clients require it.
+    pub configuration: BTreeMap<&'static str, &'a str>,
+    /// The size of all files in bytes, where known without reading the list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// The number of files, where known without reading the list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_files: Option<u64>,
+}
+
+/// "Metadata in Delta Format".
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeltaMetadataWrapper<'a> {
+    /// The table's metadata.
+    pub delta_metadata: DeltaMetadata<'a>,
+    /// The size of all files in bytes; Spark requires it.
+    pub size: u64,
+    /// The number of files.
+    pub num_files: u64,
+}
+
+/// Delta's own metadata action.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeltaMetadata<'a> {
+    /// The id in the table's log.
+    pub id: &'a str,
+    /// The name in the table's log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<&'a str>,
+    /// The description in the table's log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<&'a str>,
+    /// How the files are encoded.
+    pub format: Format<'a>,
+    /// The schema as it is in the log.
+    pub schema_string: &'a str,
+    /// The partition columns; empty where there are none.
+    pub partition_columns: &'a [String],
+    /// All properties of the table, in a fixed order.
+    pub configuration: &'a BTreeMap<String, String>,
+    /// When the metadata was made, in milliseconds since the epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_time: Option<i64>,
+}
+
+/// `{"endStreamAction": …}`, the last line of an answer whose client asked for it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndStreamLine<'a> {
+    /// The action.
+    pub end_stream_action: EndStreamAction<'a>,
+}
+
+/// "EndStreamAction".
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndStreamAction<'a> {
+    /// The earliest end of a URL in the answer, in milliseconds since the epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_url_expiration_timestamp: Option<i64>,
+    /// Why the answer is incomplete; the client must fail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_message: Option<&'a str>,
+    /// The status the failure would have had; Spark decides by it whether to try again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_status_error_code: Option<u16>,
+}

@@ -1,0 +1,211 @@
+//! What a client can read: PROTOCOL.md, "Delta Sharing Capabilities Header" and "File ID Hash Header".
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::error::{Error, Result};
+
+/// The request and response header that carries [`Capabilities`].
+pub const CAPABILITIES_HEADER: &str = "delta-sharing-capabilities";
+
+/// The request and response header that selects how file ids are made.
+pub const FILE_ID_HASH_HEADER: &str = "fileidhash";
+
+/// The two forms of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResponseFormat {
+    /// "API Response Actions in Parquet Format": any client, tables without reader features.
+    Parquet,
+    /// "API Response Actions in Delta Format": the table's own actions, wrapped.
+    Delta,
+}
+
+impl fmt::Display for ResponseFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Parquet => "parquet",
+            Self::Delta => "delta",
+        })
+    }
+}
+
+/// The capabilities that a client declared, in lower case.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    parquet: bool,
+    delta: bool,
+    reader_features: BTreeSet<String>,
+    /// Whether the client asked for an `endStreamAction` at the end of the answer.
+    pub include_end_stream_action: bool,
+}
+
+impl Capabilities {
+    /// Reads the header's value: `key=value,value;key=value`, in any case, with any spaces.
+    /// Unknown keys and values are ignored, as the protocol asks of servers.
+    pub fn parse(header: Option<&str>) -> Self {
+        let mut capabilities = Self::default();
+        for (key, values) in header.unwrap_or_default().split(';').filter_map(|entry| entry.split_once('=')) {
+            let mut values = values.split(',').map(|value| value.trim().to_lowercase());
+            match key.trim().to_lowercase().as_str() {
+                "responseformat" => {
+                    for value in values {
+                        capabilities.parquet |= value == "parquet";
+                        capabilities.delta |= value == "delta";
+                    }
+                }
+                "readerfeatures" => capabilities.reader_features.extend(values.filter(|v| !v.is_empty())),
+                "includeendstreamaction" => {
+                    capabilities.include_end_stream_action = values.any(|value| value == "true");
+                }
+                _ => {}
+            }
+        }
+        capabilities
+    }
+
+    /// Whether the client can read `format`. A client that says nothing reads parquet.
+    pub fn accepts(&self, format: ResponseFormat) -> bool {
+        match format {
+            ResponseFormat::Parquet => self.parquet || !self.delta,
+            ResponseFormat::Delta => self.delta,
+        }
+    }
+
+    /// Whether the client declared the Delta reader feature `name`, whatever the case.
+    pub fn reads_feature(&self, name: &str) -> bool {
+        self.reader_features.contains(&name.to_lowercase())
+    }
+
+    /// The form of the answer for a table that needs the reader features `needed`, spelled as in
+    /// the Delta log: parquet where that is enough and the client takes it, else delta.
+    ///
+    /// Refused with the features' names where the client takes only parquet, or did not declare one.
+    pub fn negotiate(&self, needed: &[String]) -> Result<ResponseFormat> {
+        if needed.is_empty() && self.accepts(ResponseFormat::Parquet) {
+            return Ok(ResponseFormat::Parquet);
+        }
+        if !self.accepts(ResponseFormat::Delta) {
+            return Err(Error::unsupported(format!(
+                "Unsupported Delta Table Properties: the table needs the reader features {}. \
+                 Read it with a client that asks for responseformat=delta.",
+                needed.join(", ")
+            )));
+        }
+        let missing: Vec<_> =
+            needed.iter().filter(|feature| !self.reads_feature(feature)).map(String::as_str).collect();
+        if missing.is_empty() {
+            return Ok(ResponseFormat::Delta);
+        }
+        Err(Error::unsupported(format!(
+            "Unsupported Delta Table Properties: the table needs the reader features {}, which the client \
+             did not declare in {CAPABILITIES_HEADER}.",
+            missing.join(", ")
+        )))
+    }
+
+    /// The response header: the form of the answer, and what of the request it honours.
+    pub fn answer(&self, format: ResponseFormat, end_stream_action: bool) -> String {
+        let suffix = if end_stream_action { ";includeendstreamaction=true" } else { "" };
+        format!("responseformat={format}{suffix}")
+    }
+}
+
+/// How the id of a file is made of its path in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileIdHash {
+    /// Hexadecimal MD5; what answers in parquet format use.
+    Md5,
+    /// Hexadecimal SHA-256; what answers in delta format use.
+    Sha256,
+}
+
+impl FileIdHash {
+    /// Reads the `fileidhash` header: `parquet` or `delta`, in any case.
+    pub fn parse(header: Option<&str>) -> Result<Option<Self>> {
+        let Some(text) = header else { return Ok(None) };
+        match text.trim().to_lowercase().as_str() {
+            "parquet" => Ok(Some(Self::Md5)),
+            "delta" => Ok(Some(Self::Sha256)),
+            _ => {
+                let shown: String = text.chars().take(64).collect();
+                Err(Error::invalid(format!("Unsupported fileidhash: '{shown}'. Supported: parquet, delta")))
+            }
+        }
+    }
+
+    /// The hash that goes with a form of answer where the client did not choose one.
+    pub fn default_for(format: ResponseFormat) -> Self {
+        match format {
+            ResponseFormat::Parquet => Self::Md5,
+            ResponseFormat::Delta => Self::Sha256,
+        }
+    }
+
+    /// The value that is echoed to the client.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Md5 => "parquet",
+            Self::Sha256 => "delta",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn features(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_header_is_read_in_any_case_and_spacing() {
+        let capabilities = Capabilities::parse(Some(
+            " ResponseFormat = Delta , PARQUET ; readerFeatures=deletionVectors,,columnmapping;x;y=z;includeEndStreamAction=TRUE",
+        ));
+        assert!(capabilities.accepts(ResponseFormat::Delta) && capabilities.accepts(ResponseFormat::Parquet));
+        assert!(capabilities.reads_feature("deletionVectors") && capabilities.reads_feature("columnMapping"));
+        assert!(!capabilities.reads_feature("timestampNtz"));
+        assert!(capabilities.include_end_stream_action);
+    }
+
+    #[test]
+    fn an_absent_or_empty_header_means_parquet() {
+        for header in [None, Some(""), Some(";;"), Some("responseformat="), Some("responseformat=iceberg")] {
+            let capabilities = Capabilities::parse(header);
+            assert_eq!(capabilities.negotiate(&[]).unwrap(), ResponseFormat::Parquet, "{header:?}");
+            assert!(capabilities.negotiate(&features(&["deletionVectors"])).is_err(), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn both_formats_give_parquet_unless_the_table_needs_more() {
+        let both = Capabilities::parse(Some("responseformat=delta,parquet;readerfeatures=deletionvectors"));
+        assert_eq!(both.negotiate(&[]).unwrap(), ResponseFormat::Parquet);
+        assert_eq!(both.negotiate(&features(&["deletionVectors"])).unwrap(), ResponseFormat::Delta);
+        let delta = Capabilities::parse(Some("responseformat=delta"));
+        assert_eq!(delta.negotiate(&[]).unwrap(), ResponseFormat::Delta);
+    }
+
+    #[test]
+    fn what_was_not_declared_is_refused_by_name() {
+        let client = Capabilities::parse(Some("responseformat=delta;readerfeatures=deletionvectors"));
+        let error = client.negotiate(&features(&["columnMapping", "deletionVectors"])).unwrap_err();
+        assert!(error.message().contains("columnMapping") && !error.message().contains("deletionVectors"));
+        let parquet = Capabilities::parse(Some("responseformat=parquet"));
+        let error = parquet.negotiate(&features(&["columnMapping"])).unwrap_err();
+        assert!(error.message().contains("Unsupported Delta Table Properties"));
+        assert!(error.message().contains("columnMapping"));
+    }
+
+    #[test]
+    fn file_id_hashes() {
+        assert_eq!(FileIdHash::parse(None).unwrap(), None);
+        assert_eq!(FileIdHash::parse(Some(" Delta ")).unwrap(), Some(FileIdHash::Sha256));
+        assert_eq!(FileIdHash::parse(Some("PARQUET")).unwrap(), Some(FileIdHash::Md5));
+        for bad in ["", "md5", "delta,parquet"] {
+            let error = FileIdHash::parse(Some(bad)).unwrap_err();
+            assert!(error.message().starts_with("Unsupported fileidhash: '"), "{error}");
+        }
+    }
+}

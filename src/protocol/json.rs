@@ -1,0 +1,147 @@
+//! JSON in the form that every client can read: one line, ASCII only.
+//!
+//! Some clients split an answer at every character that Unicode calls a line end, so everything
+//! outside ASCII is written as `\uXXXX`.
+
+use std::io;
+
+use serde::Serialize;
+use serde_json::ser::Formatter;
+
+/// Appends `value` as one line of JSON, in ASCII, without the line's end.
+///
+/// Errors only where `value` cannot be JSON, such as a map whose keys are not strings.
+pub fn write_json(out: &mut Vec<u8>, value: &impl Serialize) -> serde_json::Result<()> {
+    value.serialize(&mut serde_json::Serializer::with_formatter(out, Ascii))
+}
+
+/// Appends `text` as a JSON string, in ASCII. Copies runs of plain characters as they are.
+pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    write_escaped(out, text);
+    out.push(b'"');
+}
+
+fn write_escaped(out: &mut Vec<u8>, text: &str) {
+    let bytes = text.as_bytes();
+    let mut plain = 0;
+    let mut at = 0;
+    while at < bytes.len() {
+        let byte = bytes[at];
+        if PLAIN[usize::from(byte)] {
+            at += 1;
+            continue;
+        }
+        out.extend_from_slice(&bytes[plain..at]);
+        at += write_special(out, text, at);
+        plain = at;
+    }
+    out.extend_from_slice(&bytes[plain..]);
+}
+
+/// The bytes that stand for themselves inside a JSON string in ASCII.
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0x20;
+    while byte < 0x7f {
+        plain[byte] = byte != b'"' as usize && byte != b'\\' as usize;
+        byte += 1;
+    }
+    plain
+};
+
+/// Writes the character at `at`, and returns its length in bytes.
+fn write_special(out: &mut Vec<u8>, text: &str, at: usize) -> usize {
+    match text.as_bytes()[at] {
+        byte @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', byte]),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        b'\t' => out.extend_from_slice(b"\\t"),
+        byte if byte < 0x80 => write_unit(out, u16::from(byte)),
+        _ => {
+            let Some(character) = text[at..].chars().next() else { return 1 };
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                write_unit(out, *unit);
+            }
+            return character.len_utf8();
+        }
+    }
+    1
+}
+
+fn write_unit(out: &mut Vec<u8>, unit: u16) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    out.extend_from_slice(b"\\u");
+    for shift in [12, 8, 4, 0] {
+        out.push(HEX[usize::from(unit >> shift & 0xf)]);
+    }
+}
+
+/// Appends a number in decimal.
+pub fn write_integer(out: &mut Vec<u8>, value: i64) {
+    let mut digits = [0_u8; 20];
+    let mut at = digits.len();
+    let mut rest = value.unsigned_abs();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if value < 0 {
+        out.push(b'-');
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+struct Ascii;
+
+impl Formatter for Ascii {
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        if fragment.is_ascii() {
+            return writer.write_all(fragment.as_bytes());
+        }
+        let mut escaped = Vec::with_capacity(fragment.len() + 16);
+        write_escaped(&mut escaped, fragment);
+        writer.write_all(&escaped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ODD: &str = "a\"b\\c\n\r\t\u{0}\u{1f}\u{7f}\u{85}\u{2028}\u{2029}ü€😀/é";
+
+    #[test]
+    fn a_string_survives_and_is_ascii() {
+        let mut out = Vec::new();
+        write_string(&mut out, ODD);
+        assert!(out.is_ascii());
+        assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), ODD);
+    }
+
+    #[test]
+    fn a_value_survives_and_is_one_ascii_line() {
+        let value = serde_json::json!({ODD: [ODD, 1, null]});
+        let mut out = Vec::new();
+        write_json(&mut out, &value).unwrap();
+        assert!(out.is_ascii() && !out.contains(&b'\n'));
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&out).unwrap(), value);
+    }
+
+    #[test]
+    fn integers() {
+        for value in [0, 7, -7, 10, 1_640_995_200_000, i64::MAX, i64::MIN] {
+            let mut out = Vec::new();
+            write_integer(&mut out, value);
+            assert_eq!(String::from_utf8(out).unwrap(), value.to_string());
+        }
+    }
+}

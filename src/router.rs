@@ -1,0 +1,171 @@
+//! The table of contents: one line for each endpoint of the protocol.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::uri::{PathAndQuery, Uri};
+use axum::http::{HeaderValue, Method};
+use axum::response::Response;
+use axum::routing::{get, post};
+use tower::ServiceExt as _;
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::error::Error;
+use crate::handlers::{discovery, query, table};
+
+/// The header that carries the id under which the log has a request.
+const REQUEST_ID_HEADER: &str = "x-request-id";
+
+/// Every route of the protocol, below the prefix.
+fn endpoints(app: Arc<App>) -> Router {
+    const TABLE: &str = "/shares/{share}/schemas/{schema}/tables/{table}";
+    Router::new()
+        .route("/shares", get(discovery::list_shares))
+        .route("/shares/{share}", get(discovery::get_share))
+        .route("/shares/{share}/schemas", get(discovery::list_schemas))
+        .route("/shares/{share}/schemas/{schema}/tables", get(discovery::list_tables))
+        .route("/shares/{share}/all-tables", get(discovery::list_all_tables))
+        .route(TABLE, axum::routing::head(table::query_version).fallback(table::get_table))
+        .route(&format!("{TABLE}/version"), get(table::query_version))
+        .route(&format!("{TABLE}/metadata"), get(table::query_metadata))
+        .route(&format!("{TABLE}/query"), post(query::query_table))
+        .route(&format!("{TABLE}/changes"), get(table::query_changes))
+        .route(&format!("{TABLE}/queries/{{query}}"), post(table::query_status).get(table::query_status))
+        .route(&format!("{TABLE}/temporary-table-credentials"), post(table::temporary_table_credentials))
+        .route("/health", get(|| async { "ok\n" }))
+        .fallback(|| async { Error::not_found("There is nothing at this path.") })
+        .method_not_allowed_fallback(|| async { Error::method_not_allowed() })
+        .with_state(app)
+}
+
+/// The server: the protocol's endpoints, and the local gateway where there is one.
+///
+/// Paths are tidied before they are routed, never by a redirect, because a redirected POST becomes a
+/// GET: repeated slashes count as one, a slash at the end as none, and the prefix may be left out.
+pub fn router(app: Arc<App>) -> Router {
+    let endpoints = endpoints(Arc::clone(&app));
+    Router::new().fallback(front).with_state(Front { app, endpoints })
+}
+
+#[derive(Clone)]
+struct Front {
+    app: Arc<App>,
+    endpoints: Router,
+}
+
+async fn front(State(front): State<Front>, mut request: Request) -> Response {
+    let path = request.uri().path();
+    if let Some(gateway) = front.app.storage.gateway().filter(|gateway| gateway.owns(path)) {
+        return gateway.serve(request).await;
+    }
+    let id = Uuid::new_v4().to_string();
+    let started = Instant::now();
+    let method = request.method().clone();
+    let path = tidy(path, &front.app.prefix);
+    let span = tracing::info_span!(
+        "request",
+        request.id = %id,
+        http.method = %method,
+        http.path = %path,
+        recipient.name = tracing::field::Empty,
+    );
+    *request.uri_mut() = with_path(request.uri(), &path);
+    let mut response = match front.endpoints.oneshot(request).instrument(span.clone()).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    };
+    span.in_scope(|| log(&response, started));
+    if method == Method::HEAD {
+        *response.body_mut() = Body::empty();
+    }
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID_HEADER, id);
+    }
+    response
+}
+
+/// One event for each request, with the cause of a failure, which the recipient does not get.
+fn log(response: &Response, started: Instant) {
+    let status = response.status().as_u16();
+    let duration_ms = started.elapsed().as_millis() as u64;
+    let Some(error) = response.extensions().get::<Arc<Error>>() else {
+        tracing::info!(http.status = status, duration_ms, "answered");
+        return;
+    };
+    let source = std::error::Error::source(&**error).map(|source| source.to_string());
+    let (code, message) = (error.code().as_str(), error.message());
+    if status >= 500 {
+        tracing::error!(
+            http.status = status,
+            duration_ms,
+            error.code = code,
+            error.message = message,
+            error.source = source,
+            "failed"
+        );
+    } else {
+        tracing::info!(
+            http.status = status,
+            duration_ms,
+            error.code = code,
+            error.message = message,
+            error.source = source,
+            "refused"
+        );
+    }
+}
+
+/// The path below the prefix, with one slash between segments and none at the end.
+fn tidy(path: &str, prefix: &str) -> String {
+    let mut tidied = String::with_capacity(path.len());
+    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+        tidied.push('/');
+        tidied.push_str(segment);
+    }
+    let below = tidied.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    match below.unwrap_or(&tidied) {
+        "" => "/".to_owned(),
+        path => path.to_owned(),
+    }
+}
+
+fn with_path(uri: &Uri, path: &str) -> Uri {
+    let path_and_query = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    PathAndQuery::try_from(path_and_query).map(Uri::from).unwrap_or_else(|_| uri.clone())
+}
+
+impl axum::extract::FromRef<Front> for Arc<App> {
+    fn from_ref(front: &Front) -> Self {
+        Self::clone(&front.app)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_tidied_with_and_without_the_prefix() {
+        for (path, tidied) in [
+            ("/delta-sharing/shares", "/shares"),
+            ("/delta-sharing//shares/", "/shares"),
+            ("//delta-sharing///shares//a/", "/shares/a"),
+            ("/shares", "/shares"),
+            ("/delta-sharing", "/"),
+            ("/", "/"),
+            ("/delta-sharing-2/shares", "/delta-sharing-2/shares"),
+            ("/shares/a%2Fb", "/shares/a%2Fb"),
+        ] {
+            assert_eq!(tidy(path, "/delta-sharing"), tidied, "{path}");
+        }
+        assert_eq!(tidy("/shares/", ""), "/shares");
+    }
+}

@@ -1,0 +1,130 @@
+//! Holds the directions of imports that the crate's documentation draws, by reading the sources.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What each module of the library may name. `error` may be named by all.
+const MAY_NAME: [(&str, &[&str]); 11] = [
+    ("error", &[]),
+    ("protocol", &[]),
+    ("catalog", &["protocol"]),
+    ("storage", &["protocol"]),
+    ("delta", &["protocol"]),
+    ("ndjson", &["protocol"]),
+    ("auth", &["app", "catalog", "protocol"]),
+    ("handlers", &["app", "auth", "catalog", "storage", "delta", "ndjson", "protocol"]),
+    ("router", &["app", "handlers"]),
+    ("app", &["catalog", "storage", "delta", "protocol"]),
+    ("lib", &[]),
+];
+
+/// Crates that only these modules may name.
+const ONLY_IN: [(&str, &[&str]); 6] = [
+    ("buoyant_kernel", &["delta"]),
+    ("delta_kernel", &["delta"]),
+    ("object_store", &["delta", "storage"]),
+    ("s3s", &["storage"]),
+    ("flate2", &["ndjson"]),
+    ("serde_saphyr", &["catalog"]),
+];
+
+fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The lines of every module of the library, without comments, with their places.
+fn modules() -> BTreeMap<String, Vec<(String, String)>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = Vec::new();
+    sources(&root, &mut paths);
+    let mut modules: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
+    for path in paths {
+        let below = path.strip_prefix(&root).unwrap();
+        let top = below.components().next().unwrap().as_os_str().to_str().unwrap();
+        let module = top.strip_suffix(".rs").unwrap_or(top).to_owned();
+        if module == "bin" {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            let place = format!("src/{}:{}", below.display(), number + 1);
+            modules.entry(module.clone()).or_default().push((place, code.to_owned()));
+        }
+    }
+    modules
+}
+
+/// The names that follow `crate::` in a line, also within braces.
+fn named_modules(line: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for (at, _) in line.match_indices("crate::") {
+        let rest = &line[at + "crate::".len()..];
+        let parts: Vec<&str> = match rest.strip_prefix('{') {
+            Some(group) => group.split(',').collect(),
+            None => vec![rest],
+        };
+        for part in parts {
+            let name: String = part.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if !name.is_empty() {
+                names.push(name);
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn modules_name_only_what_is_below_them() {
+    let mut wrong = Vec::new();
+    for (module, lines) in modules() {
+        let (_, allowed) = MAY_NAME
+            .iter()
+            .find(|(name, _)| *name == module)
+            .unwrap_or_else(|| panic!("src/{module} has no place in the house: draw it in lib.rs and add it here"));
+        for (place, line) in lines {
+            for named in named_modules(&line) {
+                let known = MAY_NAME.iter().any(|(name, _)| *name == named);
+                if known && named != module && named != "error" && !allowed.contains(&named.as_str()) {
+                    wrong.push(format!("{place}: {module} may not name {named}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn crates_stay_behind_their_walls() {
+    let mut wrong = Vec::new();
+    for (module, lines) in modules() {
+        for (place, line) in lines {
+            for (name, allowed) in ONLY_IN {
+                let named = line.contains(&format!("{name}::"));
+                if named && !allowed.contains(&module.as_str()) {
+                    wrong.push(format!("{place}: {module} may not name the crate {name}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_reader_of_sources_finds_what_it_should() {
+    assert_eq!(named_modules("use crate::delta::Snapshot;"), ["delta"]);
+    assert_eq!(named_modules("use crate::{app::App, auth};"), ["app", "auth"]);
+    assert_eq!(named_modules("    let x = crate::storage::Location::parse(y);"), ["storage"]);
+    let modules = modules();
+    for (module, _) in MAY_NAME {
+        assert!(modules.get(module).is_some_and(|lines| !lines.is_empty()), "{module} is gone");
+    }
+}

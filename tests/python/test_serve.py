@@ -1,0 +1,243 @@
+"""The command itself: what it prints, the share file while it runs, its end, and failures mid-stream."""
+
+import http.client
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.parse
+
+import delta_sharing
+import pytest
+
+from conftest import BINARY, ROOT, SPARK_TABLES, TOKEN, Server, hash_of, write_profile
+
+
+def shares(path, tables, **more):
+    entries = [{"name": name, "location": str(location), "historyShared": True} for name, location in tables.items()]
+    path.write_text(json.dumps({
+        "version": 1,
+        "shares": [{"name": "s", "schemas": [{"name": "d", "tables": entries}]}],
+        "recipients": [{"name": "r", "shares": ["s"], "tokens": [{"sha256": hash_of(TOKEN), "expires": "never"}]}],
+        **more,
+    }))
+    return path
+
+
+@pytest.fixture
+def running():
+    servers = []
+
+    def start(*arguments, **options):
+        servers.append(Server(*arguments, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+def test_the_commands_it_prints_work(running, tmp_path):
+    server = running("--profile", tmp_path / "you.share", cwd=ROOT)
+    server.wait_for_log("load_as_pandas")
+    assert (tmp_path / "you.share").stat().st_mode & 0o077 == 0
+    token = json.loads((tmp_path / "you.share").read_text())["bearerToken"]
+    printed = "".join(server.log)
+    assert token not in printed
+    commands = [line.strip() for line in printed.splitlines() if line.startswith("  ")]
+    assert [command.split()[0] for command in commands] == ["curl", "python3", "python3"]
+    path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
+    outputs = []
+    for command in commands:
+        done = subprocess.run(command, shell=True, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout)
+    assert json.loads(outputs[0])["items"]
+    assert "Table(" in outputs[1]
+    assert len(outputs[2].splitlines()) > 5
+
+
+def test_help_is_complete():
+    for arguments in (["--help"], ["serve", "--help"]):
+        text = subprocess.run([BINARY, *arguments], capture_output=True, text=True, check=True).stdout
+        assert "Example" in text
+    for option in ("--shares", "--listen", "--prefix", "--url-ttl", "--public-url", "--profile"):
+        assert option in text
+
+
+@pytest.mark.parametrize("content,reason", [
+    ("version: 1\nshares:\n- name: a/b\n", "line 3: 'a/b' contains a slash"),
+    ("version: 1\nshares: [", "line "),
+    ("version: 3\n", "line 1: version must be 1"),
+])
+def test_a_bad_share_file_is_refused_at_start(tmp_path, content, reason):
+    path = tmp_path / "shares.yaml"
+    path.write_text(content)
+    done = subprocess.run([BINARY, "serve", "--shares", path, "--listen", "127.0.0.1:0"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert reason in done.stderr and str(path) in done.stderr
+
+
+def test_the_reference_servers_file_is_served_unchanged(running, tmp_path):
+    path = tmp_path / "reference.yaml"
+    path.write_text(f"""# The format version of this config file
+version: 1
+# Config shares/schemas/tables to share
+shares:
+- name: "share1"
+  schemas:
+  - name: "schema1"
+    tables:
+    - name: "table1"
+      location: "{SPARK_TABLES}/all_types"
+      id: "00000000-0000-0000-0000-000000000000"
+    - name: "table2"
+      location: "file://{SPARK_TABLES}/empty"
+      historyShared: true
+      startVersion: 0
+authorization:
+  bearerToken: "{TOKEN}"
+host: "localhost"
+port: 9999
+endpoint: "/sharing"
+preSignedUrlTimeoutSeconds: 900
+stalenessAcceptable: false
+""")
+    server = running("--shares", path)
+    assert server.endpoint.endswith("/sharing/")
+    tables = server.request("GET", "/shares/share1/all-tables").json["items"]
+    assert [(table["name"], table["id"][:8]) for table in tables][0] == ("table1", "00000000")
+    file = server.request("POST", "/shares/share1/schemas/schema1/tables/table1/query", body=b"{}").lines[2]["file"]
+    assert "X-Amz-Expires=900&" in file["url"]
+
+
+def test_the_share_file_is_read_again_when_it_changes(running, tmp_path):
+    path = shares(tmp_path / "shares.yaml", {"first": SPARK_TABLES / "empty"})
+    server = running("--shares", path)
+    names = lambda: [item["name"] for item in server.request("GET", "/shares/s/all-tables").json["items"]]  # noqa: E731
+    assert names() == ["first"]
+    shares(path, {"first": SPARK_TABLES / "empty", "second": SPARK_TABLES / "all_types"})
+    server.wait_for_log("changed and is in force")
+    assert names() == ["first", "second"]
+    path.write_text("version: 1\nshares:\n- nam: s\n")
+    assert "line 3" in server.wait_for_log("refused")
+    assert names() == ["first", "second"]
+    shares(path, {"second": SPARK_TABLES / "all_types"})
+    server.wait_for_log("tables=1")
+    assert names() == ["second"]
+
+
+def test_a_table_that_is_no_longer_shared_cannot_be_fetched(running, tmp_path):
+    path = shares(tmp_path / "shares.yaml", {"t": SPARK_TABLES / "all_types", "other": SPARK_TABLES / "empty"})
+    server = running("--shares", path)
+    url = urllib.parse.urlsplit(server.request("POST", "/shares/s/schemas/d/tables/t/query", body=b"{}").lines[2]["file"]["url"])
+    get = lambda: server.request("GET", f"{url.path}?{url.query}", token=None, below_prefix=False).status  # noqa: E731
+    assert get() == 200
+    shares(path, {"other": SPARK_TABLES / "empty"})
+    server.wait_for_log("changed and is in force")
+    assert get() in (403, 404)
+
+
+def test_urls_end(running, tmp_path):
+    server = running("--shares", shares(tmp_path / "shares.yaml", {"t": SPARK_TABLES / "all_types"}), "--url-ttl", "1s")
+    file = server.request("POST", "/shares/s/schemas/d/tables/t/query", body=b"{}").lines[2]["file"]
+    url = urllib.parse.urlsplit(file["url"])
+    get = lambda: server.request("GET", f"{url.path}?{url.query}", token=None, below_prefix=False)  # noqa: E731
+    assert get().status == 200
+    time.sleep(max(0, file["expirationTimestamp"] / 1000 - time.time()) + 1.5)
+    late = get()
+    assert late.status == 403 and b"PAR1" not in late.body
+
+
+def test_a_public_url_goes_into_presigned_urls(running, tmp_path):
+    path = shares(tmp_path / "shares.yaml", {"t": SPARK_TABLES / "all_types"})
+    server = running("--shares", path, "--public-url", "https://sharing.example.com", "--prefix", "/x/y")
+    assert server.endpoint.endswith("/x/y/")
+    url = server.request("POST", "/shares/s/schemas/d/tables/t/query", body=b"{}").lines[2]["file"]["url"]
+    assert url.startswith("https://sharing.example.com/")
+    parts = urllib.parse.urlsplit(url)
+    answer = server.request("GET", f"{parts.path}?{parts.query}", headers={"Host": "sharing.example.com"}, token=None, below_prefix=False)
+    assert answer.status == 200
+
+
+def test_sigterm_lets_a_request_in_flight_finish(running, tmp_path):
+    server = running("--shares", shares(tmp_path / "shares.yaml", {"t": SPARK_TABLES / "all_types"}))
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=15)
+    connection.putrequest("POST", "/delta-sharing/shares/s/schemas/d/tables/t/query")
+    connection.putheader("Authorization", f"Bearer {TOKEN}")
+    connection.putheader("Content-Length", "2")
+    connection.endheaders()
+    connection.send(b"{")
+    time.sleep(0.3)
+    os.kill(server.process.pid, signal.SIGTERM)
+    time.sleep(0.5)
+    connection.send(b"}")
+    response = connection.getresponse()
+    assert response.status == 200 and response.read().endswith(b"}\n")
+    connection.close()
+    assert server.process.wait(5) == 0
+
+
+def test_sigterm_does_not_wait_for_ever(running, tmp_path):
+    server = running("--shares", shares(tmp_path / "shares.yaml", {"t": SPARK_TABLES / "all_types"}))
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=15)
+    connection.putrequest("POST", "/delta-sharing/shares/s/schemas/d/tables/t/query")
+    connection.putheader("Content-Length", "2")
+    connection.endheaders()
+    time.sleep(0.3)
+    began = time.monotonic()
+    assert server.stop() == 0
+    assert 8 < time.monotonic() - began < 13
+    connection.close()
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """A table whose newest commit is fine, whose checkpoint misses a sidecar, and whose older commits
+    are gone: the failure comes after the first files."""
+    target = tmp_path_factory.mktemp("broken") / "table"
+    shutil.copytree(SPARK_TABLES / "v2_checkpoint_json", target)
+    log = target / "_delta_log"
+    newest = max(log.glob("*.json"), key=lambda path: path.name)
+    version = min(int(path.name[:20]) for path in log.glob("*.checkpoint.*"))
+    for commit in log.glob("*.json"):
+        if re.fullmatch(r"\d{20}\.json", commit.name) and int(commit.stem) <= version:
+            commit.unlink()
+    assert newest.exists()
+    for other in log.glob("*.crc"):
+        other.unlink()
+    sidecars = sorted((log / "_sidecars").iterdir())
+    assert len(sidecars) > 1
+    for sidecar in sidecars:
+        sidecar.unlink()
+    return target
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "identity"])
+def test_a_failure_after_the_status_cannot_be_missed(running, tmp_path, broken, encoding):
+    server = running("--shares", shares(tmp_path / "shares.yaml", {"t": broken}))
+    path = "/shares/s/schemas/d/tables/t/query"
+    with pytest.raises(http.client.IncompleteRead) as raised:
+        server.request("POST", path, body=b"{}", headers={"Accept-Encoding": encoding})
+    if encoding == "identity":
+        lines = raised.value.partial.decode().splitlines()
+        assert "file" in json.loads(lines[2])
+        with pytest.raises(json.JSONDecodeError):
+            json.loads(lines[-1])
+    asked = {"delta-sharing-capabilities": "includeEndStreamAction=true"}
+    lines = server.request("POST", path, body=b"{}", headers=asked).lines
+    assert lines[-1]["endStreamAction"]["errorMessage"]
+    server.wait_for_log("failed after its status was sent")
+
+
+@pytest.mark.parametrize("form", [True, False, None])
+def test_the_python_client_raises_when_an_answer_breaks_off(running, tmp_path, broken, form):
+    server = running("--shares", shares(tmp_path / "shares.yaml", {"t": broken}))
+    profile = write_profile(tmp_path / "r.share", server.endpoint, TOKEN)
+    with pytest.raises(Exception):
+        delta_sharing.load_as_pandas(f"{profile}#s.d.t", use_delta_format=form)
