@@ -11,6 +11,7 @@ mod engine;
 mod failure;
 mod history;
 mod log_path;
+mod open;
 mod scan;
 mod snapshot;
 mod table;

@@ -10,7 +10,7 @@ use url::Url;
 
 use super::engine::LogEngine;
 use super::failure::{damaged, failure};
-use super::log_path::LogFile;
+use super::log_path::{LogFile, file_name};
 use super::snapshot::Snapshot;
 use crate::error::{Error, Result};
 
@@ -33,18 +33,9 @@ struct Commit {
 impl Log {
     /// Lists the whole log. A log that does not exist is one without files.
     pub(super) fn list(engine: &LogEngine) -> Result<Self> {
-        let log = engine.log();
-        let mut start = log.clone();
-        start.set_path(&format!("{}{:020}", log.path(), 0));
         let mut this = Self { commits: Vec::new(), checkpoints: BTreeSet::new() };
-        for file in engine.storage_handler().list_from(&start).map_err(failure)? {
-            let file = file.map_err(failure)?;
-            let Some(name) = file.location.path().strip_prefix(log.path()) else { continue };
-            // Names of versions come first; `_sidecars/` and others may hold thousands of files.
-            if name.bytes().next().is_some_and(|byte| byte > b'9') {
-                break;
-            }
-            match LogFile::parse(name).filter(|_| !name.contains('/')) {
+        for file in engine.list_from(0).map_err(failure)? {
+            match LogFile::parse(file_name(file.location.path())) {
                 Some(LogFile::Commit(version)) => this.commits.push(Commit { version, file }),
                 Some(LogFile::Checkpoint(version)) => {
                     this.checkpoints.insert(version);
@@ -66,10 +57,9 @@ impl Log {
         Some((from_start.or_else(|| self.checkpoints.first().copied())?, self.latest()?))
     }
 
-    /// The newest checkpoint up to `limit` that is not in `except`.
-    pub(super) fn newest_checkpoint(&self, limit: Option<u64>, except: &BTreeSet<u64>) -> Option<u64> {
-        let limit = limit.unwrap_or(u64::MAX);
-        self.checkpoints.range(..=limit).rev().find(|version| !except.contains(version)).copied()
+    /// The versions with a checkpoint up to `limit` that are not in `except`, newest first.
+    pub(super) fn checkpoints(&self, limit: u64, except: &BTreeSet<u64>) -> impl Iterator<Item = u64> {
+        self.checkpoints.range(..=limit).rev().filter(|version| !except.contains(version)).copied()
     }
 
     /// The commits of the versions from the oldest readable one to `end`.

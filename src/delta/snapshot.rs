@@ -10,7 +10,8 @@ use buoyant_kernel::table_features::TableFeature;
 use super::engine::LogEngine;
 use super::failure::damaged;
 use super::history;
-use super::scan::{Columns, Scan};
+use super::open::Opener;
+use super::scan::{Columns, Scan, ScanError};
 use crate::error::{Error, Result};
 
 /// The `protocol` action in force. Features are spelled as in the log and sorted.
@@ -62,26 +63,32 @@ pub struct FileStats {
 pub struct Snapshot {
     kernel: SnapshotRef,
     engine: Arc<LogEngine>,
+    opener: Arc<Opener>,
     protocol: Protocol,
     metadata: Metadata,
     counted: OnceLock<FileStats>,
     timestamp: OnceLock<i64>,
+    /// The same version built without the checkpoint of `kernel`, which turned out to be damaged.
+    mended: OnceLock<Box<Snapshot>>,
 }
 
 impl Snapshot {
-    /// Checks what the kernel leaves unchecked: that the log is complete, and that this server knows every
-    /// reader feature of the table.
-    pub(super) fn new(kernel: SnapshotRef, engine: Arc<LogEngine>) -> Result<Self> {
-        let segment = kernel.log_segment();
-        let first = segment.listed.ascending_commit_files.first();
-        if segment.checkpoint_version.is_none() && first.is_none_or(|commit| commit.version != 0) {
-            return Err(damaged("the log starts after version 0 and has no checkpoint"));
-        }
+    /// Refuses a table with a reader feature that this server does not know.
+    pub(super) fn new(kernel: SnapshotRef, engine: Arc<LogEngine>, opener: Arc<Opener>) -> Result<Self> {
         let configuration = kernel.table_configuration();
         let protocol = Protocol::new(configuration.protocol());
         protocol.check()?;
         let metadata = Metadata::new(configuration.metadata());
-        Ok(Self { kernel, engine, protocol, metadata, counted: OnceLock::new(), timestamp: OnceLock::new() })
+        Ok(Self {
+            kernel,
+            engine,
+            opener,
+            protocol,
+            metadata,
+            counted: OnceLock::new(),
+            timestamp: OnceLock::new(),
+            mended: OnceLock::new(),
+        })
     }
 
     /// The version.
@@ -127,7 +134,7 @@ impl Snapshot {
             return Ok(*known);
         }
         let mut total = FileStats { num_files: 0, size_bytes: 0 };
-        for batch in Scan::new(self, Columns::WithoutStats)? {
+        for batch in self.open_scan(Columns::WithoutStats)? {
             let (files, bytes) = batch?.totals()?;
             total.num_files += files;
             total.size_bytes = total
@@ -140,7 +147,23 @@ impl Snapshot {
 
     /// The active files, batch by batch, read as the iterator advances.
     pub fn scan(&self) -> Result<Scan> {
-        Scan::new(self, Columns::All)
+        self.open_scan(Columns::All)
+    }
+
+    /// A damaged footer of a checkpoint shows here at the latest. What shows later fails the scan.
+    fn open_scan(&self, columns: Columns) -> Result<Scan> {
+        if let Some(mended) = self.mended.get() {
+            return Scan::new(mended, columns).map_err(ScanError::into_error);
+        }
+        match Scan::new(self, columns) {
+            Ok(scan) => Ok(scan),
+            Err(ScanError::Final(error)) => Err(error),
+            Err(ScanError::Damaged(error)) => {
+                let mended = self.opener.without_checkpoint(self, error)?;
+                Scan::new(self.mended.get_or_init(|| Box::new(mended)), columns)
+                    .map_err(ScanError::into_error)
+            }
+        }
     }
 
     pub(super) fn kernel(&self) -> &SnapshotRef {
