@@ -14,6 +14,7 @@ mod log_path;
 mod open;
 mod scan;
 mod snapshot;
+mod store;
 mod table;
 
 pub use actions::{AddFile, Batch, DeletionVector, PartitionValues};

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use url::Url;
 
 use super::log_path::{LogFile, file_name};
+use super::store::LogStore;
 
 /// Rows of a batch: large enough to amortise the kernel's work per batch, small enough to stay in cache.
 const BATCH_ROWS: NonZero<usize> = NonZero::new(4096).unwrap();
@@ -48,7 +49,7 @@ pub(super) struct LogEngine {
 impl LogEngine {
     /// `root` ends with a slash.
     pub(super) fn new(store: Arc<dyn ObjectStore>, root: &Url, runtime: tokio::runtime::Handle) -> Self {
-        let inner = DefaultEngineBuilder::new(store)
+        let inner = DefaultEngineBuilder::new(Arc::new(LogStore::new(store)))
             .with_task_executor(Arc::new(TokioMultiThreadExecutor::new(runtime)))
             .with_batch_size(BATCH_ROWS)
             .with_buffer_size(FILES_READ_AHEAD)
