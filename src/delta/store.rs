@@ -164,7 +164,10 @@ impl Piece {
 }
 
 fn short(location: &Path) -> Error {
-    Error::Generic { store: "log", source: format!("fewer bytes than asked for, out of range: {location}").into() }
+    Error::Generic {
+        store: "log",
+        source: format!("fewer bytes than asked for, out of range: {location}").into(),
+    }
 }
 
 fn read_only<T>() -> Result<T> {
