@@ -10,6 +10,7 @@ mod deletion_vector;
 mod engine;
 mod failure;
 mod history;
+mod lenient;
 mod log_path;
 mod open;
 mod scan;

@@ -9,10 +9,12 @@ use url::Url;
 use super::engine::{Hidden, LogEngine};
 use super::failure::{Cause, cause, damaged, failure};
 use super::history::Log;
+use super::lenient::{Raw, plain_snapshot, suits_scan};
 use super::log_path::{LogFile, file_name};
 use super::scan::unpanicked;
-use super::snapshot::Snapshot;
+use super::snapshot::{Metadata, Protocol, Snapshot};
 use crate::error::{Error, Result};
+use buoyant_kernel::log_segment::LogSegment;
 
 /// How many commits may be replayed to bring a version checksum up to date.
 const CHECKSUM_REPLAY: IncrementalReplay = IncrementalReplay::UpToCommits(50);
@@ -134,17 +136,52 @@ impl Opener {
             }
             builder.build(engine.as_ref())
         };
-        self.accept(unpanicked(build).map_err(Refusal::Damaged)??, engine)
+        match unpanicked(build).map_err(Refusal::Damaged)? {
+            Ok(kernel) => self.accept(kernel, engine),
+            Err(error) => match cause(&error) {
+                Cause::Unsupported | Cause::Damaged => self.build_plain(engine, version, error),
+                Cause::Unavailable | Cause::Denied | Cause::Missing => Err(error.into()),
+            },
+        }
+    }
+
+    /// Tells a log that is damaged from one whose protocol or metadata is not to the kernel's liking, and
+    /// opens the latter where this server knows every reader feature of it.
+    fn build_plain(
+        self: &Arc<Self>,
+        engine: &Arc<LogEngine>,
+        version: Option<u64>,
+        error: buoyant_kernel::Error,
+    ) -> Result<Snapshot, Refusal> {
+        let read = unpanicked(|| Raw::read(engine, version)).map_err(Refusal::Damaged)?;
+        let Ok(raw) = read else { return Err(error.into()) };
+        raw.protocol.check().map_err(Refusal::Final)?;
+        if unpanicked(|| raw.suits_kernel(&self.root)).map_err(Refusal::Damaged)? {
+            return Err(error.into());
+        }
+        self.accept_plain(raw.segment, raw.protocol, raw.metadata, engine)
+    }
+
+    fn accept_plain(
+        self: &Arc<Self>,
+        segment: LogSegment,
+        protocol: Protocol,
+        metadata: Metadata,
+        engine: &Arc<LogEngine>,
+    ) -> Result<Snapshot, Refusal> {
+        check(&segment)?;
+        let kernel = unpanicked(|| plain_snapshot(segment, &self.root)).map_err(Refusal::Damaged)??;
+        Snapshot::with(Arc::new(kernel), Arc::clone(engine), Arc::clone(self), protocol, metadata)
+            .map_err(Refusal::Final)
     }
 
     fn accept(self: &Arc<Self>, kernel: SnapshotRef, engine: &Arc<LogEngine>) -> Result<Snapshot, Refusal> {
         let segment = kernel.log_segment();
-        let first = segment.listed.ascending_commit_files.first();
-        if segment.checkpoint_version.is_none() && first.is_none_or(|commit| commit.version != 0) {
-            return Err(Refusal::Damaged(damaged("the log starts after version 0 and has no checkpoint")));
-        }
-        if segment.listed.ascending_commit_files.iter().any(|commit| commit.location.size == 0) {
-            return Err(Refusal::Final(damaged("a commit has no bytes")));
+        check(segment)?;
+        let table = kernel.table_configuration();
+        if suits_scan(table).is_err() {
+            let (protocol, metadata) = (Protocol::new(table.protocol()), Metadata::new(table.metadata()));
+            return self.accept_plain(segment.clone(), protocol, metadata, engine);
         }
         Snapshot::new(kernel, Arc::clone(engine), Arc::clone(self)).map_err(Refusal::Final)
     }
@@ -178,6 +215,9 @@ impl Opener {
         if !newer {
             return Ok(Refreshed::Unchanged);
         }
+        if known.is_plain() {
+            return self.open(None).map(Refreshed::Newer);
+        }
         let listed = known.engine().with_listing(files);
         let build = || {
             KernelSnapshot::builder_from(Arc::clone(known.kernel()))
@@ -209,6 +249,18 @@ impl Opener {
             Err(error) => Err(failure(error)),
         }
     }
+}
+
+/// What the kernel leaves unchecked: that the log reaches back to its start, and that commits have bytes.
+fn check(segment: &LogSegment) -> Result<(), Refusal> {
+    let commits = &segment.listed.ascending_commit_files;
+    if segment.checkpoint_version.is_none() && commits.first().is_none_or(|commit| commit.version != 0) {
+        return Err(Refusal::Damaged(damaged("the log starts after version 0 and has no checkpoint")));
+    }
+    if commits.iter().any(|commit| commit.location.size == 0) {
+        return Err(Refusal::Final(damaged("a commit has no bytes")));
+    }
+    Ok(())
 }
 
 fn same(a: &FileMeta, b: &FileMeta) -> bool {

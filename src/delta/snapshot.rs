@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use buoyant_kernel::SnapshotRef;
 use buoyant_kernel::actions::{Metadata as KernelMetadata, Protocol as KernelProtocol};
 use buoyant_kernel::table_features::TableFeature;
+use serde_json::{Value, json};
 
 use super::engine::LogEngine;
 use super::failure::damaged;
@@ -66,6 +67,8 @@ pub struct Snapshot {
     opener: Arc<Opener>,
     protocol: Protocol,
     metadata: Metadata,
+    /// Whether the kernel works with a stand-in for the metadata.
+    plain: bool,
     counted: OnceLock<FileStats>,
     timestamp: OnceLock<i64>,
     /// The same version built without the checkpoint of `kernel`, which turned out to be damaged.
@@ -75,16 +78,29 @@ pub struct Snapshot {
 impl Snapshot {
     /// Refuses a table with a reader feature that this server does not know.
     pub(super) fn new(kernel: SnapshotRef, engine: Arc<LogEngine>, opener: Arc<Opener>) -> Result<Self> {
-        let configuration = kernel.table_configuration();
-        let protocol = Protocol::new(configuration.protocol());
+        let table = kernel.table_configuration();
+        let protocol = Protocol::new(table.protocol());
+        let metadata = Metadata::new(table.metadata());
+        Self::with(kernel, engine, opener, protocol, metadata)
+    }
+
+    /// A snapshot whose protocol and metadata the kernel has not seen.
+    pub(super) fn with(
+        kernel: SnapshotRef,
+        engine: Arc<LogEngine>,
+        opener: Arc<Opener>,
+        protocol: Protocol,
+        metadata: Metadata,
+    ) -> Result<Self> {
         protocol.check()?;
-        let metadata = Metadata::new(configuration.metadata());
+        let plain = kernel.table_configuration().metadata().schema_string() != &metadata.schema_string;
         Ok(Self {
             kernel,
             engine,
             opener,
             protocol,
             metadata,
+            plain,
             counted: OnceLock::new(),
             timestamp: OnceLock::new(),
             mended: OnceLock::new(),
@@ -170,6 +186,11 @@ impl Snapshot {
         &self.kernel
     }
 
+    /// Whether the kernel's own protocol and metadata are not the table's.
+    pub(super) fn is_plain(&self) -> bool {
+        self.plain
+    }
+
     pub(super) fn engine(&self) -> &Arc<LogEngine> {
         &self.engine
     }
@@ -182,9 +203,9 @@ impl std::fmt::Debug for Snapshot {
 }
 
 impl Protocol {
-    fn new(protocol: &KernelProtocol) -> Self {
+    pub(super) fn new(protocol: &KernelProtocol) -> Self {
         let names = |features: &[TableFeature]| {
-            let mut names: Vec<String> = features.iter().map(|feature| feature.as_ref().to_owned()).collect();
+            let mut names: Vec<String> = features.iter().map(TableFeature::to_string).collect();
             names.sort_unstable();
             names
         };
@@ -197,7 +218,7 @@ impl Protocol {
     }
 
     /// Refuses a table whose files cannot be listed rightly without knowing more than this server does.
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         /// Reader features that leave the meaning of the log's file actions alone, or that the kernel knows.
         const KNOWN: &[&str] = &[
             "columnMapping",
@@ -229,6 +250,20 @@ impl Protocol {
         }
     }
 
+    pub(super) fn to_json(&self) -> Value {
+        let mut json = json!({
+            "minReaderVersion": self.min_reader_version,
+            "minWriterVersion": self.min_writer_version,
+        });
+        if let Some(features) = &self.reader_features {
+            json["readerFeatures"] = json!(features);
+        }
+        if let Some(features) = &self.writer_features {
+            json["writerFeatures"] = json!(features);
+        }
+        json
+    }
+
     /// Whether the table's commits may carry in-commit timestamps.
     pub(super) fn has_writer_feature(&self, feature: &str) -> bool {
         self.writer_features.iter().flatten().any(|name| name == feature)
@@ -241,7 +276,20 @@ fn printable(name: &str) -> String {
 }
 
 impl Metadata {
-    fn new(metadata: &KernelMetadata) -> Self {
+    pub(super) fn to_json(&self) -> Value {
+        json!({
+            "id": self.id,
+            "name": self.name,
+            "description": self.description,
+            "format": {"provider": self.format_provider, "options": self.format_options},
+            "schemaString": self.schema_string,
+            "partitionColumns": self.partition_columns,
+            "configuration": self.configuration,
+            "createdTime": self.created_time,
+        })
+    }
+
+    pub(super) fn new(metadata: &KernelMetadata) -> Self {
         let configuration = metadata.configuration().iter();
         Self {
             id: metadata.id().to_owned(),
