@@ -186,6 +186,47 @@ async fn v2_checkpoints() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn statistics_in_structs_only_and_not_at_all() {
+    let log = Log::new();
+    let properties = json!({
+        "delta.checkpoint.writeStatsAsJson": "false", "delta.checkpoint.writeStatsAsStruct": "true"
+    });
+    let stats = r#"{"numRecords":3,"minValues":{"id":1},"maxValues":{"id":9},"nullCount":{"id":0}}"#;
+    log.commit(
+        0,
+        &[
+            protocol(1, 2),
+            metadata_with(SCHEMA, properties),
+            add_with("f0", json!({"stats": stats})),
+            add_with("f1", json!({"stats": "(absent)"})),
+        ],
+    )
+    .await;
+    log.checkpoint(None).await;
+    let rows = &read_parquet(log.get(&checkpoint_name(0)).await)[0];
+    let add = rows.column_by_name("add").unwrap();
+    let fields = format!("{:?}", add.data_type());
+    assert!(fields.contains("stats_parsed") && !fields.contains("\"stats\""), "{fields}");
+    let table = log.table();
+    blocking(move || {
+        let snapshot = table.latest().unwrap();
+        let mut found = Vec::new();
+        for batch in snapshot.scan().unwrap() {
+            for file in batch.unwrap().files() {
+                let file = file.unwrap();
+                let stats = file.stats.map(|stats| serde_json::from_str::<serde_json::Value>(stats).unwrap());
+                found.push((file.path.to_owned(), stats));
+            }
+        }
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].1, Some(serde_json::from_str(stats).unwrap()));
+        assert!(found[1].1.as_ref().is_none_or(|stats| *stats == json!({})), "{:?}", found[1].1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn v2_json_checkpoint_with_a_sidecar() {
     let log = Log::new();
     log.commits(3).await;
@@ -692,6 +733,24 @@ async fn versions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bad_commit_fails_the_newest_version_only() {
+    let log = Log::new();
+    log.commits(3).await;
+    let table = log.table();
+    log.put(&commit_name(3), "{").await;
+    blocking({
+        let table = table.clone();
+        move || {
+            assert_eq!(refusal(table.latest().map(|s| s.version())), DAMAGED);
+            assert_eq!(paths(&table.at_version(2).unwrap()).unwrap(), files(0..3));
+        }
+    })
+    .await;
+    log.commit(3, &[add("f3")]).await;
+    blocking(move || assert_eq!(paths(&table.latest().unwrap()).unwrap(), files(0..4))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn refresh() {
     let log = Log::new();
     log.commits(1).await;
@@ -848,6 +907,64 @@ async fn failures_of_the_store() {
             Ok(paths) => assert_eq!(paths, files(0..3)),
             Err(error) => check(error),
         }
+    }
+}
+
+/// A checkpoint that is larger than what is read with its footer.
+async fn large_log(store: &std::sync::Arc<Rigged>) -> (Log, Vec<String>) {
+    let log = Log::on(store.clone());
+    let mut actions = vec![protocol(1, 2), metadata()];
+    let names: Vec<String> = (0..20_000_u64)
+        .map(|n| {
+            format!(
+                "{:016x}{:016x}",
+                n.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+                n.wrapping_mul(0xbf58_476d_1ce4_e5b9)
+            )
+        })
+        .collect();
+    actions.extend(names.iter().map(|name| add(name)));
+    log.commit(0, &actions).await;
+    log.checkpoint(None).await;
+    let mut names = names;
+    names.sort();
+    (log, names)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn many_batches() {
+    let store = Rigged::new();
+    let (log, names) = large_log(&store).await;
+    let table = log.table();
+    blocking(move || {
+        let snapshot = table.latest().unwrap();
+        assert!(snapshot.scan().unwrap().count() > 3);
+        assert_eq!(paths(&snapshot).unwrap(), names);
+        assert_eq!(snapshot.count_files().unwrap(), FileStats { num_files: 20_000, size_bytes: 2_000_000 });
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_in_the_middle_fails_the_scan() {
+    for (fault, code) in [
+        (Fault::Throttled, ErrorCode::TemporarilyUnavailable),
+        (Fault::TimedOut, ErrorCode::TemporarilyUnavailable),
+        (Fault::Denied, ErrorCode::UnsupportedOperation),
+    ] {
+        let store = Rigged::new();
+        let (log, _) = large_log(&store).await;
+        let table = log.table();
+        blocking(move || {
+            let snapshot = table.latest().unwrap();
+            let scan = snapshot.scan().unwrap();
+            store.fail(Some(fault));
+            let batches: Vec<_> = scan.collect();
+            let error =
+                batches.into_iter().find_map(|batch| batch.err()).expect("a short list that looks whole");
+            assert_eq!(error.code(), code, "{error:?}");
+        })
+        .await;
     }
 }
 

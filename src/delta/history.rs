@@ -62,14 +62,23 @@ impl Log {
         self.checkpoints.range(..=limit).rev().filter(|version| !except.contains(version)).copied()
     }
 
-    /// The commits of the versions from the oldest readable one to `end`.
+    /// The commits up to `end` whose versions can be read: the unbroken run that ends there, from version 0 or
+    /// the first checkpoint on.
     fn readable(mut self, end: u64) -> Result<Vec<Commit>> {
-        let earliest = self.range().map_or(0, |(earliest, _)| earliest);
-        self.commits.retain(|commit| (earliest..=end).contains(&commit.version));
-        let whole = self.commits.last().is_some_and(|commit| commit.version == end);
-        let unbroken =
-            self.commits.windows(2).all(|pair| matches!(pair, [a, b] if a.version + 1 == b.version));
-        if whole && unbroken { Ok(self.commits) } else { Err(damaged("commits are missing")) }
+        self.commits.retain(|commit| commit.version <= end);
+        if self.commits.last().is_none_or(|commit| commit.version != end) {
+            return Err(damaged("the commit of the version is missing"));
+        }
+        let pairs = self.commits.iter().zip(self.commits.iter().skip(1));
+        let gap = pairs.rev().find(|(a, b)| a.version + 1 != b.version).map(|(_, after)| after.version);
+        let start = gap.or_else(|| self.commits.first().map(|commit| commit.version)).unwrap_or(0);
+        let earliest = match start {
+            0 => Some(0),
+            start => self.checkpoints.range(start - 1..=end).next().copied(),
+        };
+        let earliest = earliest.ok_or_else(|| damaged("no version can be read"))?.max(start);
+        self.commits.retain(|commit| commit.version >= earliest);
+        Ok(self.commits)
     }
 }
 

@@ -243,7 +243,12 @@ impl Opener {
     /// short, which a look at the file itself tells apart.
     fn replaced(self: &Arc<Self>, known: &Snapshot, commit: &FileMeta) -> Result<Refreshed> {
         match known.engine().storage_handler().head(&commit.location) {
-            Ok(found) if same(&found, commit) => Err(incomplete_listing()),
+            // Some stores tell the time to the second here and to the millisecond in listings.
+            Ok(found)
+                if found.size == commit.size && found.last_modified / 1000 == commit.last_modified / 1000 =>
+            {
+                Err(incomplete_listing())
+            }
             Ok(_) => self.open(None).map(Refreshed::Replaced),
             Err(error) if cause(&error) == Cause::Missing => self.open(None).map(Refreshed::Replaced),
             Err(error) => Err(failure(error)),

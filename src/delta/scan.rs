@@ -45,6 +45,7 @@ pub struct Scan {
 impl Scan {
     pub(super) fn new(snapshot: &Snapshot, columns: Columns) -> Result<Self, ScanError> {
         let stats = match columns {
+            Columns::All if snapshot.has_stats_in_structs_only() => StatsOptions::all(),
             Columns::All => StatsOptions::json_only(),
             Columns::WithoutStats => StatsOptions::none(),
         };

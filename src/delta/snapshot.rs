@@ -72,7 +72,7 @@ pub struct Snapshot {
     counted: OnceLock<FileStats>,
     timestamp: OnceLock<i64>,
     /// The same version built without the checkpoint of `kernel`, which turned out to be damaged.
-    mended: OnceLock<Box<Snapshot>>,
+    mended: OnceLock<Box<Self>>,
 }
 
 impl Snapshot {
@@ -189,6 +189,13 @@ impl Snapshot {
     /// Whether the kernel's own protocol and metadata are not the table's.
     pub(super) fn is_plain(&self) -> bool {
         self.plain
+    }
+
+    /// Whether checkpoints of the table hold statistics as structs and not as JSON. The kernel then makes the
+    /// JSON, for which it parses every other file's JSON too; so it is asked only where it must be.
+    pub(super) fn has_stats_in_structs_only(&self) -> bool {
+        let json = self.metadata.configuration.get("delta.checkpoint.writeStatsAsJson");
+        !self.plain && json.is_some_and(|value| value.eq_ignore_ascii_case("false"))
     }
 
     pub(super) fn engine(&self) -> &Arc<LogEngine> {

@@ -117,9 +117,12 @@ impl Kept {
     /// Forgets a file that a listing shows to be another one by now.
     fn compare(&mut self, listed: &ObjectMeta) {
         let changed = self.files.get(&listed.location).is_some_and(|Piece { meta, .. }| {
+            // The precision of the time differs between a listing and a file in some stores.
             meta.size != listed.size
-                || meta.last_modified != listed.last_modified
-                || (meta.e_tag.is_some() && listed.e_tag.is_some() && meta.e_tag != listed.e_tag)
+                || match (&meta.e_tag, &listed.e_tag) {
+                    (Some(kept), Some(listed)) => kept != listed,
+                    _ => meta.last_modified != listed.last_modified,
+                }
         });
         if changed {
             self.forget(&listed.location);

@@ -10,7 +10,7 @@ use super::engine::LogEngine;
 use super::history::{self, Log};
 use super::open::{Opener, Refreshed, not_available};
 use super::snapshot::Snapshot;
-use crate::error::Result;
+use crate::error::{ErrorCode, Result};
 
 /// How many older versions are kept: enough for the pages of a few queries of past versions.
 const OLDER_KEPT: usize = 4;
@@ -67,7 +67,14 @@ impl DeltaTable {
 
     /// An exact version. Fails when there is no such version, or no longer.
     pub fn at_version(&self, version: u64) -> Result<Arc<Snapshot>> {
-        let newest = self.latest()?;
+        let newest = match self.latest() {
+            Ok(newest) => newest,
+            // A commit that cannot be read does not stand in the way of the versions before it.
+            Err(error) if error.code() != ErrorCode::TemporarilyUnavailable => {
+                return self.0.opener.open(Some(version)).map(Arc::new);
+            }
+            Err(error) => return Err(error),
+        };
         if newest.version() == version {
             return Ok(newest);
         }
