@@ -1,6 +1,9 @@
 //! Reads Delta logs made by hand: whole ones of every kind, damaged ones, hostile ones. Each test knows the
 //! exact files or the exact error.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests too
+#![allow(clippy::needless_pass_by_value)] // `json!` at the call site reads better without `&`
+
 #[path = "delta_log/log.rs"]
 mod log;
 #[path = "delta_log/rigged.rs"]
