@@ -10,9 +10,12 @@ mod deletion_vector;
 mod engine;
 mod failure;
 mod history;
+mod lenient;
 mod log_path;
+mod open;
 mod scan;
 mod snapshot;
+mod store;
 mod table;
 
 pub use actions::{AddFile, Batch, DeletionVector, PartitionValues};

@@ -73,7 +73,7 @@ impl DeletionVector<'_> {
 
 fn check_inline(data: &str, size: i32) -> Result<()> {
     // Inline data is z85 of the bytes padded to a multiple of four.
-    let valid = data.len() % 5 == 0
+    let valid = data.len().is_multiple_of(5)
         && data.bytes().all(|byte| digit(byte).is_some())
         && u64::try_from(size).is_ok_and(|size| size.div_ceil(4) * 5 == data.len() as u64);
     if valid { Ok(()) } else { Err(damaged("an inline deletion vector is not z85 of its size")) }

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use url::Url;
 
 use super::log_path::{LogFile, file_name};
+use super::store::LogStore;
 
 /// Rows of a batch: large enough to amortise the kernel's work per batch, small enough to stay in cache.
 const BATCH_ROWS: NonZero<usize> = NonZero::new(4096).unwrap();
@@ -48,20 +49,50 @@ pub(super) struct LogEngine {
 impl LogEngine {
     /// `root` ends with a slash.
     pub(super) fn new(store: Arc<dyn ObjectStore>, root: &Url, runtime: tokio::runtime::Handle) -> Self {
-        let inner = DefaultEngineBuilder::new(store)
+        let inner = DefaultEngineBuilder::new(Arc::new(LogStore::new(store)))
             .with_task_executor(Arc::new(TokioMultiThreadExecutor::new(runtime)))
             .with_batch_size(BATCH_ROWS)
             .with_buffer_size(FILES_READ_AHEAD)
             .build();
         let mut log = root.clone();
         log.set_path(&format!("{}_delta_log/", root.path()));
-        Self { inner: Arc::new(inner), fence: Arc::new(Fence { log, hidden: Hidden::default() }) }
+        Self {
+            inner: Arc::new(inner),
+            fence: Arc::new(Fence { log, hidden: Hidden::default(), listing: None }),
+        }
     }
 
     /// The same engine over a log that lacks some files.
     pub(super) fn hiding(&self, hidden: Hidden) -> Self {
         let log = self.fence.log.clone();
-        Self { inner: Arc::clone(&self.inner), fence: Arc::new(Fence { log, hidden }) }
+        Self { inner: Arc::clone(&self.inner), fence: Arc::new(Fence { log, hidden, listing: None }) }
+    }
+
+    /// The same view, where a listing that has been made is not made again.
+    pub(super) fn with_listing(&self, files: Vec<FileMeta>) -> Self {
+        let Fence { log, hidden, .. } = self.fence.as_ref();
+        let fence = Fence { log: log.clone(), hidden: hidden.clone(), listing: Some(files) };
+        Self { inner: Arc::clone(&self.inner), fence: Arc::new(fence) }
+    }
+
+    /// The files of the versions from `version` on, in the order of their names.
+    pub(super) fn list_from(&self, version: u64) -> DeltaResult<Vec<FileMeta>> {
+        let log = self.log();
+        let mut start = log.clone();
+        start.set_path(&format!("{}{version:020}", log.path()));
+        let mut files = Vec::new();
+        for file in self.storage_handler().list_from(&start)? {
+            let file = file?;
+            let name = file.location.path().strip_prefix(log.path()).unwrap_or_default();
+            // Names of versions come first; `_sidecars/` and others may hold thousands of files.
+            if name.bytes().next().is_some_and(|byte| byte > b'9') {
+                break;
+            }
+            if !name.contains('/') {
+                files.push(file);
+            }
+        }
+        Ok(files)
     }
 
     /// What this view leaves out.
@@ -96,6 +127,7 @@ impl Engine for LogEngine {
 struct Fence {
     log: Url,
     hidden: Hidden,
+    listing: Option<Vec<FileMeta>>,
 }
 
 impl Fence {
@@ -129,6 +161,19 @@ struct Fenced<H: ?Sized> {
     fence: Arc<Fence>,
 }
 
+/// Keeps the version of `_last_checkpoint`. The schema and the actions that it may repeat are the
+/// checkpoint's to tell: a hint that is wrong about them would hide files.
+fn plain_hint(hint: &[u8]) -> Bytes {
+    #[derive(serde::Deserialize)]
+    struct Hint {
+        version: u64,
+    }
+    match serde_json::from_slice(hint) {
+        Ok(Hint { version }) => Bytes::from(format!(r#"{{"version":{version},"size":0}}"#)),
+        Err(_) => Bytes::new(),
+    }
+}
+
 fn read_only<T>() -> DeltaResult<T> {
     Err(KernelError::unsupported("this engine only reads"))
 }
@@ -137,6 +182,11 @@ impl StorageHandler for Fenced<dyn StorageHandler> {
     fn list_from(&self, path: &Url) -> DeltaResult<Box<dyn Iterator<Item = DeltaResult<FileMeta>>>> {
         self.fence.admit(path)?;
         let fence = Arc::clone(&self.fence);
+        if let Some(listing) = &fence.listing {
+            let later = listing.iter().filter(|file| file.location.path() > path.path());
+            let files: Vec<_> = later.cloned().map(Ok).collect();
+            return Ok(Box::new(files.into_iter()));
+        }
         let files = self.inner.list_from(path)?;
         Ok(Box::new(files.filter(move |file| match file {
             Ok(file) => !fence.hides(&file.location),
@@ -151,7 +201,9 @@ impl StorageHandler for Fenced<dyn StorageHandler> {
         if let Some((url, _)) = files.iter().find(|(url, _)| self.fence.hides(url)) {
             return Ok(Box::new(std::iter::once(Err(KernelError::file_not_found(url)))));
         }
-        self.inner.read_files(files)
+        let is_hint = files.iter().any(|(url, _)| file_name(url.path()) == LAST_CHECKPOINT);
+        let read = self.inner.read_files(files)?;
+        Ok(if is_hint { Box::new(read.map(|hint| Ok(plain_hint(&hint?)))) } else { read })
     }
 
     fn copy_atomic(&self, _: &Url, _: &Url) -> DeltaResult<()> {

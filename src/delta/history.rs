@@ -10,7 +10,7 @@ use url::Url;
 
 use super::engine::LogEngine;
 use super::failure::{damaged, failure};
-use super::log_path::LogFile;
+use super::log_path::{LogFile, file_name};
 use super::snapshot::Snapshot;
 use crate::error::{Error, Result};
 
@@ -33,18 +33,9 @@ struct Commit {
 impl Log {
     /// Lists the whole log. A log that does not exist is one without files.
     pub(super) fn list(engine: &LogEngine) -> Result<Self> {
-        let log = engine.log();
-        let mut start = log.clone();
-        start.set_path(&format!("{}{:020}", log.path(), 0));
         let mut this = Self { commits: Vec::new(), checkpoints: BTreeSet::new() };
-        for file in engine.storage_handler().list_from(&start).map_err(failure)? {
-            let file = file.map_err(failure)?;
-            let Some(name) = file.location.path().strip_prefix(log.path()) else { continue };
-            // Names of versions come first; `_sidecars/` and others may hold thousands of files.
-            if name.bytes().next().is_some_and(|byte| byte > b'9') {
-                break;
-            }
-            match LogFile::parse(name).filter(|_| !name.contains('/')) {
+        for file in engine.list_from(0).map_err(failure)? {
+            match LogFile::parse(file_name(file.location.path())) {
                 Some(LogFile::Commit(version)) => this.commits.push(Commit { version, file }),
                 Some(LogFile::Checkpoint(version)) => {
                     this.checkpoints.insert(version);
@@ -66,20 +57,28 @@ impl Log {
         Some((from_start.or_else(|| self.checkpoints.first().copied())?, self.latest()?))
     }
 
-    /// The newest checkpoint up to `limit` that is not in `except`.
-    pub(super) fn newest_checkpoint(&self, limit: Option<u64>, except: &BTreeSet<u64>) -> Option<u64> {
-        let limit = limit.unwrap_or(u64::MAX);
-        self.checkpoints.range(..=limit).rev().find(|version| !except.contains(version)).copied()
+    /// The versions with a checkpoint up to `limit` that are not in `except`, newest first.
+    pub(super) fn checkpoints(&self, limit: u64, except: &BTreeSet<u64>) -> impl Iterator<Item = u64> {
+        self.checkpoints.range(..=limit).rev().filter(|version| !except.contains(version)).copied()
     }
 
-    /// The commits of the versions from the oldest readable one to `end`.
+    /// The commits up to `end` whose versions can be read: the unbroken run that ends there, from version 0 or
+    /// the first checkpoint on.
     fn readable(mut self, end: u64) -> Result<Vec<Commit>> {
-        let earliest = self.range().map_or(0, |(earliest, _)| earliest);
-        self.commits.retain(|commit| (earliest..=end).contains(&commit.version));
-        let whole = self.commits.last().is_some_and(|commit| commit.version == end);
-        let unbroken =
-            self.commits.windows(2).all(|pair| matches!(pair, [a, b] if a.version + 1 == b.version));
-        if whole && unbroken { Ok(self.commits) } else { Err(damaged("commits are missing")) }
+        self.commits.retain(|commit| commit.version <= end);
+        if self.commits.last().is_none_or(|commit| commit.version != end) {
+            return Err(damaged("the commit of the version is missing"));
+        }
+        let pairs = self.commits.iter().zip(self.commits.iter().skip(1));
+        let gap = pairs.rev().find(|(a, b)| a.version + 1 != b.version).map(|(_, after)| after.version);
+        let start = gap.or_else(|| self.commits.first().map(|commit| commit.version)).unwrap_or(0);
+        let earliest = match start {
+            0 => Some(0),
+            start => self.checkpoints.range(start - 1..=end).next().copied(),
+        };
+        let earliest = earliest.ok_or_else(|| damaged("no version can be read"))?.max(start);
+        self.commits.retain(|commit| commit.version >= earliest);
+        Ok(self.commits)
     }
 }
 

@@ -6,7 +6,7 @@ use buoyant_kernel::DeltaResult;
 use buoyant_kernel::scan::{ScanMetadata, StatsOptions};
 
 use super::actions::Batch;
-use super::failure::failure;
+use super::failure::{Cause, cause, failure};
 use super::snapshot::Snapshot;
 use crate::error::{Error, Result};
 
@@ -19,6 +19,22 @@ pub(super) enum Columns {
     WithoutStats,
 }
 
+/// Why a scan could not be opened.
+pub(super) enum ScanError {
+    /// Another view of the log would not help.
+    Final(Error),
+    /// A checkpoint of the log is damaged.
+    Damaged(Error),
+}
+
+impl ScanError {
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            Self::Final(error) | Self::Damaged(error) => error,
+        }
+    }
+}
+
 /// The active files of a version, read as the iterator advances. It ends after an error.
 ///
 /// Only when it has returned `None` without an error before is the list complete.
@@ -27,8 +43,9 @@ pub struct Scan {
 }
 
 impl Scan {
-    pub(super) fn new(snapshot: &Snapshot, columns: Columns) -> Result<Self> {
+    pub(super) fn new(snapshot: &Snapshot, columns: Columns) -> Result<Self, ScanError> {
         let stats = match columns {
+            Columns::All if snapshot.has_stats_in_structs_only() => StatsOptions::all(),
             Columns::All => StatsOptions::json_only(),
             Columns::WithoutStats => StatsOptions::none(),
         };
@@ -43,7 +60,11 @@ impl Scan {
                 .build()?;
             scan.scan_metadata(engine).map(|batches| Box::new(batches) as Box<_>)
         };
-        Ok(Self { batches: Some(unpanicked(open)?.map_err(failure)?) })
+        let batches = unpanicked(open).map_err(ScanError::Damaged)?.map_err(|error| match cause(&error) {
+            Cause::Unavailable | Cause::Denied | Cause::Unsupported => ScanError::Final(failure(error)),
+            Cause::Missing | Cause::Damaged => ScanError::Damaged(failure(error)),
+        })?;
+        Ok(Self { batches: Some(batches) })
     }
 }
 

@@ -6,11 +6,13 @@ use std::sync::{Arc, OnceLock};
 use buoyant_kernel::SnapshotRef;
 use buoyant_kernel::actions::{Metadata as KernelMetadata, Protocol as KernelProtocol};
 use buoyant_kernel::table_features::TableFeature;
+use serde_json::{Value, json};
 
 use super::engine::LogEngine;
 use super::failure::damaged;
 use super::history;
-use super::scan::{Columns, Scan};
+use super::open::Opener;
+use super::scan::{Columns, Scan, ScanError};
 use crate::error::{Error, Result};
 
 /// The `protocol` action in force. Features are spelled as in the log and sorted.
@@ -62,26 +64,47 @@ pub struct FileStats {
 pub struct Snapshot {
     kernel: SnapshotRef,
     engine: Arc<LogEngine>,
+    opener: Arc<Opener>,
     protocol: Protocol,
     metadata: Metadata,
+    /// Whether the kernel works with a stand-in for the metadata.
+    plain: bool,
     counted: OnceLock<FileStats>,
     timestamp: OnceLock<i64>,
+    /// The same version built without the checkpoint of `kernel`, which turned out to be damaged.
+    mended: OnceLock<Box<Self>>,
 }
 
 impl Snapshot {
-    /// Checks what the kernel leaves unchecked: that the log is complete, and that this server knows every
-    /// reader feature of the table.
-    pub(super) fn new(kernel: SnapshotRef, engine: Arc<LogEngine>) -> Result<Self> {
-        let segment = kernel.log_segment();
-        let first = segment.listed.ascending_commit_files.first();
-        if segment.checkpoint_version.is_none() && first.is_none_or(|commit| commit.version != 0) {
-            return Err(damaged("the log starts after version 0 and has no checkpoint"));
-        }
-        let configuration = kernel.table_configuration();
-        let protocol = Protocol::new(configuration.protocol());
+    /// Refuses a table with a reader feature that this server does not know.
+    pub(super) fn new(kernel: SnapshotRef, engine: Arc<LogEngine>, opener: Arc<Opener>) -> Result<Self> {
+        let table = kernel.table_configuration();
+        let protocol = Protocol::new(table.protocol());
+        let metadata = Metadata::new(table.metadata());
+        Self::with(kernel, engine, opener, protocol, metadata)
+    }
+
+    /// A snapshot whose protocol and metadata the kernel has not seen.
+    pub(super) fn with(
+        kernel: SnapshotRef,
+        engine: Arc<LogEngine>,
+        opener: Arc<Opener>,
+        protocol: Protocol,
+        metadata: Metadata,
+    ) -> Result<Self> {
         protocol.check()?;
-        let metadata = Metadata::new(configuration.metadata());
-        Ok(Self { kernel, engine, protocol, metadata, counted: OnceLock::new(), timestamp: OnceLock::new() })
+        let plain = kernel.table_configuration().metadata().schema_string() != &metadata.schema_string;
+        Ok(Self {
+            kernel,
+            engine,
+            opener,
+            protocol,
+            metadata,
+            plain,
+            counted: OnceLock::new(),
+            timestamp: OnceLock::new(),
+            mended: OnceLock::new(),
+        })
     }
 
     /// The version.
@@ -127,7 +150,7 @@ impl Snapshot {
             return Ok(*known);
         }
         let mut total = FileStats { num_files: 0, size_bytes: 0 };
-        for batch in Scan::new(self, Columns::WithoutStats)? {
+        for batch in self.open_scan(Columns::WithoutStats)? {
             let (files, bytes) = batch?.totals()?;
             total.num_files += files;
             total.size_bytes = total
@@ -140,11 +163,39 @@ impl Snapshot {
 
     /// The active files, batch by batch, read as the iterator advances.
     pub fn scan(&self) -> Result<Scan> {
-        Scan::new(self, Columns::All)
+        self.open_scan(Columns::All)
+    }
+
+    /// A damaged footer of a checkpoint shows here at the latest. What shows later fails the scan.
+    fn open_scan(&self, columns: Columns) -> Result<Scan> {
+        if let Some(mended) = self.mended.get() {
+            return Scan::new(mended, columns).map_err(ScanError::into_error);
+        }
+        match Scan::new(self, columns) {
+            Ok(scan) => Ok(scan),
+            Err(ScanError::Final(error)) => Err(error),
+            Err(ScanError::Damaged(error)) => {
+                let mended = self.opener.without_checkpoint(self, error)?;
+                Scan::new(self.mended.get_or_init(|| Box::new(mended)), columns)
+                    .map_err(ScanError::into_error)
+            }
+        }
     }
 
     pub(super) fn kernel(&self) -> &SnapshotRef {
         &self.kernel
+    }
+
+    /// Whether the kernel's own protocol and metadata are not the table's.
+    pub(super) fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// Whether checkpoints of the table hold statistics as structs and not as JSON. The kernel then makes the
+    /// JSON, for which it parses every other file's JSON too; so it is asked only where it must be.
+    pub(super) fn has_stats_in_structs_only(&self) -> bool {
+        let json = self.metadata.configuration.get("delta.checkpoint.writeStatsAsJson");
+        !self.plain && json.is_some_and(|value| value.eq_ignore_ascii_case("false"))
     }
 
     pub(super) fn engine(&self) -> &Arc<LogEngine> {
@@ -159,9 +210,9 @@ impl std::fmt::Debug for Snapshot {
 }
 
 impl Protocol {
-    fn new(protocol: &KernelProtocol) -> Self {
+    pub(super) fn new(protocol: &KernelProtocol) -> Self {
         let names = |features: &[TableFeature]| {
-            let mut names: Vec<String> = features.iter().map(|feature| feature.as_ref().to_owned()).collect();
+            let mut names: Vec<String> = features.iter().map(TableFeature::to_string).collect();
             names.sort_unstable();
             names
         };
@@ -174,7 +225,7 @@ impl Protocol {
     }
 
     /// Refuses a table whose files cannot be listed rightly without knowing more than this server does.
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         /// Reader features that leave the meaning of the log's file actions alone, or that the kernel knows.
         const KNOWN: &[&str] = &[
             "columnMapping",
@@ -206,6 +257,20 @@ impl Protocol {
         }
     }
 
+    pub(super) fn to_json(&self) -> Value {
+        let mut json = json!({
+            "minReaderVersion": self.min_reader_version,
+            "minWriterVersion": self.min_writer_version,
+        });
+        if let Some(features) = &self.reader_features {
+            json["readerFeatures"] = json!(features);
+        }
+        if let Some(features) = &self.writer_features {
+            json["writerFeatures"] = json!(features);
+        }
+        json
+    }
+
     /// Whether the table's commits may carry in-commit timestamps.
     pub(super) fn has_writer_feature(&self, feature: &str) -> bool {
         self.writer_features.iter().flatten().any(|name| name == feature)
@@ -218,7 +283,20 @@ fn printable(name: &str) -> String {
 }
 
 impl Metadata {
-    fn new(metadata: &KernelMetadata) -> Self {
+    pub(super) fn to_json(&self) -> Value {
+        json!({
+            "id": self.id,
+            "name": self.name,
+            "description": self.description,
+            "format": {"provider": self.format_provider, "options": self.format_options},
+            "schemaString": self.schema_string,
+            "partitionColumns": self.partition_columns,
+            "configuration": self.configuration,
+            "createdTime": self.created_time,
+        })
+    }
+
+    pub(super) fn new(metadata: &KernelMetadata) -> Self {
         let configuration = metadata.configuration().iter();
         Self {
             id: metadata.id().to_owned(),

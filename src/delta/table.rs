@@ -1,30 +1,34 @@
 //! A table: where its versions are opened, and the newest one kept.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use buoyant_kernel::object_store::ObjectStore;
-use buoyant_kernel::snapshot::IncrementalReplay;
-use buoyant_kernel::{Snapshot as KernelSnapshot, SnapshotRef};
 use url::Url;
 
-use super::engine::{Hidden, LogEngine};
-use super::failure::{Cause, cause, failure};
+use super::engine::LogEngine;
 use super::history::{self, Log};
-use super::scan::unpanicked;
+use super::open::{Opener, Refreshed, not_available};
 use super::snapshot::Snapshot;
-use crate::error::{Error, Result};
+use crate::error::{ErrorCode, Result};
 
-/// How many commits may be replayed to bring a version checksum up to date.
-const CHECKSUM_REPLAY: IncrementalReplay = IncrementalReplay::UpToCommits(50);
+/// How many older versions are kept: enough for the pages of a few queries of past versions.
+const OLDER_KEPT: usize = 4;
 
 /// A Delta table at a location. Cheap to clone; clones share the engine and the newest snapshot.
 #[derive(Clone)]
 pub struct DeltaTable(Arc<Shared>);
 
 struct Shared {
-    root: Url,
-    engine: Arc<LogEngine>,
-    newest: Mutex<Option<Arc<Snapshot>>>,
+    opener: Arc<Opener>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    newest: Option<Arc<Snapshot>>,
+    /// Versions below the newest, most recently opened last.
+    older: VecDeque<Arc<Snapshot>>,
 }
 
 impl DeltaTable {
@@ -33,36 +37,27 @@ impl DeltaTable {
     #[must_use]
     pub fn new(store: Arc<dyn ObjectStore>, root: Url, runtime: tokio::runtime::Handle) -> Self {
         let engine = Arc::new(LogEngine::new(store, &root, runtime));
-        Self(Arc::new(Shared { root, engine, newest: Mutex::new(None) }))
+        Self(Arc::new(Shared { opener: Arc::new(Opener { root, engine }), known: Mutex::default() }))
     }
 
     /// The newest version. One listing where nothing was committed since the last call.
+    ///
+    /// Never an older version than an earlier call returned, unless the table was made anew.
     pub fn latest(&self) -> Result<Arc<Snapshot>> {
-        let Some(known) = self.newest().clone() else {
-            let opened = self.open(None)?;
-            return Ok(self.keep(opened));
+        let opener = &self.0.opener;
+        let newest = self.known().newest.clone();
+        let Some(newest) = newest else {
+            return Ok(self.keep(opener.open(None)?));
         };
-        let refreshed = unpanicked(|| {
-            KernelSnapshot::builder_from(Arc::clone(known.kernel()))
-                .with_incremental_crc_replay(CHECKSUM_REPLAY)
-                .build(known.engine().as_ref())
-        })?;
-        match refreshed {
-            Ok(kernel) if Arc::ptr_eq(&kernel, known.kernel()) || kernel.version() == known.version() => {
-                Ok(known)
+        Ok(match opener.refresh(&newest)? {
+            Refreshed::Unchanged => newest,
+            Refreshed::Newer(snapshot) => self.keep(snapshot),
+            Refreshed::Replaced(snapshot) => {
+                let snapshot = Arc::new(snapshot);
+                *self.known() = Known { newest: Some(Arc::clone(&snapshot)), older: VecDeque::new() };
+                snapshot
             }
-            Ok(kernel) => {
-                let snapshot = Snapshot::new(kernel, Arc::clone(known.engine()))?;
-                Ok(self.keep(Arc::new(snapshot)))
-            }
-            Err(error) => match cause(&error) {
-                Cause::Unavailable | Cause::Denied => Err(failure(error)),
-                Cause::Missing | Cause::Unsupported | Cause::Damaged => {
-                    let opened = self.open(None)?;
-                    Ok(self.keep(opened))
-                }
-            },
-        }
+        })
     }
 
     /// The number of the newest version.
@@ -72,113 +67,56 @@ impl DeltaTable {
 
     /// An exact version. Fails when there is no such version, or no longer.
     pub fn at_version(&self, version: u64) -> Result<Arc<Snapshot>> {
-        let known = self.newest().clone().filter(|known| known.version() >= version);
-        let newest = match known {
-            Some(known) => known,
-            None => self.latest()?,
+        let newest = match self.latest() {
+            Ok(newest) => newest,
+            // A commit that cannot be read does not stand in the way of the versions before it.
+            Err(error) if error.code() != ErrorCode::TemporarilyUnavailable => {
+                return self.0.opener.open(Some(version)).map(Arc::new);
+            }
+            Err(error) => return Err(error),
         };
-        match newest.version() {
-            latest if latest == version => Ok(newest),
-            latest if latest < version => Err(not_available(version, Some((0, latest)))),
-            _ => self.open(Some(version)),
+        if newest.version() == version {
+            return Ok(newest);
         }
+        if newest.version() < version {
+            let range = Log::list(&self.0.opener.engine)?.range();
+            return Err(not_available(version, range));
+        }
+        let kept = self.known().older.iter().find(|kept| kept.version() == version).cloned();
+        if let Some(kept) = kept {
+            return Ok(kept);
+        }
+        let snapshot = Arc::new(self.0.opener.open(Some(version))?);
+        let older = &mut self.known().older;
+        older.push_back(Arc::clone(&snapshot));
+        if older.len() > OLDER_KEPT {
+            older.pop_front();
+        }
+        Ok(snapshot)
     }
 
-    /// The newest version that was committed at `millis` or before. Fails when there is none, and when the
-    /// newest version of the table is older than `millis`.
+    /// The newest version that was committed at `millis` (since the Unix epoch) or before. Fails when there is
+    /// none, and when the newest version of the table is older than `millis`.
     pub fn version_as_of(&self, millis: i64) -> Result<u64> {
         history::version_as_of(&*self.latest()?, millis)
     }
 
-    /// The oldest version that was committed at `millis` or after. Fails when there is none.
+    /// The oldest version that was committed at `millis` (since the Unix epoch) or after. Fails when there is
+    /// none.
     pub fn version_at_or_after(&self, millis: i64) -> Result<u64> {
         history::version_at_or_after(&*self.latest()?, millis)
     }
 
-    fn newest(&self) -> MutexGuard<'_, Option<Arc<Snapshot>>> {
-        self.0.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers a snapshot unless a newer one is known, and returns the newer of the two.
-    fn keep(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
-        let mut newest = self.newest();
-        match newest.as_ref() {
+    fn keep(&self, snapshot: Snapshot) -> Arc<Snapshot> {
+        let newest = &mut self.known().newest;
+        match newest {
             Some(known) if known.version() > snapshot.version() => Arc::clone(known),
-            _ => Arc::clone(newest.insert(snapshot)),
+            _ => Arc::clone(newest.insert(Arc::new(snapshot))),
         }
     }
-
-    /// Builds a snapshot from nothing. Where the log is damaged, tries again without `_last_checkpoint`, then
-    /// without the newest checkpoint, and so on, as long as what is left reaches back to a checkpoint or to
-    /// version 0.
-    fn open(&self, version: Option<u64>) -> Result<Arc<Snapshot>> {
-        let error = match self.build(&self.0.engine, version) {
-            Ok(snapshot) => return Ok(snapshot),
-            Err(Refusal::Final(error)) => return Err(error),
-            Err(Refusal::Damaged(error)) => error,
-        };
-        let log = Log::list(&self.0.engine)?;
-        let Some(latest) = log.latest() else {
-            return Err(
-                Error::unreadable_table("The table cannot be read: table files missing.").with_source(error)
-            );
-        };
-        if let Some(version) = version.filter(|&version| version > latest) {
-            return Err(not_available(version, log.range()).with_source(error));
-        }
-        let mut hidden = Hidden { last_checkpoint: true, ..Hidden::default() };
-        loop {
-            let engine = Arc::new(self.0.engine.hiding(hidden.clone()));
-            match self.build(&engine, version) {
-                Ok(snapshot) => return Ok(snapshot),
-                Err(Refusal::Final(error)) => return Err(error),
-                Err(Refusal::Damaged(_)) => {}
-            }
-            let next = log.newest_checkpoint(version, &hidden.checkpoints);
-            match next {
-                Some(next) => hidden.checkpoints.insert(next),
-                None => break,
-            };
-        }
-        match version.zip(log.range()) {
-            Some((version, (earliest, latest))) if version < earliest => {
-                Err(not_available(version, Some((earliest, latest))).with_source(error))
-            }
-            _ => Err(error),
-        }
-    }
-
-    fn build(&self, engine: &Arc<LogEngine>, version: Option<u64>) -> Result<Arc<Snapshot>, Refusal> {
-        let build = || -> buoyant_kernel::DeltaResult<SnapshotRef> {
-            let mut builder =
-                KernelSnapshot::builder_for(&self.0.root).with_incremental_crc_replay(CHECKSUM_REPLAY);
-            if let Some(version) = version {
-                builder = builder.at_version(version);
-            }
-            builder.build(engine.as_ref())
-        };
-        let kernel = unpanicked(build).map_err(Refusal::Damaged)?.map_err(|error| match cause(&error) {
-            Cause::Unavailable | Cause::Denied | Cause::Unsupported => Refusal::Final(failure(error)),
-            Cause::Missing | Cause::Damaged => Refusal::Damaged(failure(error)),
-        })?;
-        Snapshot::new(kernel, Arc::clone(engine)).map(Arc::new).map_err(Refusal::Final)
-    }
-}
-
-/// Why a snapshot could not be built.
-enum Refusal {
-    /// Another view of the log would not help.
-    Final(Error),
-    /// Another view of the log may do.
-    Damaged(Error),
-}
-
-fn not_available(version: u64, range: Option<(u64, u64)>) -> Error {
-    Error::invalid(match range {
-        Some((earliest, latest)) => format!(
-            "Cannot load table version {version}: it does not exist, or no longer. The available versions are \
-             {earliest} to {latest}."
-        ),
-        None => format!("Cannot load table version {version}: it does not exist."),
-    })
 }

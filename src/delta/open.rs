@@ -1,0 +1,289 @@
+//! From a log to a snapshot, around what is damaged in it.
+
+use std::sync::Arc;
+
+use buoyant_kernel::snapshot::IncrementalReplay;
+use buoyant_kernel::{DeltaResult, Engine, FileMeta, Snapshot as KernelSnapshot, SnapshotRef};
+use url::Url;
+
+use super::engine::{Hidden, LogEngine};
+use super::failure::{Cause, cause, damaged, failure};
+use super::history::Log;
+use super::lenient::{Raw, plain_snapshot, suits_scan};
+use super::log_path::{LogFile, file_name};
+use super::scan::unpanicked;
+use super::snapshot::{Metadata, Protocol, Snapshot};
+use crate::error::{Error, Result};
+use buoyant_kernel::log_segment::LogSegment;
+
+/// How many commits may be replayed to bring a version checksum up to date.
+const CHECKSUM_REPLAY: IncrementalReplay = IncrementalReplay::UpToCommits(50);
+
+/// How many damaged checkpoints are passed over one by one before only the commits are tried.
+const CHECKPOINTS_TRIED: usize = 3;
+
+/// Opens versions of one table.
+pub(super) struct Opener {
+    pub(super) root: Url,
+    pub(super) engine: Arc<LogEngine>,
+}
+
+/// What a refresh found.
+pub(super) enum Refreshed {
+    /// Nothing was committed.
+    Unchanged,
+    /// There are newer versions.
+    Newer(Snapshot),
+    /// The commit that made the known version is gone or is another one: the table was made anew.
+    Replaced(Snapshot),
+}
+
+/// Why a snapshot could not be built.
+enum Refusal {
+    /// Another view of the log would not help.
+    Final(Error),
+    /// Another view of the log may do.
+    Damaged(Error),
+}
+
+impl From<buoyant_kernel::Error> for Refusal {
+    fn from(error: buoyant_kernel::Error) -> Self {
+        match cause(&error) {
+            Cause::Unavailable | Cause::Denied | Cause::Unsupported => Self::Final(failure(error)),
+            Cause::Missing | Cause::Damaged => Self::Damaged(failure(error)),
+        }
+    }
+}
+
+impl Opener {
+    /// Opens a version, or the newest one. Where the log is damaged, tries again without `_last_checkpoint`,
+    /// then without the newest checkpoint, and so on, as long as what is left reaches back to a checkpoint
+    /// or to version 0.
+    pub(super) fn open(self: &Arc<Self>, version: Option<u64>) -> Result<Snapshot> {
+        match self.build(&self.engine, version) {
+            Ok(snapshot) => Ok(snapshot),
+            Err(Refusal::Final(error)) => Err(error),
+            Err(Refusal::Damaged(error)) => {
+                let hidden = Hidden { last_checkpoint: true, ..Hidden::default() };
+                self.open_around(hidden, version, error)
+            }
+        }
+    }
+
+    /// The same version as `snapshot`, built without the checkpoint it was built from.
+    pub(super) fn without_checkpoint(
+        self: &Arc<Self>,
+        snapshot: &Snapshot,
+        error: Error,
+    ) -> Result<Snapshot> {
+        let mut hidden = snapshot.engine().hidden().clone();
+        hidden.last_checkpoint = true;
+        match snapshot.kernel().log_segment().checkpoint_version {
+            Some(damaged) if hidden.checkpoints.insert(damaged) => {
+                self.open_around(hidden, Some(snapshot.version()), error)
+            }
+            Some(_) | None => Err(error),
+        }
+    }
+
+    /// `error` is what the log was refused for in the first place.
+    fn open_around(
+        self: &Arc<Self>,
+        mut hidden: Hidden,
+        version: Option<u64>,
+        error: Error,
+    ) -> Result<Snapshot> {
+        let log = Log::list(&self.engine)?;
+        let Some(latest) = log.latest() else {
+            return Err(
+                Error::unreadable_table("The table cannot be read: table files missing.").with_source(error)
+            );
+        };
+        // A view that ends before the newest commit would be an older version that passes for the newest.
+        let target = version.unwrap_or(latest);
+        if target > latest {
+            return Err(not_available(target, log.range()).with_source(error));
+        }
+        for attempt in 0.. {
+            let engine = Arc::new(self.engine.hiding(hidden.clone()));
+            match self.build(&engine, Some(target)) {
+                Ok(snapshot) => return Ok(snapshot),
+                Err(Refusal::Final(error)) => return Err(error),
+                Err(Refusal::Damaged(_)) => {}
+            }
+            let mut left = log.checkpoints(target, &hidden.checkpoints).peekable();
+            if left.peek().is_none() {
+                break;
+            }
+            let more = if attempt < CHECKPOINTS_TRIED { 1 } else { usize::MAX };
+            let more: Vec<u64> = left.take(more).collect();
+            hidden.checkpoints.extend(more);
+        }
+        match log.range() {
+            Some((earliest, _)) if version.is_some() && target < earliest => {
+                Err(not_available(target, log.range()).with_source(error))
+            }
+            _ => Err(error),
+        }
+    }
+
+    fn build(self: &Arc<Self>, engine: &Arc<LogEngine>, version: Option<u64>) -> Result<Snapshot, Refusal> {
+        let build = || -> DeltaResult<SnapshotRef> {
+            let mut builder =
+                KernelSnapshot::builder_for(&self.root).with_incremental_crc_replay(CHECKSUM_REPLAY);
+            if let Some(version) = version {
+                builder = builder.at_version(version);
+            }
+            builder.build(engine.as_ref())
+        };
+        match unpanicked(build).map_err(Refusal::Damaged)? {
+            Ok(kernel) => self.accept(kernel, engine),
+            Err(error) => match cause(&error) {
+                Cause::Unsupported | Cause::Damaged => self.build_plain(engine, version, error),
+                Cause::Unavailable | Cause::Denied | Cause::Missing => Err(error.into()),
+            },
+        }
+    }
+
+    /// Tells a log that is damaged from one whose protocol or metadata is not to the kernel's liking, and
+    /// opens the latter where this server knows every reader feature of it.
+    fn build_plain(
+        self: &Arc<Self>,
+        engine: &Arc<LogEngine>,
+        version: Option<u64>,
+        error: buoyant_kernel::Error,
+    ) -> Result<Snapshot, Refusal> {
+        let read = unpanicked(|| Raw::read(engine, version)).map_err(Refusal::Damaged)?;
+        let Ok(raw) = read else { return Err(error.into()) };
+        raw.protocol.check().map_err(Refusal::Final)?;
+        if unpanicked(|| raw.suits_kernel(&self.root)).map_err(Refusal::Damaged)? {
+            return Err(error.into());
+        }
+        self.accept_plain(raw.segment, raw.protocol, raw.metadata, engine)
+    }
+
+    fn accept_plain(
+        self: &Arc<Self>,
+        segment: LogSegment,
+        protocol: Protocol,
+        metadata: Metadata,
+        engine: &Arc<LogEngine>,
+    ) -> Result<Snapshot, Refusal> {
+        check(&segment)?;
+        let kernel = unpanicked(|| plain_snapshot(segment, &self.root)).map_err(Refusal::Damaged)??;
+        Snapshot::with(Arc::new(kernel), Arc::clone(engine), Arc::clone(self), protocol, metadata)
+            .map_err(Refusal::Final)
+    }
+
+    fn accept(self: &Arc<Self>, kernel: SnapshotRef, engine: &Arc<LogEngine>) -> Result<Snapshot, Refusal> {
+        let segment = kernel.log_segment();
+        check(segment)?;
+        let table = kernel.table_configuration();
+        if suits_scan(table).is_err() {
+            let (protocol, metadata) = (Protocol::new(table.protocol()), Metadata::new(table.metadata()));
+            return self.accept_plain(segment.clone(), protocol, metadata, engine);
+        }
+        Snapshot::new(kernel, Arc::clone(engine), Arc::clone(self)).map_err(Refusal::Final)
+    }
+
+    /// Looks for newer versions than `known` with one listing.
+    pub(super) fn refresh(self: &Arc<Self>, known: &Snapshot) -> Result<Refreshed> {
+        let segment = known.kernel().log_segment();
+        let Some(newest) = &segment.listed.latest_commit_file else {
+            // The checkpoint is all there is of the known version; there is nothing to compare.
+            return self.open(None).map(|snapshot| match snapshot.version() > known.version() {
+                true => Refreshed::Newer(snapshot),
+                false => Refreshed::Unchanged,
+            });
+        };
+        let files = known.engine().list_from(segment.checkpoint_version.unwrap_or(0)).map_err(failure)?;
+        let mut found = None;
+        let mut newer = false;
+        for file in &files {
+            match LogFile::parse(file_name(file.location.path())) {
+                Some(LogFile::Commit(version)) if version == known.version() => found = Some(file),
+                Some(LogFile::Commit(version)) => newer |= version > known.version(),
+                Some(LogFile::Checkpoint(version)) => newer |= Some(version) > segment.checkpoint_version,
+                Some(LogFile::Other) | None => {}
+            }
+        }
+        match found {
+            Some(found) if same(found, &newest.location) => {}
+            Some(_) => return self.open(None).map(Refreshed::Replaced),
+            None => return self.replaced(known, &newest.location),
+        }
+        if !newer {
+            return Ok(Refreshed::Unchanged);
+        }
+        if known.is_plain() {
+            return self.open(None).map(Refreshed::Newer);
+        }
+        let listed = known.engine().with_listing(files);
+        let build = || {
+            KernelSnapshot::builder_from(Arc::clone(known.kernel()))
+                .with_incremental_crc_replay(CHECKSUM_REPLAY)
+                .build(&listed)
+        };
+        let built = unpanicked(build)
+            .map_err(Refusal::Damaged)
+            .and_then(|kernel| Ok(kernel?))
+            .and_then(|kernel| self.accept(kernel, known.engine()));
+        let snapshot = match built {
+            Ok(snapshot) => snapshot,
+            Err(Refusal::Final(error)) => return Err(error),
+            Err(Refusal::Damaged(_)) => self.open(None)?,
+        };
+        if snapshot.version() < known.version() {
+            return Err(incomplete_listing());
+        }
+        Ok(Refreshed::Newer(snapshot))
+    }
+
+    /// The listing lacks the commit of the known version. Either the table was made anew, or the listing is
+    /// short, which a look at the file itself tells apart.
+    fn replaced(self: &Arc<Self>, known: &Snapshot, commit: &FileMeta) -> Result<Refreshed> {
+        match known.engine().storage_handler().head(&commit.location) {
+            // Some stores tell the time to the second here and to the millisecond in listings.
+            Ok(found)
+                if found.size == commit.size && found.last_modified / 1000 == commit.last_modified / 1000 =>
+            {
+                Err(incomplete_listing())
+            }
+            Ok(_) => self.open(None).map(Refreshed::Replaced),
+            Err(error) if cause(&error) == Cause::Missing => self.open(None).map(Refreshed::Replaced),
+            Err(error) => Err(failure(error)),
+        }
+    }
+}
+
+/// What the kernel leaves unchecked: that the log reaches back to its start, and that commits have bytes.
+fn check(segment: &LogSegment) -> Result<(), Refusal> {
+    let commits = &segment.listed.ascending_commit_files;
+    if segment.checkpoint_version.is_none() && commits.first().is_none_or(|commit| commit.version != 0) {
+        return Err(Refusal::Damaged(damaged("the log starts after version 0 and has no checkpoint")));
+    }
+    if commits.iter().any(|commit| commit.location.size == 0) {
+        return Err(Refusal::Final(damaged("a commit has no bytes")));
+    }
+    Ok(())
+}
+
+fn same(a: &FileMeta, b: &FileMeta) -> bool {
+    a.size == b.size && a.last_modified == b.last_modified
+}
+
+fn incomplete_listing() -> Error {
+    Error::unavailable("The table's storage does not answer; try again later.")
+        .with_source("a listing of the log lacks a commit that exists")
+}
+
+/// The error for a version that is not in the log. The words are the ones that clients look for.
+pub(super) fn not_available(version: u64, range: Option<(u64, u64)>) -> Error {
+    Error::invalid(match range {
+        Some((earliest, latest)) => format!(
+            "Cannot load table version {version}, because it does not exist or is no longer available. The \
+             available versions are {earliest} to {latest}."
+        ),
+        None => format!("Cannot load table version {version}, because it does not exist."),
+    })
+}

@@ -1,0 +1,144 @@
+//! A store in memory that counts requests, dates files, and fails on demand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use buoyant_kernel::object_store::memory::InMemory;
+use buoyant_kernel::object_store::path::Path;
+use buoyant_kernel::object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use chrono::DateTime;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+
+/// How requests fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Denied,
+    Throttled,
+    TimedOut,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Rigged {
+    inner: InMemory,
+    pub(crate) lists: AtomicUsize,
+    pub(crate) gets: AtomicUsize,
+    /// File name to modification time, in milliseconds.
+    pub(crate) dates: Mutex<BTreeMap<String, i64>>,
+    /// File names that listings leave out.
+    pub(crate) unlisted: Mutex<BTreeSet<String>>,
+    pub(crate) fault: Mutex<Option<Fault>>,
+}
+
+impl Rigged {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// The numbers of listings and of reads since the last call.
+    pub(crate) fn requests(&self) -> (usize, usize) {
+        (self.lists.swap(0, Ordering::SeqCst), self.gets.swap(0, Ordering::SeqCst))
+    }
+
+    pub(crate) fn date(&self, name: &str, millis: i64) {
+        self.dates.lock().unwrap().insert(name.to_owned(), millis);
+    }
+
+    pub(crate) fn fail(&self, fault: Option<Fault>) {
+        *self.fault.lock().unwrap() = fault;
+    }
+
+    fn check(&self, location: &str) -> Result<()> {
+        let source = |text: &str| text.to_owned().into();
+        match *self.fault.lock().unwrap() {
+            None => Ok(()),
+            Some(Fault::Denied) => {
+                Err(Error::PermissionDenied { path: location.to_owned(), source: source("AccessDenied") })
+            }
+            Some(Fault::Throttled) => Err(Error::Generic {
+                store: "S3",
+                source: source("Server returned non-2xx status code: 503 Service Unavailable: SlowDown"),
+            }),
+            Some(Fault::TimedOut) => Err(Error::Generic {
+                store: "S3",
+                source: source("error sending request: operation timed out"),
+            }),
+        }
+    }
+}
+
+fn dated(dates: &BTreeMap<String, i64>, mut meta: ObjectMeta) -> ObjectMeta {
+    if let Some(&millis) = meta.location.filename().and_then(|name| dates.get(name)) {
+        meta.last_modified = DateTime::from_timestamp_millis(millis).unwrap();
+    }
+    meta
+}
+
+impl std::fmt::Display for Rigged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Rigged")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Rigged {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        self.inner.put_opts(location, payload, opts).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(location, opts).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.gets.fetch_add(1, Ordering::SeqCst);
+        self.check(location.as_ref())?;
+        let mut result = self.inner.get_opts(location, options).await?;
+        result.meta = dated(&self.dates.lock().unwrap(), result.meta);
+        Ok(result)
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<bytes::Bytes>> {
+        self.gets.fetch_add(1, Ordering::SeqCst);
+        self.check(location.as_ref())?;
+        self.inner.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.lists.fetch_add(1, Ordering::SeqCst);
+        if let Err(error) = self.check("list") {
+            return futures::stream::once(async move { Err(error) }).boxed();
+        }
+        let unlisted = self.unlisted.lock().unwrap().clone();
+        let dates = self.dates.lock().unwrap().clone();
+        self.inner
+            .list(prefix)
+            .try_filter(move |file| {
+                futures::future::ready(!file.location.filename().is_some_and(|name| unlisted.contains(name)))
+            })
+            .map_ok(move |file| dated(&dates, file))
+            .boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
