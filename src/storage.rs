@@ -85,7 +85,8 @@ impl Storage {
             }
             Location::Local(path) => {
                 let name = opaque_name(&[path.as_os_str().as_encoded_bytes()]);
-                let root = format!("file:///{name}/");
+                // Not `file:`, which the reader of the log looks up on the disk itself.
+                let root = format!("local://tables/{name}/");
                 (name, root)
             }
         };

@@ -104,12 +104,11 @@ fn delta(snapshot: &Snapshot) -> Result<[Vec<u8>; 2]> {
         reader_features: protocol.reader_features.as_deref().filter(|_| protocol.min_reader_version >= 3),
         writer_features: protocol.writer_features.as_deref().filter(|_| protocol.min_writer_version >= 7),
     };
-    let options = Some(&metadata.format_options).filter(|options| !options.is_empty());
     let delta_metadata = DeltaMetadata {
         id: &metadata.id,
         name: metadata.name.as_deref(),
         description: metadata.description.as_deref(),
-        format: Format { provider: &metadata.format_provider, options },
+        format: Format { provider: &metadata.format_provider, options: Some(&metadata.format_options) },
         schema_string: &metadata.schema_string,
         partition_columns: &metadata.partition_columns,
         configuration: &metadata.configuration,

@@ -59,7 +59,7 @@ pub struct MetadataLine<M> {
 pub struct Format<'a> {
     /// Always `parquet`.
     pub provider: &'a str,
-    /// Only in delta format, and only where the table has some.
+    /// Only in delta format, and there always: the kernel of one client requires it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub options: Option<&'a BTreeMap<String, String>>,
 }

@@ -187,6 +187,7 @@ def test_sigterm_does_not_wait_for_ever(running, tmp_path):
     server = running("--shares", shares(tmp_path / "shares.yaml", {"t": SPARK_TABLES / "all_types"}))
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=15)
     connection.putrequest("POST", "/delta-sharing/shares/s/schemas/d/tables/t/query")
+    connection.putheader("Authorization", f"Bearer {TOKEN}")
     connection.putheader("Content-Length", "2")
     connection.endheaders()
     time.sleep(0.3)
@@ -198,8 +199,8 @@ def test_sigterm_does_not_wait_for_ever(running, tmp_path):
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
-    """A table whose newest commit is fine, whose checkpoint misses a sidecar, and whose older commits
-    are gone: the failure comes after the first files."""
+    """A table whose newest commit is fine, whose checkpoint's data pages are overwritten, and whose older
+    commits are gone: the failure comes after the first files."""
     target = tmp_path_factory.mktemp("broken") / "table"
     shutil.copytree(SPARK_TABLES / "v2_checkpoint_json", target)
     log = target / "_delta_log"
@@ -214,7 +215,9 @@ def broken(tmp_path_factory):
     sidecars = sorted((log / "_sidecars").iterdir())
     assert len(sidecars) > 1
     for sidecar in sidecars:
-        sidecar.unlink()
+        damaged = bytearray(sidecar.read_bytes())
+        damaged[4:2000] = b"\xff" * 1996
+        sidecar.write_bytes(damaged)
     return target
 
 

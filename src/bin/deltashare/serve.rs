@@ -1,5 +1,6 @@
 //! `deltashare serve`: the server on this machine, over local directories or S3.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -104,8 +105,9 @@ fn parse_public_url(text: &str) -> Result<Url, String> {
 
 /// Runs the server until SIGTERM or SIGINT.
 pub(crate) fn run(options: Options) -> Result<(), Failure> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,deltashare=info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,buoyant_kernel=off,deltashare=info"));
+    let terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
