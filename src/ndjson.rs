@@ -9,6 +9,7 @@
 //! the connection is broken. An answer whose task died without a word breaks the connection too.
 
 use std::io::{self, Write as _};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use flate2::Compression;
@@ -25,6 +26,9 @@ const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Level 1 costs a third of level 6 and compresses presigned lines six times.
 const GZIP_LEVEL: u32 = 1;
+
+/// How long a broken answer's last line has to be sent before the connection is broken.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// How a body is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,7 +215,11 @@ fn body(receiver: mpsc::Receiver<Chunk>) -> Body {
         match receiver.recv().await {
             Some(Chunk::Data(data)) => Some((Ok(data), Some(receiver))),
             Some(Chunk::Complete) => None,
-            None => Some((Err(io::Error::other("the answer is incomplete")), None)),
+            None => {
+                // The HTTP library drops what it has not sent when a body fails, and sends while it waits.
+                tokio::time::sleep(LAST_WORDS).await;
+                Some((Err(io::Error::other("the answer is incomplete")), None))
+            }
         }
     }))
 }

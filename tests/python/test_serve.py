@@ -216,7 +216,8 @@ def broken(tmp_path_factory):
     assert len(sidecars) > 1
     for sidecar in sidecars:
         damaged = bytearray(sidecar.read_bytes())
-        damaged[4:2000] = b"\xff" * 1996
+        pages_end = len(damaged) - 8 - int.from_bytes(damaged[-8:-4], "little")
+        damaged[4:pages_end] = b"\xff" * (pages_end - 4)
         sidecar.write_bytes(damaged)
     return target
 
