@@ -1,9 +1,11 @@
 //! From the kernel's errors, which hold URLs and library text, to sentences for recipients.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use buoyant_kernel::object_store;
 use buoyant_kernel::parquet::errors::ParquetError;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 type KernelError = buoyant_kernel::Error;
 
@@ -115,15 +117,21 @@ pub(super) fn failure(error: KernelError) -> Error {
         Cause::Unsupported => {
             Error::unsupported("The table uses a Delta feature that this server does not support.")
         }
-        Cause::Damaged => {
-            Error::unreadable_table("The table cannot be read: its Delta log is damaged or incomplete.")
-        }
+        Cause::Damaged => return damaged(error),
     }
     .with_source(error)
 }
 
-/// The error for a log that breaks a rule the kernel does not check. `what` names the rule and holds no path.
-pub(super) fn damaged(what: &'static str) -> Error {
+/// The error for a log that cannot be right. `what` is for the log of this server only.
+pub(super) fn damaged(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::unreadable_table("The table cannot be read: its Delta log is damaged or incomplete.")
         .with_source(what)
+}
+
+/// Turns a panic into an error like any other: the kernel and the Parquet reader panic on some damaged files.
+pub(super) fn unpanicked<T>(run: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        damaged(text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default())
+    })
 }
