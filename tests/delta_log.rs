@@ -546,6 +546,51 @@ async fn damaged_commit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn truncation_anywhere() {
+    let log = Log::new();
+    log.commits(2).await;
+    let whole = lines(&[add("f2")]);
+    for length in 0..whole.len() - 1 {
+        log.put(&commit_name(2), &whole.as_bytes()[..length]).await;
+        assert_eq!(refusal(read(&log).await), DAMAGED, "{length}");
+    }
+    log.put(&commit_name(2), &whole.as_bytes()[..whole.len() - 1]).await;
+    assert_eq!(read(&log).await.unwrap(), (2, files(0..3)));
+
+    log.checkpoint(None).await;
+    log.delete(&commit_name(0)).await;
+    let whole = log.get(&checkpoint_name(2)).await;
+    for length in (0..whole.len()).step_by(whole.len() / 50) {
+        log.put(&checkpoint_name(2), &whole[..length]).await;
+        assert_eq!(refusal(read(&log).await), DAMAGED, "{length}");
+    }
+    log.put(&checkpoint_name(2), whole).await;
+    assert_eq!(read(&log).await.unwrap(), (2, files(0..3)));
+}
+
+/// Parquet has no checksums here, so a flipped bit may change a value. It must not bring the server down.
+#[tokio::test(flavor = "multi_thread")]
+async fn flipped_bits_do_no_harm() {
+    let log = Log::new();
+    log.commits(3).await;
+    log.checkpoint(None).await;
+    log.delete(&commit_name(0)).await;
+    let whole = log.get(&checkpoint_name(2)).await;
+    let mut refused = 0;
+    for at in (4..whole.len()).step_by(whole.len() / 200) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        log.put(&checkpoint_name(2), bytes).await;
+        let read = tokio::time::timeout(std::time::Duration::from_secs(20), read(&log)).await;
+        if let Err(error) = read.expect("a hang") {
+            refusal::<()>(Err(error));
+            refused += 1;
+        }
+    }
+    assert!(refused > 10, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn hostile_add_actions() {
     let absent = json!("(absent)");
     let vector = |other: serde_json::Value| {
@@ -847,6 +892,17 @@ async fn concurrent_readers() {
     for reader in readers {
         reader.await.unwrap();
     }
+}
+
+/// Handlers start a scan on one thread and go on with it on another.
+#[test]
+fn what_handlers_move_between_threads() {
+    fn send<T: Send>() {}
+    fn share<T: Send + Sync>() {}
+    send::<deltashare::delta::Scan>();
+    send::<deltashare::delta::Batch>();
+    share::<deltashare::delta::DeltaTable>();
+    share::<deltashare::delta::Snapshot>();
 }
 
 #[tokio::test(flavor = "multi_thread")]
