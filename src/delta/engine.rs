@@ -26,8 +26,9 @@ use super::store::LogStore;
 /// Rows of a batch: large enough to amortise the kernel's work per batch, small enough to stay in cache.
 const BATCH_ROWS: NonZero<usize> = NonZero::new(4096).unwrap();
 
-/// Files read ahead. Each open checkpoint part holds a compressed row group, so this bounds memory.
-const FILES_READ_AHEAD: NonZero<usize> = NonZero::new(8).unwrap();
+/// Files opened ahead: commits are fetched together, of a checkpoint's parts only the footers. One row group
+/// is in memory at a time.
+const FILES_READ_AHEAD: NonZero<usize> = NonZero::new(16).unwrap();
 
 const LAST_CHECKPOINT: &str = "_last_checkpoint";
 
@@ -88,9 +89,7 @@ impl LogEngine {
             if name.bytes().next().is_some_and(|byte| byte > b'9') {
                 break;
             }
-            if !name.contains('/') {
-                files.push(file);
-            }
+            files.push(file);
         }
         Ok(files)
     }
@@ -144,6 +143,19 @@ impl Fence {
         files.iter().try_for_each(|file| self.admit(&file.location))
     }
 
+    /// Puts a listed file where the log is. The kernel's engine does not encode a `%` in the path again, so
+    /// that its URLs may name another file. `None` for what lies deeper than the log.
+    fn place(&self, mut file: FileMeta) -> Option<FileMeta> {
+        let listed = file.location.path();
+        if listed.split('/').count() != self.log.path().split('/').count() {
+            return None;
+        }
+        let path = format!("{}{}", self.log.path(), file_name(listed));
+        file.location = self.log.clone();
+        file.location.set_path(&path);
+        Some(file)
+    }
+
     fn hides(&self, url: &Url) -> bool {
         let name = file_name(url.path());
         if name == LAST_CHECKPOINT {
@@ -188,9 +200,9 @@ impl StorageHandler for Fenced<dyn StorageHandler> {
             return Ok(Box::new(files.into_iter()));
         }
         let files = self.inner.list_from(path)?;
-        Ok(Box::new(files.filter(move |file| match file {
-            Ok(file) => !fence.hides(&file.location),
-            Err(_) => true,
+        Ok(Box::new(files.filter_map(move |file| match file {
+            Ok(file) => fence.place(file).filter(|file| !fence.hides(&file.location)).map(Ok),
+            Err(error) => Some(Err(error)),
         })))
     }
 

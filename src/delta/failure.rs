@@ -1,9 +1,11 @@
 //! From the kernel's errors, which hold URLs and library text, to sentences for recipients.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use buoyant_kernel::object_store;
 use buoyant_kernel::parquet::errors::ParquetError;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 type KernelError = buoyant_kernel::Error;
 
@@ -50,8 +52,8 @@ pub(super) fn store_cause(error: &object_store::Error) -> Cause {
     }
 }
 
-/// The store's clients hide the status in text. An answer that blames the request (4xx, a range past the
-/// end) will be the same next time; everything else may pass.
+/// The store's clients hide what happened in text. An answer that blames the request will be the same next
+/// time, and so will a file that is shorter than it should be; everything else may pass.
 fn generic_store_cause(source: &(dyn std::error::Error + 'static)) -> Cause {
     let mut next = Some(source);
     while let Some(error) = next {
@@ -59,18 +61,38 @@ fn generic_store_cause(source: &(dyn std::error::Error + 'static)) -> Cause {
             return store_cause(error);
         }
         if let Some(error) = error.downcast_ref::<std::io::Error>() {
-            return io_cause(error);
+            return match io_cause(error) {
+                Cause::Damaged if !is_about_directories(error) => Cause::Unavailable,
+                cause => cause,
+            };
         }
         next = error.source();
     }
     let text = source.to_string();
     match text.split_once("status code: ").map(|(_, status)| status) {
-        Some(status) if status.starts_with("429") || status.starts_with("408") => Cause::Unavailable,
+        // Statuses and codes of S3 that do not blame the request for good.
+        Some(status)
+            if ["429", "408"].iter().any(|code| status.starts_with(code))
+                || ["ExpiredToken", "RequestTimeout", "RequestTimeTooSkewed"]
+                    .iter()
+                    .any(|code| status.contains(code)) =>
+        {
+            Cause::Unavailable
+        }
         Some(status) if status.starts_with('4') => Cause::Damaged,
         Some(_) => Cause::Unavailable,
-        None if text.contains("out of range") || text.contains("Range") => Cause::Damaged,
+        None if ["Out of range", "Invalid range", "Requested range"]
+            .iter()
+            .any(|start| text.starts_with(start)) =>
+        {
+            Cause::Damaged
+        }
         None => Cause::Unavailable,
     }
+}
+
+fn is_about_directories(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::IsADirectory | std::io::ErrorKind::NotADirectory)
 }
 
 fn io_cause(error: &std::io::Error) -> Cause {
@@ -115,15 +137,82 @@ pub(super) fn failure(error: KernelError) -> Error {
         Cause::Unsupported => {
             Error::unsupported("The table uses a Delta feature that this server does not support.")
         }
-        Cause::Damaged => {
-            Error::unreadable_table("The table cannot be read: its Delta log is damaged or incomplete.")
-        }
+        Cause::Damaged => return damaged(error),
     }
     .with_source(error)
 }
 
-/// The error for a log that breaks a rule the kernel does not check. `what` names the rule and holds no path.
-pub(super) fn damaged(what: &'static str) -> Error {
+/// The error for a log that cannot be right. `what` is for the log of this server only.
+pub(super) fn damaged(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::unreadable_table("The table cannot be read: its Delta log is damaged or incomplete.")
         .with_source(what)
+}
+
+/// Turns a panic into an error like any other: the kernel and the Parquet reader panic on some damaged files.
+pub(super) fn unpanicked<T>(run: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        damaged(text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generic(source: &str) -> object_store::Error {
+        object_store::Error::Generic { store: "S3", source: source.to_owned().into() }
+    }
+
+    #[test]
+    fn causes_of_the_store() {
+        let http =
+            |rest: &str| generic(&format!("Error performing GET https://b/orange/status in 1s - {rest}"));
+        for (error, expected) in [
+            (
+                http("Server returned non-2xx status code: 503 Service Unavailable: SlowDown"),
+                Cause::Unavailable,
+            ),
+            (http("Server returned non-2xx status code: 429 Too Many Requests: "), Cause::Unavailable),
+            (
+                http("Server returned non-2xx status code: 400 Bad Request: <Code>ExpiredToken</Code>"),
+                Cause::Unavailable,
+            ),
+            (
+                http("Server returned non-2xx status code: 400 Bad Request: <Code>RequestTimeout</Code>"),
+                Cause::Unavailable,
+            ),
+            (http("Server returned non-2xx status code: 416 Range Not Satisfiable: "), Cause::Damaged),
+            (http("HTTP error: error sending request"), Cause::Unavailable),
+            (generic("Out of range of file /x, expected: 1, actual: 2"), Cause::Damaged),
+            (
+                generic("Invalid range: Wanted range starting at 8, but object was only 3 bytes long"),
+                Cause::Damaged,
+            ),
+        ] {
+            assert_eq!(store_cause(&error), expected, "{error}");
+        }
+        let io = |kind: std::io::ErrorKind| object_store::Error::Generic {
+            store: "local",
+            source: std::io::Error::from(kind).into(),
+        };
+        for (kind, expected) in [
+            (std::io::ErrorKind::PermissionDenied, Cause::Denied),
+            (std::io::ErrorKind::NotFound, Cause::Missing),
+            (std::io::ErrorKind::IsADirectory, Cause::Damaged),
+            (std::io::ErrorKind::TimedOut, Cause::Unavailable),
+            (std::io::ErrorKind::NotConnected, Cause::Unavailable),
+        ] {
+            assert_eq!(store_cause(&io(kind)), expected, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn wrapped_causes() {
+        let wrapped = KernelError::Parquet(ParquetError::External(generic("timed out").into()));
+        assert_eq!(cause(&wrapped), Cause::Unavailable);
+        let wrapped = KernelError::generic_err(wrapped);
+        assert_eq!(cause(&wrapped), Cause::Unavailable);
+        assert_eq!(cause(&KernelError::generic("x")), Cause::Damaged);
+    }
 }

@@ -7,11 +7,10 @@ use buoyant_kernel::{DeltaResult, Engine, FileMeta, Snapshot as KernelSnapshot, 
 use url::Url;
 
 use super::engine::{Hidden, LogEngine};
-use super::failure::{Cause, cause, damaged, failure};
+use super::failure::{Cause, cause, damaged, failure, unpanicked};
 use super::history::Log;
 use super::lenient::{Raw, plain_snapshot, suits_scan};
 use super::log_path::{LogFile, file_name};
-use super::scan::unpanicked;
 use super::snapshot::{Metadata, Protocol, Snapshot};
 use crate::error::{Error, Result};
 use buoyant_kernel::log_segment::LogSegment;

@@ -1,12 +1,10 @@
 //! The active files of a version, as a stream of batches.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use buoyant_kernel::DeltaResult;
 use buoyant_kernel::scan::{ScanMetadata, StatsOptions};
 
 use super::actions::Batch;
-use super::failure::{Cause, cause, failure};
+use super::failure::{Cause, cause, failure, unpanicked};
 use super::snapshot::Snapshot;
 use crate::error::{Error, Result};
 
@@ -39,7 +37,7 @@ impl ScanError {
 ///
 /// Only when it has returned `None` without an error before is the list complete.
 pub struct Scan {
-    batches: Option<Box<dyn Iterator<Item = DeltaResult<ScanMetadata>>>>,
+    batches: Option<Box<dyn Iterator<Item = DeltaResult<ScanMetadata>> + Send>>,
 }
 
 impl Scan {
@@ -86,17 +84,4 @@ impl Iterator for Scan {
         }
         Some(batch)
     }
-}
-
-/// The kernel and the Parquet reader panic on some damaged files; here that is an error like any other.
-pub(super) fn unpanicked<T>(run: impl FnOnce() -> T) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
-        let text = panic
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_default();
-        Error::unreadable_table("The table cannot be read: its Delta log is damaged or incomplete.")
-            .with_source(text)
-    })
 }

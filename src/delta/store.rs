@@ -169,7 +169,7 @@ impl Piece {
 fn short(location: &Path) -> Error {
     Error::Generic {
         store: "log",
-        source: format!("fewer bytes than asked for, out of range: {location}").into(),
+        source: format!("Out of range of file {location}: it is shorter than the log says").into(),
     }
 }
 

@@ -22,6 +22,8 @@ pub struct DeltaTable(Arc<Shared>);
 struct Shared {
     opener: Arc<Opener>,
     known: Mutex<Known>,
+    /// Held while the first snapshot is opened, so that many first requests open it once.
+    opening: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -37,7 +39,11 @@ impl DeltaTable {
     #[must_use]
     pub fn new(store: Arc<dyn ObjectStore>, root: Url, runtime: tokio::runtime::Handle) -> Self {
         let engine = Arc::new(LogEngine::new(store, &root, runtime));
-        Self(Arc::new(Shared { opener: Arc::new(Opener { root, engine }), known: Mutex::default() }))
+        Self(Arc::new(Shared {
+            opener: Arc::new(Opener { root, engine }),
+            known: Mutex::default(),
+            opening: Mutex::new(()),
+        }))
     }
 
     /// The newest version. One listing where nothing was committed since the last call.
@@ -45,10 +51,15 @@ impl DeltaTable {
     /// Never an older version than an earlier call returned, unless the table was made anew.
     pub fn latest(&self) -> Result<Arc<Snapshot>> {
         let opener = &self.0.opener;
-        let newest = self.known().newest.clone();
-        let Some(newest) = newest else {
-            return Ok(self.keep(opener.open(None)?));
-        };
+        let mut newest = self.known().newest.clone();
+        if newest.is_none() {
+            let _opening = self.0.opening.lock().unwrap_or_else(PoisonError::into_inner);
+            newest = self.known().newest.clone();
+            if newest.is_none() {
+                return Ok(self.keep(opener.open(None)?));
+            }
+        }
+        let Some(newest) = newest else { return Ok(self.keep(opener.open(None)?)) };
         Ok(match opener.refresh(&newest)? {
             Refreshed::Unchanged => newest,
             Refreshed::Newer(snapshot) => self.keep(snapshot),
