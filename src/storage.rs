@@ -1,1 +1,226 @@
 //! Where tables lie, and how their files are handed out.
+//!
+//! A table lies under an S3 prefix or in a local directory ([`Location`]). Its log is read through an object
+//! store that sees nothing but the table's root ([`TableStore`]). Its files are never read here: recipients
+//! get presigned URLs ([`FileSigner`]), to S3 itself or, for a directory, to the [`Gateway`] of this process.
+
+mod gateway;
+mod location;
+mod log_path;
+pub mod presign;
+mod s3;
+mod table_store;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use object_store::ObjectStore;
+use sha2::{Digest, Sha256};
+use url::Url;
+
+use crate::error::{Error, Result};
+
+pub use gateway::Gateway;
+pub use location::{Location, LocationError};
+use log_path::Root;
+use presign::{BucketUrl, Credentials, LONGEST_EXPIRES, Presigner};
+use s3::S3Bucket;
+pub use s3::S3Options;
+use table_store::{RootedStore, SharedStore};
+
+/// How files are reached and handed out.
+#[derive(Debug, Clone)]
+pub struct StorageOptions {
+    /// How long a presigned URL lives, at most seven days.
+    pub url_ttl: Duration,
+    /// What serves the files of local directories; without it their URLs cannot be made.
+    pub gateway: Option<Arc<Gateway>>,
+    /// How S3 is reached.
+    pub s3: S3Options,
+}
+
+/// The places that tables lie in. Connections are made once for each bucket and shared.
+#[derive(Debug)]
+pub struct Storage {
+    options: StorageOptions,
+    buckets: Mutex<HashMap<String, Arc<S3Bucket>>>,
+    tables: Mutex<HashMap<Location, TableStore>>,
+}
+
+/// The object store through which one table is read, and the table's root in it.
+#[derive(Clone)]
+pub struct TableStore {
+    /// Read-only, and without anything outside the table's root.
+    pub store: Arc<dyn ObjectStore>,
+    /// The table's root; ends with `/`. Its path is opaque, and differs between tables.
+    pub root: Url,
+}
+
+impl fmt::Debug for TableStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TableStore").field("root", &self.root.as_str()).finish_non_exhaustive()
+    }
+}
+
+impl Storage {
+    /// Nothing is opened before it is asked for.
+    pub fn new(options: StorageOptions) -> Self {
+        Self { options, buckets: Mutex::default(), tables: Mutex::default() }
+    }
+
+    /// The store and the root URL through which the table's log is read: the same ones for the same location.
+    /// S3 is asked nothing before the first read.
+    pub fn open(&self, location: &Location) -> Result<TableStore> {
+        if let Some(table) = self.tables.lock().unwrap_or_else(PoisonError::into_inner).get(location) {
+            return Ok(table.clone());
+        }
+        let (name, root) = match location {
+            Location::S3 { bucket, prefix } => {
+                let name = opaque_name(&[bucket.as_bytes(), b"/", prefix.as_bytes()]);
+                let root = format!("s3://{bucket}/{name}/");
+                (name, root)
+            }
+            Location::Local(path) => {
+                let name = opaque_name(&[path.as_os_str().as_encoded_bytes()]);
+                let root = format!("file:///{name}/");
+                (name, root)
+            }
+        };
+        let root = Url::parse(&root).map_err(Error::internal)?;
+        let rooted = match location {
+            Location::S3 { bucket, prefix } => RootedStore::s3(name, self.bucket(bucket), prefix),
+            Location::Local(path) => RootedStore::directory(name, path),
+        };
+        let rooted = rooted.map_err(|error| {
+            Error::unreadable_table("The table's files are not there.").with_source(error)
+        })?;
+        let table = TableStore { store: Arc::new(SharedStore(Arc::new(rooted))), root };
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(tables.entry(location.clone()).or_insert(table).clone())
+    }
+
+    /// A signer for the files of the table at `location`, for one answer at `now`. Besides the table's own
+    /// files it signs those under `allowed`, and no others.
+    pub async fn signer(
+        &self,
+        location: &Location,
+        allowed: &[Location],
+        now: DateTime<Utc>,
+    ) -> Result<FileSigner> {
+        let mut scopes = Vec::with_capacity(1 + allowed.len());
+        for location in std::iter::once(location).chain(allowed) {
+            scopes.push(self.scope(location).await?);
+        }
+        let mut expires = self.options.url_ttl.min(LONGEST_EXPIRES);
+        for left in scopes.iter().filter_map(|scope| scope.credentials.expires_at) {
+            expires = expires.min((left - now).to_std().unwrap_or_default());
+        }
+        if expires < Duration::from_secs(1) {
+            return Err(unavailable("the credentials have expired"));
+        }
+        let presigners: Vec<Presigner> = scopes
+            .iter()
+            .map(|scope| Presigner::new(&scope.credentials, &scope.region, &scope.url, now, expires))
+            .collect();
+        Ok(FileSigner {
+            expiration_millis: presigners.first().map_or(0, Presigner::expiration_millis),
+            roots: scopes.into_iter().map(|scope| scope.root).collect(),
+            presigners,
+            key: Vec::with_capacity(256),
+        })
+    }
+
+    async fn scope(&self, location: &Location) -> Result<Scope> {
+        match location {
+            Location::Local(path) => {
+                let gateway = self.options.gateway.as_ref();
+                let gateway =
+                    gateway.ok_or_else(|| Error::internal("a local directory needs the gateway"))?;
+                let prefix = format!("{}/", gateway.register(path));
+                Ok(Scope {
+                    root: Root::new(location, prefix.len()),
+                    credentials: gateway.credentials().clone(),
+                    region: gateway::REGION.to_owned(),
+                    url: gateway.bucket_url().under(&prefix),
+                })
+            }
+            Location::S3 { bucket, prefix } => {
+                let bucket = self.bucket(bucket);
+                let region = bucket.region().await.map_err(unavailable)?;
+                Ok(Scope {
+                    root: Root::new(location, prefix.len()),
+                    credentials: bucket.credentials().await.map_err(unavailable)?,
+                    region: region.to_owned(),
+                    url: bucket.url(region).under(prefix),
+                })
+            }
+        }
+    }
+
+    fn bucket(&self, name: &str) -> Arc<S3Bucket> {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(S3Bucket::new(name, &self.options.s3));
+        Arc::clone(buckets.entry(name.to_owned()).or_insert_with(new))
+    }
+}
+
+/// What signing under one location takes.
+struct Scope {
+    root: Root,
+    credentials: Credentials,
+    region: String,
+    url: BucketUrl,
+}
+
+fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::unavailable("The storage of the table does not answer.").with_source(source)
+}
+
+fn opaque_name(parts: &[&[u8]]) -> String {
+    let digest = parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize();
+    let (start, _) = digest.split_at(8);
+    let number = start.iter().fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
+    format!("table-{number:016x}")
+}
+
+/// Presigns the files of one table, for one answer.
+pub struct FileSigner {
+    /// The table's own root first.
+    roots: Vec<Root>,
+    /// One for each root.
+    presigners: Vec<Presigner>,
+    /// The key of the file at hand, under its root.
+    key: Vec<u8>,
+    expiration_millis: i64,
+}
+
+impl FileSigner {
+    /// When the URLs end, in milliseconds since 1970.
+    pub fn expiration_millis(&self) -> i64 {
+        self.expiration_millis
+    }
+
+    /// Appends to `out` the presigned GET URL of the file that the log names `log_path`: percent-encoded and
+    /// relative to the table's root, or an absolute URI. The URL is ASCII without `"` and `\`, so it goes into
+    /// JSON as it is. An error leaves `out` as it was.
+    pub fn presign(&mut self, log_path: &str, out: &mut Vec<u8>) -> Result<()> {
+        let root = log_path::resolve(log_path, &self.roots, &mut self.key);
+        match root.ok().and_then(|root| self.presigners.get_mut(root)) {
+            Some(presigner) => {
+                presigner.presign_into(&self.key, out);
+                Ok(())
+            }
+            None => Err(refused(log_path, root.err())),
+        }
+    }
+}
+
+#[cold]
+fn refused(log_path: &str, reason: Option<log_path::Refused>) -> Error {
+    let reason = reason.unwrap_or(log_path::Refused::Outside);
+    Error::unsupported("The table's log names a file that this server does not hand out.")
+        .with_source(format!("{reason}: {log_path:?}"))
+}

@@ -1,0 +1,228 @@
+//! Where a table lies: an S3 prefix or a directory, read from what a provider wrote.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+use percent_encoding::percent_decode_str;
+
+/// Where a table lies.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Location {
+    /// A prefix of an S3 bucket.
+    S3 {
+        /// The bucket's name.
+        bucket: String,
+        /// The prefix: no leading `/`, ends with `/` or is empty.
+        prefix: String,
+    },
+    /// A directory of this machine: absolute and canonical.
+    Local(PathBuf),
+}
+
+/// Why a location was refused, as a sentence for the person who wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocationError(Cow<'static, str>);
+
+impl fmt::Display for LocationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for LocationError {}
+
+fn refuse(reason: impl Into<Cow<'static, str>>) -> LocationError {
+    LocationError(reason.into())
+}
+
+impl Location {
+    /// Reads `s3://`, `s3a://`, `s3n://`, `file:` (percent-decoded), an absolute directory, or a directory
+    /// relative to `base`. A directory has to exist. An S3 prefix is taken as it is written, not decoded.
+    pub fn parse(text: &str, base: &Path) -> Result<Self, LocationError> {
+        if text.is_empty() {
+            return Err(refuse("the location is empty"));
+        }
+        if text.chars().any(char::is_control) {
+            return Err(refuse("the location has a control character"));
+        }
+        if text.contains(['*', '?']) {
+            return Err(refuse("the location has a wildcard or a query; name one table's root"));
+        }
+        if let Some(path) = strip_scheme(text, "file:") {
+            return file_uri(path);
+        }
+        let Some((scheme, rest)) = text.split_once("://") else { return directory(&base.join(text)) };
+        if ["s3", "s3a", "s3n"].iter().any(|s3| scheme.eq_ignore_ascii_case(s3)) {
+            return s3(rest);
+        }
+        Err(refuse(format!(
+            "the scheme {scheme}:// is not supported; use s3://, s3a://, file:// or a directory"
+        )))
+    }
+}
+
+fn strip_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
+    let (head, rest) = text.split_at_checked(scheme.len())?;
+    head.eq_ignore_ascii_case(scheme).then_some(rest)
+}
+
+/// What follows `file:`; the authority may be absent, empty or `localhost`.
+fn file_uri(rest: &str) -> Result<Location, LocationError> {
+    let path = match rest.strip_prefix("//") {
+        Some(rest) => strip_scheme(rest, "localhost").unwrap_or(rest),
+        None => rest,
+    };
+    if !path.starts_with('/') {
+        return Err(refuse("a file: location is an absolute path, without a host"));
+    }
+    if path.contains('#') {
+        return Err(refuse("a file: location has no fragment; write # as %23"));
+    }
+    let path = percent_decode_str(path).decode_utf8().map_err(|_| refuse("the location is not UTF-8"))?;
+    if path.chars().any(char::is_control) {
+        return Err(refuse("the location has a control character"));
+    }
+    directory(Path::new(&*path))
+}
+
+fn directory(path: &Path) -> Result<Location, LocationError> {
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(refuse("the location has a `..` component"));
+    }
+    let canonical =
+        path.canonicalize().map_err(|error| refuse(format!("the directory cannot be opened: {error}")))?;
+    if !canonical.is_dir() {
+        return Err(refuse("the location is a file; name the directory that holds _delta_log"));
+    }
+    if canonical.to_str().is_none() {
+        return Err(refuse("the directory's name is not UTF-8"));
+    }
+    Ok(Location::Local(canonical))
+}
+
+fn s3(rest: &str) -> Result<Location, LocationError> {
+    if rest.contains('#') {
+        return Err(refuse("an S3 location has no fragment"));
+    }
+    let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+    if bucket.contains('@') {
+        return Err(refuse("an S3 location holds no credentials"));
+    }
+    if !is_bucket_name(bucket) {
+        return Err(refuse("the bucket's name is not one that S3 allows"));
+    }
+    let key = key.trim_end_matches('/');
+    if key.is_empty() {
+        return Ok(Location::S3 { bucket: bucket.to_owned(), prefix: String::new() });
+    }
+    for segment in key.split('/') {
+        match segment {
+            "" => return Err(refuse("the location has an empty path segment (`//`)")),
+            "." | ".." => return Err(refuse("the location has a `.` or `..` component")),
+            _ => {}
+        }
+    }
+    Ok(Location::S3 { bucket: bucket.to_owned(), prefix: format!("{key}/") })
+}
+
+/// S3's rules for bucket names, without the few reserved prefixes.
+fn is_bucket_name(name: &str) -> bool {
+    let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = name.as_bytes();
+    (3..=63).contains(&bytes.len())
+        && bytes.iter().all(|byte| alphanumeric(byte) || matches!(byte, b'-' | b'.'))
+        && bytes.first().is_some_and(alphanumeric)
+        && bytes.last().is_some_and(alphanumeric)
+        && !name.contains("..")
+        && name.parse::<std::net::Ipv4Addr>().is_err()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_s3(text: &str) -> (String, String) {
+        match Location::parse(text, Path::new("/")).unwrap() {
+            Location::S3 { bucket, prefix } => (bucket, prefix),
+            Location::Local(path) => panic!("{text} became {path:?}"),
+        }
+    }
+
+    #[test]
+    fn s3_prefixes_end_with_one_slash_or_are_empty() {
+        let expected = ("lake".to_owned(), "a/b/".to_owned());
+        for text in ["s3://lake/a/b", "s3a://lake/a/b/", "s3n://lake/a/b//", "S3://lake/a/b"] {
+            assert_eq!(parse_s3(text), expected, "{text}");
+        }
+        assert_eq!(parse_s3("s3://lake"), ("lake".to_owned(), String::new()));
+        assert_eq!(parse_s3("s3://lake/"), ("lake".to_owned(), String::new()));
+        assert_eq!(parse_s3("s3://lake/a%20b").1, "a%20b/", "S3 locations are not decoded");
+    }
+
+    #[test]
+    fn what_is_no_table_root_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("file"), b"").unwrap();
+        std::fs::create_dir(directory.path().join("t")).unwrap();
+        for text in [
+            "",
+            "hdfs://host/a",
+            "https://lake.s3.amazonaws.com/a",
+            "s3://",
+            "s3://ab/c",
+            "s3://Lake/c",
+            "s3://-lake/c",
+            "s3://la..ke/c",
+            "s3://10.0.0.1/c",
+            "s3://user:secret@lake/c",
+            "s3://lake:9000/c",
+            "s3://lake/a//b",
+            "s3://lake/a/../b",
+            "s3://lake/./b",
+            "s3://lake/a?versionId=1",
+            "s3://lake/a#b",
+            "s3://lake/a*",
+            "s3://lake/a\nb",
+            "t/../t",
+            "missing",
+            "file",
+            "t*",
+            "file://host/tmp",
+            "file:relative",
+            "file:///tmp%00",
+            "file:///tmp/%2e%2e/tmp",
+            "file:///tmp#a",
+        ] {
+            let refused = Location::parse(text, directory.path());
+            assert!(refused.is_err(), "{text:?} became {refused:?}");
+        }
+        assert!(
+            !Location::parse("s3://user:secret@lake/c", Path::new("/"))
+                .unwrap_err()
+                .to_string()
+                .contains("secret")
+        );
+    }
+
+    #[test]
+    fn directories_become_absolute_and_canonical() {
+        let base = tempfile::tempdir().unwrap();
+        let table = base.path().join("a b#é");
+        std::fs::create_dir(&table).unwrap();
+        std::os::unix::fs::symlink(&table, base.path().join("link")).unwrap();
+        let canonical = Location::Local(table.canonicalize().unwrap());
+        let root = base.path().to_str().unwrap();
+        for text in [
+            "a b#é".to_owned(),
+            "./a b#é/".to_owned(),
+            "link".to_owned(),
+            format!("{root}/a b#é"),
+            format!("file://{root}/a%20b%23%C3%A9"),
+            format!("file:{root}/a%20b%23é/"),
+            format!("FILE://localhost{root}/link"),
+        ] {
+            assert_eq!(Location::parse(&text, base.path()).as_ref(), Ok(&canonical), "{text}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! S3 buckets: endpoint, region and credentials, found once for each bucket.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, resolve_bucket_region};
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+use tokio::sync::OnceCell;
+use url::Url;
+
+use super::presign::{BucketUrl, Credentials};
+
+/// How long finding a bucket's region, or credentials, may take.
+const DISCOVERY: Duration = Duration::from_secs(10);
+
+/// How S3 is reached.
+#[derive(Debug, Clone, Default)]
+pub struct S3Options {
+    /// An S3-compatible endpoint; AWS when absent.
+    pub endpoint: Option<Url>,
+    /// The region of every bucket; when absent each bucket's own is asked for (at AWS), or `us-east-1` is
+    /// taken (at an `endpoint`).
+    pub region: Option<String>,
+    /// Whether an `endpoint` is given the bucket in the path, which most need, or as a sub-domain.
+    pub path_style: bool,
+    /// Credentials that stay the same. When absent they come from the environment's provider: a web identity,
+    /// the container's or the instance's role. Those are renewed five minutes before they end; when they end
+    /// is not known here, so a URL may live shorter than it says, but never less than five minutes.
+    pub credentials: Option<Credentials>,
+}
+
+impl S3Options {
+    /// Reads `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, `AWS_REGION` or `AWS_DEFAULT_REGION`, and
+    /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_CREDENTIAL_EXPIRATION` (RFC 3339)
+    /// through `variable`, which is [`std::env::var`] outside tests. Err says which one cannot be read.
+    pub fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let get = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let first = |names: [&'static str; 2]| names.into_iter().find_map(|name| Some((name, get(name)?)));
+        let endpoint = match first(["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]) {
+            Some((name, value)) => {
+                Some(endpoint(&value).ok_or_else(|| format!("{name} is not an http(s) URL"))?)
+            }
+            None => None,
+        };
+        let expires_at = match get("AWS_CREDENTIAL_EXPIRATION") {
+            Some(text) => Some(
+                DateTime::parse_from_rfc3339(&text)
+                    .map_err(|error| format!("AWS_CREDENTIAL_EXPIRATION: {error}"))?
+                    .with_timezone(&Utc),
+            ),
+            None => None,
+        };
+        let credentials = match (get("AWS_ACCESS_KEY_ID"), get("AWS_SECRET_ACCESS_KEY")) {
+            (Some(access_key_id), Some(secret_access_key)) => Some(Credentials {
+                access_key_id,
+                secret_access_key,
+                session_token: get("AWS_SESSION_TOKEN"),
+                expires_at,
+            }),
+            (None, None) => None,
+            _ => return Err("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together".to_owned()),
+        };
+        let region = first(["AWS_REGION", "AWS_DEFAULT_REGION"]).map(|(_, region)| region);
+        Ok(Self { endpoint, region, path_style: true, credentials })
+    }
+}
+
+fn endpoint(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
+    let plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+    (matches!(url.scheme(), "http" | "https") && url.has_host() && plain).then_some(url)
+}
+
+/// One bucket. Nothing is asked of the network before the first use.
+#[derive(Debug)]
+pub(super) struct S3Bucket {
+    name: String,
+    options: S3Options,
+    region: OnceCell<String>,
+    store: OnceCell<AmazonS3>,
+}
+
+impl S3Bucket {
+    pub(super) fn new(name: &str, options: &S3Options) -> Self {
+        let region = OnceCell::new_with(options.region.clone());
+        Self { name: name.to_owned(), options: options.clone(), region, store: OnceCell::new() }
+    }
+
+    /// The bucket's region: as configured, or as S3 says.
+    pub(super) async fn region(&self) -> object_store::Result<&str> {
+        let region = self.region.get_or_try_init(|| async {
+            if self.options.endpoint.is_some() {
+                return Ok("us-east-1".to_owned());
+            }
+            if self.name.contains('.') {
+                return Err(failed(
+                    "the region of a bucket with a dotted name is not found by itself: set AWS_REGION",
+                ));
+            }
+            match tokio::time::timeout(DISCOVERY, resolve_bucket_region(&self.name, &client_options())).await
+            {
+                Ok(region) => region,
+                Err(_) => Err(failed("S3 did not tell the bucket's region in time")),
+            }
+        });
+        region.await.map(String::as_str)
+    }
+
+    /// The URL of the bucket in `region`.
+    pub(super) fn url(&self, region: &str) -> BucketUrl {
+        match &self.options.endpoint {
+            None => BucketUrl::aws(&self.name, region),
+            Some(endpoint) if self.options.path_style => BucketUrl::path_style(endpoint, &self.name),
+            Some(endpoint) => BucketUrl::virtual_hosted(endpoint, &self.name),
+        }
+    }
+
+    pub(super) async fn store(&self) -> object_store::Result<&dyn ObjectStore> {
+        Ok(self.s3().await?)
+    }
+
+    /// The credentials that sign, from the provider that also reads.
+    pub(super) async fn credentials(&self) -> object_store::Result<Credentials> {
+        if let Some(credentials) = &self.options.credentials {
+            return Ok(credentials.clone());
+        }
+        let provider = self.s3().await?.credentials();
+        let credential = match tokio::time::timeout(DISCOVERY, provider.get_credential()).await {
+            Ok(credential) => credential?,
+            Err(_) => return Err(failed("no credentials in time")),
+        };
+        Ok(Credentials {
+            access_key_id: credential.key_id.clone(),
+            secret_access_key: credential.secret_key.clone(),
+            session_token: credential.token.clone(),
+            expires_at: None,
+        })
+    }
+
+    async fn s3(&self) -> object_store::Result<&AmazonS3> {
+        let region = self.region().await?;
+        self.store.get_or_try_init(|| async { self.build(region) }).await
+    }
+
+    fn build(&self, region: &str) -> object_store::Result<AmazonS3> {
+        let builder = match &self.options.credentials {
+            None => AmazonS3Builder::from_env(),
+            Some(credentials) => {
+                let builder = AmazonS3Builder::new()
+                    .with_access_key_id(&credentials.access_key_id)
+                    .with_secret_access_key(&credentials.secret_access_key);
+                match &credentials.session_token {
+                    Some(token) => builder.with_token(token),
+                    None => builder,
+                }
+            }
+        };
+        // With the bucket's whole URL as its endpoint the store asks no questions about styles and domains.
+        let url = self.url(region).as_url();
+        builder
+            .with_client_options(client_options().with_allow_http(url.starts_with("http://")))
+            .with_retry(RetryConfig {
+                backoff: BackoffConfig { max_backoff: Duration::from_secs(2), ..BackoffConfig::default() },
+                max_retries: 4,
+                retry_timeout: Duration::from_secs(8),
+            })
+            .with_bucket_name(&self.name)
+            .with_region(region)
+            .with_virtual_hosted_style_request(true)
+            .with_config(AmazonS3ConfigKey::S3Endpoint, url.trim_end_matches('/'))
+            .build()
+    }
+}
+
+fn client_options() -> ClientOptions {
+    ClientOptions::new().with_connect_timeout(Duration::from_secs(3))
+}
+
+fn failed(reason: &'static str) -> object_store::Error {
+    object_store::Error::Generic { store: "S3", source: reason.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(variables: &[(&str, &str)]) -> Result<S3Options, String> {
+        S3Options::from_env(|name| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn the_usual_variables_are_read() {
+        let options = from(&[
+            ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
+            ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9000"),
+            ("AWS_DEFAULT_REGION", "eu-west-1"),
+            ("AWS_REGION", ""),
+            ("AWS_ACCESS_KEY_ID", "id"),
+            ("AWS_SECRET_ACCESS_KEY", "hidden"),
+            ("AWS_CREDENTIAL_EXPIRATION", "2030-01-01T00:00:00Z"),
+        ])
+        .unwrap();
+        assert_eq!(options.endpoint.as_ref().unwrap().as_str(), "http://127.0.0.1:9000/");
+        assert_eq!(options.region.as_deref(), Some("eu-west-1"));
+        assert_eq!(options.credentials.as_ref().unwrap().expires_at.unwrap().timestamp(), 1_893_456_000);
+        assert!(!format!("{options:?}").contains("hidden"));
+        assert!(from(&[]).unwrap().credentials.is_none());
+    }
+
+    #[test]
+    fn half_a_configuration_is_refused() {
+        for variable in [
+            ("AWS_ACCESS_KEY_ID", "id"),
+            ("AWS_SECRET_ACCESS_KEY", "hidden"),
+            ("AWS_ENDPOINT_URL", "127.0.0.1:9000"),
+            ("AWS_ENDPOINT_URL", "ftp://host"),
+            ("AWS_CREDENTIAL_EXPIRATION", "tomorrow"),
+        ] {
+            assert!(from(&[variable]).is_err(), "{variable:?}");
+        }
+    }
+}
