@@ -132,6 +132,8 @@ fn cases() -> Vec<Case> {
         case("my.dotted.lake", "us-east-1", None, false, None, 3600, 1_800_000_000),
         case("lake", "cn-north-1", None, false, token(), 3600, 1_800_000_000),
         case("lake", "us-gov-west-1", None, false, None, 3600, 1_800_000_000),
+        case("lake", "us-east-1", Some("http://127.0.0.1:9000"), false, token(), 3600, 1_800_000_000),
+        case("lake", "us-east-1", Some("http://[::1]:9000"), true, None, 3600, 1_800_000_000),
         case("lake", "us-east-1", Some("http://127.0.0.1:9000"), true, None, 3600, 1_800_000_000),
         case(
             "lake",

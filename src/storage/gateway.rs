@@ -213,11 +213,14 @@ impl S3 for Objects {
         let size = metadata.len();
         let (range, content_range) = match input.range {
             None => (0..size, None),
-            Some(range) => {
-                let range = range.check(size).map_err(|_| range_not_satisfiable(size))?;
-                let content_range = format!("bytes {}-{}/{size}", range.start, range.end - 1);
-                (range, Some(content_range))
-            }
+            Some(range) => match range.check(size) {
+                // A suffix of an empty file is a range without bytes, which S3 refuses too.
+                Ok(range) if !range.is_empty() => {
+                    let content_range = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+                    (range, Some(content_range))
+                }
+                _ => return Err(range_not_satisfiable(size)),
+            },
         };
         let length = range.end - range.start;
         Ok(S3Response::new(GetObjectOutput {

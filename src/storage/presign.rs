@@ -63,9 +63,10 @@ impl BucketUrl {
         Self { origin: format!("{}://{host}", endpoint.scheme()), host, path }
     }
 
-    /// The bucket at an S3-compatible endpoint, as a sub-domain of it; path-style for a name with dots.
+    /// The bucket at an S3-compatible endpoint, as a sub-domain of it; path-style for a name with dots, and
+    /// for an endpoint that is an IP address, which has no sub-domains.
     pub fn virtual_hosted(endpoint: &Url, bucket: &str) -> Self {
-        if bucket.contains('.') {
+        if bucket.contains('.') || !matches!(endpoint.host(), Some(url::Host::Domain(_))) {
             return Self::path_style(endpoint, bucket);
         }
         let host = host_and_port(endpoint, &format!("{bucket}."));
