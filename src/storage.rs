@@ -85,8 +85,8 @@ impl Storage {
             }
             Location::Local(path) => {
                 let name = opaque_name(&[path.as_os_str().as_encoded_bytes()]);
-                // Not `file:`, which the reader of the log looks up on the disk itself.
-                let root = format!("local://tables/{name}/");
+                // Not `file:`, which the kernel looks up in the file system by itself.
+                let root = format!("local:///{name}/");
                 (name, root)
             }
         };
@@ -95,8 +95,9 @@ impl Storage {
             Location::S3 { bucket, prefix } => RootedStore::s3(name, self.bucket(bucket), prefix),
             Location::Local(path) => RootedStore::directory(name, path),
         };
-        let rooted = rooted
-            .map_err(|error| Error::unreadable_table("The table's files are not there.").with_source(error))?;
+        let rooted = rooted.map_err(|error| {
+            Error::unreadable_table("The table's files are not there.").with_source(error)
+        })?;
         let table = TableStore { store: Arc::new(SharedStore(Arc::new(rooted))), root };
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(tables.entry(location.clone()).or_insert(table).clone())
@@ -137,7 +138,8 @@ impl Storage {
         match location {
             Location::Local(path) => {
                 let gateway = self.options.gateway.as_ref();
-                let gateway = gateway.ok_or_else(|| Error::internal("a local directory needs the gateway"))?;
+                let gateway =
+                    gateway.ok_or_else(|| Error::internal("a local directory needs the gateway"))?;
                 let prefix = format!("{}/", gateway.register(path));
                 Ok(Scope {
                     root: Root::new(location, prefix.len()),
@@ -227,4 +229,88 @@ fn refused(log_path: &str, reason: Option<log_path::Refused>) -> Error {
     let reason = reason.unwrap_or(log_path::Refused::Outside);
     Error::unsupported("The table's log names a file that this server does not hand out.")
         .with_source(format!("{reason}: {log_path:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorCode;
+
+    fn storage(s3: S3Options) -> Storage {
+        Storage::new(StorageOptions { url_ttl: Duration::from_secs(3600), gateway: None, s3 })
+    }
+
+    fn s3_options(expires_at: Option<DateTime<Utc>>) -> S3Options {
+        S3Options {
+            endpoint: None,
+            region: Some("eu-central-1".to_owned()),
+            path_style: false,
+            credentials: Some(Credentials {
+                access_key_id: "id".to_owned(),
+                secret_access_key: "secret".to_owned(),
+                session_token: Some("token".to_owned()),
+                expires_at,
+            }),
+        }
+    }
+
+    fn lake(prefix: &str) -> Location {
+        Location::S3 { bucket: "lake".to_owned(), prefix: prefix.to_owned() }
+    }
+
+    #[tokio::test]
+    async fn a_file_is_signed_under_the_root_it_lies_in() {
+        let other = Location::S3 { bucket: "my.source".to_owned(), prefix: String::new() };
+        let storage = storage(s3_options(None));
+        let mut signer = storage.signer(&lake("a b/t/"), &[other], Utc::now()).await.unwrap();
+        for (path, start) in [
+            ("d=1/x%20y", "https://lake.s3.eu-central-1.amazonaws.com/a%20b/t/d%3D1/x%20y?"),
+            ("s3a://lake/a%20b/t/x", "https://lake.s3.eu-central-1.amazonaws.com/a%20b/t/x?"),
+            ("s3://my.source/k", "https://s3.eu-central-1.amazonaws.com/my.source/k?"),
+        ] {
+            let mut out = Vec::new();
+            signer.presign(path, &mut out).unwrap();
+            let url = String::from_utf8(out).unwrap();
+            assert!(url.starts_with(start), "{url}");
+        }
+        let error = signer.presign("s3://lake/a%20b/t-evil/x", &mut Vec::new()).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::UnsupportedOperation);
+        assert!(!error.message().contains("lake"));
+    }
+
+    #[tokio::test]
+    async fn urls_do_not_outlive_the_credentials() {
+        let now = DateTime::from_timestamp(1_700_000_000, 900_000_000).unwrap();
+        for (left, expected) in [(None, 3600), (Some(7200), 3600), (Some(600), 600)] {
+            let expires_at = left.map(|left| now + chrono::TimeDelta::seconds(left));
+            let storage = storage(s3_options(expires_at));
+            let mut signer = storage.signer(&lake(""), &[], now).await.unwrap();
+            assert_eq!(signer.expiration_millis(), (1_700_000_000 + expected) * 1000);
+            let mut out = Vec::new();
+            signer.presign("x", &mut out).unwrap();
+            assert!(String::from_utf8(out).unwrap().contains(&format!("X-Amz-Expires={expected}&")));
+        }
+        let storage = storage(s3_options(Some(now)));
+        let Err(error) = storage.signer(&lake(""), &[], now).await else {
+            panic!("signed with expired credentials")
+        };
+        assert_eq!(error.code(), ErrorCode::TemporarilyUnavailable);
+    }
+
+    /// An endpoint that takes connections and never answers.
+    #[tokio::test]
+    async fn a_dead_endpoint_is_noticed_in_time() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        for address in [silent.local_addr().unwrap(), closed] {
+            let options =
+                S3Options { endpoint: Url::parse(&format!("http://{address}")).ok(), ..s3_options(None) };
+            let table = storage(options).open(&lake("t/")).unwrap();
+            let path = object_store::path::Path::from_url_path(table.root.path()).unwrap().join("x");
+            let start = std::time::Instant::now();
+            let read = table.store.get_opts(&path, object_store::GetOptions::default()).await;
+            assert!(read.is_err());
+            assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Our presigned URLs are the AWS SDK's, byte for byte.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials as SdkCredentials, Region};
@@ -47,9 +49,54 @@ impl Random {
 
     fn key(&mut self) -> String {
         const PIECES: &[&str] = &[
-            "a", "Z", "0", "-", "_", ".", "~", "/", "//", " ", "+", "=", "%", "%20", "%2F", "%2e%2e", "..", "é",
-            "日", "🦀", ":", "*", "\"", "'", "\\", "?", "#", "&", ";", "@", "!", "$", "(", ")", ",", "[", "]", "{",
-            "}", "|", "^", "`", "<", ">", "part-0000", ".snappy.parquet", "col=", "\u{a0}",
+            "a",
+            "Z",
+            "0",
+            "-",
+            "_",
+            ".",
+            "~",
+            "/",
+            "//",
+            " ",
+            "+",
+            "=",
+            "%",
+            "%20",
+            "%2F",
+            "%2e%2e",
+            "..",
+            "é",
+            "日",
+            "🦀",
+            ":",
+            "*",
+            "\"",
+            "'",
+            "\\",
+            "?",
+            "#",
+            "&",
+            ";",
+            "@",
+            "!",
+            "$",
+            "(",
+            ")",
+            ",",
+            "[",
+            "]",
+            "{",
+            "}",
+            "|",
+            "^",
+            "`",
+            "<",
+            ">",
+            "part-0000",
+            ".snappy.parquet",
+            "col=",
+            "\u{a0}",
         ];
         let most = if self.below(20) == 0 { 400 } else { 40 };
         let pieces = 1 + self.below(most);
@@ -87,8 +134,18 @@ fn cases() -> Vec<Case> {
         case("my.dotted.lake", "us-east-1", None, false, None, 3600, 1_800_000_000),
         case("lake", "cn-north-1", None, false, token(), 3600, 1_800_000_000),
         case("lake", "us-gov-west-1", None, false, None, 3600, 1_800_000_000),
+        case("lake", "us-east-1", Some("http://127.0.0.1:9000"), false, token(), 3600, 1_800_000_000),
+        case("lake", "us-east-1", Some("http://[::1]:9000"), true, None, 3600, 1_800_000_000),
         case("lake", "us-east-1", Some("http://127.0.0.1:9000"), true, None, 3600, 1_800_000_000),
-        case("lake", "eu-north-1", Some("https://minio.example.com:8443"), true, token(), 3600, 1_800_000_000),
+        case(
+            "lake",
+            "eu-north-1",
+            Some("https://minio.example.com:8443"),
+            true,
+            token(),
+            3600,
+            1_800_000_000,
+        ),
         case("lake", "eu-north-1", Some("https://minio.example.com:8443"), false, None, 3600, 1_800_000_000),
         case("lake", "eu-north-1", Some("https://minio.example.com/s3/"), true, None, 3600, 1_800_000_000),
     ]
@@ -142,13 +199,21 @@ async fn urls_are_the_sdks_for_thousands_of_keys() {
             std::iter::repeat_with(|| random.key()).filter(|key| !key.trim().is_empty()).take(300).collect();
         let long = [1, 55, 63, 64, 65, 1000, 1024, 9000].map(|length| "é".repeat(length));
         for key in ODD.iter().map(|key| (*key).to_owned()).chain(generated).chain(long) {
-            let expected =
-                client.get_object().bucket(case.bucket).key(&key).presigned(presigning.clone()).await.unwrap();
+            let expected = client
+                .get_object()
+                .bucket(case.bucket)
+                .key(&key)
+                .presigned(presigning.clone())
+                .await
+                .unwrap();
             out.truncate("before".len());
             presigner.presign_into(key.as_bytes(), &mut out);
             let url = std::str::from_utf8(&out).unwrap().strip_prefix("before").unwrap();
             assert_eq!(url, expected.uri(), "bucket {}, region {}, key {key:?}", case.bucket, case.region);
-            assert!(url.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\')), "{url}");
+            assert!(
+                url.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\')),
+                "{url}"
+            );
             assert_eq!(expected.method(), "GET");
             compared += 1;
         }
@@ -212,7 +277,8 @@ fn speed() {
             let start = std::time::Instant::now();
             for number in 0..20_000u32 {
                 out.clear();
-                let key = b"date=2024-01-01/part-00000-1c2d3e4f-5a6b-4c8d-9e0f-112233445566.c000.snappy.parquet";
+                let key =
+                    b"date=2024-01-01/part-00000-1c2d3e4f-5a6b-4c8d-9e0f-112233445566.c000.snappy.parquet";
                 presigner.presign_into(std::hint::black_box(&key[(number % 2) as usize..]), &mut out);
                 std::hint::black_box(&out);
             }

@@ -22,6 +22,8 @@ use s3s::dto::{ETag, GetObjectInput, GetObjectOutput, StreamingBlob};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 use sha2::{Digest, Sha256};
+use tracing::instrument::WithSubscriber;
+use tracing::subscriber::NoSubscriber;
 use url::Url;
 
 use super::presign::{BucketUrl, Credentials, LONGEST_EXPIRES, hmac};
@@ -122,7 +124,8 @@ impl Gateway {
         parts.uri = uri;
         // A GET has no body; one that is sent is not read.
         let request = Request::from_parts(parts, s3s::Body::empty());
-        match self.service.call(request).await {
+        // `s3s` writes requests and expected signatures into the log.
+        match self.service.call(request).with_subscriber(NoSubscriber::default()).await {
             Ok(response) => response.map(Body::new),
             Err(_) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", "Internal error"),
         }
@@ -213,11 +216,14 @@ impl S3 for Objects {
         let size = metadata.len();
         let (range, content_range) = match input.range {
             None => (0..size, None),
-            Some(range) => {
-                let range = range.check(size).map_err(|_| range_not_satisfiable(size))?;
-                let content_range = format!("bytes {}-{}/{size}", range.start, range.end - 1);
-                (range, Some(content_range))
-            }
+            Some(range) => match range.check(size) {
+                // A suffix of an empty file is a range without bytes, which S3 refuses too.
+                Ok(range) if !range.is_empty() => {
+                    let content_range = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+                    (range, Some(content_range))
+                }
+                _ => return Err(range_not_satisfiable(size)),
+            },
         };
         let length = range.end - range.start;
         Ok(S3Response::new(GetObjectOutput {
@@ -238,7 +244,8 @@ fn no_such_key() -> S3Error {
 }
 
 fn range_not_satisfiable(size: u64) -> S3Error {
-    let mut error = S3Error::with_message(S3ErrorCode::InvalidRange, "The requested range is not satisfiable");
+    let mut error =
+        S3Error::with_message(S3ErrorCode::InvalidRange, "The requested range is not satisfiable");
     if let Ok(value) = HeaderValue::try_from(format!("bytes */{size}")) {
         error.set_headers([(axum::http::header::CONTENT_RANGE, value)].into_iter().collect());
     }
@@ -305,10 +312,8 @@ fn read_range(
 fn etag(metadata: &Metadata) -> String {
     let modified = metadata.modified().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
     let nanos = modified.map_or(0, |since| since.as_nanos());
-    let digest = Sha256::new()
-        .chain_update(nanos.to_be_bytes())
-        .chain_update(metadata.len().to_be_bytes())
-        .finalize();
+    let digest =
+        Sha256::new().chain_update(nanos.to_be_bytes()).chain_update(metadata.len().to_be_bytes()).finalize();
     hex(&digest[..16])
 }
 

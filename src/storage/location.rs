@@ -56,7 +56,9 @@ impl Location {
         if ["s3", "s3a", "s3n"].iter().any(|s3| scheme.eq_ignore_ascii_case(s3)) {
             return s3(rest);
         }
-        Err(refuse(format!("the scheme {scheme}:// is not supported; use s3://, s3a://, file:// or a directory")))
+        Err(refuse(format!(
+            "the scheme {scheme}:// is not supported; use s3://, s3a://, file:// or a directory"
+        )))
     }
 }
 
@@ -195,7 +197,12 @@ mod tests {
             let refused = Location::parse(text, directory.path());
             assert!(refused.is_err(), "{text:?} became {refused:?}");
         }
-        assert!(!Location::parse("s3://user:secret@lake/c", Path::new("/")).unwrap_err().to_string().contains("secret"));
+        assert!(
+            !Location::parse("s3://user:secret@lake/c", Path::new("/"))
+                .unwrap_err()
+                .to_string()
+                .contains("secret")
+        );
     }
 
     #[test]

@@ -63,9 +63,10 @@ impl BucketUrl {
         Self { origin: format!("{}://{host}", endpoint.scheme()), host, path }
     }
 
-    /// The bucket at an S3-compatible endpoint, as a sub-domain of it; path-style for a name with dots.
+    /// The bucket at an S3-compatible endpoint, as a sub-domain of it; path-style for a name with dots, and
+    /// for an endpoint that is an IP address, which has no sub-domains.
     pub fn virtual_hosted(endpoint: &Url, bucket: &str) -> Self {
-        if bucket.contains('.') {
+        if bucket.contains('.') || !matches!(endpoint.host(), Some(url::Host::Domain(_))) {
             return Self::path_style(endpoint, bucket);
         }
         let host = host_and_port(endpoint, &format!("{bucket}."));
@@ -168,7 +169,8 @@ impl Presigner {
 
         let mut presigner = Self {
             url_head: bucket.as_url().into_bytes(),
-            url_query: format!("?x-id=GetObject&{before_token}&X-Amz-SignedHeaders=host&X-Amz-Signature=").into(),
+            url_query: format!("?x-id=GetObject&{before_token}&X-Amz-SignedHeaders=host&X-Amz-Signature=")
+                .into(),
             url_tail: token.into(),
             request_head: format!("GET\n{}", bucket.path).into(),
             request: Vec::new(),
@@ -270,16 +272,8 @@ impl StringToSign {
 }
 
 /// SHA-256's initial state (FIPS 180-4, 5.3.3).
-const INITIAL: [u32; 8] = [
-    0x6a09_e667,
-    0xbb67_ae85,
-    0x3c6e_f372,
-    0xa54f_f53a,
-    0x510e_527f,
-    0x9b05_688c,
-    0x1f83_d9ab,
-    0x5be0_cd19,
-];
+const INITIAL: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// SHA-256's padding: fills `message` from `at`, and ends it with the length in bits of all that is hashed.
 fn pad(message: &mut [u8], at: usize, hashed_bytes: usize) {
@@ -413,7 +407,10 @@ mod tests {
     #[test]
     fn aws_regions_have_their_domains() {
         assert_eq!(BucketUrl::aws("lake", "us-east-1").as_url(), "https://lake.s3.us-east-1.amazonaws.com/");
-        assert_eq!(BucketUrl::aws("lake", "cn-north-1").as_url(), "https://lake.s3.cn-north-1.amazonaws.com.cn/");
+        assert_eq!(
+            BucketUrl::aws("lake", "cn-north-1").as_url(),
+            "https://lake.s3.cn-north-1.amazonaws.com.cn/"
+        );
         assert_eq!(
             BucketUrl::aws("my.lake", "us-gov-west-1").under("a b/").as_url(),
             "https://s3.us-gov-west-1.amazonaws.com/my.lake/a%20b/"

@@ -37,7 +37,9 @@ impl S3Options {
         let get = |name: &str| variable(name).filter(|value| !value.is_empty());
         let first = |names: [&'static str; 2]| names.into_iter().find_map(|name| Some((name, get(name)?)));
         let endpoint = match first(["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]) {
-            Some((name, value)) => Some(endpoint(&value).ok_or_else(|| format!("{name} is not an http(s) URL"))?),
+            Some((name, value)) => {
+                Some(endpoint(&value).ok_or_else(|| format!("{name} is not an http(s) URL"))?)
+            }
             None => None,
         };
         let expires_at = match get("AWS_CREDENTIAL_EXPIRATION") {
@@ -91,9 +93,12 @@ impl S3Bucket {
                 return Ok("us-east-1".to_owned());
             }
             if self.name.contains('.') {
-                return Err(failed("the region of a bucket with a dotted name is not found by itself: set AWS_REGION"));
+                return Err(failed(
+                    "the region of a bucket with a dotted name is not found by itself: set AWS_REGION",
+                ));
             }
-            match tokio::time::timeout(DISCOVERY, resolve_bucket_region(&self.name, &client_options())).await {
+            match tokio::time::timeout(DISCOVERY, resolve_bucket_region(&self.name, &client_options())).await
+            {
                 Ok(region) => region,
                 Err(_) => Err(failed("S3 did not tell the bucket's region in time")),
             }
