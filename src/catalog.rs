@@ -97,6 +97,15 @@ pub struct Page<T> {
     pub more_after: Option<String>,
 }
 
+/// A page of the schemas of a share.
+#[derive(Debug)]
+pub struct SchemaPage {
+    /// The share.
+    pub share: ShareRecord,
+    /// Its schemas.
+    pub schemas: Page<Name>,
+}
+
 /// Which part of a listing: after which key, and how many at most.
 #[derive(Debug, Clone, Default)]
 pub struct PageRequest {
@@ -133,7 +142,7 @@ pub trait Catalog: Send + Sync {
         recipient: &'a str,
         share: &'a str,
         page: PageRequest,
-    ) -> BoxFuture<'a, Result<Option<(ShareRecord, Page<Name>)>>>;
+    ) -> BoxFuture<'a, Result<Option<SchemaPage>>>;
 
     /// The tables of a schema, or of the whole share where `schema` is `None`; `None` where the share
     /// is not granted, or has no such schema.

@@ -353,7 +353,7 @@ mod tests {
             let line = "x".repeat(CHUNK_BYTES);
             for number in 0_u32.. {
                 write(lines, &line)?;
-                drop(count.send(number));
+                assert!(count.send(number).is_ok());
             }
             Ok(())
         });

@@ -119,7 +119,9 @@ impl FileOf {
             .and_then(|()| bounds(&mut stats, mixed % 1_000_000))
             .and_then(|()| stats.write_str(r#","maxValues":"#))
             .and_then(|()| bounds(&mut stats, more % 1_000_000))
-            .and_then(|()| stats.write_str(r#","nullCount":{"id":0,"customer":0,"amount":0,"at":0,"status":0}}"#));
+            .and_then(|()| {
+                stats.write_str(r#","nullCount":{"id":0,"customer":0,"amount":0,"at":0,"status":0}}"#)
+            });
         assert!(written.is_ok());
         Self { path, date, size: 900_000 + (more % 200_000) as i64, stats }
     }
@@ -215,7 +217,11 @@ fn batch(schema: &Arc<Schema>, column: usize, array: StructArray) -> io::Result<
         .iter()
         .enumerate()
         .map(|(index, field)| {
-            if index == column { Arc::new(array.clone()) as ArrayRef } else { new_null_array(field.data_type(), rows) }
+            if index == column {
+                Arc::new(array.clone()) as ArrayRef
+            } else {
+                new_null_array(field.data_type(), rows)
+            }
         })
         .collect();
     RecordBatch::try_new(Arc::clone(schema), columns).map_err(io::Error::other)
@@ -233,8 +239,8 @@ fn checkpoint(path: &Path, files: usize) -> io::Result<()> {
         .set_compression(Compression::SNAPPY)
         .set_max_row_group_row_count(Some(ROW_GROUP))
         .build();
-    let mut writer =
-        ArrowWriter::try_new(File::create(path)?, Arc::clone(&schema), Some(properties)).map_err(io::Error::other)?;
+    let mut writer = ArrowWriter::try_new(File::create(path)?, Arc::clone(&schema), Some(properties))
+        .map_err(io::Error::other)?;
     writer.write(&batch(&schema, 0, protocol)?).map_err(io::Error::other)?;
     writer.write(&batch(&schema, 1, metadata)?).map_err(io::Error::other)?;
     for start in (0..files).step_by(10_000) {

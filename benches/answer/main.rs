@@ -54,7 +54,8 @@ fn main() {
 /// One URL, over keys of the generated tables.
 fn presign() {
     let bucket = BucketUrl::aws("my-bucket", "us-east-1");
-    let mut presigner = Presigner::new(&credentials(), "us-east-1", &bucket, Utc::now(), Duration::from_secs(3600));
+    let mut presigner =
+        Presigner::new(&credentials(), "us-east-1", &bucket, Utc::now(), Duration::from_secs(3600));
     let keys: Vec<String> = (0..1000)
         .map(|n| format!("tables/orders/date=2024-01-01/part-{n:05}-8b0086f2-7b27-4935-ac5a-8ed6215a6640-c000.snappy.parquet"))
         .collect();
@@ -107,7 +108,8 @@ async fn one_answer(table: &Path, format: ResponseFormat, encoding: Encoding) ->
         files: FileLines::new(format, FileIdHash::default_for(format), &capabilities, None, signer),
         end_stream_action: false,
     };
-    let body = ndjson::stream(encoding, FailureLine::NotJson, move |lines| answer.write(lines)).await.unwrap();
+    let body =
+        ndjson::stream(encoding, FailureLine::NotJson, move |lines| answer.write(lines)).await.unwrap();
     let mut chunks = body.into_data_stream();
     let mut first = None;
     let mut bytes = 0;
@@ -173,7 +175,8 @@ fn measure(table: &Path, format: &str, encoding: &str, runs: usize) -> Measured 
 
 fn report(sizes: &[usize]) {
     let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = model.lines().find_map(|line| line.strip_prefix("model name").and_then(|rest| rest.split_once(": ")));
+    let model =
+        model.lines().find_map(|line| line.strip_prefix("model name").and_then(|rest| rest.split_once(": ")));
     println!(
         "on {}, {}; every figure is the best of several fresh processes\n",
         model.map_or("an unknown processor", |(_, name)| name),
@@ -186,9 +189,14 @@ fn report(sizes: &[usize]) {
     );
 
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/bench-logs");
-    println!("log -> snapshot -> files -> signed lines -> body, drained in the process; files/s count everything from a cold start");
+    println!(
+        "log -> snapshot -> files -> signed lines -> body, drained in the process; files/s count everything from a cold start"
+    );
     println!("limits: 400,000 files/s plain, 150,000 with gzip; 128 MB; first line of 1M files 60 ms\n");
-    println!("{:>9} {:8} {:9} {:>10} {:>10} {:>9} {:>9} {:>10} {:>9}", "files", "format", "encoding", "open ms", "first ms", "all ms", "files/s", "MB sent", "peak MB");
+    println!(
+        "{:>9} {:8} {:9} {:>10} {:>10} {:>9} {:>9} {:>10} {:>9}",
+        "files", "format", "encoding", "open ms", "first ms", "all ms", "files/s", "MB sent", "peak MB"
+    );
     let mut per_file = Vec::new();
     let mut peaks = Vec::new();
     for &size in sizes {
@@ -213,7 +221,8 @@ fn report(sizes: &[usize]) {
             }
         }
     }
-    let of = |list: &[(usize, f64)], size: usize| list.iter().find(|(of, _)| *of == size).map(|(_, value)| *value);
+    let of =
+        |list: &[(usize, f64)], size: usize| list.iter().find(|(of, _)| *of == size).map(|(_, value)| *value);
     if let (Some(small), Some(large)) = (of(&per_file, 10_000), of(&per_file, 1_000_000)) {
         println!("\ntime per file at 1M / at 10k: {:.2} (limit 1.2)", large / small);
     }

@@ -15,7 +15,7 @@ use serde::de::IgnoredAny;
 use serde_saphyr::{Location, Spanned};
 use uuid::Uuid;
 
-use super::{Catalog, Page, PageRequest, ShareRecord, TableRecord, TokenHash, TokenRecord};
+use super::{Catalog, Page, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord};
 use crate::error::Result;
 use crate::protocol::names::{InvalidName, Name};
 
@@ -35,7 +35,7 @@ pub struct ShareFileError {
 
 impl ShareFileError {
     fn at(location: Location, reason: impl Into<String>) -> Self {
-        Self { line: Some(u64::from(location.line())).filter(|&line| line > 0), reason: reason.into() }
+        Self { line: Some(location.line()).filter(|&line| line > 0), reason: reason.into() }
     }
 }
 
@@ -178,7 +178,7 @@ impl ShareFile {
     ) -> std::result::Result<Self, ShareFileError> {
         let file: File = serde_saphyr::from_str(text).map_err(|error| {
             let error = error.without_snippet();
-            let line = error.location().map(|at| u64::from(at.line())).filter(|&line| line > 0);
+            let line = error.location().map(|at| at.line()).filter(|&line| line > 0);
             let text = error.to_string();
             let first = text.lines().next().unwrap_or_default();
             // The line is said already.
@@ -454,11 +454,14 @@ impl Catalog for ShareFileCatalog {
         recipient: &'a str,
         share: &'a str,
         request: PageRequest,
-    ) -> BoxFuture<'a, Result<Option<(ShareRecord, Page<Name>)>>> {
+    ) -> BoxFuture<'a, Result<Option<SchemaPage>>> {
         let file = self.file();
         let found = file.granted(recipient, share).map(|share| {
             let items = share.schemas.range::<String, _>(after(request.after.filter(|key| !key.is_empty())));
-            (share.record.clone(), page(items, request.limit, String::clone, Name::clone))
+            SchemaPage {
+                share: share.record.clone(),
+                schemas: page(items, request.limit, String::clone, Name::clone),
+            }
         });
         ready(Ok(found)).boxed()
     }

@@ -47,7 +47,8 @@ impl Answer {
             let expiration = any.then(|| self.files.expiration_millis());
             let end_stream_action =
                 EndStreamAction { min_url_expiration_timestamp: expiration, ..EndStreamAction::default() };
-            lines.line(|out| write_json(out, &EndStreamLine { end_stream_action }).map_err(Error::internal))?;
+            lines
+                .line(|out| write_json(out, &EndStreamLine { end_stream_action }).map_err(Error::internal))?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{JSON, Names, Parameters, with_content_type};
 use crate::app::App;
 use crate::auth::{PathName, Recipient, SharedShare, share_not_found};
-use crate::catalog::{PageRequest, TableRecord};
+use crate::catalog::{PageRequest, SchemaPage, TableRecord};
 use crate::error::{Error, Result};
 use crate::protocol::listing::{
     GetShareResponse, ListRequest, ListResponse, SchemaItem, ShareItem, TableItem,
@@ -51,7 +51,7 @@ pub async fn list_schemas(
         let listing =
             Listing::parse(&app, &recipient, format!("schemas/{}", Name::key_of(&spelling)), &parameters)?;
         let found = app.catalog.schemas(recipient.name(), &spelling, listing.page.clone()).await?;
-        if let Some((share, page)) = found {
+        if let Some(SchemaPage { share, schemas: page }) = found {
             let share = share.name.as_str();
             let items = page.items.iter().map(|schema| SchemaItem { name: schema.as_str(), share }).collect();
             return listing.answer(items, page.more_after);

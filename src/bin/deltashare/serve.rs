@@ -105,7 +105,8 @@ fn parse_public_url(text: &str) -> Result<Url, String> {
 
 /// Runs the server until SIGTERM or SIGINT.
 pub(crate) fn run(options: Options) -> Result<(), Failure> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,buoyant_kernel=off,deltashare=info"));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("warn,buoyant_kernel=off,deltashare=info"));
     let terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).init();
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -28,7 +28,8 @@ pub(crate) fn read(path: &Path) -> Result<ShareFile, String> {
 
 /// The local directories that a share file names.
 pub(crate) fn directories(file: &ShareFile) -> Vec<PathBuf> {
-    let locations = file.tables().flat_map(|table| std::iter::once(&table.location).chain(&table.allowed_locations));
+    let locations =
+        file.tables().flat_map(|table| std::iter::once(&table.location).chain(&table.allowed_locations));
     locations.filter(|location| !location.starts_with("s3://")).map(PathBuf::from).collect()
 }
 
