@@ -503,6 +503,22 @@ async fn missing_sidecar() {
         let message = refusal(read(&log).await);
         assert!(message == MISSING || message == DAMAGED, "{second}: {message}");
     }
+    let size = rows.len();
+    for second in [
+        json!({"sizeInBytes": size, "modificationTime": 1}),
+        json!({"path": null, "sizeInBytes": size, "modificationTime": 1}),
+        json!({"path": "", "sizeInBytes": size, "modificationTime": 1}),
+        json!({"path": "a.parquet", "sizeInBytes": -1, "modificationTime": 1}),
+        json!({"path": "a.parquet", "sizeInBytes": size - 1, "modificationTime": 1}),
+        json!({"path": "a.parquet", "sizeInBytes": size + 1, "modificationTime": 1}),
+        json!({"path": "a.parquet", "sizeInBytes": i64::MAX, "modificationTime": 1}),
+    ] {
+        let mut checkpoint = head.to_vec();
+        checkpoint.push(json!({"sidecar": second}));
+        log.put(name, lines(&checkpoint)).await;
+        let message = refusal(read(&log).await);
+        assert!(message == MISSING || message == DAMAGED, "{second}: {message}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
