@@ -1119,6 +1119,27 @@ async fn requests() {
     assert_eq!(store.requests(), (1, 5));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn many_first_requests_open_the_table_once() {
+    let store = Rigged::new();
+    let log = Log::on(store.clone());
+    log.commits(10).await;
+    store.requests();
+    let table = log.table();
+    let readers: Vec<_> = (0..8)
+        .map(|_| {
+            let table = table.clone();
+            tokio::task::spawn_blocking(move || table.latest().unwrap().version())
+        })
+        .collect();
+    for reader in readers {
+        assert_eq!(reader.await.unwrap(), 9);
+    }
+    let (lists, gets) = store.requests();
+    assert!(lists <= 8, "{lists}");
+    assert_eq!(gets, 11);
+}
+
 // ---------------------------------------------------------------------------------------------------------
 // Time
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use buoyant_kernel::log_segment::LogSegment;
 use buoyant_kernel::snapshot::IncrementalReplay;
 use buoyant_kernel::{DeltaResult, Engine, FileMeta, Snapshot as KernelSnapshot, SnapshotRef};
 use url::Url;
@@ -13,7 +14,6 @@ use super::lenient::{Raw, plain_snapshot, suits_scan};
 use super::log_path::{LogFile, file_name};
 use super::snapshot::{Metadata, Protocol, Snapshot};
 use crate::error::{Error, Result};
-use buoyant_kernel::log_segment::LogSegment;
 
 /// How many commits may be replayed to bring a version checksum up to date.
 const CHECKSUM_REPLAY: IncrementalReplay = IncrementalReplay::UpToCommits(50);
