@@ -503,6 +503,22 @@ async fn missing_sidecar() {
         let message = refusal(read(&log).await);
         assert!(message == MISSING || message == DAMAGED, "{second}: {message}");
     }
+    let size = rows.len();
+    for second in [
+        json!({"sizeInBytes": size, "modificationTime": 1}),
+        json!({"path": null, "sizeInBytes": size, "modificationTime": 1}),
+        json!({"path": "", "sizeInBytes": size, "modificationTime": 1}),
+        json!({"path": "a.parquet", "sizeInBytes": -1, "modificationTime": 1}),
+        json!({"path": "a.parquet", "sizeInBytes": size - 1, "modificationTime": 1}),
+        json!({"path": "a.parquet", "sizeInBytes": size + 1, "modificationTime": 1}),
+        json!({"path": "a.parquet", "sizeInBytes": i64::MAX, "modificationTime": 1}),
+    ] {
+        let mut checkpoint = head.to_vec();
+        checkpoint.push(json!({"sidecar": second}));
+        log.put(name, lines(&checkpoint)).await;
+        let message = refusal(read(&log).await);
+        assert!(message == MISSING || message == DAMAGED, "{second}: {message}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -1101,6 +1117,27 @@ async fn requests() {
     store.requests();
     blocking(move || assert_eq!(paths(&table.latest().unwrap()).unwrap(), files(0..25))).await;
     assert_eq!(store.requests(), (1, 5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_first_requests_open_the_table_once() {
+    let store = Rigged::new();
+    let log = Log::on(store.clone());
+    log.commits(10).await;
+    store.requests();
+    let table = log.table();
+    let readers: Vec<_> = (0..8)
+        .map(|_| {
+            let table = table.clone();
+            tokio::task::spawn_blocking(move || table.latest().unwrap().version())
+        })
+        .collect();
+    for reader in readers {
+        assert_eq!(reader.await.unwrap(), 9);
+    }
+    let (lists, gets) = store.requests();
+    assert!(lists <= 8, "{lists}");
+    assert_eq!(gets, 11);
 }
 
 // ---------------------------------------------------------------------------------------------------------

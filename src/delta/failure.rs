@@ -24,6 +24,31 @@ pub(super) enum Cause {
     Damaged,
 }
 
+/// Why a snapshot or a scan could not be opened.
+pub(super) enum Refusal {
+    /// Another view of the log would not help.
+    Final(Error),
+    /// Another view of the log may do.
+    Damaged(Error),
+}
+
+impl Refusal {
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            Self::Final(error) | Self::Damaged(error) => error,
+        }
+    }
+}
+
+impl From<KernelError> for Refusal {
+    fn from(error: KernelError) -> Self {
+        match cause(&error) {
+            Cause::Unavailable | Cause::Denied | Cause::Unsupported => Self::Final(failure(error)),
+            Cause::Missing | Cause::Damaged => Self::Damaged(failure(error)),
+        }
+    }
+}
+
 /// Finds the cause of a kernel error.
 pub(super) fn cause(error: &KernelError) -> Cause {
     match error {

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
+use buoyant_kernel::log_segment::LogSegment;
 use buoyant_kernel::snapshot::IncrementalReplay;
 use buoyant_kernel::{DeltaResult, Engine, FileMeta, Snapshot as KernelSnapshot, SnapshotRef};
 use url::Url;
 
 use super::engine::{Hidden, LogEngine};
-use super::failure::{Cause, cause, damaged, failure, unpanicked};
+use super::failure::{Cause, Refusal, cause, damaged, failure, unpanicked};
 use super::history::Log;
 use super::lenient::{Raw, plain_snapshot, suits_scan};
 use super::log_path::{LogFile, file_name};
 use super::snapshot::{Metadata, Protocol, Snapshot};
 use crate::error::{Error, Result};
-use buoyant_kernel::log_segment::LogSegment;
 
 /// How many commits may be replayed to bring a version checksum up to date.
 const CHECKSUM_REPLAY: IncrementalReplay = IncrementalReplay::UpToCommits(50);
@@ -35,23 +35,6 @@ pub(super) enum Refreshed {
     Newer(Snapshot),
     /// The commit that made the known version is gone or is another one: the table was made anew.
     Replaced(Snapshot),
-}
-
-/// Why a snapshot could not be built.
-enum Refusal {
-    /// Another view of the log would not help.
-    Final(Error),
-    /// Another view of the log may do.
-    Damaged(Error),
-}
-
-impl From<buoyant_kernel::Error> for Refusal {
-    fn from(error: buoyant_kernel::Error) -> Self {
-        match cause(&error) {
-            Cause::Unavailable | Cause::Denied | Cause::Unsupported => Self::Final(failure(error)),
-            Cause::Missing | Cause::Damaged => Self::Damaged(failure(error)),
-        }
-    }
 }
 
 impl Opener {

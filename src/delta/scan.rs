@@ -4,9 +4,9 @@ use buoyant_kernel::DeltaResult;
 use buoyant_kernel::scan::{ScanMetadata, StatsOptions};
 
 use super::actions::Batch;
-use super::failure::{Cause, cause, failure, unpanicked};
+use super::failure::{Refusal, failure, unpanicked};
 use super::snapshot::Snapshot;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Which columns of the log are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,22 +17,6 @@ pub(super) enum Columns {
     WithoutStats,
 }
 
-/// Why a scan could not be opened.
-pub(super) enum ScanError {
-    /// Another view of the log would not help.
-    Final(Error),
-    /// A checkpoint of the log is damaged.
-    Damaged(Error),
-}
-
-impl ScanError {
-    pub(super) fn into_error(self) -> Error {
-        match self {
-            Self::Final(error) | Self::Damaged(error) => error,
-        }
-    }
-}
-
 /// The active files of a version, read as the iterator advances. It ends after an error.
 ///
 /// Only when it has returned `None` without an error before is the list complete.
@@ -41,7 +25,7 @@ pub struct Scan {
 }
 
 impl Scan {
-    pub(super) fn new(snapshot: &Snapshot, columns: Columns) -> Result<Self, ScanError> {
+    pub(super) fn new(snapshot: &Snapshot, columns: Columns) -> Result<Self, Refusal> {
         let stats = match columns {
             Columns::All if snapshot.has_stats_in_structs_only() => StatsOptions::all(),
             Columns::All => StatsOptions::json_only(),
@@ -58,10 +42,7 @@ impl Scan {
                 .build()?;
             scan.scan_metadata(engine).map(|batches| Box::new(batches) as Box<_>)
         };
-        let batches = unpanicked(open).map_err(ScanError::Damaged)?.map_err(|error| match cause(&error) {
-            Cause::Unavailable | Cause::Denied | Cause::Unsupported => ScanError::Final(failure(error)),
-            Cause::Missing | Cause::Damaged => ScanError::Damaged(failure(error)),
-        })?;
+        let batches = unpanicked(open).map_err(Refusal::Damaged)??;
         Ok(Self { batches: Some(batches) })
     }
 }

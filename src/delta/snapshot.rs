@@ -9,10 +9,10 @@ use buoyant_kernel::table_features::TableFeature;
 use serde_json::{Value, json};
 
 use super::engine::LogEngine;
-use super::failure::damaged;
+use super::failure::{Refusal, damaged};
 use super::history;
 use super::open::Opener;
-use super::scan::{Columns, Scan, ScanError};
+use super::scan::{Columns, Scan};
 use crate::error::{Error, Result};
 
 /// The `protocol` action in force. Features are spelled as in the log and sorted.
@@ -169,15 +169,14 @@ impl Snapshot {
     /// A damaged footer of a checkpoint shows here at the latest. What shows later fails the scan.
     fn open_scan(&self, columns: Columns) -> Result<Scan> {
         if let Some(mended) = self.mended.get() {
-            return Scan::new(mended, columns).map_err(ScanError::into_error);
+            return Scan::new(mended, columns).map_err(Refusal::into_error);
         }
         match Scan::new(self, columns) {
             Ok(scan) => Ok(scan),
-            Err(ScanError::Final(error)) => Err(error),
-            Err(ScanError::Damaged(error)) => {
+            Err(Refusal::Final(error)) => Err(error),
+            Err(Refusal::Damaged(error)) => {
                 let mended = self.opener.without_checkpoint(self, error)?;
-                Scan::new(self.mended.get_or_init(|| Box::new(mended)), columns)
-                    .map_err(ScanError::into_error)
+                Scan::new(self.mended.get_or_init(|| Box::new(mended)), columns).map_err(Refusal::into_error)
             }
         }
     }

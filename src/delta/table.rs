@@ -51,15 +51,15 @@ impl DeltaTable {
     /// Never an older version than an earlier call returned, unless the table was made anew.
     pub fn latest(&self) -> Result<Arc<Snapshot>> {
         let opener = &self.0.opener;
-        let mut newest = self.known().newest.clone();
-        if newest.is_none() {
-            let _opening = self.0.opening.lock().unwrap_or_else(PoisonError::into_inner);
-            newest = self.known().newest.clone();
-            if newest.is_none() {
+        let newest = self.known().newest.clone();
+        let Some(newest) = newest else {
+            let opening = self.0.opening.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.known().newest.is_none() {
                 return Ok(self.keep(opener.open(None)?));
             }
-        }
-        let Some(newest) = newest else { return Ok(self.keep(opener.open(None)?)) };
+            drop(opening);
+            return self.latest();
+        };
         Ok(match opener.refresh(&newest)? {
             Refreshed::Unchanged => newest,
             Refreshed::Newer(snapshot) => self.keep(snapshot),
