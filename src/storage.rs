@@ -85,7 +85,8 @@ impl Storage {
             }
             Location::Local(path) => {
                 let name = opaque_name(&[path.as_os_str().as_encoded_bytes()]);
-                let root = format!("file:///{name}/");
+                // Not `file:`, which the kernel looks up in the file system by itself.
+                let root = format!("local:///{name}/");
                 (name, root)
             }
         };

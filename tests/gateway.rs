@@ -1,13 +1,17 @@
 //! The gateway answers what `Storage` signed, over TCP and as S3 does, and nothing else.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
+use axum::http::StatusCode;
 use chrono::{DateTime, TimeDelta, Utc};
 use deltashare::error::ErrorCode;
 use deltashare::storage::{Gateway, Location, S3Options, Storage, StorageOptions};
@@ -388,6 +392,45 @@ async fn another_gateways_urls_are_refused() {
     signer.presign("x", &mut url).unwrap();
     let answer = server.get(std::str::from_utf8(&url).unwrap()).await;
     assert_eq!(answer.status, 403);
+}
+
+/// Collects what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn signatures_are_not_logged() {
+    let server = Server::start().await;
+    let table = server.table("t");
+    write(&table, "x", b"x");
+    let url = server.sign(&table, "x").await;
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    tracing::info!("a line");
+    for (url, status) in [(url.clone(), StatusCode::OK), (url.replace("/x?", "/y?"), StatusCode::FORBIDDEN)] {
+        let host = server.address.as_str();
+        let request = Request::builder().uri(&url).header("host", host).body(Body::empty()).unwrap();
+        assert_eq!(server.gateway.serve(request).await.status(), status);
+    }
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let signature = url.split_once("X-Amz-Signature=").unwrap().1;
+    assert!(text.contains("a line") && !text.contains(signature) && !text.contains("signature"), "{text}");
 }
 
 #[tokio::test]

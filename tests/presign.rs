@@ -1,5 +1,7 @@
 //! Our presigned URLs are the AWS SDK's, byte for byte.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials as SdkCredentials, Region};
