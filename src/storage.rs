@@ -31,6 +31,9 @@ use s3::S3Bucket;
 pub use s3::S3Options;
 use table_store::{RootedStore, SharedStore};
 
+/// How long finding the regions and credentials for one signer may take.
+const SIGNER_READY: Duration = Duration::from_secs(12);
+
 /// How files are reached and handed out.
 #[derive(Debug, Clone)]
 pub struct StorageOptions {
@@ -111,10 +114,9 @@ impl Storage {
         allowed: &[Location],
         now: DateTime<Utc>,
     ) -> Result<FileSigner> {
-        let mut scopes = Vec::with_capacity(1 + allowed.len());
-        for location in std::iter::once(location).chain(allowed) {
-            scopes.push(self.scope(location).await?);
-        }
+        let locations = std::iter::once(location).chain(allowed);
+        let scopes = futures::future::try_join_all(locations.map(|location| self.scope(location)));
+        let scopes = tokio::time::timeout(SIGNER_READY, scopes).await.map_err(unavailable)??;
         let mut expires = self.options.url_ttl.min(LONGEST_EXPIRES);
         for left in scopes.iter().filter_map(|scope| scope.credentials.expires_at) {
             expires = expires.min((left - now).to_std().unwrap_or_default());
@@ -247,6 +249,24 @@ mod tests {
                 expires_at,
             }),
         }
+    }
+
+    /// Handlers hold these across threads; this is checked when it compiles.
+    #[tokio::test]
+    async fn signers_and_their_futures_are_send() {
+        fn is_send<T: Send>(value: T) -> T {
+            value
+        }
+        let (storage, location) = (Arc::new(storage(s3_options(None))), lake("t/"));
+        let task =
+            async move { storage.signer(&location, std::slice::from_ref(&location), Utc::now()).await };
+        assert!(is_send(tokio::spawn(task).await.unwrap()).is_ok());
+        let gateway = Gateway::new(&Url::parse("http://127.0.0.1:8080").unwrap());
+        let request = axum::http::Request::new(axum::body::Body::empty());
+        assert_eq!(
+            tokio::spawn(async move { gateway.serve(request).await.status().as_u16() }).await.unwrap(),
+            404
+        );
     }
 
     fn lake(prefix: &str) -> Location {
