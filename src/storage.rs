@@ -31,6 +31,9 @@ use s3::S3Bucket;
 pub use s3::S3Options;
 use table_store::{RootedStore, SharedStore};
 
+/// How long finding the regions and credentials for one signer may take.
+const SIGNER_READY: Duration = Duration::from_secs(12);
+
 /// How files are reached and handed out.
 #[derive(Debug, Clone)]
 pub struct StorageOptions {
@@ -111,10 +114,9 @@ impl Storage {
         allowed: &[Location],
         now: DateTime<Utc>,
     ) -> Result<FileSigner> {
-        let mut scopes = Vec::with_capacity(1 + allowed.len());
-        for location in std::iter::once(location).chain(allowed) {
-            scopes.push(self.scope(location).await?);
-        }
+        let locations = std::iter::once(location).chain(allowed);
+        let scopes = futures::future::try_join_all(locations.map(|location| self.scope(location)));
+        let scopes = tokio::time::timeout(SIGNER_READY, scopes).await.map_err(unavailable)??;
         let mut expires = self.options.url_ttl.min(LONGEST_EXPIRES);
         for left in scopes.iter().filter_map(|scope| scope.credentials.expires_at) {
             expires = expires.min((left - now).to_std().unwrap_or_default());
@@ -254,6 +256,24 @@ mod tests {
         }
     }
 
+    /// Handlers hold these across threads; this is checked when it compiles.
+    #[tokio::test]
+    async fn signers_and_their_futures_are_send() {
+        fn is_send<T: Send>(value: T) -> T {
+            value
+        }
+        let (storage, location) = (Arc::new(storage(s3_options(None))), lake("t/"));
+        let task =
+            async move { storage.signer(&location, std::slice::from_ref(&location), Utc::now()).await };
+        assert!(is_send(tokio::spawn(task).await.unwrap()).is_ok());
+        let gateway = Gateway::new(&Url::parse("http://127.0.0.1:8080").unwrap());
+        let request = axum::http::Request::new(axum::body::Body::empty());
+        assert_eq!(
+            tokio::spawn(async move { gateway.serve(request).await.status().as_u16() }).await.unwrap(),
+            404
+        );
+    }
+
     fn lake(prefix: &str) -> Location {
         Location::S3 { bucket: "lake".to_owned(), prefix: prefix.to_owned() }
     }
@@ -297,7 +317,50 @@ mod tests {
         assert_eq!(error.code(), ErrorCode::TemporarilyUnavailable);
     }
 
-    /// An endpoint that takes connections and never answers.
+    #[tokio::test]
+    async fn s3_is_asked_for_the_tables_own_keys() {
+        use axum::http::{HeaderMap, Method, Uri, header};
+        use futures::TryStreamExt;
+        use object_store::ObjectStoreExt;
+
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let record = Arc::clone(&asked);
+        let answer = move |method: Method, uri: Uri, headers: HeaderMap| async move {
+            let signed = headers.get(header::AUTHORIZATION).is_some_and(|value| {
+                value.to_str().is_ok_and(|text| text.contains("/eu-central-1/s3/aws4_request"))
+            });
+            record.lock().unwrap().push(format!("{method} {uri} signed={signed}"));
+            let listed = uri.query().is_some_and(|query| query.contains("list-type=2"));
+            let object = "<Contents><Key>a b/t/_delta_log/0.json</Key><Size>3</Size><ETag>e</ETag>\
+                <LastModified>2024-01-01T00:00:00.000Z</LastModified></Contents>";
+            let list =
+                format!("<ListBucketResult><IsTruncated>false</IsTruncated>{object}</ListBucketResult>");
+            let last_modified = [(header::LAST_MODIFIED, "Mon, 01 Jan 2024 00:00:00 GMT")];
+            (last_modified, if listed { list } else { "{}\n".to_owned() })
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).ok();
+        tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+
+        let table = storage(S3Options { endpoint, ..s3_options(None) }).open(&lake("a b/t/")).unwrap();
+        let log =
+            object_store::path::Path::from_url_path(table.root.join("_delta_log/").unwrap().path()).unwrap();
+        let listed: Vec<_> = table.store.list(Some(&log)).try_collect().await.unwrap();
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0].location, log.clone().join("0.json"));
+        let read = table.store.get(&listed[0].location).await.unwrap().bytes().await.unwrap();
+        assert_eq!(&read[..], b"{}\n");
+        assert!(table.store.get(&object_store::path::Path::from("a b/t/_delta_log/0.json")).await.is_err());
+        assert_eq!(
+            *asked.lock().unwrap(),
+            [
+                "GET /lake?list-type=2&prefix=a+b%2Ft%2F_delta_log%2F signed=true",
+                "GET /lake/a%20b/t/_delta_log/0.json signed=true",
+            ]
+        );
+    }
+
+    /// An endpoint that takes connections and never answers, and one that does not take any.
     #[tokio::test]
     async fn a_dead_endpoint_is_noticed_in_time() {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
