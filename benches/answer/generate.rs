@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use buoyant_kernel::arrow::array::{
-    ArrayRef, BooleanBuilder, Int32Array, Int64Builder, ListBuilder, MapBuilder, MapFieldNames, RecordBatch,
-    StringArray, StringBuilder, StructArray, new_null_array,
+    Array as _, ArrayRef, BooleanBuilder, Int32Array, Int64Builder, ListBuilder, MapBuilder, MapFieldNames,
+    RecordBatch, StringArray, StringBuilder, StructArray, new_null_array,
 };
 use buoyant_kernel::arrow::buffer::NullBuffer;
 use buoyant_kernel::arrow::datatypes::{DataType, Field, Fields, Schema};
@@ -210,15 +210,15 @@ fn adds(files: std::ops::Range<usize>) -> StructArray {
 }
 
 /// The rows of one checkpoint batch: of the three columns, one is given and the others are null.
-fn batch(schema: &Arc<Schema>, column: usize, array: StructArray) -> io::Result<RecordBatch> {
-    let rows = buoyant_kernel::arrow::array::Array::len(&array);
+fn batch(schema: &Arc<Schema>, column: usize, array: &Arc<StructArray>) -> io::Result<RecordBatch> {
+    let rows = array.len();
     let columns = schema
         .fields()
         .iter()
         .enumerate()
         .map(|(index, field)| {
             if index == column {
-                Arc::new(array.clone()) as ArrayRef
+                Arc::clone(array) as ArrayRef
             } else {
                 new_null_array(field.data_type(), rows)
             }
@@ -228,8 +228,7 @@ fn batch(schema: &Arc<Schema>, column: usize, array: StructArray) -> io::Result<
 }
 
 fn checkpoint(path: &Path, files: usize) -> io::Result<()> {
-    use buoyant_kernel::arrow::array::Array as _;
-    let (protocol, metadata, example) = (protocol(), metadata(), adds(0..1));
+    let (protocol, metadata, example) = (Arc::new(protocol()), Arc::new(metadata()), adds(0..1));
     let schema = Arc::new(Schema::new(vec![
         Field::new("protocol", protocol.data_type().clone(), true),
         Field::new("metaData", metadata.data_type().clone(), true),
@@ -241,11 +240,11 @@ fn checkpoint(path: &Path, files: usize) -> io::Result<()> {
         .build();
     let mut writer = ArrowWriter::try_new(File::create(path)?, Arc::clone(&schema), Some(properties))
         .map_err(io::Error::other)?;
-    writer.write(&batch(&schema, 0, protocol)?).map_err(io::Error::other)?;
-    writer.write(&batch(&schema, 1, metadata)?).map_err(io::Error::other)?;
+    writer.write(&batch(&schema, 0, &protocol)?).map_err(io::Error::other)?;
+    writer.write(&batch(&schema, 1, &metadata)?).map_err(io::Error::other)?;
     for start in (0..files).step_by(10_000) {
-        let rows = adds(start..files.min(start + 10_000));
-        writer.write(&batch(&schema, 2, rows)?).map_err(io::Error::other)?;
+        let rows = Arc::new(adds(start..files.min(start + 10_000)));
+        writer.write(&batch(&schema, 2, &rows)?).map_err(io::Error::other)?;
     }
     writer.close().map_err(io::Error::other)?;
     Ok(())
