@@ -57,6 +57,7 @@ pub mod catalog;
 pub mod delta;
 pub mod error;
 pub mod handlers;
+pub mod memory;
 pub mod ndjson;
 pub mod protocol;
 pub mod router;

@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module of the library may name. `error` may be named by all.
-const MAY_NAME: [(&str, &[&str]); 11] = [
+const MAY_NAME: [(&str, &[&str]); 12] = [
     ("error", &[]),
+    ("memory", &[]),
     ("protocol", &[]),
     ("catalog", &["protocol"]),
     ("storage", &["protocol"]),

@@ -38,6 +38,7 @@ fn credentials() -> Credentials {
 }
 
 fn main() {
+    deltashare::memory::use_one_heap();
     let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.first().map(String::as_str) {
         Some("presign") => presign(),

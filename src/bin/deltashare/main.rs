@@ -50,6 +50,7 @@ impl Failure {
 }
 
 fn main() -> ExitCode {
+    deltashare::memory::use_one_heap();
     let done = match Cli::parse().command {
         Command::Serve(options) => serve::run(options),
     };
