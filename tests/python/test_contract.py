@@ -201,6 +201,28 @@ def test_a_feature_that_was_not_declared_is_refused_by_name(server):
             assert "deletionVectors" in answer.json["message"]
 
 
+@pytest.mark.parametrize("name,feature", [
+    ("type_widening", "typewidening"), ("variant", "varianttype"), ("timestamp_ntz", "timestampntz"),
+    ("column_mapping_id", "columnmapping"),
+])
+def test_a_feature_that_was_declared_is_served(server, tables, name, feature):
+    headers = {"delta-sharing-capabilities": f"responseformat=parquet,delta;readerfeatures={feature},other"}
+    answer = query(server, name, headers=headers)
+    assert (answer.status, answer.headers["delta-sharing-capabilities"]) == (200, "responseformat=delta")
+    records = sum(json.loads(line["file"]["deltaSingleAction"]["add"]["stats"])["numRecords"] for line in answer.lines[2:])
+    assert records == len(json.loads((tables[name] / "expected.json").read_text()))
+
+
+def test_features_of_the_log_only_concern_nobody_else(server):
+    for name in ("v2_checkpoint_json", "v2_checkpoint_parquet", "vacuum_protocol_check"):
+        assert query(server, name).headers["delta-sharing-capabilities"] == "responseformat=parquet"
+
+
+def test_a_file_without_statistics_has_no_field_for_them(server):
+    lines = query(server, "no_stats_in_checkpoint").lines[2:]
+    assert len(lines) == 2 and all("stats" not in line["file"] for line in lines)
+
+
 # Queries
 
 def test_a_file_line_in_parquet_format(server, tables):

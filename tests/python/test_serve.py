@@ -42,6 +42,7 @@ def running():
         server.stop()
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing")
 def test_the_commands_it_prints_work(running, tmp_path):
     server = running("--profile", tmp_path / "you.share", cwd=ROOT)
     server.wait_for_log("load_as_pandas")

@@ -136,13 +136,13 @@ def tables():
     multi.do("DELETE FROM TABLE_NAME WHERE n = 7").expect()
     spark.conf.unset("spark.databricks.delta.checkpoint.partSize")
 
-    structs = Table("struct_stats").create(
+    bare = Table("no_stats_in_checkpoint").create(
         "id BIGINT, name STRING, price DECIMAL(10,2), day DATE",
-        {"delta.checkpoint.writeStatsAsJson": "false", "delta.checkpoint.writeStatsAsStruct": "true"},
+        {"delta.checkpoint.writeStatsAsJson": "false"},
         "PARTITIONED BY (day)",
     )
-    structs.insert("SELECT id, concat('n', id) name, CAST(id * 1.5 AS DECIMAL(10,2)) price, DATE'2024-03-01' day FROM range(20)", files=2)
-    structs.checkpoint().expect()
+    bare.insert("SELECT id, concat('n', id) name, CAST(id * 1.5 AS DECIMAL(10,2)) price, DATE'2024-03-01' day FROM range(20)", files=2)
+    bare.checkpoint().expect()
 
     Table("no_stats").create("id BIGINT, name STRING", {"delta.dataSkippingNumIndexedCols": "0"}).insert(
         "SELECT id, concat('n', id) name FROM range(5)"
