@@ -24,6 +24,8 @@
 //!    error         one way to fail
 //! ```
 //!
+//! Beside them stands `memory`, which sets up the allocator and knows nothing of the rest.
+//!
 //! Imports go downwards only. `catalog`, `storage` and `delta` know neither each other nor HTTP;
 //! handlers join them. No type of the Delta kernel or of Arrow leaves `delta`. The test
 //! `tests/house.rs` holds these lines.

@@ -264,26 +264,3 @@ fn a_life_beyond_seven_days_is_cut() {
     assert!(String::from_utf8(out).unwrap().contains("&X-Amz-Expires=604800&"));
     assert_eq!(presigner.expiration_millis(), (1_700_000_000 + 604_800) * 1000);
 }
-
-/// Prints nanoseconds a URL: `cargo test --release --test presign -- --ignored --nocapture speed`.
-#[test]
-#[ignore = "a measurement, not a check"]
-fn speed() {
-    for case in cases().iter().take(2) {
-        let mut presigner = ours(case);
-        let mut out = Vec::with_capacity(4096);
-        let mut best = f64::MAX;
-        for _ in 0..20 {
-            let start = std::time::Instant::now();
-            for number in 0..20_000u32 {
-                out.clear();
-                let key =
-                    b"date=2024-01-01/part-00000-1c2d3e4f-5a6b-4c8d-9e0f-112233445566.c000.snappy.parquet";
-                presigner.presign_into(std::hint::black_box(&key[(number % 2) as usize..]), &mut out);
-                std::hint::black_box(&out);
-            }
-            best = best.min(start.elapsed().as_nanos() as f64 / 20_000.0);
-        }
-        println!("{best:.0} ns a URL of {} bytes", out.len());
-    }
-}

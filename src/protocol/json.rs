@@ -15,7 +15,7 @@ pub fn write_json(out: &mut Vec<u8>, value: &impl Serialize) -> serde_json::Resu
     value.serialize(&mut serde_json::Serializer::with_formatter(out, Ascii))
 }
 
-/// Appends `text` as a JSON string, in ASCII. Copies runs of plain characters as they are.
+/// Appends `text` as a JSON string, in ASCII.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     write_escaped(out, text);
@@ -23,12 +23,57 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
 }
 
 fn write_escaped(out: &mut Vec<u8>, text: &str) {
+    let start = out.len();
+    if !write_common(out, text.as_bytes()) {
+        out.truncate(start);
+        write_any(out, text);
+    }
+}
+
+/// Writes a text of plain characters, quotes and backslashes, which statistics are, without a branch
+/// for each byte. `false` where there is anything else; what was written is then wrong.
+fn write_common(out: &mut Vec<u8>, text: &[u8]) -> bool {
+    let start = out.len();
+    // A quote is preceded by the backslash that already lies in its place.
+    out.resize(start + 2 * text.len(), b'\\');
+    let room = &mut out[start..];
+    let mut seen = 0;
+    let mut written = 0;
+    for &byte in text {
+        let class = CLASS[usize::from(byte)];
+        seen |= class;
+        written += usize::from(class & ESCAPED);
+        room[written] = byte;
+        written += 1;
+    }
+    out.truncate(start + written);
+    seen & OTHER == 0
+}
+
+const ESCAPED: u8 = 1;
+const OTHER: u8 = 2;
+
+/// What becomes of each byte inside a JSON string in ASCII: 0 for what stands for itself, `ESCAPED` for
+/// what a backslash precedes, `OTHER` for the rest.
+static CLASS: [u8; 256] = {
+    let mut class = [OTHER; 256];
+    let mut byte = 0x20;
+    while byte < 0x7f {
+        class[byte] = 0;
+        byte += 1;
+    }
+    class[b'"' as usize] = ESCAPED;
+    class[b'\\' as usize] = ESCAPED;
+    class
+};
+
+/// Writes any text, copying runs of plain characters as they are.
+fn write_any(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
     let mut plain = 0;
     let mut at = 0;
     while at < bytes.len() {
-        let byte = bytes[at];
-        if PLAIN[usize::from(byte)] {
+        if CLASS[usize::from(bytes[at])] == 0 {
             at += 1;
             continue;
         }
@@ -38,17 +83,6 @@ fn write_escaped(out: &mut Vec<u8>, text: &str) {
     }
     out.extend_from_slice(&bytes[plain..]);
 }
-
-/// The bytes that stand for themselves inside a JSON string in ASCII.
-static PLAIN: [bool; 256] = {
-    let mut plain = [false; 256];
-    let mut byte = 0x20;
-    while byte < 0x7f {
-        plain[byte] = byte != b'"' as usize && byte != b'\\' as usize;
-        byte += 1;
-    }
-    plain
-};
 
 /// Writes the character at `at`, and returns its length in bytes.
 fn write_special(out: &mut Vec<u8>, text: &str, at: usize) -> usize {
@@ -125,6 +159,15 @@ mod tests {
         write_string(&mut out, ODD);
         assert!(out.is_ascii());
         assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), ODD);
+    }
+
+    #[test]
+    fn statistics_survive_too() {
+        for text in ["", "plain", r#"{"minValues":{"a":"\\x"}}"#, "\"\"\"", "\\\\"] {
+            let mut out = b"before".to_vec();
+            write_string(&mut out, text);
+            assert_eq!(serde_json::from_slice::<String>(&out[6..]).unwrap(), text);
+        }
     }
 
     #[test]
