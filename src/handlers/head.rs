@@ -11,7 +11,7 @@ use crate::protocol::actions::{
     DeltaMetadata, DeltaMetadataWrapper, DeltaProtocol, DeltaProtocolWrapper, Format, MetadataLine,
     ParquetMetadata, ParquetProtocol, ProtocolLine,
 };
-use crate::protocol::capabilities::ResponseFormat;
+use crate::protocol::capabilities::{ResponseFormat, TableFeatures};
 use crate::protocol::json::write_json;
 
 const CHANGE_DATA_FEED: &str = "delta.enableChangeDataFeed";
@@ -23,26 +23,31 @@ const ENABLE_DELETION_VECTORS: &str = "delta.enableDeletionVectors";
 /// Reader features that only concern who reads the log itself, which recipients never do.
 const OF_THE_LOG_ONLY: [&str; 2] = ["v2Checkpoint", "vacuumProtocolCheck"];
 
-/// The reader features that a recipient must know to read this snapshot, spelled as in the log.
+/// The reader features of this snapshot that concern recipients.
 ///
-/// A feature that is allowed but switched off is not needed: column mapping with mode `none`, and
-/// deletion vectors where the property is not set. Files may still carry deletion vectors then, from
-/// when it was; `lines` refuses such a file to a client that does not know them.
-pub fn needed_features(snapshot: &Snapshot) -> Vec<String> {
+/// Column mapping with mode `none` is not one. Deletion vectors whose property is not set may still be
+/// left in some files; `lines` refuses such a file to a client that does not know them.
+pub fn table_features(snapshot: &Snapshot) -> TableFeatures {
     let protocol = snapshot.protocol();
     let property = |name: &str| snapshot.metadata().configuration.get(name).map(String::as_str);
     let mapped = !matches!(property(COLUMN_MAPPING_MODE), None | Some("none"));
     let deletes = property(ENABLE_DELETION_VECTORS).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let mut features = TableFeatures::default();
     if protocol.min_reader_version < 3 {
-        let legacy = mapped && protocol.min_reader_version == 2;
-        return if legacy { vec![COLUMN_MAPPING.to_owned()] } else { Vec::new() };
+        if mapped && protocol.min_reader_version == 2 {
+            features.needed.push(COLUMN_MAPPING.to_owned());
+        }
+        return features;
     }
-    let needed = |feature: &&String| match feature.as_str() {
-        COLUMN_MAPPING => mapped,
-        DELETION_VECTORS => deletes,
-        other => !OF_THE_LOG_ONLY.contains(&other),
-    };
-    protocol.reader_features.iter().flatten().filter(needed).cloned().collect()
+    for feature in protocol.reader_features.iter().flatten() {
+        match feature.as_str() {
+            COLUMN_MAPPING if !mapped => {}
+            DELETION_VECTORS if !deletes => features.left_over.push(feature.clone()),
+            other if OF_THE_LOG_ONLY.contains(&other) => {}
+            _ => features.needed.push(feature.clone()),
+        }
+    }
+    features
 }
 
 /// What the head lines say beside the snapshot.

@@ -10,7 +10,7 @@ use axum::response::Response;
 use chrono::Utc;
 
 use super::answer::Answer;
-use super::head::{Head, needed_features};
+use super::head::{Head, table_features};
 use super::lines::{FileLines, QueriedVersion};
 use super::open::open_snapshot;
 use super::{NDJSON, Names, TABLE_VERSION_HEADER, blocking, header, value, with_content_type};
@@ -44,7 +44,7 @@ pub async fn query_table(
     let historical = query.as_of.is_historical();
     let opened = open_snapshot(&app, &shared, query.as_of).await?;
     let snapshot = opened.snapshot;
-    let format = capabilities.negotiate(&needed_features(&snapshot))?;
+    let format = capabilities.negotiate(&table_features(&snapshot))?;
     let signer = app.storage.signer(&opened.table.location, &opened.table.allowed, Utc::now()).await?;
     let head = Head { format, history_shared: shared.0.history_shared };
     let version = snapshot.version();

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::Response;
 
-use super::head::{Head, needed_features};
+use super::head::{Head, table_features};
 use super::open::{check_history, check_start, check_start_of_timestamp, open_snapshot};
 use super::{NDJSON, Names, Parameters, TABLE_VERSION_HEADER, blocking, header, value, with_content_type};
 use crate::app::App;
@@ -69,7 +69,7 @@ pub async fn query_metadata(
     let as_of = parse_metadata_parameters(&parameters)?;
     let shared = SharedTable::find(&app, &recipient, &names).await?;
     let snapshot = open_snapshot(&app, &shared, as_of).await?.snapshot;
-    let format = capabilities.negotiate(&needed_features(&snapshot))?;
+    let format = capabilities.negotiate(&table_features(&snapshot))?;
     let head = Head { format, history_shared: shared.0.history_shared };
     let version = snapshot.version();
     let [protocol, metadata] = blocking(move || head.lines(&snapshot)).await?;

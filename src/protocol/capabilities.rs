@@ -76,23 +76,30 @@ impl Capabilities {
         self.reader_features.contains(&name.to_lowercase())
     }
 
-    /// The form of the answer for a table that needs the reader features `needed`, spelled as in
-    /// the Delta log: parquet where that is enough and the client takes it, else delta.
+    /// The form of the answer for a table with these reader features: parquet where that is enough and
+    /// the client takes it, else delta. A client that takes both, and knows every feature that the table
+    /// may use, gets delta where there is one.
     ///
     /// Refused with the features' names where the client takes only parquet, or did not declare one.
-    pub fn negotiate(&self, needed: &[String]) -> Result<ResponseFormat> {
-        if needed.is_empty() && self.accepts(ResponseFormat::Parquet) {
+    pub fn negotiate(&self, features: &TableFeatures) -> Result<ResponseFormat> {
+        let declares = |names: &[String]| names.iter().all(|name| self.reads_feature(name));
+        let may_use = !features.needed.is_empty() || !features.left_over.is_empty();
+        let knows_all = declares(&features.needed) && declares(&features.left_over);
+        if self.accepts(ResponseFormat::Delta) && may_use && knows_all {
+            return Ok(ResponseFormat::Delta);
+        }
+        if features.needed.is_empty() && self.accepts(ResponseFormat::Parquet) {
             return Ok(ResponseFormat::Parquet);
         }
         if !self.accepts(ResponseFormat::Delta) {
             return Err(Error::unsupported(format!(
                 "Unsupported Delta Table Properties: the table needs the reader features {}. \
                  Read it with a client that asks for responseformat=delta.",
-                needed.join(", ")
+                features.needed.join(", ")
             )));
         }
         let missing: Vec<_> =
-            needed.iter().filter(|feature| !self.reads_feature(feature)).map(String::as_str).collect();
+            features.needed.iter().filter(|name| !self.reads_feature(name)).map(String::as_str).collect();
         if missing.is_empty() {
             return Ok(ResponseFormat::Delta);
         }
@@ -108,6 +115,15 @@ impl Capabilities {
         let suffix = if end_stream_action { ";includeendstreamaction=true" } else { "" };
         format!("responseformat={format}{suffix}")
     }
+}
+
+/// The Delta reader features of a table, as far as they concern its recipients. Spelled as in the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TableFeatures {
+    /// What a recipient must know to read the table.
+    pub needed: Vec<String>,
+    /// What is switched off, but may be left in some files from when it was on.
+    pub left_over: Vec<String>,
 }
 
 /// How the id of a file is made of its path in the log.
@@ -154,8 +170,8 @@ impl FileIdHash {
 mod tests {
     use super::*;
 
-    fn features(names: &[&str]) -> Vec<String> {
-        names.iter().map(|&name| name.to_owned()).collect()
+    fn needs(names: &[&str]) -> TableFeatures {
+        TableFeatures { needed: names.iter().map(|&name| name.to_owned()).collect(), left_over: Vec::new() }
     }
 
     #[test]
@@ -173,27 +189,41 @@ mod tests {
     fn an_absent_or_empty_header_means_parquet() {
         for header in [None, Some(""), Some(";;"), Some("responseformat="), Some("responseformat=iceberg")] {
             let capabilities = Capabilities::parse(header);
-            assert_eq!(capabilities.negotiate(&[]).unwrap(), ResponseFormat::Parquet, "{header:?}");
-            assert!(capabilities.negotiate(&features(&["deletionVectors"])).is_err(), "{header:?}");
+            assert_eq!(capabilities.negotiate(&needs(&[])).unwrap(), ResponseFormat::Parquet, "{header:?}");
+            assert!(capabilities.negotiate(&needs(&["deletionVectors"])).is_err(), "{header:?}");
         }
     }
 
     #[test]
     fn both_formats_give_parquet_unless_the_table_needs_more() {
         let both = Capabilities::parse(Some("responseformat=delta,parquet;readerfeatures=deletionvectors"));
-        assert_eq!(both.negotiate(&[]).unwrap(), ResponseFormat::Parquet);
-        assert_eq!(both.negotiate(&features(&["deletionVectors"])).unwrap(), ResponseFormat::Delta);
+        assert_eq!(both.negotiate(&needs(&[])).unwrap(), ResponseFormat::Parquet);
+        assert_eq!(both.negotiate(&needs(&["deletionVectors"])).unwrap(), ResponseFormat::Delta);
         let delta = Capabilities::parse(Some("responseformat=delta"));
-        assert_eq!(delta.negotiate(&[]).unwrap(), ResponseFormat::Delta);
+        assert_eq!(delta.negotiate(&needs(&[])).unwrap(), ResponseFormat::Delta);
+    }
+
+    #[test]
+    fn what_may_be_left_over_is_sent_in_delta_format_to_who_knows_it() {
+        let table = TableFeatures { needed: Vec::new(), left_over: vec!["deletionVectors".to_owned()] };
+        for (header, format) in [
+            ("responseformat=delta,parquet;readerfeatures=deletionvectors", ResponseFormat::Delta),
+            ("responseformat=delta,parquet", ResponseFormat::Parquet),
+            ("responseformat=parquet", ResponseFormat::Parquet),
+            ("", ResponseFormat::Parquet),
+            ("responseformat=delta", ResponseFormat::Delta),
+        ] {
+            assert_eq!(Capabilities::parse(Some(header)).negotiate(&table).unwrap(), format, "{header}");
+        }
     }
 
     #[test]
     fn what_was_not_declared_is_refused_by_name() {
         let client = Capabilities::parse(Some("responseformat=delta;readerfeatures=deletionvectors"));
-        let error = client.negotiate(&features(&["columnMapping", "deletionVectors"])).unwrap_err();
+        let error = client.negotiate(&needs(&["columnMapping", "deletionVectors"])).unwrap_err();
         assert!(error.message().contains("columnMapping") && !error.message().contains("deletionVectors"));
         let parquet = Capabilities::parse(Some("responseformat=parquet"));
-        let error = parquet.negotiate(&features(&["columnMapping"])).unwrap_err();
+        let error = parquet.negotiate(&needs(&["columnMapping"])).unwrap_err();
         assert!(error.message().contains("Unsupported Delta Table Properties"));
         assert!(error.message().contains("columnMapping"));
     }

@@ -68,9 +68,6 @@ def test_rows_in_the_default_format(profile, tables, name):
         message = refusal(lambda: delta_sharing.load_as_pandas(url(profile, name)))
         assert NOT_DECLARED[name] in message
         return
-    if name in VECTORS_LEFT:
-        assert "deletionVectors" in refusal(lambda: delta_sharing.load_as_pandas(url(profile, name)))
-        return
     assert rows(delta_sharing.load_as_pandas(url(profile, name))) == expected(tables, name)
 
 

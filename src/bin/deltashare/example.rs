@@ -52,7 +52,11 @@ pub(crate) fn write_profile(path: &Path, endpoint: &str, token: &Token) -> Resul
         options.write(true).create(true).truncate(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.open(path)?.write_all(text.as_bytes())
+        let mut file = options.open(path)?;
+        #[cfg(unix)]
+        // The file may be an older one, which keeps its permissions when it is opened.
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        file.write_all(text.as_bytes())
     };
     write().map_err(|error| {
         Failure::failed(format!("the profile {} cannot be written: {error}", path.display()))
