@@ -6,6 +6,7 @@
 //! allowed (`tokio::task::spawn_blocking`).
 
 mod actions;
+mod changes;
 mod deletion_vector;
 mod engine;
 mod failure;
@@ -19,6 +20,7 @@ mod store;
 mod table;
 
 pub use actions::{AddFile, Batch, DeletionVector, PartitionValues};
+pub use changes::{Action, ChangedFile, Changes, Commit};
 pub use scan::Scan;
 pub use snapshot::{FileStats, Metadata, Protocol, Snapshot};
 pub use table::DeltaTable;

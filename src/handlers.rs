@@ -1,11 +1,13 @@
 //! One function for each endpoint. A handler parses, finds what is shared, asks the table, and answers.
 
 pub mod answer;
+pub mod changes;
 pub mod discovery;
 pub mod head;
 pub mod lines;
 mod open;
 pub mod query;
+mod stream;
 pub mod table;
 
 use axum::extract::{FromRequestParts, RawPathParams};

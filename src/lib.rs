@@ -51,7 +51,8 @@
 //! | `GET …/tables/{table}/version`, `HEAD …/tables/{table}` | [`handlers::table::query_version`] |
 //! | `GET …/tables/{table}/metadata` | [`handlers::table::query_metadata`] |
 //! | `POST …/tables/{table}/query` | [`handlers::query::query_table`] |
-//! | `GET …/tables/{table}/changes` and the rest | refused: `UNSUPPORTED_OPERATION` |
+//! | `GET …/tables/{table}/changes` | [`handlers::changes::query_changes`] |
+//! | the rest | refused: `UNSUPPORTED_OPERATION` |
 
 pub mod app;
 pub mod auth;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::handlers::{discovery, query, table};
+use crate::handlers::{changes, discovery, query, table};
 
 /// The header that carries the id under which the log has a request.
 const REQUEST_ID_HEADER: &str = "x-request-id";
@@ -34,7 +34,7 @@ fn endpoints(app: Arc<App>) -> Router {
         .route(&format!("{TABLE}/version"), get(table::query_version))
         .route(&format!("{TABLE}/metadata"), get(table::query_metadata))
         .route(&format!("{TABLE}/query"), post(query::query_table))
-        .route(&format!("{TABLE}/changes"), get(table::query_changes))
+        .route(&format!("{TABLE}/changes"), get(changes::query_changes))
         .route(&format!("{TABLE}/queries/{{query}}"), post(table::query_status).get(table::query_status))
         .route(&format!("{TABLE}/temporary-table-credentials"), post(table::temporary_table_credentials))
         .route("/health", get(|| async { "ok\n" }))

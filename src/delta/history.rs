@@ -11,6 +11,7 @@ use url::Url;
 use super::engine::LogEngine;
 use super::failure::{damaged, failure};
 use super::log_path::{LogFile, file_name};
+use super::open::not_available;
 use super::snapshot::Snapshot;
 use crate::error::{Error, Result};
 
@@ -138,6 +139,33 @@ impl<'a> Times<'a> {
             }
         }
         Ok(low)
+    }
+}
+
+/// Where a commit of a range lies, and its time where the file tells it.
+pub(super) struct CommitTimes {
+    pub(super) version: u64,
+    pub(super) url: Url,
+    /// `None` where the commit has its timestamp inside.
+    pub(super) by_file: Option<i64>,
+}
+
+impl CommitTimes {
+    /// The commits from `start` to `end`, none missing.
+    pub(super) fn of_range(newest: &Snapshot, start: u64, end: u64) -> Result<Vec<Self>> {
+        let Times { commits, by_file, .. } = Times::of(newest)?;
+        let range = commits.first().map(|commit| (commit.version, newest.version()));
+        if range.is_none_or(|(earliest, latest)| start < earliest || end > latest) {
+            let missing = if range.is_some_and(|(earliest, _)| start < earliest) { start } else { end };
+            return Err(not_available(missing, range));
+        }
+        let times = by_file.into_iter().map(Some).chain(std::iter::repeat(None));
+        let all = commits.into_iter().zip(times).map(|(commit, by_file)| Self {
+            version: commit.version,
+            url: commit.file.location,
+            by_file,
+        });
+        Ok(all.filter(|commit| (start..=end).contains(&commit.version)).collect())
     }
 }
 

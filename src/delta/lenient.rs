@@ -143,7 +143,7 @@ struct Action {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ProtocolAction {
+pub(super) struct ProtocolAction {
     min_reader_version: i32,
     min_writer_version: i32,
     reader_features: Option<Vec<String>>,
@@ -167,7 +167,7 @@ impl From<ProtocolAction> for Protocol {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct MetadataAction {
+pub(super) struct MetadataAction {
     id: String,
     name: Option<String>,
     description: Option<String>,

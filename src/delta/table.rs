@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use buoyant_kernel::object_store::ObjectStore;
 use url::Url;
 
+use super::changes::Changes;
 use super::engine::LogEngine;
 use super::history::{self, Log};
 use super::open::{Opener, Refreshed, not_available};
@@ -104,6 +105,12 @@ impl DeltaTable {
             older.pop_front();
         }
         Ok(snapshot)
+    }
+
+    /// The commits from `start` to `end`, both included, read as the iterator advances. `newest` is a snapshot
+    /// at `end` or later. Fails when a commit of the range is not available any more.
+    pub fn changes(&self, newest: &Snapshot, start: u64, end: u64) -> Result<Changes> {
+        Changes::new(newest, start, end)
     }
 
     /// The newest version that was committed at `millis` (since the Unix epoch) or before. Fails when there is

@@ -44,12 +44,14 @@ impl Answer {
             }
         }
         if self.end_stream_action {
-            let expiration = any.then(|| self.files.expiration_millis());
-            let end_stream_action =
-                EndStreamAction { min_url_expiration_timestamp: expiration, ..EndStreamAction::default() };
-            lines
-                .line(|out| write_json(out, &EndStreamLine { end_stream_action }).map_err(Error::internal))?;
+            write_end(lines, any.then(|| self.files.expiration_millis()))?;
         }
         Ok(())
     }
+}
+
+/// Writes the `endStreamAction`, with when the first URL ends, where there is one.
+pub(super) fn write_end(lines: &mut Lines, min_url_expiration_timestamp: Option<i64>) -> Result<()> {
+    let end_stream_action = EndStreamAction { min_url_expiration_timestamp, ..EndStreamAction::default() };
+    lines.line(|out| write_json(out, &EndStreamLine { end_stream_action }).map_err(Error::internal))
 }

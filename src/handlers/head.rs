@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::delta::Snapshot;
+use crate::delta::{FileStats, Metadata, Protocol, Snapshot};
 use crate::error::{Error, Result};
 use crate::protocol::actions::{
     DeltaMetadata, DeltaMetadataWrapper, DeltaProtocol, DeltaProtocolWrapper, Format, MetadataLine,
@@ -50,7 +50,8 @@ pub fn table_features(snapshot: &Snapshot) -> TableFeatures {
     features
 }
 
-/// What the head lines say beside the snapshot.
+/// How the `protocol` and `metaData` lines of an answer are written.
+#[derive(Debug, Clone, Copy)]
 pub struct Head {
     /// The form of the answer.
     pub format: ResponseFormat,
@@ -59,28 +60,51 @@ pub struct Head {
 }
 
 impl Head {
-    /// The `protocol` and `metaData` lines. Blocks: in delta format the size of the table is required,
-    /// and where the log does not have it, it is summed up in one pass.
-    pub fn lines(&self, snapshot: &Snapshot) -> Result<[Vec<u8>; 2]> {
-        match self.format {
-            ResponseFormat::Parquet => self.parquet(snapshot),
-            ResponseFormat::Delta => delta(snapshot),
-        }
+    /// The head lines of a snapshot. Blocks: in delta format the size of the table is required, and where
+    /// the log does not have it, it is summed up in one pass.
+    pub fn lines(self, snapshot: &Snapshot) -> Result<[Vec<u8>; 2]> {
+        let stats = match (snapshot.file_stats(), self.format) {
+            (None, ResponseFormat::Delta) => Some(snapshot.count_files()?),
+            (known, ResponseFormat::Delta | ResponseFormat::Parquet) => known,
+        };
+        Ok([self.protocol(snapshot.protocol(), None)?, self.metadata(snapshot.metadata(), stats, None)?])
     }
 
-    fn parquet(&self, snapshot: &Snapshot) -> Result<[Vec<u8>; 2]> {
-        let metadata = snapshot.metadata();
+    /// A `protocol` line. In delta format it has a version where one is given.
+    pub(super) fn protocol(self, protocol: &Protocol, version: Option<u64>) -> Result<Vec<u8>> {
+        if self.format == ResponseFormat::Parquet {
+            return line(&ProtocolLine { protocol: ParquetProtocol { min_reader_version: 1 } });
+        }
+        let delta_protocol = DeltaProtocol {
+            min_reader_version: protocol.min_reader_version,
+            min_writer_version: protocol.min_writer_version,
+            reader_features: protocol.reader_features.as_deref().filter(|_| protocol.min_reader_version >= 3),
+            writer_features: protocol.writer_features.as_deref().filter(|_| protocol.min_writer_version >= 7),
+        };
+        line(&ProtocolLine { protocol: DeltaProtocolWrapper { version, delta_protocol } })
+    }
+
+    /// A `metaData` line, with a version and the size of the table where they are given.
+    pub(super) fn metadata(
+        self,
+        metadata: &Metadata,
+        stats: Option<FileStats>,
+        version: Option<u64>,
+    ) -> Result<Vec<u8>> {
+        let size = stats.map(|stats| stats.size_bytes);
+        let num_files = stats.map(|stats| stats.num_files);
+        if self.format == ResponseFormat::Delta {
+            let delta_metadata = delta_metadata(metadata);
+            return line(&MetadataLine {
+                meta_data: DeltaMetadataWrapper { delta_metadata, version, size, num_files },
+            });
+        }
         let schema_string = plain_schema(&metadata.schema_string)?;
-        let feed = metadata
-            .configuration
-            .get(CHANGE_DATA_FEED)
-            .is_some_and(|value| value.eq_ignore_ascii_case("true"));
-        let configuration = if feed && self.history_shared {
+        let configuration = if self.history_shared && has_change_data_feed(metadata) {
             BTreeMap::from([("enableChangeDataFeed", "true")])
         } else {
             BTreeMap::new()
         };
-        let stats = snapshot.file_stats();
         let meta_data = ParquetMetadata {
             id: &metadata.id,
             name: metadata.name.as_deref(),
@@ -89,27 +113,21 @@ impl Head {
             schema_string: &schema_string,
             partition_columns: &metadata.partition_columns,
             configuration,
-            size: stats.map(|stats| stats.size_bytes),
-            num_files: stats.map(|stats| stats.num_files),
+            version,
+            size,
+            num_files,
         };
-        let protocol = ParquetProtocol { min_reader_version: 1 };
-        Ok([line(&ProtocolLine { protocol })?, line(&MetadataLine { meta_data })?])
+        line(&MetadataLine { meta_data })
     }
 }
 
-fn delta(snapshot: &Snapshot) -> Result<[Vec<u8>; 2]> {
-    let stats = match snapshot.file_stats() {
-        Some(stats) => stats,
-        None => snapshot.count_files()?,
-    };
-    let (protocol, metadata) = (snapshot.protocol(), snapshot.metadata());
-    let delta_protocol = DeltaProtocol {
-        min_reader_version: protocol.min_reader_version,
-        min_writer_version: protocol.min_writer_version,
-        reader_features: protocol.reader_features.as_deref().filter(|_| protocol.min_reader_version >= 3),
-        writer_features: protocol.writer_features.as_deref().filter(|_| protocol.min_writer_version >= 7),
-    };
-    let delta_metadata = DeltaMetadata {
+/// Whether commits under this metadata record the change data feed.
+pub(super) fn has_change_data_feed(metadata: &Metadata) -> bool {
+    metadata.configuration.get(CHANGE_DATA_FEED).is_some_and(|value| value.eq_ignore_ascii_case("true"))
+}
+
+fn delta_metadata(metadata: &Metadata) -> DeltaMetadata<'_> {
+    DeltaMetadata {
         id: &metadata.id,
         name: metadata.name.as_deref(),
         description: metadata.description.as_deref(),
@@ -118,11 +136,7 @@ fn delta(snapshot: &Snapshot) -> Result<[Vec<u8>; 2]> {
         partition_columns: &metadata.partition_columns,
         configuration: &metadata.configuration,
         created_time: metadata.created_time,
-    };
-    let meta_data =
-        DeltaMetadataWrapper { delta_metadata, size: stats.size_bytes, num_files: stats.num_files };
-    let protocol = DeltaProtocolWrapper { delta_protocol };
-    Ok([line(&ProtocolLine { protocol })?, line(&MetadataLine { meta_data })?])
+    }
 }
 
 fn line(value: &impl Serialize) -> Result<Vec<u8>> {

@@ -4,7 +4,7 @@ use md5::{Digest as _, Md5};
 use sha2::Sha256;
 
 use super::head::DELETION_VECTORS;
-use crate::delta::{AddFile, DeletionVector};
+use crate::delta::{AddFile, ChangedFile, DeletionVector};
 use crate::error::{Error, Result};
 use crate::protocol::capabilities::{Capabilities, FileIdHash, ResponseFormat};
 use crate::protocol::json::{write_integer, write_string};
@@ -19,6 +19,17 @@ pub struct FileLines {
     /// The fields that are the same on every line: `,"version":…,"timestamp":…,"expirationTimestamp":…`.
     constant: Vec<u8>,
     scratch: String,
+}
+
+/// What a commit did with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It added the file.
+    Add,
+    /// It removed the file.
+    Remove,
+    /// It wrote change data into the file.
+    Cdc,
 }
 
 /// The version that a request asked for, and its time, which then stand on every line.
@@ -39,18 +50,25 @@ impl FileLines {
         queried: Option<QueriedVersion>,
         signer: FileSigner,
     ) -> Self {
-        let mut constant = Vec::new();
-        if let Some(queried) = queried {
-            constant.extend_from_slice(format!(",\"version\":{}", queried.version).as_bytes());
-            if let Some(timestamp) = queried.timestamp {
-                constant.extend_from_slice(format!(",\"timestamp\":{timestamp}").as_bytes());
-            }
-        }
-        constant
-            .extend_from_slice(format!(",\"expirationTimestamp\":{}", signer.expiration_millis()).as_bytes());
         let reads_deletion_vectors =
             format == ResponseFormat::Delta && capabilities.reads_feature(DELETION_VECTORS);
-        Self { format, id_hash, reads_deletion_vectors, signer, constant, scratch: String::new() }
+        let constant = Vec::new();
+        let mut this =
+            Self { format, id_hash, reads_deletion_vectors, signer, constant, scratch: String::new() };
+        this.set_version(queried);
+        this
+    }
+
+    /// Says which version the lines that follow belong to.
+    pub fn set_version(&mut self, version: Option<QueriedVersion>) {
+        self.constant.clear();
+        if let Some(queried) = version {
+            write_field(&mut self.constant, "version", i64::try_from(queried.version).unwrap_or(i64::MAX));
+            if let Some(timestamp) = queried.timestamp {
+                write_field(&mut self.constant, "timestamp", timestamp);
+            }
+        }
+        write_field(&mut self.constant, "expirationTimestamp", self.signer.expiration_millis());
     }
 
     /// When the URLs end, in milliseconds since the epoch.
@@ -63,16 +81,101 @@ impl FileLines {
     /// Fails where the file has a deletion vector that the client does not know, since it would read
     /// deleted rows, and where a path of the log may not be signed.
     pub fn write(&mut self, file: &AddFile<'_>, out: &mut Vec<u8>) -> Result<()> {
-        if file.deletion_vector.is_some() && !self.reads_deletion_vectors {
-            return Err(Error::unsupported(format!(
-                "Unsupported Delta Table Properties: files of the table have deletion vectors, and the client did \
-                 not declare the reader feature {DELETION_VECTORS} with responseformat=delta."
-            )));
-        }
+        self.check_deletion_vector(file.deletion_vector.is_some())?;
         match self.format {
             ResponseFormat::Parquet => self.parquet(file, out),
             ResponseFormat::Delta => self.delta(file, out),
         }
+    }
+
+    fn check_deletion_vector(&self, present: bool) -> Result<()> {
+        if !present || self.reads_deletion_vectors {
+            return Ok(());
+        }
+        Err(Error::unsupported(format!(
+            "Unsupported Delta Table Properties: files of the table have deletion vectors, and the client did \
+             not declare the reader feature {DELETION_VECTORS} with responseformat=delta."
+        )))
+    }
+
+    /// Appends the line of one file that a commit added or removed, or that holds its change data.
+    ///
+    /// Fails as [`FileLines::write`] does, and where a writer left out of a `remove` what a recipient needs.
+    pub fn write_change(&mut self, change: Change, file: &ChangedFile, out: &mut Vec<u8>) -> Result<()> {
+        self.check_deletion_vector(file.deletion_vector().is_some())?;
+        let (Some(size), Some(values)) = (file.size, &file.partition_values) else {
+            return Err(Error::unsupported(
+                "A change of the table names a file without its size or its partition values, which recipients need.",
+            ));
+        };
+        let values = values.iter().map(|(column, value)| (column.as_str(), value.as_deref()));
+        if self.format == ResponseFormat::Parquet {
+            out.extend_from_slice(match change {
+                Change::Add => b"{\"add\":{\"url\":\"",
+                Change::Remove => b"{\"remove\":{\"url\":\"",
+                Change::Cdc => b"{\"cdf\":{\"url\":\"",
+            });
+            self.signer.presign(&file.path, out)?;
+            out.extend_from_slice(b"\",\"id\":\"");
+            self.write_id(&file.path, out);
+            out.extend_from_slice(b"\",\"partitionValues\":");
+            write_partition_values(values, out);
+            write_field(out, "size", size);
+            if let (Change::Add, Some(stats)) = (change, &file.stats) {
+                out.extend_from_slice(b",\"stats\":");
+                write_string(out, stats);
+            }
+            out.extend_from_slice(&self.constant);
+            out.extend_from_slice(b"}}");
+            return Ok(());
+        }
+        out.extend_from_slice(b"{\"file\":{\"id\":\"");
+        self.write_id(&file.path, out);
+        out.push(b'"');
+        if let Some(vector) = file.deletion_vector() {
+            self.write_deletion_vector_id(&vector, out)?;
+        }
+        out.extend_from_slice(&self.constant);
+        out.extend_from_slice(b",\"deltaSingleAction\":");
+        out.extend_from_slice(match change {
+            Change::Add => b"{\"add\":{\"path\":\"",
+            Change::Remove => b"{\"remove\":{\"path\":\"",
+            Change::Cdc => b"{\"cdc\":{\"path\":\"",
+        });
+        self.signer.presign(&file.path, out)?;
+        out.extend_from_slice(b"\",\"partitionValues\":");
+        write_partition_values(values, out);
+        write_field(out, "size", size);
+        match change {
+            Change::Add => {
+                write_field(out, "modificationTime", file.modification_time.unwrap_or_default());
+                out.extend_from_slice(b",\"dataChange\":true");
+            }
+            Change::Remove => {
+                write_field(out, "deletionTimestamp", file.deletion_timestamp.unwrap_or_default());
+                out.extend_from_slice(b",\"dataChange\":true,\"extendedFileMetadata\":true");
+            }
+            Change::Cdc => out.extend_from_slice(b",\"dataChange\":false"),
+        }
+        if let Some(stats) = &file.stats {
+            out.extend_from_slice(b",\"stats\":");
+            write_string(out, stats);
+        }
+        if let Some(vector) = file.deletion_vector() {
+            self.write_deletion_vector(&vector, out)?;
+        }
+        if let Some(id) = file.base_row_id {
+            write_field(out, "baseRowId", id);
+        }
+        if let Some(version) = file.default_row_commit_version {
+            write_field(out, "defaultRowCommitVersion", version);
+        }
+        if let Some(provider) = &file.clustering_provider {
+            out.extend_from_slice(b",\"clusteringProvider\":");
+            write_string(out, provider);
+        }
+        out.extend_from_slice(b"}}}}");
+        Ok(())
     }
 
     fn parquet(&mut self, file: &AddFile<'_>, out: &mut Vec<u8>) -> Result<()> {
@@ -81,9 +184,8 @@ impl FileLines {
         out.extend_from_slice(b"\",\"id\":\"");
         self.write_id(file.path, out);
         out.extend_from_slice(b"\",\"partitionValues\":");
-        write_partition_values(file, out);
-        out.extend_from_slice(b",\"size\":");
-        write_integer(out, file.size);
+        write_partition_values(file.partition_values.iter(), out);
+        write_field(out, "size", file.size);
         if let Some(stats) = file.stats {
             out.extend_from_slice(b",\"stats\":");
             write_string(out, stats);
@@ -104,11 +206,9 @@ impl FileLines {
         out.extend_from_slice(b",\"deltaSingleAction\":{\"add\":{\"path\":\"");
         self.signer.presign(file.path, out)?;
         out.extend_from_slice(b"\",\"partitionValues\":");
-        write_partition_values(file, out);
-        out.extend_from_slice(b",\"size\":");
-        write_integer(out, file.size);
-        out.extend_from_slice(b",\"modificationTime\":");
-        write_integer(out, file.modification_time);
+        write_partition_values(file.partition_values.iter(), out);
+        write_field(out, "size", file.size);
+        write_field(out, "modificationTime", file.modification_time);
         out.extend_from_slice(b",\"dataChange\":true");
         if let Some(stats) = file.stats {
             out.extend_from_slice(b",\"stats\":");
@@ -118,12 +218,10 @@ impl FileLines {
             self.write_deletion_vector(vector, out)?;
         }
         if let Some(id) = file.base_row_id {
-            out.extend_from_slice(b",\"baseRowId\":");
-            write_integer(out, id);
+            write_field(out, "baseRowId", id);
         }
         if let Some(version) = file.default_row_commit_version {
-            out.extend_from_slice(b",\"defaultRowCommitVersion\":");
-            write_integer(out, version);
+            write_field(out, "defaultRowCommitVersion", version);
         }
         if let Some(provider) = file.clustering_provider {
             out.extend_from_slice(b",\"clusteringProvider\":");
@@ -163,13 +261,10 @@ impl FileLines {
         }
         self.scratch = scratch;
         if let Some(offset) = vector.offset {
-            out.extend_from_slice(b",\"offset\":");
-            write_integer(out, offset.into());
+            write_field(out, "offset", offset.into());
         }
-        out.extend_from_slice(b",\"sizeInBytes\":");
-        write_integer(out, vector.size_in_bytes.into());
-        out.extend_from_slice(b",\"cardinality\":");
-        write_integer(out, vector.cardinality);
+        write_field(out, "sizeInBytes", vector.size_in_bytes.into());
+        write_field(out, "cardinality", vector.cardinality);
         out.push(b'}');
         Ok(())
     }
@@ -182,9 +277,9 @@ impl FileLines {
     }
 }
 
-fn write_partition_values(file: &AddFile<'_>, out: &mut Vec<u8>) {
+fn write_partition_values<'a>(values: impl Iterator<Item = (&'a str, Option<&'a str>)>, out: &mut Vec<u8>) {
     out.push(b'{');
-    for (index, (column, value)) in file.partition_values.iter().enumerate() {
+    for (index, (column, value)) in values.enumerate() {
         if index > 0 {
             out.push(b',');
         }
@@ -196,6 +291,13 @@ fn write_partition_values(file: &AddFile<'_>, out: &mut Vec<u8>) {
         }
     }
     out.push(b'}');
+}
+
+fn write_field(out: &mut Vec<u8>, name: &str, value: i64) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    write_integer(out, value);
 }
 
 fn write_hex(out: &mut Vec<u8>, bytes: &[u8]) {

@@ -85,15 +85,6 @@ pub async fn query_metadata(
     Ok(response)
 }
 
-/// `GET …/tables/{table}/changes`
-pub async fn query_changes(
-    State(app): State<Arc<App>>,
-    recipient: Recipient,
-    Names(names): Names<3>,
-) -> Result<Response> {
-    refuse(&app, &recipient, &names, "Reading the change data feed is not supported by this server.").await
-}
-
 /// `POST …/tables/{table}/queries/{queryId}`
 pub async fn query_status(
     State(app): State<Arc<App>>,

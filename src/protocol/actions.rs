@@ -25,6 +25,9 @@ pub struct ParquetProtocol {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeltaProtocolWrapper<'a> {
+    /// The version it belongs to, where the client asked for changes of the protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
     /// The table's protocol.
     pub delta_protocol: DeltaProtocol<'a>,
 }
@@ -64,7 +67,7 @@ pub struct Format<'a> {
     pub options: Option<&'a BTreeMap<String, String>>,
 }
 
-/// "Metadata" of the parquet format. It has no `version`: one client cannot read it in a snapshot.
+/// "Metadata" of the parquet format.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ParquetMetadata<'a> {
@@ -84,6 +87,9 @@ pub struct ParquetMetadata<'a> {
     pub partition_columns: &'a [String],
     /// Always present; some clients require it.
     pub configuration: BTreeMap<&'static str, &'a str>,
+    /// The version it belongs to, in answers about changes. One client cannot read it in a snapshot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
     /// The size of all files in bytes, where known without reading the list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
@@ -98,10 +104,15 @@ pub struct ParquetMetadata<'a> {
 pub struct DeltaMetadataWrapper<'a> {
     /// The table's metadata.
     pub delta_metadata: DeltaMetadata<'a>,
-    /// The size of all files in bytes; Spark requires it.
-    pub size: u64,
+    /// The version it belongs to, in answers about changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    /// The size of all files in bytes; Spark requires it of snapshots.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
     /// The number of files.
-    pub num_files: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_files: Option<u64>,
 }
 
 /// Delta's own metadata action.

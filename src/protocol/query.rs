@@ -54,13 +54,25 @@ fn as_of(version: Option<i64>, timestamp: Option<&str>, negative: &'static str) 
     }
 }
 
-/// A validated snapshot query: "Read Data from a Table".
+/// A validated query: "Read Data from a Table".
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TableQuery {
-    /// Which version to read.
-    pub as_of: AsOf,
-    /// Whether the client asked for a refresh token, and so for an `endStreamAction`.
-    pub include_refresh_token: bool,
+pub enum TableQuery {
+    /// The files of one version.
+    Snapshot {
+        /// Which version to read.
+        as_of: AsOf,
+        /// Whether the client asked for a refresh token, and so for an `endStreamAction`.
+        include_refresh_token: bool,
+    },
+    /// What changed since a version.
+    Since {
+        /// The first version, included.
+        starting_version: u64,
+        /// The last version, included; the newest where absent or later than it.
+        ending_version: Option<u64>,
+        /// Whether changes of the protocol are wanted too, in delta format.
+        include_historical_protocol: bool,
+    },
 }
 
 impl TableQuery {
@@ -82,6 +94,8 @@ impl TableQuery {
         let page_token = fields.string("pageToken")?;
         let refresh_token = fields.string("refreshToken")?;
         let include_refresh_token = fields.boolean("includeRefreshToken")?;
+        let ending_version = fields.integer("endingVersion")?;
+        let include_historical_protocol = fields.boolean("includeHistoricalProtocol")?;
         fields.check_hints()?;
 
         let selectors = [version.is_some(), timestamp.is_some(), starting_version.is_some()];
@@ -112,16 +126,98 @@ impl TableQuery {
         let missing =
             |given: bool, what: &'static str| if given { Err(Error::unsupported(what)) } else { Ok(()) };
         missing(
-            starting_version.is_some(),
-            "Queries with startingVersion are not supported by this server.",
-        )?;
-        missing(
             max_files.is_some() || page_token.is_some(),
             "Paging of queries (maxFiles, pageToken) is not supported by this server; ask without it.",
         )?;
         missing(refresh_token.is_some(), "Refresh tokens are not supported by this server; query again.")?;
+        if let Some(start) = starting_version {
+            if let Some(end) = ending_version.filter(|&end| start > end) {
+                return Err(Error::invalid(format!(
+                    "startingVersion({start}) must be smaller than or equal to endingVersion({end})."
+                )));
+            }
+            return Ok(Self::Since {
+                starting_version: start.unsigned_abs(),
+                ending_version: ending_version.map(i64::unsigned_abs),
+                include_historical_protocol,
+            });
+        }
         let as_of = as_of(version, timestamp, "table version cannot be negative.")?;
-        Ok(Self { as_of, include_refresh_token })
+        Ok(Self::Snapshot { as_of, include_refresh_token })
+    }
+}
+
+/// One end of a range of versions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bound {
+    /// This version, included.
+    Version(u64),
+    /// Milliseconds since the epoch: for a start the first version at or after it, for an end the last one
+    /// at or before it.
+    Timestamp(i64),
+}
+
+/// A validated request for the change data feed: "Read Change Data Feed from a Table".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangesQuery {
+    /// Where the range starts.
+    pub start: Bound,
+    /// Where it ends; at the newest version where absent.
+    pub end: Option<Bound>,
+    /// Whether changes of the metadata are wanted too, and the metadata of the start in the head.
+    pub include_historical_metadata: bool,
+    /// Whether changes of the protocol are wanted too, in delta format.
+    pub include_historical_protocol: bool,
+}
+
+impl ChangesQuery {
+    /// Reads the query parameters, already decoded. The messages are those that clients match on.
+    pub fn parse(parameters: &[(String, String)]) -> Result<Self> {
+        let get = |name: &str| {
+            let found = parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+            found.filter(|text| !text.is_empty())
+        };
+        let flag = |name: &str| get(name).is_some_and(|text| text.eq_ignore_ascii_case("true"));
+        if get("maxFiles").is_some_and(|text| text.parse::<i64>().is_ok_and(|number| number <= 0)) {
+            return Err(Error::invalid("maxFiles must be positive."));
+        }
+        if get("maxFiles").is_some() || get("pageToken").is_some() {
+            return Err(Error::unsupported(
+                "Paging of queries (maxFiles, pageToken) is not supported by this server; ask without it.",
+            ));
+        }
+        let bound = |version: &str, timestamp: &str, twice: &'static str| match (get(version), get(timestamp))
+        {
+            (Some(_), Some(_)) => Err(Error::invalid(twice)),
+            (Some(text), None) => match text.parse::<i64>() {
+                // A negative start is as good as one that is too old.
+                Ok(number) => Ok(Some(Bound::Version(u64::try_from(number).unwrap_or(0)))),
+                Err(_) => Err(Error::invalid(format!("{version} is not a valid number."))),
+            },
+            (None, Some(text)) => Ok(Some(Bound::Timestamp(parse_timestamp(text)?))),
+            (None, None) => Ok(None),
+        };
+        let start = bound(
+            "startingVersion",
+            "startingTimestamp",
+            "Multiple starting arguments provided for CDF read. Please provide one of either startingTimestamp or \
+             startingVersion.",
+        )?;
+        let end = bound(
+            "endingVersion",
+            "endingTimestamp",
+            "Multiple ending arguments provided for CDF read. Please provide one of either endingTimestamp or \
+             endingVersion.",
+        )?;
+        let start = start.ok_or_else(|| {
+            Error::invalid("No startingVersion or startingTimestamp provided for CDF read.")
+        })?;
+        Ok(Self {
+            start,
+            end,
+            include_historical_metadata: flag("includeHistoricalMetadata"),
+            include_historical_protocol: flag("includeHistoricalProtocol"),
+        })
     }
 }
 
@@ -215,7 +311,14 @@ mod tests {
     use crate::error::ErrorCode;
 
     fn latest(include_refresh_token: bool) -> TableQuery {
-        TableQuery { as_of: AsOf::Latest, include_refresh_token }
+        TableQuery::Snapshot { as_of: AsOf::Latest, include_refresh_token }
+    }
+
+    fn as_of(body: &str) -> AsOf {
+        match TableQuery::parse(body.as_bytes()).unwrap() {
+            TableQuery::Snapshot { as_of, .. } => as_of,
+            TableQuery::Since { .. } => panic!("not a snapshot: {body}"),
+        }
     }
 
     #[test]
@@ -238,9 +341,9 @@ mod tests {
         let spark = br#"{"predicateHints":[],"includeRefreshToken":true}"#;
         assert_eq!(TableQuery::parse(spark).unwrap(), latest(true));
         for body in [r#"{"version":3}"#, r#"{"version":"3"}"#, r#"{"version":3.0}"#] {
-            assert_eq!(TableQuery::parse(body.as_bytes()).unwrap().as_of, AsOf::Version(3), "{body}");
+            assert_eq!(as_of(body), AsOf::Version(3), "{body}");
         }
-        let at = TableQuery::parse(br#"{"timestamp":"2022-01-01T00:00:00Z"}"#).unwrap().as_of;
+        let at = as_of(r#"{"timestamp":"2022-01-01T00:00:00Z"}"#);
         assert!(matches!(at, AsOf::Timestamp { millis: 1_640_995_200_000, .. }));
     }
 
@@ -306,14 +409,64 @@ mod tests {
 
     #[test]
     fn what_is_not_there_yet_says_so() {
-        for body in [
-            r#"{"startingVersion":1}"#,
-            r#"{"maxFiles":10}"#,
-            r#"{"pageToken":"t"}"#,
-            r#"{"refreshToken":"t"}"#,
-        ] {
+        for body in [r#"{"maxFiles":10}"#, r#"{"pageToken":"t"}"#, r#"{"refreshToken":"t"}"#] {
             let error = TableQuery::parse(body.as_bytes()).unwrap_err();
             assert_eq!(error.code(), ErrorCode::UnsupportedOperation, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_changed_since_a_version() {
+        let since = |starting_version, ending_version, include_historical_protocol| TableQuery::Since {
+            starting_version,
+            ending_version,
+            include_historical_protocol,
+        };
+        for (body, query) in [
+            (r#"{"predicateHints":[],"startingVersion":1}"#, since(1, None, false)),
+            (r#"{"startingVersion":"1","endingVersion":2}"#, since(1, Some(2), false)),
+            (
+                r#"{"startingVersion":0,"endingVersion":0,"includeHistoricalProtocol":true}"#,
+                since(0, Some(0), true),
+            ),
+        ] {
+            assert_eq!(TableQuery::parse(body.as_bytes()).unwrap(), query, "{body}");
+        }
+        let error = TableQuery::parse(br#"{"startingVersion":3,"endingVersion":2}"#).unwrap_err();
+        assert_eq!(error.message(), "startingVersion(3) must be smaller than or equal to endingVersion(2).");
+    }
+
+    #[test]
+    fn change_data_feed_parameters() {
+        let parse = |parameters: &[(&str, &str)]| {
+            let owned: Vec<_> = parameters.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            ChangesQuery::parse(&owned)
+        };
+        let query = parse(&[
+            ("startingVersion", "1"),
+            ("includeHistoricalMetadata", "True"),
+            ("readChangeFeed", "true"),
+        ]);
+        let query = query.unwrap();
+        assert_eq!((query.start, query.end), (Bound::Version(1), None));
+        assert!(query.include_historical_metadata && !query.include_historical_protocol);
+        let query = parse(&[("startingTimestamp", "2022-01-01T00:00:00Z"), ("endingVersion", "7")]).unwrap();
+        assert_eq!((query.start, query.end), (Bound::Timestamp(1_640_995_200_000), Some(Bound::Version(7))));
+        for (parameters, message) in [
+            (&[][..], "No startingVersion or startingTimestamp provided for CDF read."),
+            (&[("startingVersion", "x")], "startingVersion is not a valid number."),
+            (&[("startingVersion", "1"), ("endingVersion", "x")], "endingVersion is not a valid number."),
+            (&[("startingVersion", "1"), ("startingTimestamp", "x")], "Multiple starting arguments"),
+            (
+                &[("startingVersion", "1"), ("endingVersion", "2"), ("endingTimestamp", "x")],
+                "Multiple ending arguments",
+            ),
+            (&[("startingTimestamp", "x")], "Invalid startingTimestamp:"),
+            (&[("startingVersion", "1"), ("maxFiles", "0")], "maxFiles must be positive."),
+            (&[("startingVersion", "1"), ("maxFiles", "5")], "Paging of queries"),
+        ] {
+            let error = parse(parameters).unwrap_err();
+            assert!(error.message().starts_with(message), "{error}");
         }
     }
 

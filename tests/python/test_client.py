@@ -15,6 +15,7 @@ NAMES = [path.name for path in sorted(SPARK_TABLES.iterdir())] + list(deltalake_
 
 # Reader features that the table needs, so that it is not served in parquet format.
 DELTA_ONLY = {
+    "change_data_feed_mapped": "columnMapping",
     "clone": "deletionVectors",
     "clone_source": "deletionVectors",
     "column_mapping_id": "columnMapping",
@@ -212,8 +213,6 @@ def test_error_texts_of_version_and_metadata(profile):
     assert "is after the latest available version" in text
     text = error_text(lambda: delta_sharing.get_table_version(url(profile, "py_versions"), "random"))
     assert "Invalid startingTimestamp:" in text and "random" in text
-    text = error_text(lambda: delta_sharing.load_table_changes_as_pandas(url(profile, "change_data_feed"), starting_version=0))
-    assert "not supported" in text
 
 
 def test_a_recipient_reads_its_own_shares_and_nothing_else(server, tables, tmp_path):

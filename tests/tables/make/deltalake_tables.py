@@ -80,6 +80,11 @@ def merged(path):
     (DeltaTable(path).merge(source, "t.id = s.id", source_alias="s", target_alias="t")
         .when_matched_update_all().when_not_matched_insert_all().execute())
     DeltaTable(path).optimize.compact()
+    DeltaTable(path).update(updates={"v": "'updated'"}, predicate="id = 1")
+    DeltaTable(path).delete("id = 2")
+    changes = pa.table(DeltaTable(path).load_cdf(starting_version=0).read_all())
+    records = changes.drop_columns(["_commit_timestamp"]).to_pylist()
+    canonical.write(pathlib.Path(path) / "expected-changes.json", records)
 
 
 def empty(path):

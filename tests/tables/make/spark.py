@@ -1,10 +1,11 @@
 """Writes the tables in `tests/tables/spark` and in `examples` with Spark and its Delta connector.
 
     python3 -m venv venv && venv/bin/pip install pyspark==4.0.1 delta-spark==4.0.0     # needs Java 17
-    venv/bin/python tests/tables/make/spark.py
+    venv/bin/python tests/tables/make/spark.py [tables|change_feeds|clone|examples ...]
 
-Each table gets `expected.json`, the rows of its latest version as Spark reads them, and
-`expected-vN.json` for older versions. The tests do not run this; what it wrote is committed.
+Each table gets `expected.json`, the rows of its latest version as Spark reads them, `expected-vN.json`
+for older versions, and `expected-changes.json` where it has a change data feed. The tests do not run
+this; what it wrote is committed.
 """
 
 import pathlib
@@ -79,6 +80,13 @@ class Table:
         if self.path.is_relative_to(TABLES):
             suffix = "" if version is None else f"-v{version}"
             canonical.write(self.path / f"expected{suffix}.json", records)
+        return self
+
+
+    def expect_changes(self):
+        changes = spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", 0)
+        records = (row.asDict() for row in changes.load(str(self.path)).drop("_commit_timestamp").collect())
+        canonical.write(self.path / "expected-changes.json", records)
         return self
 
 
@@ -190,13 +198,6 @@ def tables():
     rules.do("ALTER TABLE TABLE_NAME ADD CONSTRAINT positive CHECK (id >= 0)")
     rules.do("INSERT INTO TABLE_NAME (id, code) VALUES (1, 'a'), (2, 'b')").do("INSERT INTO TABLE_NAME (id) VALUES (3)").expect()
 
-    merged = Table("change_data_feed").create("id BIGINT, name STRING", {"delta.enableChangeDataFeed": "true"})
-    merged.insert("SELECT id, concat('n', id) name FROM range(6)").expect(1)
-    merged.do(
-        "MERGE INTO TABLE_NAME t USING (SELECT id, 'merged' name FROM range(4, 9)) s ON t.id = s.id "
-        "WHEN MATCHED AND t.id = 4 THEN DELETE WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
-    ).expect()
-
     types = Table("all_types").create(
         "b BOOLEAN, t TINYINT, s SMALLINT, i INT, l BIGINT, f FLOAT, d DOUBLE, dec DECIMAL(38,10), str STRING, bin BINARY, "
         "day DATE, ts TIMESTAMP, st STRUCT<x: INT, y: ARRAY<STRING>>, arr ARRAY<STRUCT<k: INT>>"
@@ -223,6 +224,27 @@ def tables():
 
     emptied = Table("emptied").create("id BIGINT").insert("SELECT id FROM range(3)").do("DELETE FROM TABLE_NAME").expect()
     emptied.checkpoint()
+
+
+def change_feeds():
+    merged = Table("change_data_feed").create("id BIGINT, name STRING", {"delta.enableChangeDataFeed": "true"})
+    merged.insert("SELECT id, concat('n', id) name FROM range(6)").expect(1)
+    merged.do(
+        "MERGE INTO TABLE_NAME t USING (SELECT id, 'merged' name FROM range(4, 9)) s ON t.id = s.id "
+        "WHEN MATCHED AND t.id = 4 THEN DELETE WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
+    )
+    merged.do("MERGE INTO TABLE_NAME t USING (SELECT 99 id, 'x' name) s ON t.id = s.id WHEN MATCHED THEN DELETE")
+    merged.insert("SELECT id, 'late' name FROM range(20, 23)", files=2).do("OPTIMIZE TABLE_NAME")
+    merged.do("DELETE FROM TABLE_NAME WHERE id = 21").expect().expect_changes()
+
+    mapped = Table("change_data_feed_mapped").create(
+        "id BIGINT, `a b` STRING, part STRING",
+        {"delta.enableChangeDataFeed": "true", "delta.enableDeletionVectors": "true", "delta.columnMapping.mode": "name"},
+        "PARTITIONED BY (part)",
+    )
+    mapped.insert("SELECT id, concat('n', id) `a b`, IF(id % 2 = 0, 'x y', 'odd') part FROM range(20)")
+    mapped.do("UPDATE TABLE_NAME SET `a b` = 'changed' WHERE id = 3").do("DELETE FROM TABLE_NAME WHERE id IN (4, 5)")
+    mapped.insert("SELECT id, 'late' `a b`, 'x y' part FROM range(20, 22)").expect().expect_changes()
 
 
 def clone():
@@ -265,9 +287,10 @@ def examples():
     customers.do("DELETE FROM TABLE_NAME WHERE customer_id = 4")
 
 
+PARTS = {"tables": tables, "change_feeds": change_feeds, "clone": clone, "examples": examples}
+
 if __name__ == "__main__":
-    tables()
-    clone()
-    examples()
+    for part in sys.argv[1:] or PARTS:
+        PARTS[part]()
     tidy(TABLES)
     tidy(EXAMPLES)
