@@ -122,6 +122,11 @@ impl PathName {
             .map_err(|_| Error::not_found("A name in the path is not UTF-8."))
     }
 
+    /// The name as it stands.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The spellings to look up, in their order. There are always two, so that unknown names cost the
     /// same whatever they contain.
     pub fn spellings(&self) -> impl Iterator<Item = String> {

@@ -7,6 +7,7 @@
 
 mod actions;
 mod changes;
+mod cursor;
 mod deletion_vector;
 mod engine;
 mod failure;
@@ -14,13 +15,17 @@ mod history;
 mod lenient;
 mod log_path;
 mod open;
+mod read_ahead;
 mod scan;
 mod snapshot;
 mod store;
 mod table;
 
 pub use actions::{AddFile, Batch, DeletionVector, PartitionValues};
-pub use changes::{Action, ChangedFile, Changes, Commit};
+pub use changes::{
+    Action, Change, ChangeBounds, ChangeCursor, ChangeKind, ChangePosition, ChangeRange, ChangedFile,
+};
+pub use cursor::{FileCursor, Origin};
 pub use scan::Scan;
 pub use snapshot::{FileStats, Metadata, Protocol, Snapshot};
 pub use table::DeltaTable;

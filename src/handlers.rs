@@ -6,6 +6,7 @@ pub mod discovery;
 pub mod head;
 pub mod lines;
 mod open;
+pub mod pages;
 pub mod query;
 mod stream;
 pub mod table;

@@ -79,6 +79,7 @@ pub struct Lines {
     chunks: mpsc::Sender<Chunk>,
     first: Option<oneshot::Sender<Result<()>>>,
     gone: bool,
+    written: u64,
 }
 
 impl Lines {
@@ -91,7 +92,13 @@ impl Lines {
             return Err(error);
         }
         self.buffer.push(b'\n');
+        self.written += (self.buffer.len() - start) as u64;
         if self.buffer.len() >= CHUNK_BYTES { self.send(false) } else { Ok(()) }
+    }
+
+    /// How many bytes the lines have so far, before they are compressed.
+    pub fn written(&self) -> u64 {
+        self.written
     }
 
     /// Sends what was written so far, so that the client has it before more is computed.
@@ -190,8 +197,14 @@ pub async fn stream(
     let (first, started) = oneshot::channel();
     let gzip = (encoding == Encoding::Gzip)
         .then(|| GzEncoder::new(Vec::with_capacity(CHUNK_BYTES), Compression::new(GZIP_LEVEL)));
-    let mut lines =
-        Lines { buffer: Vec::with_capacity(CHUNK_BYTES), gzip, chunks, first: Some(first), gone: false };
+    let mut lines = Lines {
+        buffer: Vec::with_capacity(CHUNK_BYTES),
+        gzip,
+        chunks,
+        first: Some(first),
+        gone: false,
+        written: 0,
+    };
     let span = tracing::Span::current();
     tokio::task::spawn_blocking(move || {
         let _entered = span.enter();

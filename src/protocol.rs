@@ -4,6 +4,7 @@
 
 pub mod actions;
 pub mod capabilities;
+pub mod digest;
 pub mod json;
 pub mod listing;
 pub mod names;

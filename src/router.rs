@@ -35,7 +35,7 @@ fn endpoints(app: Arc<App>) -> Router {
         .route(&format!("{TABLE}/metadata"), get(table::query_metadata))
         .route(&format!("{TABLE}/query"), post(query::query_table))
         .route(&format!("{TABLE}/changes"), get(changes::query_changes))
-        .route(&format!("{TABLE}/queries/{{query}}"), post(table::query_status).get(table::query_status))
+        .route(&format!("{TABLE}/queries/{{query}}"), post(query::query_result).get(query::query_result))
         .route(&format!("{TABLE}/temporary-table-credentials"), post(table::temporary_table_credentials))
         .route("/health", get(|| async { "ok\n" }))
         .fallback(|| async { Error::not_found("There is nothing at this path.") })

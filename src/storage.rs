@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use object_store::ObjectStore;
-use sha2::{Digest, Sha256};
 use url::Url;
 
 use crate::error::{Error, Result};
+use crate::protocol::digest::short_digest;
 
 pub use gateway::Gateway;
 pub use location::{Location, LocationError};
@@ -188,10 +188,7 @@ fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> E
 }
 
 fn opaque_name(parts: &[&[u8]]) -> String {
-    let digest = parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize();
-    let (start, _) = digest.split_at(8);
-    let number = start.iter().fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
-    format!("table-{number:016x}")
+    format!("table-{:016x}", short_digest(&parts.concat()))
 }
 
 /// Presigns the files of one table, for one answer.

@@ -6,6 +6,8 @@
 
 #[path = "delta_log/log.rs"]
 mod log;
+#[path = "delta_log/pages.rs"]
+mod pages;
 #[path = "delta_log/rigged.rs"]
 mod rigged;
 
@@ -1161,13 +1163,13 @@ async fn versions_by_modification_time() {
         let times = (0..5).map(|version| table.at_version(version).unwrap().timestamp().unwrap());
         assert_eq!(times.collect::<Vec<_>>(), [1_000, 2_000, 2_001, 4_000, 5_000]);
         for (millis, version) in [(1_000, 0), (1_999, 0), (2_000, 1), (2_001, 2), (3_999, 2), (4_000, 3), (5_000, 4)] {
-            assert_eq!(table.version_as_of(millis).unwrap(), version, "{millis}");
+            assert_eq!(table.latest().unwrap().version_as_of(millis).unwrap(), version, "{millis}");
         }
         for (millis, version) in [(-5, 0), (1_000, 0), (1_001, 1), (2_001, 2), (2_002, 3), (5_000, 4)] {
-            assert_eq!(table.version_at_or_after(millis).unwrap(), version, "{millis}");
+            assert_eq!(table.latest().unwrap().version_at_or_after(millis).unwrap(), version, "{millis}");
         }
         assert_eq!(
-            refusal(table.version_as_of(999)),
+            refusal(table.latest().unwrap().version_as_of(999)),
             "The provided timestamp (1970-01-01T00:00:00.999Z) is before the earliest available version 0, \
              committed at 1970-01-01T00:00:01.000Z. Please use a timestamp greater than or equal to \
              1970-01-01T00:00:01.000Z."
@@ -1175,10 +1177,10 @@ async fn versions_by_modification_time() {
         let after = "The provided timestamp (1970-01-01T00:00:05.001Z) is after the latest available version 4, \
                      committed at 1970-01-01T00:00:05.000Z. Please use a timestamp less than or equal to \
                      1970-01-01T00:00:05.000Z.";
-        assert_eq!(refusal(table.version_as_of(5_001)), after);
-        assert_eq!(refusal(table.version_at_or_after(5_001)), after);
-        assert!(refusal(table.version_as_of(i64::MIN)).contains("Please use a timestamp greater"));
-        assert!(refusal(table.version_as_of(i64::MAX)).contains("Please use a timestamp less"));
+        assert_eq!(refusal(table.latest().unwrap().version_as_of(5_001)), after);
+        assert_eq!(refusal(table.latest().unwrap().version_at_or_after(5_001)), after);
+        assert!(refusal(table.latest().unwrap().version_as_of(i64::MIN)).contains("Please use a timestamp greater"));
+        assert!(refusal(table.latest().unwrap().version_as_of(i64::MAX)).contains("Please use a timestamp less"));
     })
     .await;
 }
@@ -1197,10 +1199,13 @@ async fn versions_by_time_in_a_cleaned_up_log() {
     let table = log.table();
     blocking(move || {
         // Version 3 has a commit, but nothing to read it from.
-        assert!(refusal(table.version_as_of(4_500)).contains("before the earliest available version 4"));
-        assert_eq!(table.version_as_of(5_999).unwrap(), 4);
-        assert_eq!(table.version_at_or_after(0).unwrap(), 4);
-        assert_eq!(table.version_at_or_after(5_001).unwrap(), 5);
+        assert!(
+            refusal(table.latest().unwrap().version_as_of(4_500))
+                .contains("before the earliest available version 4")
+        );
+        assert_eq!(table.latest().unwrap().version_as_of(5_999).unwrap(), 4);
+        assert_eq!(table.latest().unwrap().version_at_or_after(0).unwrap(), 4);
+        assert_eq!(table.latest().unwrap().version_at_or_after(5_001).unwrap(), 5);
     })
     .await;
 }
@@ -1224,13 +1229,19 @@ async fn versions_by_in_commit_timestamp() {
         assert_eq!(table.latest().unwrap().timestamp().unwrap(), 60);
         assert_eq!(table.at_version(3).unwrap().timestamp().unwrap(), 40);
         for (millis, version) in [(10, 0), (19, 0), (20, 1), (59, 4), (60, 5)] {
-            assert_eq!(table.version_as_of(millis).unwrap(), version, "{millis}");
+            assert_eq!(table.latest().unwrap().version_as_of(millis).unwrap(), version, "{millis}");
         }
         for (millis, version) in [(0, 0), (10, 0), (11, 1), (60, 5)] {
-            assert_eq!(table.version_at_or_after(millis).unwrap(), version, "{millis}");
+            assert_eq!(table.latest().unwrap().version_at_or_after(millis).unwrap(), version, "{millis}");
         }
-        assert!(refusal(table.version_as_of(9)).contains("before the earliest available version 0"));
-        assert!(refusal(table.version_as_of(61)).contains("after the latest available version 5"));
+        assert!(
+            refusal(table.latest().unwrap().version_as_of(9))
+                .contains("before the earliest available version 0")
+        );
+        assert!(
+            refusal(table.latest().unwrap().version_as_of(61))
+                .contains("after the latest available version 5")
+        );
     })
     .await;
 }
@@ -1258,10 +1269,10 @@ async fn in_commit_timestamps_enabled_later() {
         let times = (0..5).map(|version| table.at_version(version).unwrap().timestamp().unwrap());
         assert_eq!(times.collect::<Vec<_>>(), [1_000, 1_001, 1_002, 2_000, 3_000]);
         for (millis, version) in [(1_000, 0), (1_500, 2), (2_000, 3), (2_999, 3), (3_000, 4)] {
-            assert_eq!(table.version_as_of(millis).unwrap(), version, "{millis}");
+            assert_eq!(table.latest().unwrap().version_as_of(millis).unwrap(), version, "{millis}");
         }
         for (millis, version) in [(1_002, 2), (1_003, 3), (2_000, 3), (2_001, 4)] {
-            assert_eq!(table.version_at_or_after(millis).unwrap(), version, "{millis}");
+            assert_eq!(table.latest().unwrap().version_at_or_after(millis).unwrap(), version, "{millis}");
         }
     })
     .await;

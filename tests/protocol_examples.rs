@@ -14,7 +14,7 @@ use deltashare::app::App;
 use deltashare::catalog::share_file::{ShareFile, ShareFileCatalog};
 use deltashare::protocol::actions::{EndStreamAction, EndStreamLine};
 use deltashare::protocol::profile::Profile;
-use deltashare::protocol::query::{AsOf, TableQuery};
+use deltashare::protocol::query::{AsOf, QueryRequest, TableQuery};
 use deltashare::protocol::tokens::TokenKey;
 use deltashare::router::router;
 use deltashare::storage::{Gateway, S3Options, Storage, StorageOptions};
@@ -195,8 +195,8 @@ async fn protocol_metadata_and_files_in_delta_format() {
 
 #[test]
 fn requests() {
-    let parse = |body: &str| TableQuery::parse(body.as_bytes()).unwrap();
-    let snapshot = |as_of| TableQuery::Snapshot { as_of, include_refresh_token: false };
+    let parse = |body: &str| QueryRequest::parse(body.as_bytes()).unwrap().query;
+    let snapshot = |as_of| TableQuery::Snapshot { as_of, include_refresh_token: false, refresh_token: None };
     assert_eq!(parse(&text("query_table_request")), snapshot(AsOf::Version(123)));
     assert_eq!(parse(&text("query_asynchronous_request")), snapshot(AsOf::Latest));
     let since =

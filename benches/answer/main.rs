@@ -11,14 +11,14 @@ mod generate;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use deltashare::delta::DeltaTable;
-use deltashare::handlers::answer::Answer;
+use deltashare::handlers::answer::{Answer, End};
 use deltashare::handlers::head::Head;
 use deltashare::handlers::lines::FileLines;
+use deltashare::handlers::pages::Page;
 use deltashare::ndjson::{self, Encoding, FailureLine};
 use deltashare::protocol::capabilities::{Capabilities, FileIdHash, ResponseFormat};
 use deltashare::storage::presign::{BucketUrl, Credentials, Presigner};
@@ -98,16 +98,20 @@ async fn one_answer(table: &Path, format: ResponseFormat, encoding: Encoding) ->
     let location = Location::parse(table.to_str().unwrap(), Path::new("/")).unwrap();
     let store = storage.open(&location).unwrap();
     let delta = DeltaTable::new(store.store, store.root, tokio::runtime::Handle::current());
-    let snapshot = tokio::task::spawn_blocking(move || delta.latest()).await.unwrap().unwrap();
+    let table = delta.clone();
+    let files = tokio::task::spawn_blocking(move || delta.files(&delta.latest()?)).await.unwrap().unwrap();
     let opened = began.elapsed().as_secs_f64();
     let capabilities = Capabilities::parse(Some("responseformat=delta"));
     let bucket = Location::S3 { bucket: "my-bucket".to_owned(), prefix: "tables/orders/".to_owned() };
     let signer = storage.signer(&bucket, &[], Utc::now()).await.unwrap();
     let answer = Answer {
-        snapshot: Arc::clone(&snapshot),
+        table,
+        files,
+        stats: None,
         head: Head { format, history_shared: true },
-        files: FileLines::new(format, FileIdHash::default_for(format), &capabilities, None, signer),
-        end_stream_action: false,
+        lines: FileLines::new(format, FileIdHash::default_for(format), &capabilities, None, signer),
+        page: Page::whole(),
+        end: End::default(),
     };
     let body =
         ndjson::stream(encoding, FailureLine::NotJson, move |lines| answer.write(lines)).await.unwrap();

@@ -170,6 +170,24 @@ impl Batch {
         (0..self.rows).filter(|&row| self.is_selected(row)).map(|row| self.file(row))
     }
 
+    /// The first row from `row` on that is a file.
+    pub(super) fn next_selected(&self, row: usize) -> Option<usize> {
+        (row..self.rows).find(|&row| self.is_selected(row))
+    }
+
+    /// Passes over `files` files from `row` on, or over all that there are: the row after them, and how many
+    /// there were.
+    pub(super) fn skip(&self, row: usize, files: u64) -> (usize, u64) {
+        let mut passed = 0;
+        for row in row..self.rows {
+            if passed == files {
+                return (row, passed);
+            }
+            passed += u64::from(self.is_selected(row));
+        }
+        (self.rows, passed)
+    }
+
     /// The number of files and their bytes.
     pub(super) fn totals(&self) -> Result<(u64, u64)> {
         let (mut files, mut bytes) = (0, 0_u64);
@@ -193,7 +211,8 @@ impl Batch {
             .ok_or_else(|| damaged("an add action has no size, or a negative one"))
     }
 
-    fn file(&self, row: usize) -> Result<AddFile<'_>> {
+    /// The file of a row that is one.
+    pub(super) fn file(&self, row: usize) -> Result<AddFile<'_>> {
         Ok(AddFile {
             path: text(&self.path, row)
                 .filter(|path| !path.is_empty())

@@ -1,33 +1,98 @@
 //! The commits of a range of versions, one after the other: what a change data feed and a stream read.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use buoyant_kernel::Engine as _;
-use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::actions::DeletionVector;
 use super::failure::{damaged, failure};
 use super::history::CommitTimes;
 use super::lenient::{MetadataAction, ProtocolAction};
+use super::read_ahead::ReadAhead;
 use super::snapshot::{Metadata, Protocol, Snapshot};
 use crate::error::Result;
 
-/// The commits of a range, in order, read as the iterator advances: several are fetched ahead at the same
-/// time, one is handed out. It ends after an error.
-pub struct Changes {
+/// A range of versions, opened: both ends can be read.
+#[derive(Debug)]
+pub struct ChangeRange {
+    /// The table at the end of the range or later.
+    pub newest: Arc<Snapshot>,
+    /// The table at the first version of the range.
+    pub first: Arc<Snapshot>,
+    /// The table at the last version of the range, which is part of it.
+    pub last: Arc<Snapshot>,
+}
+
+/// The first and the last version of a range, both part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeBounds {
+    /// The first version.
+    #[serde(rename = "s")]
+    pub start: u64,
+    /// The last version.
+    #[serde(rename = "e")]
+    pub end: u64,
+}
+
+impl ChangeRange {
+    /// The versions of the range.
+    pub fn bounds(&self) -> ChangeBounds {
+        ChangeBounds { start: self.first.version(), end: self.last.version() }
+    }
+}
+
+/// What is wanted of a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// What changed rows: the files of change data where a commit has some, else what it added and removed
+    /// with data change.
+    Data,
+    /// What was added and removed with data change.
+    Files,
+}
+
+/// A place in a range of changes: an action of a commit, among those that are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ChangePosition {
+    /// The version of the commit.
+    #[serde(rename = "v")]
+    pub version: u64,
+    /// How many wanted actions of the commit come before it.
+    #[serde(rename = "a")]
+    pub action: usize,
+}
+
+/// The changes of a range, in order: several commits are fetched ahead at the same time, one is in memory.
+/// After an error it must not be used again.
+pub struct ChangeCursor {
+    range: Arc<ChangeRange>,
+    kind: ChangeKind,
     commits: std::vec::IntoIter<CommitTimes>,
-    texts: Box<dyn Iterator<Item = buoyant_kernel::DeltaResult<Bytes>>>,
-    failed: bool,
+    texts: ReadAhead,
+    commit: Option<Commit>,
+    /// The action of the commit that comes next.
+    next: usize,
+    /// Whether the cursor lay idle, so that what it reads from may be gone.
+    idle: bool,
 }
 
 /// One commit of a range.
-pub struct Commit {
-    /// The version that it made.
-    pub version: u64,
-    /// When it was made, in milliseconds since the Unix epoch, as [`Snapshot::timestamp`] tells it.
-    pub timestamp: i64,
+struct Commit {
+    version: u64,
+    timestamp: i64,
+    /// Those that are wanted: changes of the protocol first, then of the metadata, then files.
     actions: Vec<Action>,
+}
+
+/// An action of a range of changes.
+pub struct Change<'a> {
+    /// The version of its commit.
+    pub version: u64,
+    /// When the commit was made, in milliseconds since the Unix epoch, as [`Snapshot::timestamp`] tells it.
+    pub timestamp: i64,
+    /// What it says.
+    pub action: &'a Action,
 }
 
 /// An action of a commit, as far as it concerns recipients.
@@ -129,37 +194,99 @@ impl CommitInfo {
     }
 }
 
-impl Changes {
-    /// The commits from `start` to `end`, both included. `newest` is at `end` or later; it tells the times.
-    pub(super) fn new(newest: &Snapshot, start: u64, end: u64) -> Result<Self> {
-        let commits = CommitTimes::of_range(newest, start, end)?;
-        let files = commits.iter().map(|commit| (commit.url.clone(), None)).collect();
-        let texts = newest.engine().storage_handler().read_files(files).map_err(failure)?;
-        Ok(Self { commits: commits.into_iter(), texts, failed: false })
+impl ChangeCursor {
+    pub(super) fn new(
+        range: &Arc<ChangeRange>,
+        kind: ChangeKind,
+        position: Option<ChangePosition>,
+    ) -> Result<Self> {
+        let ChangeBounds { start, end } = range.bounds();
+        let position = position.unwrap_or(ChangePosition { version: start, action: 0 });
+        let commits = CommitTimes::of_range(&range.newest, position.version, end)?;
+        let files = commits.iter().map(|commit| commit.file.clone()).collect();
+        let texts = range.newest.engine().read_ahead(files).map_err(failure)?;
+        Ok(Self {
+            range: Arc::clone(range),
+            kind,
+            commits: commits.into_iter(),
+            texts,
+            commit: None,
+            next: position.action,
+            idle: false,
+        })
     }
 
-    fn read(&mut self, times: &CommitTimes) -> Result<Commit> {
-        let text = self.texts.next().ok_or_else(|| damaged("a commit is missing"))?.map_err(failure)?;
-        Commit::parse(&text, times)
+    /// The range that the changes are of.
+    pub fn range(&self) -> &Arc<ChangeRange> {
+        &self.range
     }
-}
 
-impl Iterator for Changes {
-    type Item = Result<Commit>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
+    /// The next change; `None` only where the list is complete.
+    pub fn advance(&mut self) -> Result<Option<Change<'_>>> {
+        if !self.find()? {
+            return Ok(None);
         }
-        let times = self.commits.next()?;
-        let commit = self.read(&times);
-        self.failed = commit.is_err();
-        Some(commit)
+        self.next += 1;
+        let next = self.next - 1;
+        Ok(self.commit.as_ref().and_then(|commit| {
+            let action = commit.actions.get(next)?;
+            Some(Change { version: commit.version, timestamp: commit.timestamp, action })
+        }))
+    }
+
+    /// Where the next change is; `None` at the end. Known where it has been looked for.
+    pub fn position(&self) -> Option<ChangePosition> {
+        let commit = self.commit.as_ref()?;
+        Some(ChangePosition { version: commit.version, action: self.next })
+    }
+
+    /// Whether another change follows.
+    pub fn has_more(&mut self) -> Result<bool> {
+        self.find()
+    }
+
+    /// Moves to the next commit with a wanted action, where the one at hand is used up; `false` at the end.
+    fn find(&mut self) -> Result<bool> {
+        while self.commit.as_ref().is_none_or(|commit| commit.actions.len() <= self.next) {
+            if self.commit.take().is_some() {
+                self.next = 0;
+            }
+            let Some(times) = self.commits.next() else { return Ok(false) };
+            let text = match self.texts.next() {
+                Some(Ok(text)) => text,
+                Some(Err(error)) if self.idle => {
+                    tracing::info!(error = %error, "paused changes are read again");
+                    let place = ChangePosition { version: times.version, action: self.next };
+                    *self = Self::new(&self.range, self.kind, Some(place))?;
+                    continue;
+                }
+                Some(Err(error)) => return Err(error),
+                None => return Err(damaged("a commit is missing")),
+            };
+            self.commit = Some(Commit::parse(&text, &times, self.kind)?);
+        }
+        Ok(true)
+    }
+
+    /// Whether the cursor is in this range and has the commit of this position at hand.
+    pub(super) fn suits(&self, bounds: ChangeBounds, kind: ChangeKind, position: ChangePosition) -> bool {
+        self.kind == kind
+            && self.range.bounds() == bounds
+            && self.commit.as_ref().is_some_and(|commit| commit.version == position.version)
+    }
+
+    /// Moves within the commit at hand.
+    pub(super) fn seek(&mut self, action: usize) {
+        self.next = action;
+    }
+
+    pub(super) fn pause(&mut self) {
+        self.idle = true;
     }
 }
 
 impl Commit {
-    fn parse(text: &[u8], times: &CommitTimes) -> Result<Self> {
+    fn parse(text: &[u8], times: &CommitTimes, kind: ChangeKind) -> Result<Self> {
         let mut actions = Vec::new();
         let mut info = CommitInfo::default();
         let mut lines = 0;
@@ -180,9 +307,19 @@ impl Commit {
         for action in &actions {
             check(action)?;
         }
-        if info.is_empty_merge() {
-            actions.retain(|action| matches!(action, Action::Metadata(_) | Action::Protocol(_)));
-        }
+        let has_feed = actions.iter().any(|action| matches!(action, Action::Cdc(_)));
+        let feed = has_feed && kind == ChangeKind::Data;
+        let nothing = info.is_empty_merge();
+        actions.retain(|action| match action {
+            Action::Cdc(_) => feed && !nothing,
+            Action::Add(file) | Action::Remove(file) => !feed && !nothing && file.data_change,
+            Action::Metadata(_) | Action::Protocol(_) => true,
+        });
+        actions.sort_by_key(|action| match action {
+            Action::Protocol(_) => 0,
+            Action::Metadata(_) => 1,
+            Action::Add(_) | Action::Remove(_) | Action::Cdc(_) => 2,
+        });
         let timestamp = match times.by_file {
             Some(time) => time,
             None => {
@@ -190,36 +327,6 @@ impl Commit {
             }
         };
         Ok(Self { version: times.version, timestamp, actions })
-    }
-
-    /// What changed rows: the files of change data where the commit has some, else what it added and removed
-    /// with data change. Changes of metadata and protocol come before them.
-    pub fn change_data(self) -> impl Iterator<Item = Action> {
-        let feed = self.actions.iter().any(|action| matches!(action, Action::Cdc(_)));
-        self.in_order(move |action| match action {
-            Action::Cdc(_) => true,
-            Action::Add(file) | Action::Remove(file) => !feed && file.data_change,
-            Action::Metadata(_) | Action::Protocol(_) => true,
-        })
-    }
-
-    /// What was added and removed with data change. Changes of metadata and protocol come before them.
-    pub fn file_changes(self) -> impl Iterator<Item = Action> {
-        self.in_order(|action| match action {
-            Action::Cdc(_) => false,
-            Action::Add(file) | Action::Remove(file) => file.data_change,
-            Action::Metadata(_) | Action::Protocol(_) => true,
-        })
-    }
-
-    fn in_order(mut self, keep: impl Fn(&Action) -> bool) -> impl Iterator<Item = Action> {
-        self.actions.retain(keep);
-        self.actions.sort_by_key(|action| match action {
-            Action::Protocol(_) => 0,
-            Action::Metadata(_) => 1,
-            Action::Add(_) | Action::Remove(_) | Action::Cdc(_) => 2,
-        });
-        self.actions.into_iter()
     }
 }
 
@@ -240,20 +347,21 @@ fn check(action: &Action) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn commit(text: &str) -> Result<Commit> {
-        let url = url::Url::parse("memory:///").unwrap();
-        Commit::parse(text.as_bytes(), &CommitTimes { version: 7, url, by_file: Some(1) })
+    fn commit(text: &str, kind: ChangeKind) -> Result<Commit> {
+        let location = url::Url::parse("memory:///").unwrap();
+        let file = buoyant_kernel::FileMeta { location, last_modified: 1, size: 1 };
+        Commit::parse(text.as_bytes(), &CommitTimes { version: 7, file, by_file: Some(1) }, kind)
     }
 
-    fn paths(actions: impl Iterator<Item = Action>) -> Vec<String> {
-        let path = |action| match action {
+    fn paths(text: &str, kind: ChangeKind) -> Vec<String> {
+        let path = |action: &Action| match action {
             Action::Add(file) => format!("+{}", file.path),
             Action::Remove(file) => format!("-{}", file.path),
             Action::Cdc(file) => format!("~{}", file.path),
             Action::Metadata(_) => "metadata".to_owned(),
             Action::Protocol(_) => "protocol".to_owned(),
         };
-        actions.map(path).collect()
+        commit(text, kind).unwrap().actions.iter().map(path).collect()
     }
 
     const ADD: &str =
@@ -266,10 +374,10 @@ mod tests {
     #[test]
     fn change_data_stands_for_the_files_of_its_commit() {
         let text = [ADD, REMOVE, MOVED, CDC].join("\n");
-        assert_eq!(paths(commit(&text).unwrap().change_data()), ["~c"]);
-        assert_eq!(paths(commit(&text).unwrap().file_changes()), ["+a", "-r"]);
+        assert_eq!(paths(&text, ChangeKind::Data), ["~c"]);
+        assert_eq!(paths(&text, ChangeKind::Files), ["+a", "-r"]);
         let text = [ADD, REMOVE, MOVED].join("\n");
-        assert_eq!(paths(commit(&text).unwrap().change_data()), ["+a", "-r"]);
+        assert_eq!(paths(&text, ChangeKind::Data), ["+a", "-r"]);
     }
 
     #[test]
@@ -280,8 +388,8 @@ mod tests {
             )
         };
         let text = |inserted| [info(inserted).as_str(), ADD, REMOVE].join("\n");
-        assert!(paths(commit(&text("0")).unwrap().change_data()).is_empty());
-        assert_eq!(paths(commit(&text("1")).unwrap().change_data()), ["+a", "-r"]);
+        assert!(paths(&text("0"), ChangeKind::Data).is_empty());
+        assert_eq!(paths(&text("1"), ChangeKind::Data), ["+a", "-r"]);
     }
 
     #[test]
@@ -290,7 +398,7 @@ mod tests {
         let negative = r#"{"add":{"path":"a","partitionValues":{},"size":-1,"dataChange":true}}"#;
         let unknown = r#"{"protocol":{"minReaderVersion":3,"minWriterVersion":7,"readerFeatures":["no"],"writerFeatures":["no"]}}"#;
         for text in ["", "\n", "{", &ADD[..40], long, negative, unknown] {
-            assert!(commit(text).is_err(), "{text}");
+            assert!(commit(text, ChangeKind::Data).is_err(), "{text}");
         }
     }
 }

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use url::Url;
 
 use super::log_path::{LogFile, file_name};
+use super::read_ahead::ReadAhead;
 use super::store::LogStore;
 
 /// Rows of a batch: large enough to amortise the kernel's work per batch, small enough to stay in cache.
@@ -44,14 +45,17 @@ pub(super) struct Hidden {
 /// The engine of one table, or a view of it.
 pub(super) struct LogEngine {
     inner: Arc<DefaultEngine<TokioMultiThreadExecutor>>,
+    store: Arc<LogStore>,
+    runtime: tokio::runtime::Handle,
     fence: Arc<Fence>,
 }
 
 impl LogEngine {
     /// `root` ends with a slash.
     pub(super) fn new(store: Arc<dyn ObjectStore>, root: &Url, runtime: tokio::runtime::Handle) -> Self {
-        let inner = DefaultEngineBuilder::new(Arc::new(LogStore::new(store)))
-            .with_task_executor(Arc::new(TokioMultiThreadExecutor::new(runtime)))
+        let store = Arc::new(LogStore::new(store));
+        let inner = DefaultEngineBuilder::new(store.clone())
+            .with_task_executor(Arc::new(TokioMultiThreadExecutor::new(runtime.clone())))
             .with_batch_size(BATCH_ROWS)
             .with_buffer_size(FILES_READ_AHEAD)
             .build();
@@ -59,21 +63,27 @@ impl LogEngine {
         log.set_path(&format!("{}_delta_log/", root.path()));
         Self {
             inner: Arc::new(inner),
+            store,
+            runtime,
             fence: Arc::new(Fence { log, hidden: Hidden::default(), listing: None }),
         }
     }
 
+    fn behind(&self, fence: Fence) -> Self {
+        let (inner, store, runtime) =
+            (Arc::clone(&self.inner), Arc::clone(&self.store), self.runtime.clone());
+        Self { inner, store, runtime, fence: Arc::new(fence) }
+    }
+
     /// The same engine over a log that lacks some files.
     pub(super) fn hiding(&self, hidden: Hidden) -> Self {
-        let log = self.fence.log.clone();
-        Self { inner: Arc::clone(&self.inner), fence: Arc::new(Fence { log, hidden, listing: None }) }
+        self.behind(Fence { log: self.fence.log.clone(), hidden, listing: None })
     }
 
     /// The same view, where a listing that has been made is not made again.
     pub(super) fn with_listing(&self, files: Vec<FileMeta>) -> Self {
         let Fence { log, hidden, .. } = self.fence.as_ref();
-        let fence = Fence { log: log.clone(), hidden: hidden.clone(), listing: Some(files) };
-        Self { inner: Arc::clone(&self.inner), fence: Arc::new(fence) }
+        self.behind(Fence { log: log.clone(), hidden: hidden.clone(), listing: Some(files) })
     }
 
     /// The files of the versions from `version` on, in the order of their names.
@@ -92,6 +102,12 @@ impl LogEngine {
             files.push(file);
         }
         Ok(files)
+    }
+
+    /// Whole files of the log, fetched together, in this order.
+    pub(super) fn read_ahead(&self, files: Vec<FileMeta>) -> DeltaResult<ReadAhead> {
+        self.fence.admit_all(&files)?;
+        Ok(ReadAhead::new(self.store.clone(), self.runtime.clone(), files))
     }
 
     /// What this view leaves out.

@@ -145,7 +145,7 @@ impl<'a> Times<'a> {
 /// Where a commit of a range lies, and its time where the file tells it.
 pub(super) struct CommitTimes {
     pub(super) version: u64,
-    pub(super) url: Url,
+    pub(super) file: FileMeta,
     /// `None` where the commit has its timestamp inside.
     pub(super) by_file: Option<i64>,
 }
@@ -162,7 +162,7 @@ impl CommitTimes {
         let times = by_file.into_iter().map(Some).chain(std::iter::repeat(None));
         let all = commits.into_iter().zip(times).map(|(commit, by_file)| Self {
             version: commit.version,
-            url: commit.file.location,
+            file: commit.file,
             by_file,
         });
         Ok(all.filter(|commit| (start..=end).contains(&commit.version)).collect())

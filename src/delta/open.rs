@@ -1,5 +1,6 @@
 //! From a log to a snapshot, around what is damaged in it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use buoyant_kernel::log_segment::LogSegment;
@@ -66,6 +67,17 @@ impl Opener {
             }
             Some(_) | None => Err(error),
         }
+    }
+
+    /// Opens a version from a checkpoint that may not be the newest, or from version 0.
+    pub(super) fn open_from(self: &Arc<Self>, version: u64, checkpoint: Option<u64>) -> Result<Snapshot> {
+        let log = Log::list(&self.engine)?;
+        let none = BTreeSet::new();
+        let newer = log.checkpoints(version, &none);
+        let newer = newer.filter(|&newer| checkpoint.is_none_or(|checkpoint| newer > checkpoint)).collect();
+        let hidden = Hidden { last_checkpoint: true, checkpoints: newer };
+        let engine = Arc::new(self.engine.hiding(hidden));
+        self.build(&engine, Some(version)).map_err(Refusal::into_error)
     }
 
     /// `error` is what the log was refused for in the first place.
@@ -219,6 +231,26 @@ impl Opener {
             return Err(incomplete_listing());
         }
         Ok(Refreshed::Newer(snapshot))
+    }
+
+    /// The newest version, from one listing alone; `None` where that does not tell.
+    pub(super) fn listed_version(&self, known: &Snapshot) -> Result<Option<u64>> {
+        let Some(commit) = &known.kernel().log_segment().listed.latest_commit_file else { return Ok(None) };
+        let files = known.engine().list_from(known.version()).map_err(failure)?;
+        let mut commits =
+            files.iter().filter_map(|file| match LogFile::parse(file_name(file.location.path())) {
+                Some(LogFile::Commit(version)) => Some((version, file)),
+                Some(LogFile::Checkpoint(_) | LogFile::Other) | None => None,
+            });
+        let is_known =
+            |(version, file): (u64, &FileMeta)| version == known.version() && same(file, &commit.location);
+        if !commits.next().is_some_and(is_known) {
+            return Ok(None);
+        }
+        let newest = commits.try_fold(known.version(), |before, (version, file)| {
+            (version == before + 1 && file.size > 0).then_some(version)
+        });
+        Ok(newest)
     }
 
     /// The listing lacks the commit of the known version. Either the table was made anew, or the listing is

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use buoyant_kernel::SnapshotRef;
 use buoyant_kernel::actions::{Metadata as KernelMetadata, Protocol as KernelProtocol};
 use buoyant_kernel::table_features::TableFeature;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::engine::LogEngine;
@@ -52,11 +53,13 @@ pub struct Metadata {
 }
 
 /// How many files a version has, and how many bytes they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileStats {
     /// Active files.
+    #[serde(rename = "n")]
     pub num_files: u64,
     /// The sum of their sizes.
+    #[serde(rename = "s")]
     pub size_bytes: u64,
 }
 
@@ -122,6 +125,18 @@ impl Snapshot {
         Ok(*self.timestamp.get_or_init(|| timestamp))
     }
 
+    /// The newest version that was committed at `millis` (since the Unix epoch) or before, where this snapshot
+    /// is the newest one. Fails when there is none, and when this snapshot is older than `millis`.
+    pub fn version_as_of(&self, millis: i64) -> Result<u64> {
+        history::version_as_of(self, millis)
+    }
+
+    /// The oldest version that was committed at `millis` (since the Unix epoch) or after, where this snapshot
+    /// is the newest one. Fails when there is none.
+    pub fn version_at_or_after(&self, millis: i64) -> Result<u64> {
+        history::version_at_or_after(self, millis)
+    }
+
     /// The protocol.
     pub fn protocol(&self) -> &Protocol {
         &self.protocol
@@ -179,6 +194,11 @@ impl Snapshot {
                 Scan::new(self.mended.get_or_init(|| Box::new(mended)), columns).map_err(Refusal::into_error)
             }
         }
+    }
+
+    /// The snapshot that scans read: this one, or the one that was built without a damaged checkpoint.
+    pub(super) fn scanned(&self) -> &Self {
+        self.mended.get().map_or(self, |mended| mended)
     }
 
     pub(super) fn kernel(&self) -> &SnapshotRef {

@@ -6,12 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use buoyant_kernel::object_store::ObjectStore;
 use url::Url;
 
-use super::changes::Changes;
+use super::changes::{ChangeBounds, ChangeCursor, ChangeKind, ChangePosition, ChangeRange};
+use super::cursor::{FileCursor, Origin, origin_is_gone};
 use super::engine::LogEngine;
-use super::history::{self, Log};
+use super::history::Log;
 use super::open::{Opener, Refreshed, not_available};
 use super::snapshot::Snapshot;
 use crate::error::{ErrorCode, Result};
+
+/// How many lists of files are kept where a page of them ended.
+const PAUSED_KEPT: usize = 4;
 
 /// How many older versions are kept: enough for the pages of a few queries of past versions.
 const OLDER_KEPT: usize = 4;
@@ -25,7 +29,13 @@ struct Shared {
     known: Mutex<Known>,
     /// Held while the first snapshot is opened, so that many first requests open it once.
     opening: Mutex<()>,
+    /// Lists of files that may go on, the one paused last at the end.
+    paused_files: Paused<FileCursor>,
+    /// Ranges of changes that may go on, the one paused last at the end.
+    paused_changes: Paused<ChangeCursor>,
 }
+
+type Paused<T> = Mutex<VecDeque<T>>;
 
 #[derive(Default)]
 struct Known {
@@ -44,6 +54,8 @@ impl DeltaTable {
             opener: Arc::new(Opener { root, engine }),
             known: Mutex::default(),
             opening: Mutex::new(()),
+            paused_files: Mutex::default(),
+            paused_changes: Mutex::default(),
         }))
     }
 
@@ -72,23 +84,31 @@ impl DeltaTable {
         })
     }
 
-    /// The number of the newest version.
+    /// The number of the newest version. One listing where a version is known; new commits are not read.
     pub fn latest_version(&self) -> Result<u64> {
-        self.latest().map(|snapshot| snapshot.version())
+        let newest = self.known().newest.clone();
+        match newest.map(|newest| self.0.opener.listed_version(&newest)).transpose()?.flatten() {
+            Some(version) => Ok(version),
+            None => self.latest().map(|snapshot| snapshot.version()),
+        }
     }
 
     /// An exact version. Fails when there is no such version, or no longer.
     pub fn at_version(&self, version: u64) -> Result<Arc<Snapshot>> {
-        let newest = match self.latest() {
-            Ok(newest) => newest,
+        match self.latest() {
+            Ok(newest) => self.at_version_of(&newest, version),
             // A commit that cannot be read does not stand in the way of the versions before it.
             Err(error) if error.code() != ErrorCode::TemporarilyUnavailable => {
-                return self.0.opener.open(Some(version)).map(Arc::new);
+                self.0.opener.open(Some(version)).map(Arc::new)
             }
-            Err(error) => return Err(error),
-        };
+            Err(error) => Err(error),
+        }
+    }
+
+    /// An exact version, where the newest one is known.
+    pub fn at_version_of(&self, newest: &Arc<Snapshot>, version: u64) -> Result<Arc<Snapshot>> {
         if newest.version() == version {
-            return Ok(newest);
+            return Ok(Arc::clone(newest));
         }
         if newest.version() < version {
             let range = Log::list(&self.0.opener.engine)?.range();
@@ -107,22 +127,71 @@ impl DeltaTable {
         Ok(snapshot)
     }
 
-    /// The commits from `start` to `end`, both included, read as the iterator advances. `newest` is a snapshot
-    /// at `end` or later. Fails when a commit of the range is not available any more.
-    pub fn changes(&self, newest: &Snapshot, start: u64, end: u64) -> Result<Changes> {
-        Changes::new(newest, start, end)
+    /// The active files of a version, from the first one on.
+    pub fn files(&self, snapshot: &Arc<Snapshot>) -> Result<FileCursor> {
+        FileCursor::new(snapshot)
     }
 
-    /// The newest version that was committed at `millis` (since the Unix epoch) or before. Fails when there is
-    /// none, and when the newest version of the table is older than `millis`.
-    pub fn version_as_of(&self, millis: i64) -> Result<u64> {
-        history::version_as_of(&*self.latest()?, millis)
+    /// The active files of a version, from the one on that has `position` files before it in the order of
+    /// `origin`. Reads no more of the log than lies between there and where a cursor was paused, if there is one.
+    ///
+    /// 400 where the files of `origin` are not there any more.
+    pub fn files_from(&self, origin: &Origin, position: u64) -> Result<FileCursor> {
+        let suits = |cursor: &FileCursor| cursor.start() <= position && cursor.origin() == *origin;
+        if let Some(mut cursor) = take(&self.0.paused_files, suits, |cursor| Some(cursor.start())) {
+            cursor.seek(position)?;
+            return Ok(cursor);
+        }
+        let mut cursor = FileCursor::new(&self.at_version(origin.version)?)?;
+        if cursor.origin() != *origin {
+            let snapshot = self.0.opener.open_from(origin.version, origin.checkpoint);
+            let snapshot = snapshot.map_err(|error| match error.code() {
+                ErrorCode::TemporarilyUnavailable => error,
+                _ => origin_is_gone().with_source(error),
+            })?;
+            cursor = FileCursor::new(&Arc::new(snapshot))?;
+            if cursor.origin() != *origin {
+                return Err(origin_is_gone());
+            }
+        }
+        cursor.seek(position)?;
+        Ok(cursor)
     }
 
-    /// The oldest version that was committed at `millis` (since the Unix epoch) or after. Fails when there is
-    /// none.
-    pub fn version_at_or_after(&self, millis: i64) -> Result<u64> {
-        history::version_at_or_after(&*self.latest()?, millis)
+    /// Keeps a cursor for the next page.
+    pub fn pause_files(&self, mut cursor: FileCursor) {
+        cursor.pause();
+        keep(&self.0.paused_files, cursor);
+    }
+
+    /// The changes of a range, from its start on, or from `position` on. Fails when a commit of the range is not
+    /// available any more.
+    pub fn changes(
+        &self,
+        range: &Arc<ChangeRange>,
+        kind: ChangeKind,
+        position: Option<ChangePosition>,
+    ) -> Result<ChangeCursor> {
+        ChangeCursor::new(range, kind, position)
+    }
+
+    /// The range that a paused cursor of these versions was in, with the cursor.
+    pub fn resume_changes(
+        &self,
+        bounds: ChangeBounds,
+        kind: ChangeKind,
+        position: ChangePosition,
+    ) -> Option<ChangeCursor> {
+        let suits = |cursor: &ChangeCursor| cursor.suits(bounds, kind, position);
+        let mut cursor = take(&self.0.paused_changes, suits, ChangeCursor::position)?;
+        cursor.seek(position.action);
+        Some(cursor)
+    }
+
+    /// Keeps a cursor for the next page.
+    pub fn pause_changes(&self, mut cursor: ChangeCursor) {
+        cursor.pause();
+        keep(&self.0.paused_changes, cursor);
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -136,5 +205,21 @@ impl DeltaTable {
             Some(known) if known.version() > snapshot.version() => Arc::clone(known),
             _ => Arc::clone(newest.insert(Arc::new(snapshot))),
         }
+    }
+}
+
+/// Takes out the cursor that is furthest among those that suit.
+fn take<T, K: Ord>(paused: &Paused<T>, suits: impl Fn(&T) -> bool, place: impl Fn(&T) -> K) -> Option<T> {
+    let mut paused = paused.lock().unwrap_or_else(PoisonError::into_inner);
+    let suiting = paused.iter().enumerate().filter(|(_, cursor)| suits(cursor));
+    let best = suiting.max_by_key(|(_, cursor)| place(cursor)).map(|(at, _)| at)?;
+    paused.remove(best)
+}
+
+fn keep<T>(paused: &Paused<T>, cursor: T) {
+    let mut paused = paused.lock().unwrap_or_else(PoisonError::into_inner);
+    paused.push_back(cursor);
+    if paused.len() > PAUSED_KEPT {
+        paused.pop_front();
     }
 }

@@ -1,57 +1,98 @@
-//! What a query streams: the two head lines, a line for each file, and the end where it was asked for.
-
-use std::sync::Arc;
+//! What a query of a version streams: the two head lines, a line for each file, and the end where it was
+//! asked for.
 
 use super::head::Head;
 use super::lines::FileLines;
-use crate::delta::Snapshot;
+use super::pages::{FilesPlace, Page};
+use crate::delta::{DeltaTable, FileCursor, FileStats};
 use crate::error::{Error, Result};
 use crate::ndjson::Lines;
 use crate::protocol::actions::{EndStreamAction, EndStreamLine};
 use crate::protocol::json::write_json;
 
+/// The first lines are sent when there are this many, so that a client has them before the rest is computed.
+const FIRST_FILES: u64 = 64;
+
 /// The answer to a snapshot query, before it is written.
 pub struct Answer {
-    /// The version of the table.
-    pub snapshot: Arc<Snapshot>,
+    /// The table, which keeps what the next page needs.
+    pub table: DeltaTable,
+    /// The files.
+    pub files: FileCursor,
+    /// The number of files and their bytes, where a page before this one told them.
+    pub stats: Option<FileStats>,
     /// The head lines.
     pub head: Head,
     /// The lines of files.
-    pub files: FileLines,
-    /// Whether an `endStreamAction` ends the answer.
-    pub end_stream_action: bool,
+    pub lines: FileLines,
+    /// How much of the list is wanted.
+    pub page: Page,
+    /// How it ends.
+    pub end: End,
+}
+
+/// How an answer ends.
+#[derive(Debug, Default)]
+pub struct End {
+    /// Whether an `endStreamAction` ends it.
+    pub action: bool,
+    /// What asks for the same version again.
+    pub refresh_token: Option<String>,
 }
 
 impl Answer {
     /// Writes the answer in one pass over the log. Blocks on the log's store and on the client.
     pub fn write(mut self, lines: &mut Lines) -> Result<()> {
-        for head in self.head.lines(&self.snapshot)? {
-            lines.line(|out| {
-                out.extend_from_slice(&head);
-                Ok(())
-            })?;
-        }
-        let mut any = false;
-        for batch in self.snapshot.scan()? {
-            let first = !any;
-            for file in batch?.files() {
-                let file = file?;
-                lines.line(|out| self.files.write(&file, out))?;
-                any = true;
-            }
-            if first && any {
+        let stats = match self.stats {
+            Some(stats) => Some(stats),
+            None => self.head.stats(self.files.snapshot())?,
+        };
+        let head = self.head.lines(self.files.snapshot(), stats)?;
+        self.page.check_head(&head)?;
+        write_head(lines, &head)?;
+        while !self.page.is_full(lines.written()) {
+            let Some(file) = self.files.advance()? else { break };
+            lines.line(|out| self.lines.write(&file, out))?;
+            self.page.count();
+            if self.page.files() == FIRST_FILES {
                 lines.flush()?;
             }
         }
-        if self.end_stream_action {
-            write_end(lines, any.then(|| self.files.expiration_millis()))?;
+        let expires = (self.page.files() > 0).then(|| self.lines.expiration_millis());
+        if !self.files.has_more()? {
+            return self.end.write(lines, expires, None);
         }
-        Ok(())
+        let place = FilesPlace { origin: self.files.origin(), position: self.files.position(), stats };
+        let next = self.page.next_token(place)?;
+        self.table.pause_files(self.files);
+        self.end.write(lines, expires, Some(&next))
     }
 }
 
-/// Writes the `endStreamAction`, with when the first URL ends, where there is one.
-pub(super) fn write_end(lines: &mut Lines, min_url_expiration_timestamp: Option<i64>) -> Result<()> {
-    let end_stream_action = EndStreamAction { min_url_expiration_timestamp, ..EndStreamAction::default() };
-    lines.line(|out| write_json(out, &EndStreamLine { end_stream_action }).map_err(Error::internal))
+/// Writes the first two lines.
+pub(super) fn write_head(lines: &mut Lines, head: &[Vec<u8>; 2]) -> Result<()> {
+    for head in head {
+        lines.line(|out| {
+            out.extend_from_slice(head);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+impl End {
+    /// Writes the `endStreamAction` where there is one. `expires` is when the first URL ends, in milliseconds
+    /// since the epoch; `next` is the token of the next page.
+    pub(super) fn write(&self, lines: &mut Lines, expires: Option<i64>, next: Option<&str>) -> Result<()> {
+        if !self.action {
+            return Ok(());
+        }
+        let end_stream_action = EndStreamAction {
+            refresh_token: self.refresh_token.as_deref(),
+            next_page_token: next,
+            min_url_expiration_timestamp: expires,
+            ..EndStreamAction::default()
+        };
+        lines.line(|out| write_json(out, &EndStreamLine { end_stream_action }).map_err(Error::internal))
+    }
 }

@@ -7,18 +7,20 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use chrono::Utc;
 
+use super::answer::{End, write_head};
 use super::head::{Head, has_change_data_feed, table_features};
-use super::lines::{Change, FileLines, QueriedVersion};
+use super::lines::{Change as FileChange, FileLines, QueriedVersion};
 use super::open::check_history;
+use super::pages::{ChangesPlace, Page, Tokens};
 use super::stream::{Asked, Streamed};
 use super::{Names, Parameters, blocking};
 use crate::app::{App, OpenTable};
 use crate::auth::{Recipient, SharedTable};
 use crate::catalog::TableRecord;
-use crate::delta::{Action, Commit, DeltaTable, Metadata, Snapshot};
+use crate::delta::{Action, Change, ChangeCursor, ChangeKind, ChangeRange, DeltaTable, Metadata, Snapshot};
 use crate::error::{Error, Result};
 use crate::ndjson::Lines;
-use crate::protocol::capabilities::TableFeatures;
+use crate::protocol::capabilities::{ResponseFormat, TableFeatures};
 use crate::protocol::query::{Bound, ChangesQuery};
 
 /// `GET …/tables/{table}/changes`
@@ -36,79 +38,123 @@ pub async fn query_changes(
         let (share, schema, table) = (&record.share, &record.schema, &record.name);
         return Err(Error::invalid(format!("cdf is not enabled on table {share}.{schema}.{table}")));
     }
-    let table = app.open(&record)?;
-    let delta = table.delta.clone();
+    let tokens = Tokens::new(&app, &recipient, &record);
+    let mut page = Page::new(&query.paging, &tokens, query.fingerprint);
+    let place = page.begin(&query.paging)?;
+    let action = asked.end_stream_action() || page.is_one_of_several();
+    let wanted = Wanted {
+        kind: ChangeKind::Data,
+        historical_metadata: query.include_historical_metadata,
+        historical_protocol: query.include_historical_protocol,
+    };
     let shared = record.clone();
-    let range = blocking(move || feed(&delta, &shared, &query)).await?;
-    respond(&app, &asked, table, &record, range).await
+    let opened = open(&app, &record, wanted, place, move |delta| feed(delta, &shared, &query)).await?;
+    respond_changes(&app, &asked, &record, opened, page, End { action, refresh_token: None }).await
 }
 
-/// The answer to a query with `startingVersion`.
-pub(super) async fn query_since(
+/// Opens the range of a query with `startingVersion`, or a page of it.
+pub(super) async fn open_since(
     app: &App,
-    asked: &Asked,
-    SharedTable(record): SharedTable,
-    start: u64,
-    end: Option<u64>,
+    record: &TableRecord,
+    (start, end): (u64, Option<u64>),
     historical_protocol: bool,
-) -> Result<Response> {
-    check_history(&record)?;
+    place: Option<ChangesPlace>,
+) -> Result<OpenChanges> {
+    check_history(record)?;
     if start < record.start_version {
         return Err(Error::invalid(format!(
             "You can only query table data since version {}.",
             record.start_version
         )));
     }
-    let table = app.open(&record)?;
-    let delta = table.delta.clone();
-    let range = blocking(move || {
+    let wanted = Wanted { kind: ChangeKind::Files, historical_metadata: true, historical_protocol };
+    open(app, record, wanted, place, move |delta| {
         let newest = delta.latest()?;
         check_start(start, &newest)?;
         // The end is a hint: one that is not there yet is the newest version.
         let end = end.map_or(newest.version(), |end| end.min(newest.version()));
-        let head = delta.at_version(start)?;
-        let last = delta.at_version(end)?;
-        Ok(Range {
-            newest,
-            head,
-            last,
-            start,
-            end,
-            feed: false,
-            historical_metadata: true,
-            historical_protocol,
-        })
+        range(delta, newest, start, end)
     })
-    .await?;
-    respond(app, asked, table, &record, range).await
+    .await
 }
 
-/// A range of versions, opened.
-struct Range {
-    newest: Arc<Snapshot>,
-    /// The version whose protocol and metadata are the head of the answer.
-    head: Arc<Snapshot>,
-    /// The version at the end.
-    last: Arc<Snapshot>,
-    start: u64,
-    end: u64,
-    /// Whether change data is wanted, rather than files added and removed.
-    feed: bool,
+/// What is wanted of a range.
+#[derive(Clone, Copy)]
+struct Wanted {
+    kind: ChangeKind,
     historical_metadata: bool,
     historical_protocol: bool,
 }
 
-fn feed(delta: &DeltaTable, record: &TableRecord, query: &ChangesQuery) -> Result<Range> {
+/// A range of versions, opened where the answer begins.
+pub(super) struct OpenChanges {
+    table: OpenTable,
+    changes: ChangeCursor,
+    wanted: Wanted,
+}
+
+impl OpenChanges {
+    /// The version whose protocol and metadata are the head of the answer.
+    fn head(&self) -> &Snapshot {
+        let range = self.changes.range();
+        if self.wanted.historical_metadata { &range.first } else { &range.last }
+    }
+
+    /// The reader features of both ends: files of any version of the range are sent.
+    pub(super) fn features(&self) -> TableFeatures {
+        let range = self.changes.range();
+        let mut features = table_features(&range.first);
+        let last = table_features(&range.last);
+        for (into, from) in [(&mut features.needed, last.needed), (&mut features.left_over, last.left_over)] {
+            let new: Vec<_> = from.into_iter().filter(|name| !into.contains(name)).collect();
+            into.extend(new);
+        }
+        features
+    }
+}
+
+/// `find` finds the range that the request names; the pages after the first one know it.
+async fn open(
+    app: &App,
+    record: &TableRecord,
+    wanted: Wanted,
+    place: Option<ChangesPlace>,
+    find: impl FnOnce(&DeltaTable) -> Result<ChangeRange> + Send + 'static,
+) -> Result<OpenChanges> {
+    let table = app.open(record)?;
+    let delta = table.delta.clone();
+    let kind = wanted.kind;
+    let changes = blocking(move || {
+        let Some(ChangesPlace { bounds, position }) = place else {
+            return delta.changes(&Arc::new(find(&delta)?), kind, None);
+        };
+        if let Some(paused) = delta.resume_changes(bounds, kind, position) {
+            return Ok(paused);
+        }
+        let range = range(&delta, delta.latest()?, bounds.start, bounds.end)?;
+        delta.changes(&Arc::new(range), kind, Some(position))
+    })
+    .await?;
+    Ok(OpenChanges { table, changes, wanted })
+}
+
+fn range(delta: &DeltaTable, newest: Arc<Snapshot>, start: u64, end: u64) -> Result<ChangeRange> {
+    let first = delta.at_version_of(&newest, start)?;
+    let last = delta.at_version_of(&newest, end)?;
+    Ok(ChangeRange { newest, first, last })
+}
+
+fn feed(delta: &DeltaTable, record: &TableRecord, query: &ChangesQuery) -> Result<ChangeRange> {
     let newest = delta.latest()?;
     let start = match query.start {
         Bound::Version(version) => version,
-        Bound::Timestamp(millis) => delta.version_at_or_after(millis)?,
+        Bound::Timestamp(millis) => newest.version_at_or_after(millis)?,
     };
     check_start(start, &newest)?;
     let end = match query.end {
         None => newest.version(),
         Some(Bound::Version(version)) => version.min(newest.version()),
-        Some(Bound::Timestamp(millis)) => delta.version_as_of(millis)?,
+        Some(Bound::Timestamp(millis)) => newest.version_as_of(millis)?,
     };
     if end < start {
         return Err(Error::invalid(format!(
@@ -121,21 +167,10 @@ fn feed(delta: &DeltaTable, record: &TableRecord, query: &ChangesQuery) -> Resul
             record.start_version
         )));
     }
-    let first = delta.at_version(start)?;
-    let last = delta.at_version(end)?;
-    check_recorded(first.metadata(), start, (start, end))?;
-    check_recorded(last.metadata(), end, (start, end))?;
-    let head = Arc::clone(if query.include_historical_metadata { &first } else { &last });
-    Ok(Range {
-        newest,
-        head,
-        last,
-        start,
-        end,
-        feed: true,
-        historical_metadata: query.include_historical_metadata,
-        historical_protocol: query.include_historical_protocol,
-    })
+    let range = range(delta, newest, start, end)?;
+    check_recorded(range.first.metadata(), start, (start, end))?;
+    check_recorded(range.last.metadata(), end, (start, end))?;
+    Ok(range)
 }
 
 fn check_start(start: u64, newest: &Snapshot) -> Result<()> {
@@ -158,109 +193,91 @@ fn check_recorded(metadata: &Metadata, version: u64, (start, end): (u64, u64)) -
     )))
 }
 
-async fn respond(
+/// Streams an opened range, or a page of it.
+pub(super) async fn respond_changes(
     app: &App,
     asked: &Asked,
-    table: OpenTable,
     record: &TableRecord,
-    range: Range,
+    opened: OpenChanges,
+    page: Page,
+    end: End,
 ) -> Result<Response> {
-    // Files of any version of the range are sent, so the client must know what either end of it needs.
-    let mut features = table_features(&range.head);
-    let last = table_features(&range.last);
-    merge(&mut features, last);
-    let format = asked.capabilities.negotiate(&features)?;
-    let signer = app.storage.signer(&table.location, &table.allowed, Utc::now()).await?;
+    let format = asked.capabilities.negotiate(&opened.features())?;
+    let signer = app.storage.signer(&opened.table.location, &opened.table.allowed, Utc::now()).await?;
     let head = Head { format, history_shared: record.history_shared };
-    let files = FileLines::new(format, asked.id_hash(format), &asked.capabilities, None, signer);
-    let streamed = Streamed { format, version: range.start, end_stream_action: asked.end_stream_action() };
-    let changes =
-        Changes { delta: table.delta, range, head, files, end_stream_action: streamed.end_stream_action };
-    streamed.respond(asked, move |lines| changes.write(lines)).await
-}
-
-fn merge(features: &mut TableFeatures, more: TableFeatures) {
-    for (into, from) in [(&mut features.needed, more.needed), (&mut features.left_over, more.left_over)] {
-        let new: Vec<_> = from.into_iter().filter(|name| !into.contains(name)).collect();
-        into.extend(new);
-    }
+    let lines = FileLines::new(format, asked.id_hash(format), &asked.capabilities, None, signer);
+    let streamed = Streamed::new(format, opened.changes.range().bounds().start);
+    let answer = ChangesAnswer { opened, head, lines, page, end };
+    streamed.respond(asked, move |lines| answer.write(lines)).await
 }
 
 /// What is streamed: the head lines, what each commit changed, and the end where it was asked for.
-struct Changes {
-    delta: DeltaTable,
-    range: Range,
+struct ChangesAnswer {
+    opened: OpenChanges,
     head: Head,
-    files: FileLines,
-    end_stream_action: bool,
+    lines: FileLines,
+    page: Page,
+    end: End,
 }
 
-impl Changes {
+impl ChangesAnswer {
     fn write(mut self, lines: &mut Lines) -> Result<()> {
-        let Range { head, start, end, historical_protocol, .. } = &self.range;
-        let (start, end) = (*start, *end);
-        let protocol_version = historical_protocol.then(|| head.version());
-        let protocol = self.head.protocol(head.protocol(), protocol_version)?;
-        let metadata = self.head.metadata(head.metadata(), head.file_stats(), Some(head.version()))?;
-        for head in [protocol, metadata] {
-            lines.line(|out| {
-                out.extend_from_slice(&head);
-                Ok(())
-            })?;
-        }
-        let mut any = false;
-        for commit in self.delta.changes(&self.range.newest, start, end)? {
-            any |= self.commit(commit?, lines)?;
-            lines.flush()?;
-        }
-        if self.end_stream_action {
-            super::answer::write_end(lines, any.then(|| self.files.expiration_millis()))?;
-        }
-        Ok(())
-    }
-
-    /// Writes the changes of one commit; whether there was a file among them.
-    fn commit(&mut self, commit: Commit, lines: &mut Lines) -> Result<bool> {
-        let (version, timestamp) = (commit.version, commit.timestamp);
-        let Range { start, end, feed, historical_metadata, historical_protocol, .. } = self.range;
-        self.files.set_version(Some(QueriedVersion { version, timestamp: Some(timestamp) }));
-        let actions: Box<dyn Iterator<Item = Action>> =
-            if feed { Box::new(commit.change_data()) } else { Box::new(commit.file_changes()) };
-        let mut any = false;
-        for action in actions {
-            let (change, file) = match &action {
-                Action::Add(file) => (Change::Add, file),
-                Action::Remove(file) => (Change::Remove, file),
-                Action::Cdc(file) => (Change::Cdc, file),
+        // What can be known of the first commit is known before the status is sent.
+        self.opened.changes.has_more()?;
+        let wanted = self.opened.wanted;
+        let head = self.opened.head();
+        let protocol_version = wanted.historical_protocol.then(|| head.version());
+        let head = [
+            self.head.protocol(head.protocol(), protocol_version)?,
+            self.head.metadata(head.metadata(), head.file_stats(), Some(head.version()))?,
+        ];
+        self.page.check_head(&head)?;
+        write_head(lines, &head)?;
+        lines.flush()?;
+        let bounds = self.opened.changes.range().bounds();
+        while !self.page.is_full(lines.written()) {
+            let Some(change) = self.opened.changes.advance()? else { break };
+            let Change { version, timestamp, action } = change;
+            let (kind, file) = match action {
+                Action::Add(file) => (FileChange::Add, file),
+                Action::Remove(file) => (FileChange::Remove, file),
+                Action::Cdc(file) => (FileChange::Cdc, file),
                 Action::Metadata(metadata) => {
-                    if feed {
-                        check_recorded(metadata, version, (start, end))?;
+                    if wanted.kind == ChangeKind::Data {
+                        check_recorded(metadata, version, (bounds.start, bounds.end))?;
                     }
-                    if historical_metadata && version > start {
+                    if wanted.historical_metadata && version > bounds.start {
                         let line = self.head.metadata(metadata, None, Some(version))?;
-                        lines.line(|out| {
-                            out.extend_from_slice(&line);
-                            Ok(())
-                        })?;
+                        write_line(lines, &line)?;
                     }
                     continue;
                 }
                 Action::Protocol(protocol) => {
-                    let wanted = historical_protocol
-                        && self.head.format == crate::protocol::capabilities::ResponseFormat::Delta;
-                    if wanted && version > start {
-                        let line = self.head.protocol(protocol, Some(version))?;
-                        lines.line(|out| {
-                            out.extend_from_slice(&line);
-                            Ok(())
-                        })?;
+                    let in_delta = self.head.format == ResponseFormat::Delta;
+                    if wanted.historical_protocol && in_delta && version > bounds.start {
+                        write_line(lines, &self.head.protocol(protocol, Some(version))?)?;
                     }
                     continue;
                 }
             };
-            lines.line(|out| self.files.write_change(change, file, out))?;
-            any = true;
+            self.lines.set_version(Some(QueriedVersion { version, timestamp: Some(timestamp) }));
+            lines.line(|out| self.lines.write_change(kind, file, out))?;
+            self.page.count();
         }
-        Ok(any)
+        let expires = (self.page.files() > 0).then(|| self.lines.expiration_millis());
+        let more = self.opened.changes.has_more()?;
+        let Some(position) = self.opened.changes.position().filter(|_| more) else {
+            return self.end.write(lines, expires, None);
+        };
+        let next = self.page.next_token(ChangesPlace { bounds, position })?;
+        self.opened.table.delta.pause_changes(self.opened.changes);
+        self.end.write(lines, expires, Some(&next))
     }
+}
+
+fn write_line(lines: &mut Lines, line: &[u8]) -> Result<()> {
+    lines.line(|out| {
+        out.extend_from_slice(line);
+        Ok(())
+    })
 }

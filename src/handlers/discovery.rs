@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use chrono::Utc;
-use serde::Serialize;
+use chrono::{TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
 
 use super::{JSON, Names, Parameters, with_content_type};
 use crate::app::App;
@@ -16,6 +16,7 @@ use crate::protocol::listing::{
     GetShareResponse, ListRequest, ListResponse, SchemaItem, ShareItem, TableItem,
 };
 use crate::protocol::names::Name;
+use crate::protocol::tokens::{Claims, Refused};
 
 /// `GET /shares`
 pub async fn list_shares(
@@ -122,6 +123,17 @@ fn table_item(table: &TableRecord) -> TableItem<'_> {
     }
 }
 
+/// How long a page token of a listing is good.
+const TOKEN_LIFE: TimeDelta = TimeDelta::hours(24);
+
+/// The key of the last item of the page before.
+#[derive(Serialize, Deserialize)]
+struct After(String);
+
+impl Claims for After {
+    const KIND: &'static str = "list";
+}
+
 /// One listing, as it was asked for.
 struct Listing<'a> {
     app: &'a App,
@@ -139,14 +151,22 @@ impl<'a> Listing<'a> {
         parameters: &[(String, String)],
     ) -> Result<Self> {
         let request = ListRequest::parse(parameters)?;
-        let open = |token: &String| app.token_key.open(token, &name, recipient.name(), Utc::now());
+        let open = |token: &String| {
+            let opened = app.token_key.open(token, &[recipient.name(), &name], Utc::now());
+            opened.map(|After(after)| after).map_err(|refused| {
+                Error::invalid(match refused {
+                    Refused::NotOurs => "invalid 'nextPageToken'",
+                    Refused::Expired => "invalid 'nextPageToken': it has expired, begin the listing again",
+                })
+            })
+        };
         let after = request.page_token.as_ref().map(open).transpose()?;
         Ok(Self { app, recipient, page: PageRequest { after, limit: request.max_results }, name })
     }
 
     fn answer<T: Serialize>(&self, items: Vec<T>, more_after: Option<String>) -> Result<Response> {
-        let seal =
-            |after: String| self.app.token_key.seal(&self.name, self.recipient.name(), &after, Utc::now());
+        let bound_to = [self.recipient.name(), self.name.as_str()];
+        let seal = |after| self.app.token_key.seal(&bound_to, &After(after), Utc::now() + TOKEN_LIFE);
         json(&ListResponse { items, next_page_token: more_after.map(seal).transpose()? })
     }
 }

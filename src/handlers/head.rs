@@ -60,13 +60,17 @@ pub struct Head {
 }
 
 impl Head {
-    /// The head lines of a snapshot. Blocks: in delta format the size of the table is required, and where
-    /// the log does not have it, it is summed up in one pass.
-    pub fn lines(self, snapshot: &Snapshot) -> Result<[Vec<u8>; 2]> {
-        let stats = match (snapshot.file_stats(), self.format) {
-            (None, ResponseFormat::Delta) => Some(snapshot.count_files()?),
-            (known, ResponseFormat::Delta | ResponseFormat::Parquet) => known,
-        };
+    /// The size of a snapshot as its head tells it. Blocks: in delta format it is required, and where the log
+    /// does not have it, it is summed up in one pass.
+    pub fn stats(self, snapshot: &Snapshot) -> Result<Option<FileStats>> {
+        match (snapshot.file_stats(), self.format) {
+            (None, ResponseFormat::Delta) => snapshot.count_files().map(Some),
+            (known, ResponseFormat::Delta | ResponseFormat::Parquet) => Ok(known),
+        }
+    }
+
+    /// The head lines of a snapshot.
+    pub fn lines(self, snapshot: &Snapshot, stats: Option<FileStats>) -> Result<[Vec<u8>; 2]> {
         Ok([self.protocol(snapshot.protocol(), None)?, self.metadata(snapshot.metadata(), stats, None)?])
     }
 

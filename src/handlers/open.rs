@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::blocking;
 use crate::app::{App, OpenTable};
-use crate::auth::SharedTable;
 use crate::catalog::TableRecord;
 use crate::delta::{DeltaTable, Snapshot};
 use crate::error::{Error, Result};
@@ -22,17 +21,16 @@ pub(super) struct OpenSnapshot {
 ///
 /// 400 where the request names a version and the provider does not share history, or where the version
 /// is older than the oldest one shared.
-pub(super) async fn open_snapshot(app: &App, shared: &SharedTable, as_of: AsOf) -> Result<OpenSnapshot> {
-    let record = &shared.0;
+pub(super) async fn open_snapshot(app: &App, record: &TableRecord, as_of: &AsOf) -> Result<OpenSnapshot> {
     if as_of.is_historical() {
         check_history(record)?;
     }
     if let AsOf::Version(version) = as_of {
-        check_start(record, version)?;
+        check_start(record, *version)?;
     }
     let table = app.open(record)?;
     let delta = table.delta.clone();
-    let record = record.clone();
+    let (record, as_of) = (record.clone(), as_of.clone());
     let snapshot = blocking(move || snapshot(&delta, &record, &as_of)).await?;
     Ok(OpenSnapshot { table, snapshot })
 }
@@ -46,9 +44,10 @@ fn snapshot(delta: &DeltaTable, record: &TableRecord, as_of: &AsOf) -> Result<Ar
         }
         AsOf::Version(version) => delta.at_version(*version),
         AsOf::Timestamp { millis, text } => {
-            let version = delta.version_as_of(*millis)?;
+            let newest = delta.latest()?;
+            let version = newest.version_as_of(*millis)?;
             check_start_of_timestamp(record, version, text)?;
-            delta.at_version(version)
+            delta.at_version_of(&newest, version)
         }
     }
 }

@@ -1,4 +1,5 @@
-//! "Read Data from a Table": the files of one snapshot, or what changed since a version, streamed.
+//! "Read Data from a Table": the files of one snapshot, or what changed since a version, streamed. And "Get
+//! Query Info", for clients that take the id of a query in place of the answer.
 
 use std::sync::Arc;
 
@@ -6,20 +7,24 @@ use axum::body::{Body, to_bytes};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use bytes::Bytes;
 use chrono::Utc;
 
-use super::answer::Answer;
-use super::changes::query_since;
+use super::answer::{Answer, End};
+use super::changes::{open_since, respond_changes};
 use super::head::{Head, table_features};
 use super::lines::{FileLines, QueriedVersion};
-use super::open::open_snapshot;
+use super::open::{OpenSnapshot, check_history, check_start, open_snapshot};
+use super::pages::{FilesPlace, Page, QueryId, Refresh, Tokens};
 use super::stream::{Asked, Streamed};
 use super::{Names, blocking};
-use crate::app::App;
+use crate::app::{App, OpenTable};
 use crate::auth::{Recipient, SharedTable};
-use crate::delta::Snapshot;
+use crate::catalog::TableRecord;
+use crate::delta::{FileCursor, FileStats, Snapshot};
 use crate::error::{Error, Result};
-use crate::protocol::query::{AsOf, TableQuery};
+use crate::protocol::digest::short_digest;
+use crate::protocol::query::{AsOf, Paging, QueryRequest, TableQuery};
 
 /// The largest body of a request; what API Gateway takes.
 const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
@@ -32,45 +37,186 @@ pub async fn query_table(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response> {
-    let body = to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| {
-        Error::too_large("The body of the request could not be read, or is over 10 MiB.").with_source(error)
-    })?;
-    let query = TableQuery::parse(&body)?;
-    let asked = Asked::parse(&headers)?;
+    let request = QueryRequest::parse(&read(body).await?)?;
+    let mut asked = Asked::parse(&headers)?;
     let shared = SharedTable::find(&app, &recipient, &names).await?;
-    match query {
-        TableQuery::Snapshot { as_of, include_refresh_token } => {
-            query_snapshot(&app, &asked, &shared, as_of, include_refresh_token).await
-        }
-        TableQuery::Since { starting_version, ending_version, include_historical_protocol } => {
-            query_since(&app, &asked, shared, starting_version, ending_version, include_historical_protocol)
-                .await
-        }
+    let tokens = Tokens::new(&app, &recipient, &shared.0);
+    let submitted = asked.capabilities.async_query && request.paging.page_token.is_none();
+    if submitted {
+        asked = asked.of_async_query(None)?;
     }
+    let query = Query { app: &app, asked: &asked, record: &shared.0, tokens: &tokens };
+    if submitted {
+        return query.submit(request).await;
+    }
+    let page = Page::new(&request.paging, &tokens, request.fingerprint);
+    query.answer(&request.query, &request.paging, page).await
 }
 
-async fn query_snapshot(
-    app: &App,
-    asked: &Asked,
-    shared: &SharedTable,
-    as_of: AsOf,
-    include_refresh_token: bool,
+/// `POST …/tables/{table}/queries/{queryId}`
+///
+/// The answer to a query that was submitted, in pages that fit through a gateway that buffers answers.
+pub async fn query_result(
+    State(app): State<Arc<App>>,
+    recipient: Recipient,
+    Names([share, schema, table, id]): Names<4>,
+    headers: HeaderMap,
+    body: Body,
 ) -> Result<Response> {
-    let historical = as_of.is_historical();
-    let opened = open_snapshot(app, shared, as_of).await?;
-    let snapshot = opened.snapshot;
-    let format = asked.capabilities.negotiate(&table_features(&snapshot))?;
-    let signer = app.storage.signer(&opened.table.location, &opened.table.allowed, Utc::now()).await?;
-    let queried = if historical { Some(queried_version(Arc::clone(&snapshot)).await?) } else { None };
-    let streamed =
-        Streamed { format, version: snapshot.version(), end_stream_action: asked.end_stream_action() };
-    let answer = Answer {
-        snapshot,
-        head: Head { format, history_shared: shared.0.history_shared },
-        files: FileLines::new(format, asked.id_hash(format), &asked.capabilities, queried, signer),
-        end_stream_action: streamed.end_stream_action || include_refresh_token,
-    };
-    streamed.respond(asked, move |lines| answer.write(lines)).await
+    let paging = QueryRequest::parse_paging(&read(body).await?)?;
+    let asked = Asked::parse(&headers)?;
+    let shared = SharedTable::find(&app, &recipient, &[share, schema, table]).await?;
+    let tokens = Tokens::new(&app, &recipient, &shared.0);
+    let QueryId { query, fingerprint, id_hash, .. } = tokens.open_query(id.as_str())?;
+    let asked = asked.of_async_query(id_hash.as_deref())?;
+    let page = Page::buffered(&paging, &tokens, fingerprint);
+    Query { app: &app, asked: &asked, record: &shared.0, tokens: &tokens }.answer(&query, &paging, page).await
+}
+
+async fn read(body: Body) -> Result<Bytes> {
+    to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| {
+        Error::too_large("The body of the request could not be read, or is over 10 MiB.").with_source(error)
+    })
+}
+
+/// A query of a shared table.
+struct Query<'a> {
+    app: &'a App,
+    asked: &'a Asked,
+    record: &'a TableRecord,
+    tokens: &'a Tokens,
+}
+
+/// The files of a version, opened where the answer begins.
+struct OpenFiles {
+    table: OpenTable,
+    files: FileCursor,
+    stats: Option<FileStats>,
+}
+
+impl Query<'_> {
+    async fn answer(&self, query: &TableQuery, paging: &Paging, page: Page) -> Result<Response> {
+        match query {
+            TableQuery::Snapshot { as_of, include_refresh_token, refresh_token } => {
+                let refresh = *include_refresh_token || refresh_token.is_some();
+                self.snapshot(as_of, refresh_token.as_deref(), refresh, paging, page).await
+            }
+            TableQuery::Since { starting_version, ending_version, include_historical_protocol } => {
+                let mut page = page;
+                let opened = open_since(
+                    self.app,
+                    self.record,
+                    (*starting_version, *ending_version),
+                    *include_historical_protocol,
+                    page.begin(paging)?,
+                )
+                .await?;
+                let end = self.end(&page);
+                respond_changes(self.app, self.asked, self.record, opened, page, end).await
+            }
+        }
+    }
+
+    fn end(&self, page: &Page) -> End {
+        End { action: self.asked.end_stream_action() || page.is_one_of_several(), refresh_token: None }
+    }
+
+    async fn snapshot(
+        &self,
+        as_of: &AsOf,
+        refresh_token: Option<&str>,
+        refresh: bool,
+        paging: &Paging,
+        mut page: Page,
+    ) -> Result<Response> {
+        let place: Option<FilesPlace> = page.begin(paging)?;
+        let first = place.is_none();
+        let OpenFiles { table, files, stats } = self.open(as_of, refresh_token, place).await?;
+        let snapshot = files.snapshot();
+        let format = self.asked.capabilities.negotiate(&table_features(snapshot))?;
+        let signer = self.app.storage.signer(&table.location, &table.allowed, Utc::now()).await?;
+        let queried =
+            if as_of.is_historical() { Some(queried_version(Arc::clone(snapshot)).await?) } else { None };
+        let mut end = self.end(&page);
+        if refresh && first {
+            let refresh = Refresh { version: snapshot.version(), table: snapshot.metadata().id.clone() };
+            end = End { action: true, refresh_token: Some(self.tokens.seal_refresh(&refresh)?) };
+        }
+        let streamed = Streamed::new(format, snapshot.version());
+        let id_hash = self.asked.id_hash(format);
+        let answer = Answer {
+            table: table.delta,
+            files,
+            stats,
+            head: Head { format, history_shared: self.record.history_shared },
+            lines: FileLines::new(format, id_hash, &self.asked.capabilities, queried, signer),
+            page,
+            end,
+        };
+        streamed.respond(self.asked, move |lines| answer.write(lines)).await
+    }
+
+    async fn open(
+        &self,
+        as_of: &AsOf,
+        refresh_token: Option<&str>,
+        place: Option<FilesPlace>,
+    ) -> Result<OpenFiles> {
+        let Some(place) = place else {
+            let OpenSnapshot { table, snapshot } = self.version(as_of, refresh_token).await?;
+            let delta = table.delta.clone();
+            let files = blocking(move || delta.files(&snapshot)).await?;
+            return Ok(OpenFiles { table, files, stats: None });
+        };
+        if as_of.is_historical() {
+            check_history(self.record)?;
+        }
+        check_start(self.record, place.origin.version)?;
+        let table = self.app.open(self.record)?;
+        let delta = table.delta.clone();
+        let FilesPlace { origin, position, stats } = place;
+        let files = blocking(move || delta.files_from(&origin, position)).await?;
+        Ok(OpenFiles { table, files, stats })
+    }
+
+    async fn version(&self, as_of: &AsOf, refresh_token: Option<&str>) -> Result<OpenSnapshot> {
+        let Some(token) = refresh_token else { return open_snapshot(self.app, self.record, as_of).await };
+        let Refresh { version, table: id } = self.tokens.open_refresh(token)?;
+        check_start(self.record, version)?;
+        let table = self.app.open(self.record)?;
+        let delta = table.delta.clone();
+        let snapshot = blocking(move || delta.at_version(version)).await?;
+        if snapshot.metadata().id != id {
+            return Err(Error::invalid(
+                "The table specified in the refresh token does not match the table being queried.",
+            ));
+        }
+        Ok(OpenSnapshot { table, snapshot })
+    }
+
+    /// Answers with the id of the query, after everything was checked that can fail at once.
+    async fn submit(&self, request: QueryRequest) -> Result<Response> {
+        let (version, features) = match &request.query {
+            TableQuery::Snapshot { as_of, refresh_token, .. } => {
+                let snapshot = self.version(as_of, refresh_token.as_deref()).await?.snapshot;
+                (snapshot.version(), table_features(&snapshot))
+            }
+            TableQuery::Since { starting_version, ending_version, include_historical_protocol } => {
+                let versions = (*starting_version, *ending_version);
+                let opened =
+                    open_since(self.app, self.record, versions, *include_historical_protocol, None).await?;
+                (*starting_version, opened.features())
+            }
+        };
+        let format = self.asked.capabilities.negotiate(&features)?;
+        let id = self.tokens.seal_query(&QueryId {
+            query: request.query,
+            fingerprint: request.fingerprint,
+            id_hash: self.asked.requested_id_hash().map(str::to_owned),
+            idempotency: short_digest(request.idempotency_key.unwrap_or_default().as_bytes()),
+        })?;
+        Streamed::new(format, version).respond_pending(self.asked, &id)
+    }
 }
 
 /// The version of the answer with its commit time, which is left out where its commit is gone.

@@ -5,8 +5,9 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 
 use super::{NDJSON, TABLE_VERSION_HEADER, header, value, with_content_type};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ndjson::{self, Encoding, FailureLine, Lines};
+use crate::protocol::actions::{QueryStatus, QueryStatusLine};
 use crate::protocol::capabilities::{
     CAPABILITIES_HEADER, Capabilities, FILE_ID_HASH_HEADER, FileIdHash, ResponseFormat,
 };
@@ -17,6 +18,8 @@ pub(super) struct Asked {
     pub(super) capabilities: Capabilities,
     id_hash: Option<FileIdHash>,
     encoding: Encoding,
+    /// Whether the answer is that of an asynchronous query.
+    async_query: bool,
 }
 
 impl Asked {
@@ -25,12 +28,24 @@ impl Asked {
             capabilities: Capabilities::parse(header(headers, CAPABILITIES_HEADER)),
             id_hash: FileIdHash::parse(header(headers, FILE_ID_HASH_HEADER))?,
             encoding: Encoding::negotiate(header(headers, ACCEPT_ENCODING.as_str())),
+            async_query: false,
         })
     }
 
     /// How file ids are made in an answer of this format.
     pub(super) fn id_hash(&self, format: ResponseFormat) -> FileIdHash {
         self.id_hash.unwrap_or(FileIdHash::default_for(format))
+    }
+
+    /// How file ids are made, where the client says so.
+    pub(super) fn requested_id_hash(&self) -> Option<&'static str> {
+        self.id_hash.map(FileIdHash::as_str)
+    }
+
+    /// The same for the answer of an asynchronous query, whose submission said how file ids are made.
+    pub(super) fn of_async_query(self, id_hash: Option<&str>) -> Result<Self> {
+        let submitted = FileIdHash::parse(id_hash)?;
+        Ok(Self { id_hash: self.id_hash.or(submitted), async_query: true, ..self })
     }
 
     /// Whether the headers ask for an `endStreamAction`.
@@ -41,38 +56,57 @@ impl Asked {
 
 /// A streamed answer, as its headers describe it.
 pub(super) struct Streamed {
-    /// The form of the answer.
-    pub(super) format: ResponseFormat,
+    format: ResponseFormat,
     /// The table's version, or the first of a range.
-    pub(super) version: u64,
-    /// Whether the headers say that an `endStreamAction` ends the answer.
-    pub(super) end_stream_action: bool,
+    version: u64,
 }
 
 impl Streamed {
+    /// An answer in this format about this version of the table, or about a range that begins there.
+    pub(super) fn new(format: ResponseFormat, version: u64) -> Self {
+        Self { format, version }
+    }
+
+    /// Responds with the id of a query in place of its answer.
+    pub(super) fn respond_pending(self, asked: &Asked, id: &str) -> Result<Response> {
+        let line = QueryStatusLine { query_status: QueryStatus { query_id: id, status: "pending" } };
+        let mut body = serde_json::to_vec(&line).map_err(Error::internal)?;
+        body.push(b'\n');
+        let mut response = with_content_type(body.into(), NDJSON);
+        self.describe(&mut response, asked, false)?;
+        Ok(response)
+    }
+
     /// Responds once the first chunk of what `write` writes is there, or with its error.
     pub(super) async fn respond(
         self,
         asked: &Asked,
         write: impl FnOnce(&mut Lines) -> Result<()> + Send + 'static,
     ) -> Result<Response> {
-        let failure = match self.end_stream_action {
+        let end_stream_action = asked.end_stream_action();
+        let failure = match end_stream_action {
             true => FailureLine::EndStreamAction,
             false => FailureLine::NotJson,
         };
         let body = ndjson::stream(asked.encoding, failure, write).await?;
         let mut response = with_content_type(body, NDJSON);
+        self.describe(&mut response, asked, end_stream_action)?;
         let headers = response.headers_mut();
-        headers.insert(TABLE_VERSION_HEADER, HeaderValue::from(self.version));
-        let capabilities = asked.capabilities.answer(self.format, self.end_stream_action);
-        headers.insert(CAPABILITIES_HEADER, value(&capabilities)?);
-        if let Some(hash) = asked.id_hash {
-            headers.insert(FILE_ID_HASH_HEADER, HeaderValue::from_static(hash.as_str()));
-        }
         headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
         if asked.encoding == Encoding::Gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         Ok(response)
+    }
+
+    fn describe(&self, response: &mut Response, asked: &Asked, end_stream_action: bool) -> Result<()> {
+        let headers = response.headers_mut();
+        headers.insert(TABLE_VERSION_HEADER, HeaderValue::from(self.version));
+        let capabilities = Capabilities::answer(self.format, end_stream_action, asked.async_query);
+        headers.insert(CAPABILITIES_HEADER, value(&capabilities)?);
+        if let Some(hash) = asked.id_hash {
+            headers.insert(FILE_ID_HASH_HEADER, HeaderValue::from_static(hash.as_str()));
+        }
+        Ok(())
     }
 }

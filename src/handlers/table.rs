@@ -37,7 +37,7 @@ pub async fn query_version(
         }
         Some((_, text)) => {
             let millis = parse_timestamp(&text)?;
-            let version = blocking(move || delta.version_at_or_after(millis)).await?;
+            let version = blocking(move || delta.latest()?.version_at_or_after(millis)).await?;
             check_start_of_timestamp(&record, version, &text)?;
             version
         }
@@ -68,30 +68,21 @@ pub async fn query_metadata(
     let id_hash = FileIdHash::parse(header(&headers, FILE_ID_HASH_HEADER))?;
     let as_of = parse_metadata_parameters(&parameters)?;
     let shared = SharedTable::find(&app, &recipient, &names).await?;
-    let snapshot = open_snapshot(&app, &shared, as_of).await?.snapshot;
+    let snapshot = open_snapshot(&app, &shared.0, &as_of).await?.snapshot;
     let format = capabilities.negotiate(&table_features(&snapshot))?;
     let head = Head { format, history_shared: shared.0.history_shared };
     let version = snapshot.version();
-    let [protocol, metadata] = blocking(move || head.lines(&snapshot)).await?;
+    let [protocol, metadata] = blocking(move || head.lines(&snapshot, head.stats(&snapshot)?)).await?;
     let body = [protocol, metadata, Vec::new()].join(&b'\n');
 
     let mut response = with_content_type(body.into(), NDJSON);
     let headers = response.headers_mut();
     headers.insert(TABLE_VERSION_HEADER, HeaderValue::from(version));
-    headers.insert(CAPABILITIES_HEADER, value(&capabilities.answer(format, false))?);
+    headers.insert(CAPABILITIES_HEADER, value(&Capabilities::answer(format, false, false))?);
     if let Some(hash) = id_hash {
         headers.insert(FILE_ID_HASH_HEADER, HeaderValue::from_static(hash.as_str()));
     }
     Ok(response)
-}
-
-/// `POST …/tables/{table}/queries/{queryId}`
-pub async fn query_status(
-    State(app): State<Arc<App>>,
-    recipient: Recipient,
-    Names(names): Names<3>,
-) -> Result<Response> {
-    refuse(&app, &recipient, &names, "Asynchronous queries are not supported by this server.").await
 }
 
 /// `POST …/tables/{table}/temporary-table-credentials`

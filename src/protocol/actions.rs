@@ -152,6 +152,12 @@ pub struct EndStreamLine<'a> {
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EndStreamAction<'a> {
+    /// Asks for the same version again, with new URLs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refresh_token: Option<&'a str>,
+    /// Asks for the next page; absent on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<&'a str>,
     /// The earliest end of a URL in the answer, in milliseconds since the epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_url_expiration_timestamp: Option<i64>,
@@ -161,4 +167,22 @@ pub struct EndStreamAction<'a> {
     /// The status the failure would have had; Spark decides by it whether to try again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http_status_error_code: Option<u16>,
+}
+
+/// `{"queryStatus": …}`, in place of the answer to an asynchronous query.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueryStatusLine<'a> {
+    /// The status.
+    pub query_status: QueryStatus<'a>,
+}
+
+/// "QueryStatus", of "Get Query Info".
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueryStatus<'a> {
+    /// What the answer is asked for with.
+    pub query_id: &'a str,
+    /// `pending`
+    pub status: &'static str,
 }

@@ -37,6 +37,8 @@ pub struct Capabilities {
     reader_features: BTreeSet<String>,
     /// Whether the client asked for an `endStreamAction` at the end of the answer.
     pub include_end_stream_action: bool,
+    /// Whether the client can take the id of a query in place of the answer.
+    pub async_query: bool,
 }
 
 impl Capabilities {
@@ -57,6 +59,7 @@ impl Capabilities {
                 "includeendstreamaction" => {
                     capabilities.include_end_stream_action = values.any(|value| value == "true");
                 }
+                "asyncquery" => capabilities.async_query = values.any(|value| value == "true"),
                 _ => {}
             }
         }
@@ -111,9 +114,10 @@ impl Capabilities {
     }
 
     /// The response header: the form of the answer, and what of the request it honours.
-    pub fn answer(&self, format: ResponseFormat, end_stream_action: bool) -> String {
-        let suffix = if end_stream_action { ";includeendstreamaction=true" } else { "" };
-        format!("responseformat={format}{suffix}")
+    pub fn answer(format: ResponseFormat, end_stream_action: bool, async_query: bool) -> String {
+        let end_stream_action = if end_stream_action { ";includeendstreamaction=true" } else { "" };
+        let async_query = if async_query { ";asyncquery=true" } else { "" };
+        format!("responseformat={format}{end_stream_action}{async_query}")
     }
 }
 

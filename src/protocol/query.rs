@@ -1,12 +1,14 @@
 //! What a request asks of a table: "Query Table Version", "Query Table Metadata", "Read Data from a Table".
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::protocol::digest::short_digest;
 use crate::protocol::timestamp::parse_timestamp;
 
 /// Which version of the table a request is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AsOf {
     /// The newest one.
     Latest,
@@ -54,8 +56,55 @@ fn as_of(version: Option<i64>, timestamp: Option<&str>, negative: &'static str) 
     }
 }
 
-/// A validated query: "Read Data from a Table".
+/// Which part of an answer is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Paging {
+    /// The most files in a page; never 0. A first page without it is the whole answer.
+    pub max_files: Option<u64>,
+    /// The `nextPageToken` of the page before.
+    pub page_token: Option<String>,
+}
+
+impl Paging {
+    /// Whether the client takes the answer in pages.
+    pub fn is_asked_for(&self) -> bool {
+        *self != Self::default()
+    }
+
+    fn new(max_files: Option<i64>, page_token: Option<&str>) -> Result<Self> {
+        let max_files = match max_files {
+            Some(number) if number <= 0 => return Err(Error::invalid("maxFiles must be positive.")),
+            number => number.map(i64::unsigned_abs),
+        };
+        Ok(Self { max_files, page_token: page_token.map(str::to_owned) })
+    }
+}
+
+/// Tells requests apart by what selects their answer. Pages of one answer have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint(u64);
+
+impl Fingerprint {
+    fn of(selecting: &impl Serialize) -> Result<Self> {
+        serde_json::to_vec(selecting).map(|text| Self(short_digest(&text))).map_err(Error::internal)
+    }
+}
+
+/// A validated request: "Read Data from a Table".
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueryRequest {
+    /// What is asked.
+    pub query: TableQuery,
+    /// Which part of the answer.
+    pub paging: Paging,
+    /// Tells the query apart from others.
+    pub fingerprint: Fingerprint,
+    /// What a client sends again when it submits an asynchronous query again.
+    pub idempotency_key: Option<String>,
+}
+
+/// A validated query.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TableQuery {
     /// The files of one version.
     Snapshot {
@@ -63,6 +112,8 @@ pub enum TableQuery {
         as_of: AsOf,
         /// Whether the client asked for a refresh token, and so for an `endStreamAction`.
         include_refresh_token: bool,
+        /// The refresh token of an earlier answer, whose version is asked for again.
+        refresh_token: Option<String>,
     },
     /// What changed since a version.
     Since {
@@ -75,7 +126,7 @@ pub enum TableQuery {
     },
 }
 
-impl TableQuery {
+impl QueryRequest {
     /// Reads the body of the request.
     ///
     /// Lenient where that cannot change the answer: an empty body, `null`, unknown fields, numbers
@@ -83,8 +134,7 @@ impl TableQuery {
     /// Strict about contradictions and about what selects the rows.
     ///
     /// Errors: 400 `MALFORMED_REQUEST` where the body is no JSON object or a field has the wrong
-    /// type, `INVALID_PARAMETER_VALUE` for contradictions, `UNSUPPORTED_OPERATION` for parts of the
-    /// protocol that this server does not have.
+    /// type, `INVALID_PARAMETER_VALUE` for contradictions.
     pub fn parse(body: &[u8]) -> Result<Self> {
         let fields = Fields(object(body)?);
         let version = fields.integer("version")?;
@@ -105,7 +155,7 @@ impl TableQuery {
         refuse(selected > 1, "Please only provide one of: version,timestamp,startingVersion")?;
         refuse(version.is_some_and(|v| v < 0), "table version cannot be negative.")?;
         refuse(starting_version.is_some_and(|v| v < 0), "startingVersion cannot be negative.")?;
-        refuse(max_files.is_some_and(|n| n <= 0), "maxFiles must be positive.")?;
+        let paging = Paging::new(max_files, page_token)?;
         refuse(
             selected > 0 && include_refresh_token,
             "includeRefreshToken cannot be used when querying a specific version.",
@@ -123,27 +173,44 @@ impl TableQuery {
             "refreshToken must be used in the first page request.",
         )?;
 
-        let missing =
-            |given: bool, what: &'static str| if given { Err(Error::unsupported(what)) } else { Ok(()) };
-        missing(
-            max_files.is_some() || page_token.is_some(),
-            "Paging of queries (maxFiles, pageToken) is not supported by this server; ask without it.",
-        )?;
-        missing(refresh_token.is_some(), "Refresh tokens are not supported by this server; query again.")?;
-        if let Some(start) = starting_version {
-            if let Some(end) = ending_version.filter(|&end| start > end) {
-                return Err(Error::invalid(format!(
-                    "startingVersion({start}) must be smaller than or equal to endingVersion({end})."
-                )));
+        let query = match starting_version {
+            Some(start) => {
+                if let Some(end) = ending_version.filter(|&end| start > end) {
+                    return Err(Error::invalid(format!(
+                        "startingVersion({start}) must be smaller than or equal to endingVersion({end})."
+                    )));
+                }
+                TableQuery::Since {
+                    starting_version: start.unsigned_abs(),
+                    ending_version: ending_version.map(i64::unsigned_abs),
+                    include_historical_protocol,
+                }
             }
-            return Ok(Self::Since {
-                starting_version: start.unsigned_abs(),
-                ending_version: ending_version.map(i64::unsigned_abs),
-                include_historical_protocol,
-            });
-        }
-        let as_of = as_of(version, timestamp, "table version cannot be negative.")?;
-        Ok(Self::Snapshot { as_of, include_refresh_token })
+            None => TableQuery::Snapshot {
+                as_of: as_of(version, timestamp, "table version cannot be negative.")?,
+                include_refresh_token,
+                refresh_token: refresh_token.map(str::to_owned),
+            },
+        };
+        const SELECTING: [&str; 8] = [
+            "version",
+            "timestamp",
+            "startingVersion",
+            "endingVersion",
+            "includeHistoricalProtocol",
+            "predicateHints",
+            "jsonPredicateHints",
+            "limitHint",
+        ];
+        let fingerprint = Fingerprint::of(&SELECTING.map(|name| fields.get(name)))?;
+        let idempotency_key = fields.string("idempotencyKey")?.map(str::to_owned);
+        Ok(Self { query, paging, fingerprint, idempotency_key })
+    }
+
+    /// Reads the body of a request for the result of an asynchronous query: "Get Query Info".
+    pub fn parse_paging(body: &[u8]) -> Result<Paging> {
+        let fields = Fields(object(body)?);
+        Paging::new(fields.integer("maxFiles")?, fields.string("pageToken")?)
     }
 }
 
@@ -168,6 +235,10 @@ pub struct ChangesQuery {
     pub include_historical_metadata: bool,
     /// Whether changes of the protocol are wanted too, in delta format.
     pub include_historical_protocol: bool,
+    /// Which part of the answer.
+    pub paging: Paging,
+    /// Tells the query apart from others.
+    pub fingerprint: Fingerprint,
 }
 
 impl ChangesQuery {
@@ -178,14 +249,14 @@ impl ChangesQuery {
             found.filter(|text| !text.is_empty())
         };
         let flag = |name: &str| get(name).is_some_and(|text| text.eq_ignore_ascii_case("true"));
-        if get("maxFiles").is_some_and(|text| text.parse::<i64>().is_ok_and(|number| number <= 0)) {
-            return Err(Error::invalid("maxFiles must be positive."));
-        }
-        if get("maxFiles").is_some() || get("pageToken").is_some() {
-            return Err(Error::unsupported(
-                "Paging of queries (maxFiles, pageToken) is not supported by this server; ask without it.",
-            ));
-        }
+        let max_files = get("maxFiles").map(|text| {
+            text.parse::<i64>().map_err(|_| {
+                Error::invalid(
+                    "maxFiles: expected a number but the string didn't have the appropriate format",
+                )
+            })
+        });
+        let paging = Paging::new(max_files.transpose()?, get("pageToken"))?;
         let bound = |version: &str, timestamp: &str, twice: &'static str| match (get(version), get(timestamp))
         {
             (Some(_), Some(_)) => Err(Error::invalid(twice)),
@@ -209,6 +280,14 @@ impl ChangesQuery {
             "Multiple ending arguments provided for CDF read. Please provide one of either endingTimestamp or \
              endingVersion.",
         )?;
+        const SELECTING: [&str; 6] = [
+            "startingVersion",
+            "startingTimestamp",
+            "endingVersion",
+            "endingTimestamp",
+            "includeHistoricalMetadata",
+            "includeHistoricalProtocol",
+        ];
         let start = start.ok_or_else(|| {
             Error::invalid("No startingVersion or startingTimestamp provided for CDF read.")
         })?;
@@ -217,6 +296,8 @@ impl ChangesQuery {
             end,
             include_historical_metadata: flag("includeHistoricalMetadata"),
             include_historical_protocol: flag("includeHistoricalProtocol"),
+            paging,
+            fingerprint: Fingerprint::of(&SELECTING.map(get))?,
         })
     }
 }
@@ -311,11 +392,11 @@ mod tests {
     use crate::error::ErrorCode;
 
     fn latest(include_refresh_token: bool) -> TableQuery {
-        TableQuery::Snapshot { as_of: AsOf::Latest, include_refresh_token }
+        TableQuery::Snapshot { as_of: AsOf::Latest, include_refresh_token, refresh_token: None }
     }
 
     fn as_of(body: &str) -> AsOf {
-        match TableQuery::parse(body.as_bytes()).unwrap() {
+        match QueryRequest::parse(body.as_bytes()).unwrap().query {
             TableQuery::Snapshot { as_of, .. } => as_of,
             TableQuery::Since { .. } => panic!("not a snapshot: {body}"),
         }
@@ -336,10 +417,10 @@ mod tests {
             r#"{"version":"","timestamp":""}"#,
             r#"{"idempotency_key":"x","idempotencyKey":"x","endingVersion":3}"#,
         ] {
-            assert_eq!(TableQuery::parse(body.as_bytes()).unwrap(), latest(false), "{body}");
+            assert_eq!(QueryRequest::parse(body.as_bytes()).unwrap().query, latest(false), "{body}");
         }
         let spark = br#"{"predicateHints":[],"includeRefreshToken":true}"#;
-        assert_eq!(TableQuery::parse(spark).unwrap(), latest(true));
+        assert_eq!(QueryRequest::parse(spark).unwrap().query, latest(true));
         for body in [r#"{"version":3}"#, r#"{"version":"3"}"#, r#"{"version":3.0}"#] {
             assert_eq!(as_of(body), AsOf::Version(3), "{body}");
         }
@@ -363,12 +444,12 @@ mod tests {
             r#"{"predicateHints":"date > 1"}"#,
             r#"{"includeRefreshToken":"maybe"}"#,
         ] {
-            let error = TableQuery::parse(body.as_bytes()).unwrap_err();
+            let error = QueryRequest::parse(body.as_bytes()).unwrap_err();
             assert_eq!(error.code(), ErrorCode::MalformedRequest, "{body}");
         }
-        assert!(TableQuery::parse(b"{\"a\":\"\xff\"}").is_err());
+        assert!(QueryRequest::parse(b"{\"a\":\"\xff\"}").is_err());
         let deep = format!("{{\"predicateHints\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
-        assert_eq!(TableQuery::parse(deep.as_bytes()).unwrap_err().code(), ErrorCode::MalformedRequest);
+        assert_eq!(QueryRequest::parse(deep.as_bytes()).unwrap_err().code(), ErrorCode::MalformedRequest);
     }
 
     #[test]
@@ -398,7 +479,7 @@ mod tests {
                 "refreshToken must be used in the first page request.",
             ),
         ] {
-            let error = TableQuery::parse(body.as_bytes()).unwrap_err();
+            let error = QueryRequest::parse(body.as_bytes()).unwrap_err();
             assert_eq!(
                 (error.code(), error.message()),
                 (ErrorCode::InvalidParameterValue, message),
@@ -408,10 +489,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_yet_says_so() {
-        for body in [r#"{"maxFiles":10}"#, r#"{"pageToken":"t"}"#, r#"{"refreshToken":"t"}"#] {
-            let error = TableQuery::parse(body.as_bytes()).unwrap_err();
-            assert_eq!(error.code(), ErrorCode::UnsupportedOperation, "{body}");
+    fn pages_of_one_answer_have_one_fingerprint() {
+        let parse = |body: &str| QueryRequest::parse(body.as_bytes()).unwrap();
+        let first = parse(r#"{"maxFiles":"10","predicateHints":["a = 1"],"includeRefreshToken":true}"#);
+        assert_eq!(first.paging, Paging { max_files: Some(10), page_token: None });
+        let next = parse(r#"{"predicateHints":["a = 1"],"maxFiles":7,"pageToken":"t"}"#);
+        assert_eq!(next.paging, Paging { max_files: Some(7), page_token: Some("t".to_owned()) });
+        assert_eq!(first.fingerprint, next.fingerprint);
+        for body in [r#"{"predicateHints":["a = 2"]}"#, r#"{"predicateHints":["a = 1"],"version":1}"#, "{}"] {
+            assert_ne!(parse(body).fingerprint, first.fingerprint, "{body}");
+        }
+        let refreshed = parse(r#"{"refreshToken":"t","includeRefreshToken":true}"#).query;
+        let refresh_token = Some("t".to_owned());
+        let expected =
+            TableQuery::Snapshot { as_of: AsOf::Latest, include_refresh_token: true, refresh_token };
+        assert_eq!(refreshed, expected);
+        for key in ["idempotency_key", "idempotencyKey"] {
+            let request = parse(&format!(r#"{{"{key}":"k"}}"#));
+            assert_eq!(request.idempotency_key.as_deref(), Some("k"));
         }
     }
 
@@ -430,9 +525,9 @@ mod tests {
                 since(0, Some(0), true),
             ),
         ] {
-            assert_eq!(TableQuery::parse(body.as_bytes()).unwrap(), query, "{body}");
+            assert_eq!(QueryRequest::parse(body.as_bytes()).unwrap().query, query, "{body}");
         }
-        let error = TableQuery::parse(br#"{"startingVersion":3,"endingVersion":2}"#).unwrap_err();
+        let error = QueryRequest::parse(br#"{"startingVersion":3,"endingVersion":2}"#).unwrap_err();
         assert_eq!(error.message(), "startingVersion(3) must be smaller than or equal to endingVersion(2).");
     }
 
@@ -463,7 +558,7 @@ mod tests {
             ),
             (&[("startingTimestamp", "x")], "Invalid startingTimestamp:"),
             (&[("startingVersion", "1"), ("maxFiles", "0")], "maxFiles must be positive."),
-            (&[("startingVersion", "1"), ("maxFiles", "5")], "Paging of queries"),
+            (&[("startingVersion", "1"), ("maxFiles", "x")], "maxFiles: expected a number"),
         ] {
             let error = parse(parameters).unwrap_err();
             assert!(error.message().starts_with(message), "{error}");

@@ -1,18 +1,37 @@
-//! Page tokens of listings: authenticated, bound to recipient and listing, with an expiry, URL-safe.
+//! Tokens that the server hands out and takes back: page tokens, refresh tokens, ids of queries.
+//!
+//! What a token says is authenticated, not secret; it is bound to what it was made for, has an expiry, and
+//! holds only characters that need no escape in a URL.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chrono::{DateTime, Duration, Utc};
+use chrono::{DateTime, Utc};
 use hmac::{Hmac, KeyInit, Mac};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::error::{Error, Result};
 
-const LIFE: Duration = Duration::hours(24);
 const TAG_BYTES: usize = 16;
 
-/// The key that page tokens are authenticated with.
+/// What a kind of token says.
+pub trait Claims: Serialize + DeserializeOwned {
+    /// The name of the kind; a token of one kind is never taken for another.
+    const KIND: &'static str;
+}
+
+/// Why a token was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// It was not made with this key, or was made for something else.
+    NotOurs,
+    /// Its time is over.
+    Expired,
+}
+
+/// The key that tokens are authenticated with.
+#[derive(Clone)]
 pub struct TokenKey(Hmac<Sha256>);
 
 impl std::fmt::Debug for TokenKey {
@@ -21,20 +40,13 @@ impl std::fmt::Debug for TokenKey {
     }
 }
 
-/// What a page token says: where the next page of which listing, for whom, begins.
 #[derive(Serialize, Deserialize)]
-struct Payload<'a> {
-    /// The listing, such as `schemas/retail`.
-    #[serde(rename = "l", borrow)]
-    listing: std::borrow::Cow<'a, str>,
-    #[serde(rename = "r", borrow)]
-    recipient: std::borrow::Cow<'a, str>,
-    /// The key of the last item of the page before.
-    #[serde(rename = "a", borrow)]
-    after: std::borrow::Cow<'a, str>,
+struct Payload<C> {
     /// Seconds since the epoch.
     #[serde(rename = "e")]
     expires: i64,
+    #[serde(rename = "c")]
+    claims: C,
 }
 
 impl TokenKey {
@@ -53,80 +65,102 @@ impl TokenKey {
         Ok(Self::new(&secret))
     }
 
-    fn tag(&self, payload: &[u8]) -> Hmac<Sha256> {
+    /// Each part goes in with its length, so that no two lists of parts read the same.
+    fn tag(&self, kind: &str, bound_to: &[&str], payload: &[u8]) -> Hmac<Sha256> {
         let mut mac = self.0.clone();
-        mac.update(payload);
+        let bound_to = bound_to.iter().map(|part| part.as_bytes());
+        for part in std::iter::once(kind.as_bytes()).chain(bound_to).chain([payload]) {
+            mac.update(&(part.len() as u64).to_le_bytes());
+            mac.update(part);
+        }
         mac
     }
 
-    /// The token of the page that begins after the item with the key `after`.
-    pub fn seal(&self, listing: &str, recipient: &str, after: &str, now: DateTime<Utc>) -> Result<String> {
-        let payload = Payload {
-            listing: listing.into(),
-            recipient: recipient.into(),
-            after: after.into(),
-            expires: (now + LIFE).timestamp(),
-        };
+    /// The token that says `claims`, for nothing but `bound_to`, until `expires`.
+    pub fn seal<C: Claims>(&self, bound_to: &[&str], claims: &C, expires: DateTime<Utc>) -> Result<String> {
+        let payload = Payload { expires: expires.timestamp(), claims };
         let mut bytes = serde_json::to_vec(&payload).map_err(Error::internal)?;
-        let tag = self.tag(&bytes).finalize().into_bytes();
+        let tag = self.tag(C::KIND, bound_to, &bytes).finalize().into_bytes();
         bytes.extend_from_slice(&tag[..TAG_BYTES]);
         Ok(URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// The key that the page asked for begins after. 400 for a token that is not ours, was made for
-    /// another listing or recipient, or has expired.
-    pub fn open(&self, token: &str, listing: &str, recipient: &str, now: DateTime<Utc>) -> Result<String> {
-        let refuse = || Error::invalid("invalid 'nextPageToken'");
-        let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| refuse())?;
+    /// What a token says, where it was made with this key for the same `bound_to` and is still good.
+    pub fn open<C: Claims>(&self, token: &str, bound_to: &[&str], now: DateTime<Utc>) -> Result<C, Refused> {
+        let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| Refused::NotOurs)?;
         let (payload, tag) =
-            bytes.split_at_checked(bytes.len().wrapping_sub(TAG_BYTES)).ok_or_else(refuse)?;
-        self.tag(payload).verify_truncated_left(tag).map_err(|_| refuse())?;
-        let payload: Payload<'_> = serde_json::from_slice(payload).map_err(|_| refuse())?;
-        if payload.listing != listing || payload.recipient != recipient {
-            return Err(refuse());
-        }
+            bytes.split_at_checked(bytes.len().wrapping_sub(TAG_BYTES)).ok_or(Refused::NotOurs)?;
+        let mac = self.tag(C::KIND, bound_to, payload);
+        mac.verify_truncated_left(tag).map_err(|_| Refused::NotOurs)?;
+        let payload: Payload<C> = serde_json::from_slice(payload).map_err(|_| Refused::NotOurs)?;
         if payload.expires <= now.timestamp() {
-            return Err(Error::invalid("invalid 'nextPageToken': it has expired, begin the listing again"));
+            return Err(Refused::Expired);
         }
-        Ok(payload.after.into_owned())
+        Ok(payload.claims)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use chrono::Duration;
+
     use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Place(String);
+
+    impl Claims for Place {
+        const KIND: &'static str = "place";
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Other(String);
+
+    impl Claims for Other {
+        const KIND: &'static str = "other";
+    }
 
     fn now() -> DateTime<Utc> {
         DateTime::from_timestamp(1_700_000_000, 0).unwrap()
     }
 
+    fn seal(key: &TokenKey, bound_to: &[&str]) -> String {
+        key.seal(bound_to, &Place("sä\"les".to_owned()), now() + Duration::hours(1)).unwrap()
+    }
+
     #[test]
     fn a_token_opens_only_for_what_it_was_made_for() {
         let key = TokenKey::new(&[7; 32]);
-        let token = key.seal("schemas/retail", "acme", "sä\"les", now()).unwrap();
+        let token = seal(&key, &["acme", "retail"]);
         assert!(token.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'));
-        assert_eq!(key.open(&token, "schemas/retail", "acme", now()).unwrap(), "sä\"les");
-        assert!(key.open(&token, "schemas/other", "acme", now()).is_err());
-        assert!(key.open(&token, "schemas/retail", "globex", now()).is_err());
-        assert!(key.open(&token, "schemas/retail", "acme", now() + LIFE).is_err());
-        assert!(TokenKey::new(&[8; 32]).open(&token, "schemas/retail", "acme", now()).is_err());
+        let open = |bound_to: &[&str]| key.open::<Place>(&token, bound_to, now());
+        assert_eq!(open(&["acme", "retail"]).unwrap().0, "sä\"les");
+        for other in [&["acme", "sales"][..], &["globex", "retail"], &["acmeretail"], &["acme", "retail", ""]]
+        {
+            assert_eq!(open(other), Err(Refused::NotOurs), "{other:?}");
+        }
+        assert_eq!(key.open::<Other>(&token, &["acme", "retail"], now()), Err(Refused::NotOurs));
+        let late = key.open::<Place>(&token, &["acme", "retail"], now() + Duration::hours(1));
+        assert_eq!(late, Err(Refused::Expired));
+        let other = TokenKey::new(&[8; 32]).open::<Place>(&token, &["acme", "retail"], now());
+        assert_eq!(other, Err(Refused::NotOurs));
     }
 
     #[test]
     fn no_changed_byte_is_accepted() {
         let key = TokenKey::new(&[7; 32]);
-        let token = key.seal("shares", "acme", "retail", now()).unwrap();
+        let token = seal(&key, &["acme"]);
         let bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
         for at in 0..bytes.len() {
             for bit in 0..8 {
                 let mut changed = bytes.clone();
                 changed[at] ^= 1 << bit;
                 let changed = URL_SAFE_NO_PAD.encode(changed);
-                assert!(key.open(&changed, "shares", "acme", now()).is_err());
+                assert_eq!(key.open::<Place>(&changed, &["acme"], now()), Err(Refused::NotOurs));
             }
         }
         for short in ["", "A", "AAAA", "not base64!", &token[..token.len() - 4]] {
-            assert!(key.open(short, "shares", "acme", now()).is_err(), "{short}");
+            assert!(key.open::<Place>(short, &["acme"], now()).is_err(), "{short}");
         }
     }
 }

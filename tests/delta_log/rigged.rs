@@ -22,6 +22,8 @@ pub(crate) enum Fault {
     Denied,
     Throttled,
     TimedOut,
+    /// One request fails, and none after it.
+    Once,
 }
 
 #[derive(Debug, Default)]
@@ -54,11 +56,21 @@ impl Rigged {
         *self.fault.lock().unwrap() = fault;
     }
 
+    /// Whether a fault of one request has been used up.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.fault.lock().unwrap().is_none()
+    }
+
     fn check(&self, location: &str) -> Result<()> {
         let source = |text: &str| text.to_owned().into();
-        match *self.fault.lock().unwrap() {
+        let mut fault = self.fault.lock().unwrap();
+        let now = *fault;
+        if now == Some(Fault::Once) {
+            *fault = None;
+        }
+        match now {
             None => Ok(()),
-            Some(Fault::Denied) => {
+            Some(Fault::Denied | Fault::Once) => {
                 Err(Error::PermissionDenied { path: location.to_owned(), source: source("AccessDenied") })
             }
             Some(Fault::Throttled) => Err(Error::Generic {

@@ -79,7 +79,8 @@ def message(server, path):
     ("change_data_feed/changes?startingTimestamp=nonsense", "Invalid startingTimestamp:"),
     ("change_data_feed/changes?startingTimestamp=9000-01-01T00:00:00Z", "is after the latest available version"),
     ("change_data_feed/changes?startingVersion=0&endingTimestamp=9000-01-01T00:00:00Z", "Please use a timestamp less"),
-    ("change_data_feed/changes?startingVersion=0&maxFiles=1", "Paging of queries"),
+    ("change_data_feed/changes?startingVersion=0&maxFiles=0", "maxFiles must be positive."),
+    ("change_data_feed/changes?startingVersion=0&maxFiles=x", "maxFiles: expected a number"),
 ])
 def test_what_is_refused(server, path, text):
     assert text in message(server, path)

@@ -210,7 +210,10 @@ def broken(tmp_path_factory):
     for commit in log.glob("*.json"):
         if re.fullmatch(r"\d{20}\.json", commit.name) and int(commit.stem) <= version:
             commit.unlink()
-    assert newest.exists()
+    added, = [line for line in map(json.loads, newest.read_text().splitlines()) if "add" in line][:1]
+    with newest.open("a") as commit:
+        for number in range(100):
+            commit.write(json.dumps({"add": {**added["add"], "path": f"{number}-{added['add']['path']}"}}) + "\n")
     for other in log.glob("*.crc"):
         other.unlink()
     sidecars = sorted((log / "_sidecars").iterdir())

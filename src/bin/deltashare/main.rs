@@ -5,6 +5,7 @@
 mod example;
 mod serve;
 mod share_file;
+mod token_key;
 
 use std::process::ExitCode;
 

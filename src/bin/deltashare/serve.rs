@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use super::{Failure, example, share_file};
+use super::{Failure, example, share_file, token_key};
 
 /// How long requests in flight may go on after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
@@ -65,6 +65,11 @@ pub(crate) struct Options {
     /// into the presigned URLs of local tables. Default: http:// and the address of --listen.
     #[arg(long, value_name = "URL", value_parser = parse_public_url)]
     public_url: Option<Url>,
+
+    /// The file with the key of page tokens, refresh tokens and query ids: 64 hexadecimal digits, made
+    /// where there is none. Servers behind one URL need the same. Default: a key that ends with the process.
+    #[arg(long, value_name = "FILE")]
+    token_key: Option<PathBuf>,
 
     /// Where the profile of the examples' recipient is written.
     #[arg(long, value_name = "FILE", default_value = "example.share", conflicts_with = "shares")]
@@ -166,7 +171,10 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let first_table =
         file.tables().next().map(|table| format!("{}.{}.{}", table.share, table.schema, table.name));
     let catalog = Arc::new(ShareFileCatalog::new(file));
-    let token_key = TokenKey::random().map_err(|error| Failure::failed(error.to_string()))?;
+    let token_key = match &options.token_key {
+        Some(path) => token_key::read_or_make(path)?,
+        None => TokenKey::random().map_err(|error| Failure::failed(error.to_string()))?,
+    };
     let app = App::new(Arc::clone(&catalog) as Arc<dyn Catalog>, storage, token_key, &prefix);
     if let Some(token) = &guest {
         example::write_profile(&options.profile, &endpoint, token)?;

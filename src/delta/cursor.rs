@@ -1,0 +1,197 @@
+//! The active files of a version, one by one, from any place in their order.
+//!
+//! The order is the one in which the log is replayed: it is the same for everyone who replays the same files.
+//! [`Origin`] says which ones they are, so that another process can go on where this one stopped, or be told
+//! that it cannot.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::actions::{AddFile, Batch};
+use super::log_path::file_name;
+use super::scan::Scan;
+use super::snapshot::Snapshot;
+use crate::error::{Error, Result};
+use crate::protocol::digest::short_digest;
+
+/// The files of the log that a list of active files was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The version of the table.
+    #[serde(rename = "v")]
+    pub version: u64,
+    /// The version of the checkpoint that the replay starts from; `None` where it starts at version 0.
+    #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<u64>,
+    /// A digest of the names and sizes of the checkpoint's files.
+    #[serde(rename = "d")]
+    pub digest: u64,
+}
+
+impl Origin {
+    pub(super) fn of(snapshot: &Snapshot) -> Self {
+        let segment = snapshot.scanned().kernel().log_segment();
+        let mut parts: Vec<String> = segment
+            .listed
+            .checkpoint_parts
+            .iter()
+            .map(|part| format!("{}:{}", file_name(part.location.location.path()), part.location.size))
+            .collect();
+        parts.sort_unstable();
+        Self {
+            version: snapshot.version(),
+            checkpoint: segment.checkpoint_version,
+            digest: short_digest(parts.join("\n").as_bytes()),
+        }
+    }
+}
+
+/// The active files of a snapshot, read as the cursor advances. After an error it must not be used again.
+pub struct FileCursor {
+    snapshot: Arc<Snapshot>,
+    scan: Scan,
+    batch: Option<Batch>,
+    /// The row of the batch that comes next.
+    row: usize,
+    /// How many files come before the batch.
+    before: u64,
+    /// How many files come before the next one.
+    position: u64,
+    /// Whether the cursor lay idle, so that what it reads from may be gone.
+    idle: bool,
+}
+
+impl FileCursor {
+    pub(super) fn new(snapshot: &Arc<Snapshot>) -> Result<Self> {
+        Ok(Self {
+            scan: snapshot.scan()?,
+            snapshot: Arc::clone(snapshot),
+            batch: None,
+            row: 0,
+            before: 0,
+            position: 0,
+            idle: false,
+        })
+    }
+
+    /// The snapshot that the files belong to.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// What the files were read from. Only after the scan was opened is it known, so a cursor has it and a
+    /// snapshot does not.
+    pub fn origin(&self) -> Origin {
+        Origin::of(&self.snapshot)
+    }
+
+    /// How many files come before the next one.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The next file; `None` only where the list is complete.
+    pub fn advance(&mut self) -> Result<Option<AddFile<'_>>> {
+        if !self.find()? {
+            return Ok(None);
+        }
+        self.position += 1;
+        self.row += 1;
+        // `find` left the cursor at a selected row of a batch.
+        self.batch.as_ref().map(|batch| batch.file(self.row - 1)).transpose()
+    }
+
+    /// Whether another file follows.
+    pub fn has_more(&mut self) -> Result<bool> {
+        self.find()
+    }
+
+    /// Moves to the next row that is a file; `false` at the end.
+    fn find(&mut self) -> Result<bool> {
+        loop {
+            if let Some(batch) = &self.batch {
+                match batch.next_selected(self.row) {
+                    Some(row) => {
+                        self.row = row;
+                        return Ok(true);
+                    }
+                    None => self.leave_batch(),
+                }
+            }
+            if !self.load()? {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Reads the next batch; `false` at the end.
+    fn load(&mut self) -> Result<bool> {
+        let batch = match self.scan.next().transpose() {
+            // Connections do not outlive a pause of any length; the log itself is read again.
+            Err(error) if self.idle => {
+                tracing::info!(error = %error, "a paused list of files is read again");
+                self.restart()?;
+                return if self.batch.is_some() { Ok(true) } else { self.load() };
+            }
+            batch => batch?,
+        };
+        self.row = 0;
+        self.before = self.position;
+        self.batch = batch;
+        Ok(self.batch.is_some())
+    }
+
+    fn leave_batch(&mut self) {
+        self.batch = None;
+        self.before = self.position;
+    }
+
+    /// Reads the log from its start again, up to where the cursor is.
+    fn restart(&mut self) -> Result<()> {
+        let (origin, position) = (self.origin(), self.position);
+        *self = Self::new(&self.snapshot)?;
+        if self.origin() != origin {
+            return Err(origin_is_gone());
+        }
+        self.seek(position)
+    }
+
+    /// How far back [`Self::seek`] gets.
+    pub(super) fn start(&self) -> u64 {
+        self.before
+    }
+
+    /// Moves to the file that has `position` files before it. Fails where there are fewer.
+    pub(super) fn seek(&mut self, position: u64) -> Result<()> {
+        if self.position > position {
+            // Still within the batch.
+            self.row = 0;
+            self.position = self.before;
+        }
+        while self.position < position {
+            if self.batch.is_none() && !self.load()? {
+                return Err(Error::internal("a page begins after the end of the list"));
+            }
+            let Some(batch) = &self.batch else { continue };
+            let (row, passed) = batch.skip(self.row, position - self.position);
+            self.row = row;
+            self.position += passed;
+            if self.position < position {
+                self.leave_batch();
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn pause(&mut self) {
+        self.idle = true;
+    }
+}
+
+/// The error where the files of an [`Origin`] are not there any more.
+pub(super) fn origin_is_gone() -> Error {
+    Error::invalid(
+        "The page token refers to files of the table's log that are gone. Please restart the query.",
+    )
+}
