@@ -86,6 +86,29 @@ pub struct TableRecord {
     pub history_shared: bool,
     /// The oldest version that recipients may see.
     pub start_version: u64,
+    /// Whether recipients may have credentials that read the table's directory, and with it every version.
+    pub directory_access: bool,
+}
+
+impl TableRecord {
+    /// The table's root, where recipients may have its directory; without a slash at its end.
+    pub fn directory(&self) -> Option<&str> {
+        self.directory_access.then(|| self.location.trim_end_matches('/'))
+    }
+
+    /// Why recipients cannot be given the table's directory as it is shared; `None` where they can.
+    pub fn refuses_directory_access(&self) -> Option<&'static str> {
+        if !self.location.starts_with("s3") {
+            return Some("only a table in S3 can be read with temporary credentials");
+        }
+        if !self.history_shared || self.start_version > 0 {
+            return Some("it shows every version, so historyShared must be true and startVersion 0");
+        }
+        if !self.allowed_locations.is_empty() {
+            return Some("it gives one directory, and allowedLocations names others");
+        }
+        None
+    }
 }
 
 /// One page of a listing, and the key to go on after where there is more.

@@ -112,6 +112,11 @@ impl Error {
         Self::new(ErrorCode::Unauthenticated, message)
     }
 
+    /// 403: what is asked for exists, and is not given to this recipient.
+    pub fn forbidden(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::PermissionDenied, message)
+    }
+
     /// 404: the thing named does not exist, or is not granted.
     pub fn not_found(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::ResourceDoesNotExist, message)

@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod changes;
+pub mod credentials;
 pub mod discovery;
 pub mod head;
 pub mod lines;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::handlers::{changes, discovery, query, table};
+use crate::handlers::{changes, credentials, discovery, query, table};
 
 /// The header that carries the id under which the log has a request.
 const REQUEST_ID_HEADER: &str = "x-request-id";
@@ -36,7 +36,10 @@ fn endpoints(app: Arc<App>) -> Router {
         .route(&format!("{TABLE}/query"), post(query::query_table))
         .route(&format!("{TABLE}/changes"), get(changes::query_changes))
         .route(&format!("{TABLE}/queries/{{query}}"), post(query::query_result).get(query::query_result))
-        .route(&format!("{TABLE}/temporary-table-credentials"), post(table::temporary_table_credentials))
+        .route(
+            &format!("{TABLE}/temporary-table-credentials"),
+            post(credentials::temporary_table_credentials),
+        )
         .route("/health", get(|| async { "ok\n" }))
         .fallback(|| async { Error::not_found("There is nothing at this path.") })
         .method_not_allowed_fallback(|| async { Error::method_not_allowed() })

@@ -4,6 +4,7 @@
 //! store that sees nothing but the table's root ([`TableStore`]). Its files are never read here: recipients
 //! get presigned URLs ([`FileSigner`]), to S3 itself or, for a directory, to the [`Gateway`] of this process.
 
+mod directory;
 mod gateway;
 mod location;
 mod log_path;
@@ -23,6 +24,8 @@ use url::Url;
 use crate::error::{Error, Result};
 use crate::protocol::digest::short_digest;
 
+use directory::Sts;
+pub use directory::{DirectoryCredentials, RoleArn};
 pub use gateway::Gateway;
 pub use location::{Location, LocationError};
 use log_path::Root;
@@ -43,6 +46,9 @@ pub struct StorageOptions {
     pub gateway: Option<Arc<Gateway>>,
     /// How S3 is reached.
     pub s3: S3Options,
+    /// The role that is assumed to give recipients credentials for a table's directory; without it none are
+    /// given.
+    pub directory_role: Option<RoleArn>,
 }
 
 /// The places that tables lie in. Connections are made once for each bucket and shared.
@@ -163,6 +169,29 @@ impl Storage {
         }
     }
 
+    /// Credentials for `recipient` that read the directory of the table at `location`, and nothing else.
+    ///
+    /// 403 where this server has no role to give them with, where the table does not lie in S3, and where AWS
+    /// refuses; 503 where STS does not answer.
+    pub async fn directory_credentials(
+        &self,
+        location: &Location,
+        recipient: &str,
+    ) -> Result<DirectoryCredentials> {
+        let (Some(role), Location::S3 { bucket, prefix }) = (&self.options.directory_role, location) else {
+            return Err(Error::forbidden("This server does not give temporary credentials for this table."));
+        };
+        let ready = async {
+            let s3 = self.bucket(bucket);
+            let region = s3.region().await?.to_owned();
+            Ok::<_, object_store::Error>((region, s3.credentials().await?))
+        };
+        let (region, credentials) =
+            tokio::time::timeout(SIGNER_READY, ready).await.map_err(unavailable)?.map_err(unavailable)?;
+        let sts = Sts { endpoint: self.options.s3.sts_endpoint.as_ref(), region: &region, credentials };
+        sts.assume(role, recipient, bucket, prefix).await
+    }
+
     /// What serves the files of local directories, where there is one.
     pub fn gateway(&self) -> Option<&Arc<Gateway>> {
         self.options.gateway.as_ref()
@@ -236,12 +265,18 @@ mod tests {
     use crate::error::ErrorCode;
 
     fn storage(s3: S3Options) -> Storage {
-        Storage::new(StorageOptions { url_ttl: Duration::from_secs(3600), gateway: None, s3 })
+        Storage::new(StorageOptions {
+            url_ttl: Duration::from_secs(3600),
+            gateway: None,
+            s3,
+            directory_role: None,
+        })
     }
 
     fn s3_options(expires_at: Option<DateTime<Utc>>) -> S3Options {
         S3Options {
             endpoint: None,
+            sts_endpoint: None,
             region: Some("eu-central-1".to_owned()),
             path_style: false,
             credentials: Some(Credentials {

@@ -68,6 +68,7 @@ impl Server {
             url_ttl: Duration::from_secs(60),
             gateway: Some(Arc::clone(&gateway)),
             s3: S3Options::default(),
+            directory_role: None,
         });
         Self { address, gateway, storage, tables: tempfile::tempdir().unwrap() }
     }
@@ -386,6 +387,7 @@ async fn another_gateways_urls_are_refused() {
         url_ttl: Duration::from_secs(60),
         gateway: Some(Gateway::new(&Url::parse(&format!("http://{}", server.address)).unwrap())),
         s3: S3Options::default(),
+        directory_role: None,
     });
     let mut url = Vec::new();
     let mut signer = other.signer(&Location::Local(table), &[], Utc::now()).await.unwrap();

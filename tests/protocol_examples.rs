@@ -52,8 +52,12 @@ fn app() -> Arc<App> {
     );
     let catalog = ShareFile::parse(&share_file, &|location| Ok(location.to_owned())).unwrap();
     let gateway = Gateway::new(&Url::parse("http://127.0.0.1:1").unwrap());
-    let options =
-        StorageOptions { url_ttl: Duration::from_secs(60), gateway: Some(gateway), s3: S3Options::default() };
+    let options = StorageOptions {
+        url_ttl: Duration::from_secs(60),
+        gateway: Some(gateway),
+        s3: S3Options::default(),
+        directory_role: None,
+    };
     let catalog = Arc::new(ShareFileCatalog::new(catalog));
     Arc::new(App::new(catalog, Storage::new(options), TokenKey::random().unwrap(), "/delta-sharing"))
 }

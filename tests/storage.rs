@@ -28,6 +28,7 @@ fn version(root: &Path) -> Result<u64, String> {
         url_ttl: Duration::from_secs(60),
         gateway: None,
         s3: S3Options::default(),
+        directory_role: None,
     });
     let table =
         storage.open(&Location::Local(root.canonicalize().unwrap())).map_err(|error| error.to_string())?;

@@ -94,6 +94,7 @@ async fn one_answer(table: &Path, format: ResponseFormat, encoding: Encoding) ->
             credentials: Some(credentials()),
             ..S3Options::default()
         },
+        directory_role: None,
     });
     let location = Location::parse(table.to_str().unwrap(), Path::new("/")).unwrap();
     let store = storage.open(&location).unwrap();
@@ -108,7 +109,7 @@ async fn one_answer(table: &Path, format: ResponseFormat, encoding: Encoding) ->
         table,
         files,
         stats: None,
-        head: Head { format, history_shared: true },
+        head: Head { format, history_shared: true, directory: None },
         lines: FileLines::new(format, FileIdHash::default_for(format), &capabilities, None, signer),
         page: Page::whole(),
         end: End::default(),

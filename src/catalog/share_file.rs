@@ -125,6 +125,7 @@ struct FileTable {
     start_version: Option<Spanned<i64>>,
     #[serde(default)]
     allowed_locations: Vec<Spanned<String>>,
+    directory_access: Option<Spanned<bool>>,
     /// What `historyShared` was called in older versions of the reference server.
     #[serde(rename = "cdfEnabled")]
     cdf_enabled: Option<bool>,
@@ -359,7 +360,7 @@ fn table_record(
             ShareFileError::at(start.referenced, format!("startVersion of table '{name}' is negative"))
         })
     })?;
-    Ok(TableRecord {
+    let record = TableRecord {
         share: share.clone(),
         share_id: share_id.to_owned(),
         schema: schema.clone(),
@@ -372,8 +373,16 @@ fn table_record(
             .collect::<std::result::Result<_, _>>()?,
         history_shared: table.history_shared || table.cdf_enabled == Some(true),
         start_version,
+        directory_access: table.directory_access.as_ref().is_some_and(|access| access.value),
         name,
-    })
+    };
+    match (&table.directory_access, record.refuses_directory_access()) {
+        (Some(access), Some(reason)) if access.value => Err(ShareFileError::at(
+            access.referenced,
+            format!("directoryAccess of table '{}': {reason}", record.name),
+        )),
+        _ => Ok(record),
+    }
 }
 
 /// A [`Catalog`] over a share file that can be replaced while requests are served.

@@ -204,7 +204,7 @@ pub(super) async fn respond_changes(
 ) -> Result<Response> {
     let format = asked.capabilities.negotiate(&opened.features())?;
     let signer = app.storage.signer(&opened.table.location, &opened.table.allowed, Utc::now()).await?;
-    let head = Head { format, history_shared: record.history_shared };
+    let head = Head::new(format, record);
     let lines = FileLines::new(format, asked.id_hash(format), &asked.capabilities, None, signer);
     let streamed = Streamed::new(format, opened.changes.range().bounds().start);
     let answer = ChangesAnswer { opened, head, lines, page, end };

@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::auth::{PathName, Recipient, SharedShare, share_not_found};
 use crate::catalog::{PageRequest, SchemaPage, TableRecord};
 use crate::error::{Error, Result};
+use crate::protocol::actions::URL_AND_DIRECTORY;
 use crate::protocol::listing::{
     GetShareResponse, ListRequest, ListResponse, SchemaItem, ShareItem, TableItem,
 };
@@ -120,6 +121,8 @@ fn table_item(table: &TableRecord) -> TableItem<'_> {
         share: table.share.as_str(),
         share_id: &table.share_id,
         id: &table.id,
+        location: table.directory(),
+        access_modes: table.directory_access.then_some(URL_AND_DIRECTORY),
     }
 }
 

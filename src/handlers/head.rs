@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::catalog::TableRecord;
 use crate::delta::{FileStats, Metadata, Protocol, Snapshot};
 use crate::error::{Error, Result};
 use crate::protocol::actions::{
     DeltaMetadata, DeltaMetadataWrapper, DeltaProtocol, DeltaProtocolWrapper, Format, MetadataLine,
-    ParquetMetadata, ParquetProtocol, ProtocolLine,
+    ParquetMetadata, ParquetProtocol, ProtocolLine, URL_AND_DIRECTORY,
 };
 use crate::protocol::capabilities::{ResponseFormat, TableFeatures};
 use crate::protocol::json::write_json;
@@ -51,18 +52,26 @@ pub fn table_features(snapshot: &Snapshot) -> TableFeatures {
 }
 
 /// How the `protocol` and `metaData` lines of an answer are written.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Head {
     /// The form of the answer.
     pub format: ResponseFormat,
     /// Whether the provider shares history, and with it the change data feed.
     pub history_shared: bool,
+    /// The table's root, where recipients may have its directory.
+    pub directory: Option<String>,
 }
 
 impl Head {
+    /// The head lines of a shared table.
+    pub(super) fn new(format: ResponseFormat, table: &TableRecord) -> Self {
+        let directory = table.directory().map(str::to_owned);
+        Self { format, history_shared: table.history_shared, directory }
+    }
+
     /// The size of a snapshot as its head tells it. Blocks: in delta format it is required, and where the log
     /// does not have it, it is summed up in one pass.
-    pub fn stats(self, snapshot: &Snapshot) -> Result<Option<FileStats>> {
+    pub fn stats(&self, snapshot: &Snapshot) -> Result<Option<FileStats>> {
         match (snapshot.file_stats(), self.format) {
             (None, ResponseFormat::Delta) => snapshot.count_files().map(Some),
             (known, ResponseFormat::Delta | ResponseFormat::Parquet) => Ok(known),
@@ -70,12 +79,12 @@ impl Head {
     }
 
     /// The head lines of a snapshot.
-    pub fn lines(self, snapshot: &Snapshot, stats: Option<FileStats>) -> Result<[Vec<u8>; 2]> {
+    pub fn lines(&self, snapshot: &Snapshot, stats: Option<FileStats>) -> Result<[Vec<u8>; 2]> {
         Ok([self.protocol(snapshot.protocol(), None)?, self.metadata(snapshot.metadata(), stats, None)?])
     }
 
     /// A `protocol` line. In delta format it has a version where one is given.
-    pub(super) fn protocol(self, protocol: &Protocol, version: Option<u64>) -> Result<Vec<u8>> {
+    pub(super) fn protocol(&self, protocol: &Protocol, version: Option<u64>) -> Result<Vec<u8>> {
         if self.format == ResponseFormat::Parquet {
             return line(&ProtocolLine { protocol: ParquetProtocol { min_reader_version: 1 } });
         }
@@ -90,17 +99,26 @@ impl Head {
 
     /// A `metaData` line, with a version and the size of the table where they are given.
     pub(super) fn metadata(
-        self,
+        &self,
         metadata: &Metadata,
         stats: Option<FileStats>,
         version: Option<u64>,
     ) -> Result<Vec<u8>> {
         let size = stats.map(|stats| stats.size_bytes);
         let num_files = stats.map(|stats| stats.num_files);
+        let location = self.directory.as_deref();
+        let access_modes = location.map(|_| URL_AND_DIRECTORY);
         if self.format == ResponseFormat::Delta {
             let delta_metadata = delta_metadata(metadata);
             return line(&MetadataLine {
-                meta_data: DeltaMetadataWrapper { delta_metadata, version, size, num_files },
+                meta_data: DeltaMetadataWrapper {
+                    delta_metadata,
+                    version,
+                    size,
+                    num_files,
+                    location,
+                    access_modes,
+                },
             });
         }
         let schema_string = plain_schema(&metadata.schema_string)?;
@@ -113,6 +131,8 @@ impl Head {
             id: &metadata.id,
             name: metadata.name.as_deref(),
             description: metadata.description.as_deref(),
+            location,
+            access_modes,
             format: Format { provider: "parquet", options: None },
             schema_string: &schema_string,
             partition_columns: &metadata.partition_columns,

@@ -37,7 +37,7 @@ pub async fn query_table(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response> {
-    let request = QueryRequest::parse(&read(body).await?)?;
+    let request = QueryRequest::parse(&read_body(body).await?)?;
     let mut asked = Asked::parse(&headers)?;
     let shared = SharedTable::find(&app, &recipient, &names).await?;
     let tokens = Tokens::new(&app, &recipient, &shared.0);
@@ -63,7 +63,7 @@ pub async fn query_result(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response> {
-    let paging = QueryRequest::parse_paging(&read(body).await?)?;
+    let paging = QueryRequest::parse_paging(&read_body(body).await?)?;
     let asked = Asked::parse(&headers)?;
     let shared = SharedTable::find(&app, &recipient, &[share, schema, table]).await?;
     let tokens = Tokens::new(&app, &recipient, &shared.0);
@@ -73,7 +73,8 @@ pub async fn query_result(
     Query { app: &app, asked: &asked, record: &shared.0, tokens: &tokens }.answer(&query, &paging, page).await
 }
 
-async fn read(body: Body) -> Result<Bytes> {
+/// The body of a request.
+pub(super) async fn read_body(body: Body) -> Result<Bytes> {
     to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| {
         Error::too_large("The body of the request could not be read, or is over 10 MiB.").with_source(error)
     })
@@ -148,7 +149,7 @@ impl Query<'_> {
             table: table.delta,
             files,
             stats,
-            head: Head { format, history_shared: self.record.history_shared },
+            head: Head::new(format, self.record),
             lines: FileLines::new(format, id_hash, &self.asked.capabilities, queried, signer),
             page,
             end,

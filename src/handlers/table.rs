@@ -1,4 +1,4 @@
-//! "Query Table Version", "Query Table Metadata", and the endpoints that are not there yet.
+//! "Query Table Version" and "Query Table Metadata".
 
 use std::sync::Arc;
 
@@ -70,7 +70,7 @@ pub async fn query_metadata(
     let shared = SharedTable::find(&app, &recipient, &names).await?;
     let snapshot = open_snapshot(&app, &shared.0, &as_of).await?.snapshot;
     let format = capabilities.negotiate(&table_features(&snapshot))?;
-    let head = Head { format, history_shared: shared.0.history_shared };
+    let head = Head::new(format, &shared.0);
     let version = snapshot.version();
     let [protocol, metadata] = blocking(move || head.lines(&snapshot, head.stats(&snapshot)?)).await?;
     let body = [protocol, metadata, Vec::new()].join(&b'\n');
@@ -83,24 +83,4 @@ pub async fn query_metadata(
         headers.insert(FILE_ID_HASH_HEADER, HeaderValue::from_static(hash.as_str()));
     }
     Ok(response)
-}
-
-/// `POST …/tables/{table}/temporary-table-credentials`
-pub async fn temporary_table_credentials(
-    State(app): State<Arc<App>>,
-    recipient: Recipient,
-    Names(names): Names<3>,
-) -> Result<Response> {
-    refuse(&app, &recipient, &names, "Temporary table credentials are not supported by this server.").await
-}
-
-/// Refuses what is not there yet, after the same checks as everywhere.
-async fn refuse(
-    app: &App,
-    recipient: &Recipient,
-    names: &[crate::auth::PathName; 3],
-    what: &'static str,
-) -> Result<Response> {
-    SharedTable::find(app, recipient, names).await?;
-    Err(Error::unsupported(what))
 }

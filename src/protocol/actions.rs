@@ -79,6 +79,12 @@ pub struct ParquetMetadata<'a> {
     /// The description in the table's log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<&'a str>,
+    /// The table's root, where recipients may have its directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub location: Option<&'a str>,
+    /// How the table may be read; by URL where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_modes: Option<&'static [&'static str]>,
     /// How the files are encoded.
     pub format: Format<'a>,
     /// "Schema Object", as JSON in a string.
@@ -113,7 +119,16 @@ pub struct DeltaMetadataWrapper<'a> {
     /// The number of files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_files: Option<u64>,
+    /// The table's root, where recipients may have its directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub location: Option<&'a str>,
+    /// How the table may be read; by URL where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_modes: Option<&'static [&'static str]>,
 }
+
+/// How a table may be read whose directory recipients may have: through presigned URLs or with credentials.
+pub const URL_AND_DIRECTORY: &[&str] = &["url", "dir"];
 
 /// Delta's own metadata action.
 #[derive(Debug, Serialize)]
@@ -185,4 +200,35 @@ pub struct QueryStatus<'a> {
     pub query_id: &'a str,
     /// `pending`
     pub status: &'static str,
+}
+
+/// The answer to "Generate Temporary Table Credential".
+#[derive(Serialize)]
+pub struct TemporaryCredentials<'a> {
+    /// The credentials.
+    pub credentials: TableCredentials<'a>,
+}
+
+/// Credentials for one directory.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TableCredentials<'a> {
+    /// The directory.
+    pub location: &'a str,
+    /// What S3 is asked with.
+    pub aws_temp_credentials: AwsCredentials<'a>,
+    /// When they end, in milliseconds since the epoch.
+    pub expiration_time: i64,
+}
+
+/// "AwsCredentials".
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AwsCredentials<'a> {
+    /// The access key's id.
+    pub access_key_id: &'a str,
+    /// The secret key.
+    pub secret_access_key: &'a str,
+    /// The session token.
+    pub session_token: &'a str,
 }

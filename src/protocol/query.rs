@@ -302,6 +302,11 @@ impl ChangesQuery {
     }
 }
 
+/// Reads the body of a request for temporary credentials: the location that is asked for, where one is.
+pub fn parse_location(body: &[u8]) -> Result<Option<String>> {
+    Ok(Fields(object(body)?).string("location")?.map(str::to_owned))
+}
+
 fn object(body: &[u8]) -> Result<Map<String, Value>> {
     if body.trim_ascii().is_empty() {
         return Ok(Map::new());

@@ -18,6 +18,8 @@ const DISCOVERY: Duration = Duration::from_secs(10);
 pub struct S3Options {
     /// An S3-compatible endpoint; AWS when absent.
     pub endpoint: Option<Url>,
+    /// An endpoint that stands in for STS; AWS when absent.
+    pub sts_endpoint: Option<Url>,
     /// The region of every bucket; when absent each bucket's own is asked for (at AWS), or `us-east-1` is
     /// taken (at an `endpoint`).
     pub region: Option<String>,
@@ -30,18 +32,20 @@ pub struct S3Options {
 }
 
 impl S3Options {
-    /// Reads `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, `AWS_REGION` or `AWS_DEFAULT_REGION`, and
+    /// Reads `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL_STS` or for both `AWS_ENDPOINT_URL`, `AWS_REGION` or `AWS_DEFAULT_REGION`, and
     /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_CREDENTIAL_EXPIRATION` (RFC 3339)
     /// through `variable`, which is [`std::env::var`] outside tests. Err says which one cannot be read.
     pub fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
         let get = |name: &str| variable(name).filter(|value| !value.is_empty());
         let first = |names: [&'static str; 2]| names.into_iter().find_map(|name| Some((name, get(name)?)));
-        let endpoint = match first(["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]) {
+        let read = |names| match first(names) {
             Some((name, value)) => {
-                Some(endpoint(&value).ok_or_else(|| format!("{name} is not an http(s) URL"))?)
+                endpoint(&value).map(Some).ok_or_else(|| format!("{name} is not an http(s) URL"))
             }
-            None => None,
+            None => Ok(None),
         };
+        let sts_endpoint = read(["AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"])?;
+        let endpoint = read(["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])?;
         let expires_at = match get("AWS_CREDENTIAL_EXPIRATION") {
             Some(text) => Some(
                 DateTime::parse_from_rfc3339(&text)
@@ -61,7 +65,7 @@ impl S3Options {
             _ => return Err("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together".to_owned()),
         };
         let region = first(["AWS_REGION", "AWS_DEFAULT_REGION"]).map(|(_, region)| region);
-        Ok(Self { endpoint, region, path_style: true, credentials })
+        Ok(Self { endpoint, sts_endpoint, region, path_style: true, credentials })
     }
 }
 

@@ -275,8 +275,12 @@ mod tests {
     use crate::storage::{Location, S3Options, Storage, StorageOptions, TableStore};
 
     fn open(root: &FilePath) -> TableStore {
-        let options =
-            StorageOptions { url_ttl: Duration::from_secs(60), gateway: None, s3: S3Options::default() };
+        let options = StorageOptions {
+            url_ttl: Duration::from_secs(60),
+            gateway: None,
+            s3: S3Options::default(),
+            directory_role: None,
+        };
         Storage::new(options).open(&Location::Local(root.canonicalize().unwrap())).unwrap()
     }
 
@@ -363,6 +367,7 @@ mod tests {
             url_ttl: Duration::from_secs(60),
             gateway: None,
             s3: S3Options::default(),
+            directory_role: None,
         });
         let s3 = |bucket: &str, prefix: &str| Location::S3 { bucket: bucket.into(), prefix: prefix.into() };
         let local = Location::Local(base.path().canonicalize().unwrap());

@@ -13,7 +13,7 @@ use deltashare::catalog::Catalog;
 use deltashare::catalog::share_file::{ShareFile, ShareFileCatalog};
 use deltashare::protocol::tokens::TokenKey;
 use deltashare::router::router;
-use deltashare::storage::{Gateway, S3Options, Storage, StorageOptions};
+use deltashare::storage::{Gateway, RoleArn, S3Options, Storage, StorageOptions};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -41,7 +41,7 @@ const MAX_URL_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 /// and the one before stays in force.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  deltashare serve\n  deltashare serve --shares shares.yaml --listen 127.0.0.1:0\n  deltashare serve --shares shares.yaml --listen 0.0.0.0:8080 --public-url https://sharing.example.com\n\nEnvironment: RUST_LOG sets what is logged to standard error, such as RUST_LOG=warn. For tables in S3:\nAWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL_S3."
+    after_help = "Examples:\n  deltashare serve\n  deltashare serve --shares shares.yaml --listen 127.0.0.1:0\n  deltashare serve --shares shares.yaml --listen 0.0.0.0:8080 --public-url https://sharing.example.com\n\nEnvironment: RUST_LOG sets what is logged to standard error, such as RUST_LOG=warn. For tables in S3:\nAWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL_S3,\nAWS_ENDPOINT_URL_STS."
 )]
 pub(crate) struct Options {
     /// The share file: the reference server's YAML, plus recipients. Default: the examples.
@@ -71,6 +71,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     token_key: Option<PathBuf>,
 
+    /// The role that is assumed for recipients of tables with `directoryAccess`, who then read the table's
+    /// directory in S3 with temporary credentials. Default: none are given.
+    #[arg(long, value_name = "ARN", value_parser = parse_role)]
+    directory_role: Option<RoleArn>,
+
     /// Where the profile of the examples' recipient is written.
     #[arg(long, value_name = "FILE", default_value = "example.share", conflicts_with = "shares")]
     profile: PathBuf,
@@ -94,6 +99,10 @@ fn parse_ttl(text: &str) -> Result<Duration, String> {
         return Err("must be at least 1 second and at most 7 days".to_owned());
     }
     Ok(ttl)
+}
+
+fn parse_role(text: &str) -> Result<RoleArn, String> {
+    RoleArn::parse(text).ok_or_else(|| "not a role such as arn:aws:iam::123456789012:role/readers".to_owned())
 }
 
 fn parse_public_url(text: &str) -> Result<Url, String> {
@@ -153,7 +162,12 @@ async fn serve(options: Options) -> Result<(), Failure> {
         options.url_ttl.or(file.url_ttl_seconds.map(Duration::from_secs)).unwrap_or(DEFAULT_URL_TTL);
     let url_ttl = url_ttl.clamp(Duration::from_secs(1), MAX_URL_TTL);
     let s3 = S3Options::from_env(|name| std::env::var(name).ok()).map_err(Failure::usage)?;
-    let storage = Storage::new(StorageOptions { url_ttl, gateway: Some(Arc::clone(&gateway)), s3 });
+    let storage = Storage::new(StorageOptions {
+        url_ttl,
+        gateway: Some(Arc::clone(&gateway)),
+        s3,
+        directory_role: options.directory_role.clone(),
+    });
     if file.is_open() {
         tracing::warn!(
             "the share file has neither authorization nor recipients: whoever reaches this server reads every share"

@@ -1,0 +1,236 @@
+//! Temporary credentials that read one table's directory and nothing else: STS AssumeRole with a session
+//! policy.
+
+use std::fmt;
+use std::time::Duration;
+
+use aws_sdk_sts::config::{BehaviorVersion, Credentials as SdkCredentials, Region};
+use aws_sdk_sts::error::{ProvideErrorMetadata as _, SdkError};
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use url::Url;
+
+use super::presign::Credentials;
+use crate::error::{Error, Result};
+
+/// How long the credentials live: the most that AWS gives a role that was assumed with a role's credentials.
+const LIFE: Duration = Duration::from_secs(3600);
+
+/// How long STS may take, attempts and all.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The longest session policy that STS takes, in characters.
+const LONGEST_POLICY: usize = 2048;
+
+/// The ARN of the role that is assumed for a recipient. It needs `s3:GetObject` and `s3:ListBucket` on every
+/// table that it is to give access to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleArn(String);
+
+impl RoleArn {
+    /// Reads `arn:PARTITION:iam::ACCOUNT:role/NAME`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(6, ':');
+        let mut part = || parts.next();
+        let partition = part() == Some("arn") && part().is_some_and(|partition| partition.starts_with("aws"));
+        let service = part() == Some("iam") && part() == Some("");
+        let account = part().is_some_and(|account| account.len() == 12 && digits(account));
+        let role = part().and_then(|resource| resource.strip_prefix("role/"));
+        let role = role.is_some_and(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_graphic()));
+        (partition && service && account && role).then(|| Self(text.to_owned()))
+    }
+
+    /// `aws`, `aws-cn` or another one.
+    fn partition(&self) -> &str {
+        self.0.split(':').nth(1).unwrap_or("aws")
+    }
+}
+
+fn digits(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Credentials for one table's directory.
+pub struct DirectoryCredentials {
+    /// The access key's id.
+    pub access_key_id: String,
+    /// The secret key.
+    pub secret_access_key: String,
+    /// The session token.
+    pub session_token: String,
+    /// When they end, as STS says.
+    pub expires_at: DateTime<Utc>,
+}
+
+impl fmt::Debug for DirectoryCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DirectoryCredentials").field("expires_at", &self.expires_at).finish_non_exhaustive()
+    }
+}
+
+/// Where credentials are asked for.
+pub(super) struct Sts<'a> {
+    /// STS itself, or what stands in for it; the region's own when absent.
+    pub(super) endpoint: Option<&'a Url>,
+    pub(super) region: &'a str,
+    /// What the role is assumed with.
+    pub(super) credentials: Credentials,
+}
+
+impl Sts<'_> {
+    /// Assumes `role` for `recipient`, with a policy that leaves nothing but `prefix` of `bucket`.
+    pub(super) async fn assume(
+        self,
+        role: &RoleArn,
+        recipient: &str,
+        bucket: &str,
+        prefix: &str,
+    ) -> Result<DirectoryCredentials> {
+        let policy = policy(role.partition(), self.region, bucket, prefix);
+        if policy.len() > LONGEST_POLICY {
+            return Err(too_long());
+        }
+        let Credentials { access_key_id, secret_access_key, session_token, .. } = self.credentials;
+        let credentials =
+            SdkCredentials::new(access_key_id, secret_access_key, session_token, None, "deltashare");
+        let mut config = aws_sdk_sts::Config::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(Region::new(self.region.to_owned()))
+            .credentials_provider(credentials);
+        if let Some(endpoint) = self.endpoint {
+            config = config.endpoint_url(endpoint.as_str());
+        }
+        let request = aws_sdk_sts::Client::from_conf(config.build())
+            .assume_role()
+            .role_arn(&role.0)
+            .role_session_name(session_name(recipient))
+            .duration_seconds(i32::try_from(LIFE.as_secs()).unwrap_or(i32::MAX))
+            .policy(policy)
+            .send();
+        let answer = tokio::time::timeout(DEADLINE, request).await.map_err(unavailable)?;
+        let answer = answer.map_err(|error| match error.code() {
+            Some("PackedPolicyTooLarge") => too_long(),
+            _ => failed(&error),
+        })?;
+        let credentials =
+            answer.credentials.ok_or_else(|| unavailable("STS answered without credentials"))?;
+        let expires_at = DateTime::from_timestamp(credentials.expiration.secs(), 0);
+        Ok(DirectoryCredentials {
+            access_key_id: credentials.access_key_id,
+            secret_access_key: credentials.secret_access_key,
+            session_token: credentials.session_token,
+            expires_at: expires_at.ok_or_else(|| unavailable("STS answered without an expiry"))?,
+        })
+    }
+}
+
+fn too_long() -> Error {
+    Error::unsupported(
+        "The table's location is too long for a session policy, so that no temporary credentials can be given for it.",
+    )
+}
+
+fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::unavailable("No temporary credentials are to be had now; try again later.").with_source(source)
+}
+
+/// What STS refuses for good is not worth a client's retries.
+fn failed<E, R>(error: &SdkError<E, R>) -> Error
+where
+    E: std::error::Error + aws_sdk_sts::error::ProvideErrorMetadata + Send + Sync + 'static,
+    R: fmt::Debug + Send + Sync + 'static,
+{
+    let refused =
+        matches!(error.code(), Some("AccessDenied" | "ValidationError" | "MalformedPolicyDocument"));
+    let source =
+        format!("STS: {}: {}", error.code().unwrap_or("no answer"), error.message().unwrap_or_default());
+    if refused {
+        let message = "The server may not give temporary credentials for this table; ask its provider.";
+        return Error::forbidden(message).with_source(source);
+    }
+    unavailable(source)
+}
+
+/// What the credentials may do. The role's own policy limits them further.
+fn policy(partition: &str, region: &str, bucket: &str, prefix: &str) -> String {
+    // `${` begins a policy variable; `*` and `?` cannot stand in a location.
+    let literal = |text: &str| text.replace("${", "${$}{");
+    let (bucket, prefix) = (literal(bucket), literal(prefix));
+    json!({
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": "s3:GetObject",
+                "Resource": format!("arn:{partition}:s3:::{bucket}/{prefix}*"),
+            },
+            {
+                "Effect": "Allow",
+                "Action": "s3:ListBucket",
+                "Resource": format!("arn:{partition}:s3:::{bucket}"),
+                "Condition": {"StringLike": {"s3:prefix": format!("{prefix}*")}},
+            },
+            {
+                "Effect": "Allow",
+                "Action": "kms:Decrypt",
+                "Resource": "*",
+                "Condition": {"StringLike": {"kms:ViaService": format!("s3.{region}.*")}},
+            },
+        ],
+    })
+    .to_string()
+}
+
+/// The name by which CloudTrail shows who used the credentials: 2 to 64 characters of a few kinds.
+fn session_name(recipient: &str) -> String {
+    let plain = |character: char| match character {
+        c if c.is_ascii_alphanumeric() || "+=,.@-_".contains(c) => c,
+        _ => '_',
+    };
+    format!("deltashare-{recipient}").chars().map(plain).take(64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles() {
+        for role in ["arn:aws:iam::123456789012:role/x", "arn:aws-cn:iam::123456789012:role/path/x+=,.@-_"] {
+            assert!(RoleArn::parse(role).is_some(), "{role}");
+        }
+        for bad in [
+            "",
+            "x",
+            "arn:aws:iam::123456789012:user/x",
+            "arn:aws:iam::12345678901:role/x",
+            "arn:aws:iam::123456789012:role/",
+            "arn:gcp:iam::123456789012:role/x",
+            "arn:aws:iam:eu-west-1:123456789012:role/x",
+            "arn:aws:iam::123456789012:role/a b",
+        ] {
+            assert!(RoleArn::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_policy_names_the_directory_and_no_other() {
+        let policy: serde_json::Value =
+            serde_json::from_str(&policy("aws-cn", "cn-north-1", "lake", "a $ \"b\"/${aws:userid}/t/"))
+                .unwrap();
+        assert_eq!(policy["Statement"][0]["Resource"], "arn:aws-cn:s3:::lake/a $ \"b\"/${$}{aws:userid}/t/*");
+        assert_eq!(policy["Statement"][1]["Resource"], "arn:aws-cn:s3:::lake");
+        assert_eq!(
+            policy["Statement"][1]["Condition"]["StringLike"]["s3:prefix"],
+            "a $ \"b\"/${$}{aws:userid}/t/*"
+        );
+        assert_eq!(policy["Statement"][2]["Condition"]["StringLike"]["kms:ViaService"], "s3.cn-north-1.*");
+    }
+
+    #[test]
+    fn session_names_are_what_sts_takes() {
+        assert_eq!(session_name("acme corp/é"), "deltashare-acme_corp__");
+        assert_eq!(session_name(""), "deltashare-");
+        assert_eq!(session_name(&"x".repeat(100)).len(), 64);
+    }
+}
