@@ -5,6 +5,7 @@ import http.client
 import http.server
 import json
 import os
+import pathlib
 import re
 import threading
 
@@ -13,6 +14,13 @@ from pyspark.sql import SparkSession
 # The connector: coordinates for Spark to fetch, or files where they are on hand.
 PACKAGES = os.environ.get("SPARK_CONNECTOR_PACKAGES")
 JARS = os.environ.get("SPARK_CONNECTOR_JARS")
+
+
+def connector():
+    """The files of the connector, for a program that does without Spark's own fetching."""
+    if JARS:
+        return JARS.split(",")
+    return sorted(map(str, pathlib.Path(os.environ["SPARK_IVY"]).glob("jars/*.jar")))
 
 
 def make(**conf):
@@ -30,7 +38,10 @@ def make(**conf):
         .config("spark.sql.warehouse.dir", os.environ["SPARK_WAREHOUSE"])
         .config("spark.driver.extraJavaOptions", f"-Dderby.system.home={os.environ['SPARK_WAREHOUSE']}")
     )
-    builder = builder.config("spark.jars", JARS) if JARS else builder.config("spark.jars.packages", PACKAGES)
+    if JARS:
+        builder = builder.config("spark.jars", JARS)
+    else:
+        builder = builder.config("spark.jars.packages", PACKAGES).config("spark.jars.ivy", os.environ["SPARK_IVY"])
     for key, value in conf.items():
         builder = builder.config(key, value)
     spark = builder.getOrCreate()
@@ -107,6 +118,8 @@ class Recorder:
             text = text and text.replace(token, f"{{{name}}}")
         text = text and re.sub(r'("idempotency_?[kK]ey":\s*")[^"]*', r"\1k", text)
         kept = {name: value for name, value in ((name, headers.get(name)) for name in self.HEADERS) if value}
+        # The connector and Spark, not the machine.
+        kept["user-agent"] = " ".join(kept["user-agent"].split()[:2])
         self.requests.append({"method": method, "path": path, "headers": kept, "body": text, "status": answer.status})
         if answer.getheader("Content-Encoding") == "gzip":
             data = gzip.decompress(data)

@@ -423,8 +423,7 @@ def test_urls_are_asked_for_again_before_they_end(recorded, tables, tmp_path, fo
 def test_a_scala_program(spark, profile, tables, tmp_path):
     """Compiled with Spark's own compiler, against the connector's classes, and run on its own."""
     spark_jars = pathlib.Path(pyspark.__file__).parent / "jars"
-    connector = session.JARS.split(",") if session.JARS else connector_files(spark)
-    classpath = os.pathsep.join([str(spark_jars / "*"), *connector])
+    classpath = os.pathsep.join([str(spark_jars / "*"), *session.connector()])
     classes = tmp_path / "classes"
     classes.mkdir()
     source = pathlib.Path(__file__).parent / "ReadShared.scala"
@@ -440,11 +439,3 @@ def test_a_scala_program(spark, profile, tables, tmp_path):
     assert int(found["rows"]) == len(expected(tables, "py_versions"))
     assert int(found["changes"]) == len(json.loads((tables["change_data_feed"] / "expected-changes.json").read_text()))
     assert int(found["streamed"]) == len(expected(tables, "py_checkpointed"))
-
-
-def connector_files(spark):
-    """Where Spark put the jars that it fetched."""
-    home = spark.sparkContext._jvm.java.lang.System.getProperty("user.home")
-    found = [*pathlib.Path(home).glob(".ivy2*/jars/io.delta_*.jar")]
-    assert found, "Spark fetched no jar"
-    return list(map(str, found))
