@@ -33,11 +33,20 @@
 //! # One query
 //!
 //! `POST …/tables/{table}/query` goes through [`router`] to `handlers::query`: the token's hash is
-//! looked up, the body becomes a [`protocol::query::TableQuery`], the table is found in a share that is
+//! looked up, the body becomes a [`protocol::query::QueryRequest`], the table is found in a share that is
 //! granted, the snapshot is opened, the format is negotiated, a signer is made. Then a blocking task
-//! walks the log batch by batch and writes each file's line with its presigned URL into [`ndjson`].
+//! walks the log file by file and writes each one's line with its presigned URL into [`ndjson`].
 //! Everything that can fail cheaply fails before the status is sent; what fails later is visible to
 //! every client, never a short list.
+//!
+//! # Pages
+//!
+//! A list of files is read through a [`delta::FileCursor`], a range of changes through a
+//! [`delta::ChangeCursor`]. Where a page ends, the cursor is kept with its table, and the page token says
+//! which files of the log the list was made from and how many files came before. The next page goes on
+//! with the cursor, or, in another process, makes the same list again up to that place; where it cannot be
+//! the same list, the client is told to begin again. Tokens are authenticated by [`protocol::tokens`] and
+//! bound to recipient, table and query; nothing is kept that they do not say.
 //!
 //! # Endpoints
 //!
@@ -52,7 +61,8 @@
 //! | `GET …/tables/{table}/metadata` | [`handlers::table::query_metadata`] |
 //! | `POST …/tables/{table}/query` | [`handlers::query::query_table`] |
 //! | `GET …/tables/{table}/changes` | [`handlers::changes::query_changes`] |
-//! | the rest | refused: `UNSUPPORTED_OPERATION` |
+//! | `POST …/tables/{table}/queries/{queryId}` | [`handlers::query::query_result`] |
+//! | `POST …/tables/{table}/temporary-table-credentials` | [`handlers::credentials::temporary_table_credentials`] |
 
 pub mod app;
 pub mod auth;

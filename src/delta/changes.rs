@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use buoyant_kernel::FileMeta;
 use serde::{Deserialize, Serialize};
 
 use super::actions::DeletionVector;
@@ -16,12 +17,11 @@ use crate::error::Result;
 /// A range of versions, opened: both ends can be read.
 #[derive(Debug)]
 pub struct ChangeRange {
-    /// The table at the end of the range or later.
-    pub newest: Arc<Snapshot>,
     /// The table at the first version of the range.
     pub first: Arc<Snapshot>,
     /// The table at the last version of the range, which is part of it.
     pub last: Arc<Snapshot>,
+    commits: Vec<CommitTimes>,
 }
 
 /// The first and the last version of a range, both part of it.
@@ -36,6 +36,17 @@ pub struct ChangeBounds {
 }
 
 impl ChangeRange {
+    /// `files` are those of the log. Fails where a commit of the range is missing.
+    pub(super) fn new(
+        newest: &Snapshot,
+        first: Arc<Snapshot>,
+        last: Arc<Snapshot>,
+        files: Vec<FileMeta>,
+    ) -> Result<Self> {
+        let commits = CommitTimes::of_range(newest, files, first.version(), last.version())?;
+        Ok(Self { first, last, commits })
+    }
+
     /// The versions of the range.
     pub fn bounds(&self) -> ChangeBounds {
         ChangeBounds { start: self.first.version(), end: self.last.version() }
@@ -200,11 +211,12 @@ impl ChangeCursor {
         kind: ChangeKind,
         position: Option<ChangePosition>,
     ) -> Result<Self> {
-        let ChangeBounds { start, end } = range.bounds();
+        let start = range.bounds().start;
         let position = position.unwrap_or(ChangePosition { version: start, action: 0 });
-        let commits = CommitTimes::of_range(&range.newest, position.version, end)?;
+        let commits = range.commits.iter().filter(|commit| commit.version >= position.version);
+        let commits: Vec<CommitTimes> = commits.cloned().collect();
         let files = commits.iter().map(|commit| commit.file.clone()).collect();
-        let texts = range.newest.engine().read_ahead(files).map_err(failure)?;
+        let texts = range.last.engine().read_ahead(files).map_err(failure)?;
         Ok(Self {
             range: Arc::clone(range),
             kind,

@@ -34,8 +34,13 @@ struct Commit {
 impl Log {
     /// Lists the whole log. A log that does not exist is one without files.
     pub(super) fn list(engine: &LogEngine) -> Result<Self> {
+        Ok(Self::of(engine.list_from(0).map_err(failure)?))
+    }
+
+    /// The log that has these files.
+    fn of(files: Vec<FileMeta>) -> Self {
         let mut this = Self { commits: Vec::new(), checkpoints: BTreeSet::new() };
-        for file in engine.list_from(0).map_err(failure)? {
+        for file in files {
             match LogFile::parse(file_name(file.location.path())) {
                 Some(LogFile::Commit(version)) => this.commits.push(Commit { version, file }),
                 Some(LogFile::Checkpoint(version)) => {
@@ -44,7 +49,7 @@ impl Log {
                 Some(LogFile::Other) | None => {}
             }
         }
-        Ok(this)
+        this
     }
 
     /// The newest version of which anything is left.
@@ -93,8 +98,12 @@ struct Times<'a> {
 
 impl<'a> Times<'a> {
     fn of(snapshot: &'a Snapshot) -> Result<Self> {
+        Self::of_log(snapshot, Log::list(snapshot.engine())?)
+    }
+
+    fn of_log(snapshot: &'a Snapshot, log: Log) -> Result<Self> {
         let engine = snapshot.engine().as_ref();
-        let commits = Log::list(engine)?.readable(snapshot.version())?;
+        let commits = log.readable(snapshot.version())?;
         let in_commit_from = in_commit_from(snapshot).unwrap_or(u64::MAX);
         let mut previous = None;
         let by_file = commits.iter().take_while(|commit| commit.version < in_commit_from).map(|commit| {
@@ -143,6 +152,7 @@ impl<'a> Times<'a> {
 }
 
 /// Where a commit of a range lies, and its time where the file tells it.
+#[derive(Debug, Clone)]
 pub(super) struct CommitTimes {
     pub(super) version: u64,
     pub(super) file: FileMeta,
@@ -151,9 +161,14 @@ pub(super) struct CommitTimes {
 }
 
 impl CommitTimes {
-    /// The commits from `start` to `end`, none missing.
-    pub(super) fn of_range(newest: &Snapshot, start: u64, end: u64) -> Result<Vec<Self>> {
-        let Times { commits, by_file, .. } = Times::of(newest)?;
+    /// The commits from `start` to `end`, none missing, of the log that has these files.
+    pub(super) fn of_range(
+        newest: &Snapshot,
+        files: Vec<FileMeta>,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Self>> {
+        let Times { commits, by_file, .. } = Times::of_log(newest, Log::of(files))?;
         let range = commits.first().map(|commit| (commit.version, newest.version()));
         if range.is_none_or(|(earliest, latest)| start < earliest || end > latest) {
             let missing = if range.is_some_and(|(earliest, _)| start < earliest) { start } else { end };

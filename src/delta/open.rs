@@ -69,6 +69,21 @@ impl Opener {
         }
     }
 
+    /// Opens a version of a log whose files are known, from the first one on, without asking for them again.
+    pub(super) fn open_listed(self: &Arc<Self>, version: u64, files: &[FileMeta]) -> Result<Snapshot> {
+        let hidden = Hidden { last_checkpoint: true, ..Hidden::default() };
+        let listed = self.engine.hiding(hidden).with_listing(files.to_vec());
+        let build = || KernelSnapshot::builder_for(&self.root).at_version(version).build(&listed);
+        match unpanicked(build) {
+            Ok(Ok(kernel)) => match self.accept(kernel, &self.engine) {
+                Ok(snapshot) => Ok(snapshot),
+                Err(Refusal::Final(error)) => Err(error),
+                Err(Refusal::Damaged(_)) => self.open(Some(version)),
+            },
+            Ok(Err(_)) | Err(_) => self.open(Some(version)),
+        }
+    }
+
     /// Opens a version from a checkpoint that may not be the newest, or from version 0.
     pub(super) fn open_from(self: &Arc<Self>, version: u64, checkpoint: Option<u64>) -> Result<Snapshot> {
         let log = Log::list(&self.engine)?;

@@ -9,6 +9,7 @@ use url::Url;
 use super::changes::{ChangeBounds, ChangeCursor, ChangeKind, ChangePosition, ChangeRange};
 use super::cursor::{FileCursor, Origin, origin_is_gone};
 use super::engine::LogEngine;
+use super::failure::failure;
 use super::history::Log;
 use super::open::{Opener, Refreshed, not_available};
 use super::snapshot::Snapshot;
@@ -107,18 +108,36 @@ impl DeltaTable {
 
     /// An exact version, where the newest one is known.
     pub fn at_version_of(&self, newest: &Arc<Snapshot>, version: u64) -> Result<Arc<Snapshot>> {
-        if newest.version() == version {
-            return Ok(Arc::clone(newest));
-        }
         if newest.version() < version {
             let range = Log::list(&self.0.opener.engine)?.range();
             return Err(not_available(version, range));
+        }
+        self.older(newest, version, |opener| opener.open(Some(version)))
+    }
+
+    /// The versions from `start` to `end`, both part of the range and not beyond `newest`.
+    pub fn change_range(&self, newest: &Arc<Snapshot>, start: u64, end: u64) -> Result<ChangeRange> {
+        let files = self.0.opener.engine.list_from(0).map_err(failure)?;
+        let open = |version| self.older(newest, version, |opener| opener.open_listed(version, &files));
+        let (first, last) = (open(start)?, open(end)?);
+        ChangeRange::new(newest, first, last, files)
+    }
+
+    /// A version up to `newest`, from memory or else as `open` opens it.
+    fn older(
+        &self,
+        newest: &Arc<Snapshot>,
+        version: u64,
+        open: impl FnOnce(&Arc<Opener>) -> Result<Snapshot>,
+    ) -> Result<Arc<Snapshot>> {
+        if newest.version() == version {
+            return Ok(Arc::clone(newest));
         }
         let kept = self.known().older.iter().find(|kept| kept.version() == version).cloned();
         if let Some(kept) = kept {
             return Ok(kept);
         }
-        let snapshot = Arc::new(self.0.opener.open(Some(version))?);
+        let snapshot = Arc::new(open(&self.0.opener)?);
         let older = &mut self.known().older;
         older.push_back(Arc::clone(&snapshot));
         if older.len() > OLDER_KEPT {

@@ -73,7 +73,7 @@ pub(super) async fn open_since(
         check_start(start, &newest)?;
         // The end is a hint: one that is not there yet is the newest version.
         let end = end.map_or(newest.version(), |end| end.min(newest.version()));
-        range(delta, newest, start, end)
+        delta.change_range(&newest, start, end)
     })
     .await
 }
@@ -131,17 +131,11 @@ async fn open(
         if let Some(paused) = delta.resume_changes(bounds, kind, position) {
             return Ok(paused);
         }
-        let range = range(&delta, delta.latest()?, bounds.start, bounds.end)?;
+        let range = delta.change_range(&delta.latest()?, bounds.start, bounds.end)?;
         delta.changes(&Arc::new(range), kind, Some(position))
     })
     .await?;
     Ok(OpenChanges { table, changes, wanted })
-}
-
-fn range(delta: &DeltaTable, newest: Arc<Snapshot>, start: u64, end: u64) -> Result<ChangeRange> {
-    let first = delta.at_version_of(&newest, start)?;
-    let last = delta.at_version_of(&newest, end)?;
-    Ok(ChangeRange { newest, first, last })
 }
 
 fn feed(delta: &DeltaTable, record: &TableRecord, query: &ChangesQuery) -> Result<ChangeRange> {
@@ -167,7 +161,7 @@ fn feed(delta: &DeltaTable, record: &TableRecord, query: &ChangesQuery) -> Resul
             record.start_version
         )));
     }
-    let range = range(delta, newest, start, end)?;
+    let range = delta.change_range(&newest, start, end)?;
     check_recorded(range.first.metadata(), start, (start, end))?;
     check_recorded(range.last.metadata(), end, (start, end))?;
     Ok(range)

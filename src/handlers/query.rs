@@ -38,18 +38,15 @@ pub async fn query_table(
     body: Body,
 ) -> Result<Response> {
     let request = QueryRequest::parse(&read_body(body).await?)?;
-    let mut asked = Asked::parse(&headers)?;
+    let asked = Asked::parse(&headers)?;
     let shared = SharedTable::find(&app, &recipient, &names).await?;
     let tokens = Tokens::new(&app, &recipient, &shared.0);
-    let submitted = asked.capabilities.async_query && request.paging.page_token.is_none();
-    if submitted {
-        asked = asked.of_async_query(None)?;
-    }
-    let query = Query { app: &app, asked: &asked, record: &shared.0, tokens: &tokens };
-    if submitted {
-        return query.submit(request).await;
+    if asked.capabilities.async_query && request.paging.page_token.is_none() {
+        let asked = asked.of_async_query(None)?;
+        return Query { app: &app, asked: &asked, record: &shared.0, tokens: &tokens }.submit(request).await;
     }
     let page = Page::new(&request.paging, &tokens, request.fingerprint);
+    let query = Query { app: &app, asked: &asked, record: &shared.0, tokens: &tokens };
     query.answer(&request.query, &request.paging, page).await
 }
 

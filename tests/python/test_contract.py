@@ -325,14 +325,6 @@ def test_gzip_only_where_it_is_accepted(server):
     assert ids(gzip.decompress(packed.body)) == ids(plain.body)
 
 
-@pytest.mark.parametrize("method,path", [
-    ("POST", "temporary-table-credentials"),
-])
-def test_what_is_not_there_yet_says_so(server, method, path):
-    answer = server.request(method, f"{TABLE}py_versions/{path}")
-    assert (answer.status, answer.json["errorCode"]) == (400, "UNSUPPORTED_OPERATION")
-
-
 # Files
 
 def file_url(server, name="py_odd_partitions", index=0):
