@@ -3,6 +3,9 @@
 //! [`Catalog`] is the read side, as requests need it. It knows neither storage nor HTTP: a table's
 //! location is a text here, checked when the record was made.
 
+pub mod dynamodb;
+pub mod keys;
+pub mod records;
 pub mod share_file;
 
 use std::sync::Arc;

@@ -14,7 +14,7 @@
 //!      |
 //!     app          what a request needs, put together once
 //!      |
-//!      +-- catalog   who may read what
+//!      +-- catalog   who may read what: in a share file, or in DynamoDB
 //!      +-- storage   where tables lie: object stores, presigned URLs, the local gateway
 //!      +-- delta     the wall around the Delta kernel: snapshots and their files
 //!      +-- ndjson    lines -> gzip -> streamed body, with back-pressure

@@ -23,7 +23,8 @@ const MAY_NAME: [(&str, &[&str]); 12] = [
 ];
 
 /// Crates that only these modules may name.
-const ONLY_IN: [(&str, &[&str]); 7] = [
+const ONLY_IN: [(&str, &[&str]); 8] = [
+    ("aws_sdk_dynamodb", &["catalog"]),
     ("aws_sdk_sts", &["storage"]),
     ("buoyant_kernel", &["delta"]),
     ("delta_kernel", &["delta"]),

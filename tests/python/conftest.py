@@ -33,10 +33,10 @@ EXPIRED_TOKEN = "dss_test-token-that-has-expired"
 class Server:
     """One `deltashare serve`, ended by its own process id."""
 
-    def __init__(self, *arguments, cwd=None):
+    def __init__(self, *arguments, cwd=None, env=None):
         self.process = subprocess.Popen(
             [str(BINARY), "serve", "--listen", "127.0.0.1:0", *map(str, arguments)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env={**os.environ, **(env or {})},
         )
         self.log = []
         self._logger = threading.Thread(target=self._read_log, daemon=True)
@@ -187,3 +187,12 @@ def server(share_file):
 @pytest.fixture(scope="session")
 def profile(server, tmp_path_factory):
     return write_profile(tmp_path_factory.mktemp("profile") / "all.share", server.endpoint, TOKEN)
+
+
+@pytest.fixture(scope="session")
+def aws():
+    from aws import Aws
+
+    aws = Aws()
+    yield aws
+    aws.stop()

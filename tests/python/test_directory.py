@@ -1,16 +1,9 @@
 """Temporary credentials for a table's directory, from an STS and an S3 that check them."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 import urllib.request
 
-import boto3
-import botocore.config
 import botocore.exceptions
 import pyarrow
 import pytest
@@ -18,60 +11,10 @@ from deltalake import DeltaTable, write_deltalake
 
 from conftest import OTHER_TOKEN, Server, TOKEN, hash_of
 
-REGION = "us-east-1"
 BUCKET = "lake"
 # Odd on purpose. What a policy would take for a variable is a unit test's: this S3 knows no variables.
 PREFIX = "tables/$a 'b'=+é t"
 ROLE = "arn:aws:iam::000000000000:role/readers"
-
-
-class Aws:
-    """An AWS of our own: MiniStack, on loopback, with signatures and policies checked."""
-
-    def __init__(self):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.endpoint = f"http://127.0.0.1:{self.port}"
-        environment = {
-            **os.environ, "AUTH": "true", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(self.port), "MINISTACK_HOST": "127.0.0.1",
-            "SFTP_ENABLED": "0", "IOT_MTLS_ENABLED": "0", "SERVICES": "s3,sts,iam", "LOG_LEVEL": "ERROR",
-        }
-        self.process = subprocess.Popen([sys.executable, "-m", "ministack"], env=environment, stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL, start_new_session=True)
-        end = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(f"{self.endpoint}/_ministack/health", timeout=2).read()
-                return
-            except OSError:
-                if time.monotonic() > end or self.process.poll() is not None:
-                    self.stop()
-                    raise
-                time.sleep(0.1)
-
-    def client(self, service, credentials=None):
-        keys = credentials or {"accessKeyId": "test", "secretAccessKey": "test", "sessionToken": None}
-        return boto3.client(
-            service, endpoint_url=self.endpoint, region_name=REGION, aws_access_key_id=keys["accessKeyId"],
-            aws_secret_access_key=keys["secretAccessKey"], aws_session_token=keys["sessionToken"],
-            config=botocore.config.Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}),
-        )
-
-    def stop(self):
-        os.killpg(self.process.pid, signal.SIGTERM)
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(10)
-
-
-@pytest.fixture(scope="module")
-def aws():
-    aws = Aws()
-    yield aws
-    aws.stop()
 
 
 @pytest.fixture(scope="module")
@@ -113,14 +56,7 @@ def server(aws, bucket, tables, tmp_path_factory):
             {"name": "nobody", "shares": [], "tokens": [{"sha256": hash_of(OTHER_TOKEN), "expires": "never"}]},
         ],
     }))
-    variables = {"AWS_ENDPOINT_URL": aws.endpoint, "AWS_REGION": REGION, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        server = Server("--shares", path, "--directory-role", ROLE)
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+    server = Server("--shares", path, "--directory-role", ROLE, env=aws.environment)
     yield server
     assert server.stop() == 0
     assert "sessionToken" not in "".join(server.log)
@@ -165,7 +101,7 @@ def test_a_delta_reader_reads_the_table_with_them(server, aws):
     credentials = ask(server, "plain").json["credentials"]
     keys = credentials["awsTempCredentials"]
     options = {
-        "AWS_ENDPOINT_URL": aws.endpoint, "AWS_REGION": REGION, "AWS_ALLOW_HTTP": "true", "AWS_ACCESS_KEY_ID": keys["accessKeyId"],
+        "AWS_ENDPOINT_URL": aws.endpoint, "AWS_REGION": aws.environment["AWS_REGION"], "AWS_ALLOW_HTTP": "true", "AWS_ACCESS_KEY_ID": keys["accessKeyId"],
         "AWS_SECRET_ACCESS_KEY": keys["secretAccessKey"], "AWS_SESSION_TOKEN": keys["sessionToken"],
     }
     table = DeltaTable(credentials["location"], storage_options=options)

@@ -2,18 +2,22 @@
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_config::BehaviorVersion;
 use axum::serve::ListenerExt as _;
 use clap::Args;
 use deltashare::app::App;
 use deltashare::catalog::Catalog;
+use deltashare::catalog::dynamodb::{self, DynamoDbCatalog};
 use deltashare::catalog::share_file::{ShareFile, ShareFileCatalog};
 use deltashare::protocol::tokens::TokenKey;
 use deltashare::router::router;
 use deltashare::storage::{Gateway, RoleArn, S3Options, Storage, StorageOptions};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -37,16 +41,24 @@ const MAX_URL_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Without --shares it serves the example tables, makes a recipient that lives for a day, writes its
 /// profile and prints commands to try.
 ///
-/// The share file is read again when it changes; one with an error is refused with line and reason,
+/// With --catalog, shares and recipients are in a DynamoDB table, where every change is in force with the
+/// next request.
+///
+/// A share file is read again when it changes; one with an error is refused with line and reason,
 /// and the one before stays in force.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  deltashare serve\n  deltashare serve --shares shares.yaml --listen 127.0.0.1:0\n  deltashare serve --shares shares.yaml --listen 0.0.0.0:8080 --public-url https://sharing.example.com\n\nEnvironment: RUST_LOG sets what is logged to standard error, such as RUST_LOG=warn. For tables in S3:\nAWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL_S3,\nAWS_ENDPOINT_URL_STS."
+    after_help = "Examples:\n  deltashare serve\n  deltashare serve --shares shares.yaml --listen 127.0.0.1:0\n  deltashare serve --shares shares.yaml --listen 0.0.0.0:8080 --public-url https://sharing.example.com\n  deltashare serve --catalog dynamodb:deltashare\n\nEnvironment: RUST_LOG sets what is logged to standard error, such as RUST_LOG=warn. For tables in S3 and\nDynamoDB: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL_S3,\nAWS_ENDPOINT_URL_STS, AWS_ENDPOINT_URL_DYNAMODB."
 )]
 pub(crate) struct Options {
     /// The share file: the reference server's YAML, plus recipients. Default: the examples.
     #[arg(long, value_name = "FILE")]
     shares: Option<PathBuf>,
+
+    /// A DynamoDB table with shares and recipients, in place of a share file: dynamodb:TABLE. Tables are
+    /// then in S3.
+    #[arg(long, value_name = "CATALOG", value_parser = parse_catalog, conflicts_with = "shares")]
+    catalog: Option<String>,
 
     /// Where to listen. Port 0 takes a free port, which the line `listening on …` names.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
@@ -101,6 +113,15 @@ fn parse_ttl(text: &str) -> Result<Duration, String> {
     Ok(ttl)
 }
 
+/// The name of the DynamoDB table.
+fn parse_catalog(text: &str) -> Result<String, String> {
+    let name = text.strip_prefix("dynamodb:").filter(|name| {
+        (3..=255).contains(&name.len())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
+    });
+    name.map(str::to_owned).ok_or_else(|| "not a catalog such as dynamodb:deltashare".to_owned())
+}
+
 fn parse_role(text: &str) -> Result<RoleArn, String> {
     RoleArn::parse(text).ok_or_else(|| "not a role such as arn:aws:iam::123456789012:role/readers".to_owned())
 }
@@ -133,13 +154,7 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
 }
 
 async fn serve(options: Options) -> Result<(), Failure> {
-    let path = match &options.shares {
-        Some(path) => path.clone(),
-        None => example::share_file()?,
-    };
-    let mut file = share_file::read(&path).map_err(Failure::usage)?;
-    let guest = if options.shares.is_none() { Some(example::Token::random()?) } else { None };
-
+    let source = Source::open(&options).await?;
     let listener = TcpListener::bind(options.listen).await.map_err(|error| {
         Failure::failed(format!(
             "cannot listen on {}: {error}; choose another port with --listen",
@@ -151,15 +166,15 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let prefix = options
         .prefix
         .clone()
-        .or_else(|| file.endpoint.clone())
+        .or_else(|| source.file().and_then(|file| file.endpoint.clone()))
         .unwrap_or_else(|| "/delta-sharing".to_owned());
     let prefix = prefix.trim_matches('/').to_owned();
     let base = public_url.as_str().trim_end_matches('/');
     let endpoint = if prefix.is_empty() { format!("{base}/") } else { format!("{base}/{prefix}/") };
 
     let gateway = Gateway::new(&public_url);
-    let url_ttl =
-        options.url_ttl.or(file.url_ttl_seconds.map(Duration::from_secs)).unwrap_or(DEFAULT_URL_TTL);
+    let in_file = source.file().and_then(|file| file.url_ttl_seconds).map(Duration::from_secs);
+    let url_ttl = options.url_ttl.or(in_file).unwrap_or(DEFAULT_URL_TTL);
     let url_ttl = url_ttl.clamp(Duration::from_secs(1), MAX_URL_TTL);
     let s3 = S3Options::from_env(|name| std::env::var(name).ok()).map_err(Failure::usage)?;
     let storage = Storage::new(StorageOptions {
@@ -168,33 +183,12 @@ async fn serve(options: Options) -> Result<(), Failure> {
         s3,
         directory_role: options.directory_role.clone(),
     });
-    if file.is_open() {
-        tracing::warn!(
-            "the share file has neither authorization nor recipients: whoever reaches this server reads every share"
-        );
-    }
-    let expiry = guest.as_ref().map(|token| (token.text.clone(), token.expires));
-    let prepare = move |file: &mut ShareFile| {
-        if let Some((token, expires)) = &expiry {
-            file.add_guest(example::RECIPIENT, token, *expires);
-        }
-        // URLs of tables that are no longer shared stop working now.
-        gateway.retain(&share_file::directories(file));
-    };
-    prepare(&mut file);
-    let first_table =
-        file.tables().next().map(|table| format!("{}.{}.{}", table.share, table.schema, table.name));
-    let catalog = Arc::new(ShareFileCatalog::new(file));
     let token_key = match &options.token_key {
         Some(path) => token_key::read_or_make(path)?,
         None => TokenKey::random().map_err(|error| Failure::failed(error.to_string()))?,
     };
-    let app = App::new(Arc::clone(&catalog) as Arc<dyn Catalog>, storage, token_key, &prefix);
-    if let Some(token) = &guest {
-        example::write_profile(&options.profile, &endpoint, token)?;
-    }
-
-    let router = router(Arc::new(app));
+    let Serving { catalog, watcher, hints } = source.serve(gateway, &options.profile, &endpoint)?;
+    let router = router(Arc::new(App::new(catalog, storage, token_key, &prefix)));
     let listener = listener.tap_io(|connection| {
         if let Err(error) = connection.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY cannot be set");
@@ -209,10 +203,10 @@ async fn serve(options: Options) -> Result<(), Failure> {
         "listening on http://{address}/{}",
         if prefix.is_empty() { String::new() } else { format!("{prefix}/") }
     );
-    if guest.is_some() {
-        eprintln!("{}", example::commands(&options.profile, &endpoint, first_table.as_deref()));
+    if let Some(hints) = hints {
+        eprintln!("{hints}");
     }
-    let watcher = tokio::spawn(share_file::watch(path, catalog, prepare));
+    let watcher = watcher.map(tokio::spawn);
 
     let mut running = std::pin::pin!(std::future::IntoFuture::into_future(server));
     let done = tokio::select! {
@@ -226,8 +220,93 @@ async fn serve(options: Options) -> Result<(), Failure> {
             })
         }
     };
-    watcher.abort();
+    if let Some(watcher) = watcher {
+        watcher.abort();
+    }
     done.map_err(|error| Failure::failed(error.to_string()))
+}
+
+/// Where shares and recipients are written down.
+enum Source {
+    /// A share file, and where it is.
+    File(PathBuf, ShareFile),
+    /// The examples, for a recipient that is made at start.
+    Examples(PathBuf, ShareFile, example::Token),
+    /// A DynamoDB table.
+    DynamoDb(DynamoDbCatalog),
+}
+
+/// What is served from a source.
+struct Serving {
+    catalog: Arc<dyn Catalog>,
+    /// Keeps the catalog up to date.
+    watcher: Option<BoxFuture<'static, ()>>,
+    /// What to try, for who has just started the server.
+    hints: Option<String>,
+}
+
+impl Source {
+    async fn open(options: &Options) -> Result<Self, Failure> {
+        if let Some(table) = &options.catalog {
+            let config = aws_config::load_defaults(BehaviorVersion::v2026_01_12()).await;
+            let config = aws_sdk_dynamodb::config::Builder::from(&config);
+            return Ok(Self::DynamoDb(DynamoDbCatalog::new(config, table, dynamodb::DEADLINE)));
+        }
+        match &options.shares {
+            Some(path) => {
+                let file = share_file::read(path).map_err(Failure::usage)?;
+                if file.is_open() {
+                    tracing::warn!(
+                        "the share file has neither authorization nor recipients: whoever reaches this server reads \
+                         every share"
+                    );
+                }
+                Ok(Self::File(path.clone(), file))
+            }
+            None => {
+                let path = example::share_file()?;
+                let file = share_file::read(&path).map_err(Failure::usage)?;
+                Ok(Self::Examples(path, file, example::Token::random()?))
+            }
+        }
+    }
+
+    fn file(&self) -> Option<&ShareFile> {
+        match self {
+            Self::File(_, file) | Self::Examples(_, file, _) => Some(file),
+            Self::DynamoDb(_) => None,
+        }
+    }
+
+    /// Begins to serve: local directories through `gateway`, the examples' recipient with a profile for
+    /// `endpoint`.
+    fn serve(self, gateway: Arc<Gateway>, profile: &Path, endpoint: &str) -> Result<Serving, Failure> {
+        let (path, mut file, guest) = match self {
+            Self::DynamoDb(catalog) => {
+                return Ok(Serving { catalog: Arc::new(catalog), watcher: None, hints: None });
+            }
+            Self::File(path, file) => (path, file, None),
+            Self::Examples(path, file, token) => (path, file, Some(token)),
+        };
+        let mut hints = None;
+        if let Some(token) = &guest {
+            example::write_profile(profile, endpoint, token)?;
+            let first = file.tables().next();
+            let first = first.map(|table| format!("{}.{}.{}", table.share, table.schema, table.name));
+            hints = Some(example::commands(profile, endpoint, first.as_deref()));
+        }
+        let prepare = move |file: &mut ShareFile| {
+            if let Some(token) = &guest {
+                file.add_guest(example::RECIPIENT, &token.text, token.expires);
+            }
+            // URLs of tables that are no longer shared stop working now.
+            gateway.retain(&share_file::directories(file));
+        };
+        prepare(&mut file);
+        let catalog = Arc::new(ShareFileCatalog::new(file));
+        let watcher = share_file::watch(path, Arc::clone(&catalog), prepare).boxed();
+        Ok(Serving { catalog, watcher: Some(watcher), hints })
+    }
 }
 
 /// The URL by which recipients reach this server, without the prefix.

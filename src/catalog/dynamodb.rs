@@ -1,0 +1,302 @@
+//! The catalog in one DynamoDB table: no scan, no filter expression, no secondary index; every read is strongly
+//! consistent, so that what was revoked is gone with the next request.
+//!
+//! A request for a table takes two round trips: the token's item, then recipient, grant, share and table
+//! together. Throttling and failures of the network are tried again within a deadline and then answered with 503:
+//! never with 401, never with an empty list.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::time::Instant;
+
+use super::keys::{self, Key};
+use super::records::{self, Item, key_attributes};
+use super::{Catalog, Page, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord};
+use crate::error::{Error, Result};
+
+/// How long one answer may wait for DynamoDB, attempts and all.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How many items one `BatchGetItem` may ask for.
+const BATCH: usize = 100;
+
+/// How long the first wait is for what a `BatchGetItem` left out; it doubles.
+const FIRST_WAIT: Duration = Duration::from_millis(25);
+
+/// A [`Catalog`] over a DynamoDB table.
+#[derive(Debug, Clone)]
+pub struct DynamoDbCatalog {
+    client: Client,
+    table: String,
+    deadline: Duration,
+}
+
+impl DynamoDbCatalog {
+    /// A catalog over `table`, reached as `config` says, that waits no longer than `deadline`.
+    pub fn new(config: aws_sdk_dynamodb::config::Builder, table: &str, deadline: Duration) -> Self {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(deadline / 4)
+            .operation_attempt_timeout(deadline / 2)
+            .operation_timeout(deadline)
+            .build();
+        let retries =
+            RetryConfig::standard().with_max_attempts(5).with_initial_backoff(Duration::from_millis(50));
+        let client = Client::from_conf(config.timeout_config(timeouts).retry_config(retries).build());
+        Self { client, table: table.to_owned(), deadline }
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Item>> {
+        let request = self.client.get_item().table_name(&self.table).consistent_read(true);
+        let answer = request.set_key(Some(key_attributes(key))).send().await.map_err(failed)?;
+        Ok(answer.item)
+    }
+
+    /// The items of these keys, in their order; `None` where there is none.
+    async fn get_all(&self, wanted: &[Key]) -> Result<Vec<Option<Item>>> {
+        let mut found = HashMap::with_capacity(wanted.len());
+        let until = Instant::now() + self.deadline;
+        for chunk in wanted.chunks(BATCH) {
+            let mut left: Vec<Item> = chunk.iter().map(key_attributes).collect();
+            let mut wait = FIRST_WAIT;
+            while !left.is_empty() {
+                let keys = KeysAndAttributes::builder().set_keys(Some(left)).consistent_read(true).build();
+                let request = self.client.batch_get_item();
+                let request = request.request_items(&self.table, keys.map_err(Error::internal)?);
+                let answer = tokio::time::timeout_at(until, request.send()).await.map_err(unavailable)?;
+                let answer = answer.map_err(failed)?;
+                for item in answer.responses.unwrap_or_default().into_values().flatten() {
+                    found.insert(key_of(&item)?, item);
+                }
+                let unprocessed = answer.unprocessed_keys.unwrap_or_default().into_values().next();
+                left = unprocessed.map(|keys| keys.keys).unwrap_or_default();
+                if !left.is_empty() {
+                    if Instant::now() + wait >= until {
+                        return Err(unavailable("DynamoDB left out items until the deadline"));
+                    }
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                }
+            }
+        }
+        Ok(wanted.iter().map(|key| found.remove(key)).collect())
+    }
+
+    /// Items of a partition whose sort keys begin with `prefix`, sorted by them.
+    async fn query(&self, partition: &str, prefix: &str, page: &PageRequest) -> Result<Page<Item>> {
+        let until = Instant::now() + self.deadline;
+        // One more than asked for tells whether there are more.
+        let wanted = page.limit.map(|limit| limit + 1);
+        let mut start = page.after.as_ref().filter(|after| !after.is_empty()).map(|after| {
+            key_attributes(&Key { partition: partition.to_owned(), sort: format!("{prefix}{after}") })
+        });
+        let mut items = Vec::new();
+        loop {
+            let left = wanted.map(|wanted| wanted - items.len());
+            let request = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .consistent_read(true)
+                .key_condition_expression("#pk = :pk AND begins_with(#sk, :prefix)")
+                .expression_attribute_names("#pk", keys::PARTITION)
+                .expression_attribute_names("#sk", keys::SORT)
+                .expression_attribute_values(":pk", AttributeValue::S(partition.to_owned()))
+                .expression_attribute_values(":prefix", AttributeValue::S(prefix.to_owned()))
+                .set_limit(left.map(|left| i32::try_from(left).unwrap_or(i32::MAX)))
+                .set_exclusive_start_key(start);
+            let answer = tokio::time::timeout_at(until, request.send()).await.map_err(unavailable)?;
+            let answer = answer.map_err(failed)?;
+            items.extend(answer.items.unwrap_or_default());
+            start = answer.last_evaluated_key.filter(|key| !key.is_empty());
+            if start.is_none() || wanted.is_some_and(|wanted| items.len() >= wanted) {
+                break;
+            }
+        }
+        let more = page.limit.is_some_and(|limit| items.len() > limit);
+        let limit = page.limit.unwrap_or(usize::MAX);
+        items.truncate(limit);
+        let more_after = match (more, items.last()) {
+            (false, _) => None,
+            (true, None) => Some(page.after.clone().unwrap_or_default()),
+            (true, Some(last)) => {
+                let sort = key_of(last)?.sort;
+                Some(sort.strip_prefix(prefix).unwrap_or_default().to_owned())
+            }
+        };
+        Ok(Page { items, more_after })
+    }
+
+    /// The share, where the recipient may read and it is granted to it.
+    async fn granted(&self, recipient: &str, share: &str) -> Result<Option<ShareRecord>> {
+        let keys = [Key::recipient(recipient), Key::grant(recipient, share), Key::share(share)];
+        Granted::read(self.get_all(&keys).await?).map(|(granted, _)| granted)
+    }
+}
+
+/// What the items of recipient, grant and share say, and the items after them.
+struct Granted;
+
+impl Granted {
+    fn read(items: Vec<Option<Item>>) -> Result<(Option<ShareRecord>, Option<Item>)> {
+        let mut items = items.into_iter();
+        let mut next = || items.next().flatten();
+        let (recipient, grant, share, rest) = (next(), next(), next(), next());
+        check_active(recipient.as_ref())?;
+        let granted = grant.as_ref().map(records::grant).transpose()?.is_some();
+        let share = share.filter(|_| granted).as_ref().map(records::share).transpose()?;
+        Ok((share, rest))
+    }
+}
+
+/// A recipient that is gone or disabled is told what an unknown token is told.
+fn check_active(recipient: Option<&Item>) -> Result<()> {
+    match recipient.map(records::is_active).transpose()? {
+        Some(true) => Ok(()),
+        Some(false) | None => {
+            Err(Error::unauthenticated("The bearer token is missing or is not one this server knows."))
+        }
+    }
+}
+
+fn key_of(item: &Item) -> Result<Key> {
+    let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
+    match (text(keys::PARTITION), text(keys::SORT)) {
+        (Some(partition), Some(sort)) => Ok(Key { partition, sort }),
+        _ => Err(Error::internal("an item has no keys")),
+    }
+}
+
+fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::unavailable("The catalog of shares does not answer; try again later.").with_source(source)
+}
+
+/// What DynamoDB refuses for good is a fault of the deployment; all else may pass.
+fn failed<E, R>(error: SdkError<E, R>) -> Error
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    R: std::fmt::Debug + Send + Sync + 'static,
+{
+    const FOR_GOOD: [&str; 6] = [
+        "AccessDeniedException",
+        "ResourceNotFoundException",
+        "ValidationException",
+        "UnrecognizedClientException",
+        "InvalidSignatureException",
+        "SerializationException",
+    ];
+    let code = error.code().unwrap_or("no answer").to_owned();
+    let source = match error.message() {
+        Some(message) => format!("DynamoDB: {code}: {message}"),
+        None => format!("DynamoDB: {code}: {}", aws_sdk_dynamodb::error::DisplayErrorContext(error)),
+    };
+    if FOR_GOOD.contains(&code.as_str()) { Error::internal(source) } else { unavailable(source) }
+}
+
+impl Catalog for DynamoDbCatalog {
+    fn token(&self, hash: TokenHash) -> BoxFuture<'_, Result<Option<TokenRecord>>> {
+        async move { self.get(&Key::token(hash)).await?.as_ref().map(records::token).transpose() }.boxed()
+    }
+
+    fn anonymous(&self) -> BoxFuture<'_, Result<Option<TokenRecord>>> {
+        async { Ok(None) }.boxed()
+    }
+
+    fn shares<'a>(
+        &'a self,
+        recipient: &'a str,
+        page: PageRequest,
+    ) -> BoxFuture<'a, Result<Page<ShareRecord>>> {
+        async move {
+            let (key, partition) = (Key::recipient(recipient), keys::recipient_partition(recipient));
+            let (recipient, grants) =
+                tokio::try_join!(self.get(&key), self.query(&partition, keys::GRANTS, &page))?;
+            check_active(recipient.as_ref())?;
+            let granted = grants.items.iter().map(records::grant).collect::<Result<Vec<_>>>()?;
+            let wanted: Vec<Key> = granted.iter().map(|share| Key::share(share.as_str())).collect();
+            let shares = self.get_all(&wanted).await?;
+            // A share that is gone leaves its grants for a moment.
+            let items = shares.iter().flatten().map(records::share).collect::<Result<_>>()?;
+            Ok(Page { items, more_after: grants.more_after })
+        }
+        .boxed()
+    }
+
+    fn share<'a>(&'a self, recipient: &'a str, share: &'a str) -> BoxFuture<'a, Result<Option<ShareRecord>>> {
+        self.granted(recipient, share).boxed()
+    }
+
+    fn schemas<'a>(
+        &'a self,
+        recipient: &'a str,
+        share: &'a str,
+        page: PageRequest,
+    ) -> BoxFuture<'a, Result<Option<SchemaPage>>> {
+        async move {
+            let partition = keys::share_partition(share);
+            let (granted, found) = tokio::try_join!(
+                self.granted(recipient, share),
+                self.query(&partition, keys::SCHEMAS, &page)
+            )?;
+            let Some(share) = granted else { return Ok(None) };
+            let items = found.items.iter().map(records::schema).collect::<Result<_>>()?;
+            Ok(Some(SchemaPage { share, schemas: Page { items, more_after: found.more_after } }))
+        }
+        .boxed()
+    }
+
+    fn tables<'a>(
+        &'a self,
+        recipient: &'a str,
+        share: &'a str,
+        schema: Option<&'a str>,
+        page: PageRequest,
+    ) -> BoxFuture<'a, Result<Option<Page<TableRecord>>>> {
+        async move {
+            let partition = keys::share_partition(share);
+            let prefix = schema.map_or_else(|| keys::TABLES.to_owned(), keys::tables_of);
+            let mut wanted = vec![Key::recipient(recipient), Key::grant(recipient, share), Key::share(share)];
+            wanted.extend(schema.map(|schema| Key::schema(share, schema)));
+            let (items, found) =
+                tokio::try_join!(self.get_all(&wanted), self.query(&partition, &prefix, &page))?;
+            let (granted, schema_item) = Granted::read(items)?;
+            let Some(granted) = granted.filter(|_| schema.is_none() || schema_item.is_some()) else {
+                return Ok(None);
+            };
+            let items =
+                found.items.iter().map(|item| records::table(item, &granted)).collect::<Result<_>>()?;
+            Ok(Some(Page { items, more_after: found.more_after }))
+        }
+        .boxed()
+    }
+
+    fn table<'a>(
+        &'a self,
+        recipient: &'a str,
+        share: &'a str,
+        schema: &'a str,
+        table: &'a str,
+    ) -> BoxFuture<'a, Result<Option<TableRecord>>> {
+        async move {
+            let keys = [
+                Key::recipient(recipient),
+                Key::grant(recipient, share),
+                Key::share(share),
+                Key::table(share, schema, table),
+            ];
+            let (granted, found) = Granted::read(self.get_all(&keys).await?)?;
+            match (granted, found) {
+                (Some(share), Some(item)) => records::table(&item, &share).map(Some),
+                _ => Ok(None),
+            }
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,139 @@
+//! The keys of the items in DynamoDB: what a record's partition and sort key are.
+//!
+//! Names stand in keys in lower case, with every byte outside `[a-z0-9_.-]` percent-encoded. So `#` occurs only
+//! between the parts of a key, and a prefix that ends with it never matches a neighbour.
+
+use std::fmt::Write as _;
+
+use super::TokenHash;
+use crate::protocol::names::Name;
+
+/// The name of the partition key attribute.
+pub const PARTITION: &str = "pk";
+/// The name of the sort key attribute.
+pub const SORT: &str = "sk";
+
+/// The two keys of an item.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The partition key.
+    pub partition: String,
+    /// The sort key.
+    pub sort: String,
+}
+
+/// A name as it stands in a key.
+pub fn encoded(name: &str) -> String {
+    let mut key = String::with_capacity(name.len());
+    for byte in Name::key_of(name).bytes() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-' => key.push(byte.into()),
+            other => {
+                // Writing to a string does not fail.
+                _ = write!(key, "%{other:02X}");
+            }
+        }
+    }
+    key
+}
+
+impl Key {
+    fn new(partition: String, sort: impl Into<String>) -> Self {
+        Self { partition, sort: sort.into() }
+    }
+
+    /// What a token stands for.
+    pub fn token(hash: TokenHash) -> Self {
+        Self::new(format!("TOKEN#{}", hash.to_hex()), "TOKEN")
+    }
+
+    /// A recipient.
+    pub fn recipient(recipient: &str) -> Self {
+        Self::new(recipient_partition(recipient), "RECIPIENT")
+    }
+
+    /// A token in the list of its recipient's.
+    pub fn token_of(recipient: &str, id: &str) -> Self {
+        Self::new(recipient_partition(recipient), format!("{TOKENS}{}", encoded(id)))
+    }
+
+    /// A share that is granted to a recipient.
+    pub fn grant(recipient: &str, share: &str) -> Self {
+        Self::new(recipient_partition(recipient), format!("{GRANTS}{}", encoded(share)))
+    }
+
+    /// A share.
+    pub fn share(share: &str) -> Self {
+        Self::new(share_partition(share), "SHARE")
+    }
+
+    /// A recipient that a share is granted to.
+    pub fn granted_to(share: &str, recipient: &str) -> Self {
+        Self::new(share_partition(share), format!("{GRANTED_TO}{}", encoded(recipient)))
+    }
+
+    /// A schema.
+    pub fn schema(share: &str, schema: &str) -> Self {
+        Self::new(share_partition(share), format!("{SCHEMAS}{}", encoded(schema)))
+    }
+
+    /// A table.
+    pub fn table(share: &str, schema: &str, table: &str) -> Self {
+        Self::new(share_partition(share), format!("{}{}", tables_of(schema), encoded(table)))
+    }
+}
+
+/// What the sort keys of a recipient's tokens begin with.
+pub const TOKENS: &str = "TOKEN#";
+/// What the sort keys of a recipient's grants begin with.
+pub const GRANTS: &str = "SHARE#";
+/// What the sort keys of a share's recipients begin with.
+pub const GRANTED_TO: &str = "GRANT#";
+/// What the sort keys of a share's schemas begin with.
+pub const SCHEMAS: &str = "SCHEMA#";
+/// What the sort keys of a share's tables begin with.
+pub const TABLES: &str = "TABLE#";
+
+/// What the sort keys of a schema's tables begin with.
+pub fn tables_of(schema: &str) -> String {
+    format!("{TABLES}{}#", encoded(schema))
+}
+
+/// The partition of a recipient, its grants and the list of its tokens.
+pub fn recipient_partition(recipient: &str) -> String {
+    format!("RECIPIENT#{}", encoded(recipient))
+}
+
+/// The partition of a share, its schemas, its tables and the list of its recipients.
+pub fn share_partition(share: &str) -> String {
+    format!("SHARE#{}", encoded(share))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_keys() {
+        for (name, key) in [
+            ("Retail", "retail"),
+            ("a-b_c.d", "a-b_c.d"),
+            ("a#b", "a%23b"),
+            ("a b%", "a%20b%25"),
+            ("Ärger", "%C3%A4rger"),
+            ("日本", "%E6%97%A5%E6%9C%AC"),
+        ] {
+            assert_eq!(encoded(name), key);
+        }
+    }
+
+    #[test]
+    fn a_prefix_matches_no_neighbour() {
+        let table = Key::table("s", "sales", "orders");
+        assert_eq!((table.partition.as_str(), table.sort.as_str()), ("SHARE#s", "TABLE#sales#orders"));
+        for other in ["sales2", "sales#", "sal", "sales#orders"] {
+            assert!(!Key::table("s", other, "orders").sort.starts_with(&tables_of("sales")), "{other}");
+        }
+        assert_ne!(share_partition("a#b"), share_partition("a%23b"));
+    }
+}

@@ -1,0 +1,533 @@
+//! One suite for every catalog: the share file, and DynamoDB as an engine in this process answers for it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Builder, Credentials, Region};
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+};
+use deltashare::catalog::dynamodb::DynamoDbCatalog;
+use deltashare::catalog::keys::{Key, PARTITION, SORT};
+use deltashare::catalog::share_file::{ShareFile, ShareFileCatalog};
+use deltashare::catalog::{Catalog, PageRequest, TokenHash};
+use deltashare::error::ErrorCode;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+const TABLE: &str = "deltashare";
+const DEADLINE: Duration = Duration::from_secs(2);
+const MANY: usize = 230;
+
+/// A schema and a table of it; a schema may have none.
+type Place = (String, Option<String>);
+
+/// What both catalogs hold.
+fn shares() -> Vec<(&'static str, Vec<Place>)> {
+    let table = |schema: &str, name: &str| (schema.to_owned(), Some(name.to_owned()));
+    let many = (0..MANY).map(|number| table("s", &format!("t{number:03}"))).collect();
+    vec![
+        (
+            "Retail Data",
+            vec![
+                table("Sales", "Orders"),
+                table("Sales", "Ümlaut 日本"),
+                table("Sales", "a#b%20c"),
+                table("Sales2", "Orders"),
+                table("sal", "x"),
+                ("Empty".to_owned(), None),
+            ],
+        ),
+        ("many", many),
+        ("secret", vec![table("s", "t")]),
+    ]
+}
+
+const RECIPIENTS: [(&str, &str, &[&str]); 3] = [
+    ("Acme Corp", "dss_acme", &["Retail Data", "many"]),
+    ("globex", "dss_globex", &["secret"]),
+    ("nobody", "dss_nobody", &[]),
+];
+
+fn id_of(parts: &[&str]) -> String {
+    format!("id-{}", parts.join("-"))
+}
+
+fn share_file() -> ShareFileCatalog {
+    let shares: Vec<_> = shares()
+        .into_iter()
+        .map(|(share, tables)| {
+            let mut schemas: Vec<(String, Vec<serde_json::Value>)> = Vec::new();
+            for (schema, table) in tables {
+                if schemas.last().is_none_or(|(last, _)| *last != schema) {
+                    schemas.push((schema.clone(), Vec::new()));
+                }
+                if let Some(table) = table {
+                    schemas.last_mut().unwrap().1.push(serde_json::json!({
+                        "name": table, "id": id_of(&[share, &schema, &table]), "location": format!("s3://lake/{table}"),
+                        "historyShared": true, "startVersion": 2, "allowedLocations": ["s3://lake/other"],
+                    }));
+                }
+            }
+            let schemas: Vec<_> =
+                schemas.iter().map(|(name, tables)| serde_json::json!({"name": name, "tables": tables})).collect();
+            serde_json::json!({"name": share, "id": id_of(&[share]), "schemas": schemas})
+        })
+        .collect();
+    let recipients: Vec<_> = RECIPIENTS
+        .iter()
+        .map(|(name, token, granted)| {
+            let tokens = [serde_json::json!({"sha256": TokenHash::of(token).to_hex(), "expires": "2999-01-01T00:00:00Z"})];
+            serde_json::json!({"name": name, "shares": granted, "tokens": tokens})
+        })
+        .collect();
+    let text = serde_json::json!({"version": 1, "shares": shares, "recipients": recipients}).to_string();
+    ShareFileCatalog::new(ShareFile::parse(&text, &|location| Ok(location.to_owned())).unwrap())
+}
+
+/// A DynamoDB of this process, with an empty table.
+struct Engine {
+    client: Client,
+    endpoint: String,
+}
+
+impl Engine {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(dynoxide::server::serve_on(listener, dynoxide::Database::memory().unwrap()));
+        let client = Client::from_conf(config(&endpoint).build());
+        let key = |name: &str, kind| {
+            KeySchemaElement::builder().attribute_name(name).key_type(kind).build().unwrap()
+        };
+        let attribute = |name: &str| {
+            let text = ScalarAttributeType::S;
+            AttributeDefinition::builder().attribute_name(name).attribute_type(text).build().unwrap()
+        };
+        client
+            .create_table()
+            .table_name(TABLE)
+            .key_schema(key(PARTITION, KeyType::Hash))
+            .key_schema(key(SORT, KeyType::Range))
+            .attribute_definitions(attribute(PARTITION))
+            .attribute_definitions(attribute(SORT))
+            .billing_mode(BillingMode::PayPerRequest)
+            .send()
+            .await
+            .unwrap();
+        Self { client, endpoint }
+    }
+
+    async fn put(&self, key: &Key, attributes: &[(&str, AttributeValue)]) {
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        let mut item: HashMap<String, AttributeValue> =
+            attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        item.insert(PARTITION.to_owned(), text(&key.partition));
+        item.insert(SORT.to_owned(), text(&key.sort));
+        item.entry("format".to_owned()).or_insert_with(|| AttributeValue::N("1".to_owned()));
+        self.client.put_item().table_name(TABLE).set_item(Some(item)).send().await.unwrap();
+    }
+
+    async fn fill(&self) {
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        for (share, tables) in shares() {
+            self.put(&Key::share(share), &[("name", text(share)), ("id", text(&id_of(&[share])))]).await;
+            for (schema, table) in tables {
+                self.put(&Key::schema(share, &schema), &[("name", text(&schema))]).await;
+                let Some(table) = table else { continue };
+                let attributes = [
+                    ("name", text(&table)),
+                    ("schema", text(&schema)),
+                    ("id", text(&id_of(&[share, &schema, &table]))),
+                    ("location", text(&format!("s3://lake/{table}"))),
+                    ("historyShared", AttributeValue::Bool(true)),
+                    ("startVersion", AttributeValue::N("2".to_owned())),
+                    ("allowedLocations", AttributeValue::L(vec![text("s3://lake/other")])),
+                    // What a newer writer may add is left alone.
+                    ("colour", text("blue")),
+                ];
+                self.put(&Key::table(share, &schema, &table), &attributes).await;
+            }
+        }
+        for (name, token, granted) in RECIPIENTS {
+            self.put(&Key::recipient(name), &[("name", text(name)), ("status", text("active"))]).await;
+            let attributes = [("recipient", text(name)), ("expires", text("2999-01-01T00:00:00Z"))];
+            self.put(&Key::token(TokenHash::of(token)), &attributes).await;
+            self.put(&Key::token_of(name, "1"), &attributes).await;
+            for share in granted {
+                self.put(&Key::grant(name, share), &[("share", text(share)), ("recipient", text(name))])
+                    .await;
+                self.put(&Key::granted_to(share, name), &[("share", text(share)), ("recipient", text(name))])
+                    .await;
+            }
+        }
+    }
+
+    fn catalog(&self) -> DynamoDbCatalog {
+        DynamoDbCatalog::new(config(&self.endpoint), TABLE, DEADLINE)
+    }
+}
+
+fn config(endpoint: &str) -> Builder {
+    aws_sdk_dynamodb::Config::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new("id", "secret", None, None, "test"))
+        .endpoint_url(endpoint)
+}
+
+fn all() -> PageRequest {
+    PageRequest::default()
+}
+
+/// Every item of a listing, in pages of `limit`; `read` gives the items of a page and where the next one begins.
+async fn paged<T, F>(limit: usize, read: impl Fn(PageRequest) -> F) -> Vec<T>
+where
+    F: Future<Output = (Vec<T>, Option<String>)>,
+{
+    let (mut items, mut after) = (Vec::new(), None);
+    loop {
+        let (page, more_after) = read(PageRequest { after, limit: Some(limit) }).await;
+        assert!(page.len() <= limit);
+        items.extend(page);
+        after = more_after;
+        if after.is_none() {
+            return items;
+        }
+    }
+}
+
+async fn conforms(catalog: &dyn Catalog) {
+    tokens(catalog).await;
+    granted(catalog).await;
+    listings(catalog).await;
+    pages(catalog).await;
+}
+
+async fn tokens(catalog: &dyn Catalog) {
+    let acme = catalog.token(TokenHash::of("dss_acme")).await.unwrap().unwrap();
+    assert_eq!(&*acme.recipient, "Acme Corp");
+    assert_eq!(acme.expires.unwrap().to_rfc3339(), "2999-01-01T00:00:00+00:00");
+    assert!(catalog.token(TokenHash::of("dss_unknown")).await.unwrap().is_none());
+    assert!(catalog.anonymous().await.unwrap().is_none());
+}
+
+async fn granted(catalog: &dyn Catalog) {
+    for (share, schema, table) in [
+        ("Retail Data", "Sales", "Orders"),
+        ("RETAIL data", "sALES", "ORDERS"),
+        ("retail data", "SALES", "ümlaut 日本"),
+    ] {
+        let found = catalog.table("Acme Corp", share, schema, table).await.unwrap().unwrap();
+        assert_eq!((found.share.as_str(), found.schema.as_str()), ("Retail Data", "Sales"));
+        assert_eq!(found.share_id, id_of(&["Retail Data"]));
+        assert_eq!(found.id, id_of(&["Retail Data", "Sales", found.name.as_str()]));
+        assert_eq!(found.location, format!("s3://lake/{}", found.name));
+        assert_eq!((found.history_shared, found.start_version, found.directory_access), (true, 2, false));
+        assert_eq!(found.allowed_locations, ["s3://lake/other"]);
+    }
+    let found = catalog.table("Acme Corp", "Retail Data", "Sales", "A#B%20C").await.unwrap().unwrap();
+    assert_eq!(found.name.as_str(), "a#b%20c");
+    for (recipient, share, schema, table) in [
+        ("globex", "Retail Data", "Sales", "Orders"),
+        ("nobody", "secret", "s", "t"),
+        ("Acme Corp", "secret", "s", "t"),
+        ("Acme Corp", "Retail Data", "Sales", "missing"),
+        ("Acme Corp", "Retail Data", "missing", "Orders"),
+        ("Acme Corp", "missing", "Sales", "Orders"),
+        ("Acme Corp", "Retail Data", "Sales#Orders", ""),
+        ("Acme Corp", "", "", ""),
+    ] {
+        assert!(
+            catalog.table(recipient, share, schema, table).await.unwrap().is_none(),
+            "{recipient} {share}"
+        );
+    }
+    let share = catalog.share("Acme Corp", "retail DATA").await.unwrap().unwrap();
+    assert_eq!((share.name.as_str(), share.id), ("Retail Data", id_of(&["Retail Data"])));
+    assert!(catalog.share("Acme Corp", "secret").await.unwrap().is_none());
+    assert!(catalog.schemas("globex", "many", all()).await.unwrap().is_none());
+    assert!(catalog.tables("globex", "many", None, all()).await.unwrap().is_none());
+    assert!(catalog.tables("Acme Corp", "Retail Data", Some("missing"), all()).await.unwrap().is_none());
+}
+
+async fn listings(catalog: &dyn Catalog) {
+    let names = |page: deltashare::catalog::Page<deltashare::catalog::ShareRecord>| {
+        assert!(page.more_after.is_none());
+        page.items.iter().map(|share| share.name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(catalog.shares("nobody", all()).await.unwrap()), Vec::<String>::new());
+    let mut shares = names(catalog.shares("Acme Corp", all()).await.unwrap());
+    shares.sort();
+    assert_eq!(shares, ["Retail Data", "many"]);
+    let found = catalog.schemas("Acme Corp", "Retail Data", all()).await.unwrap().unwrap();
+    let mut schemas: Vec<_> = found.schemas.items.iter().map(|name| name.as_str()).collect();
+    schemas.sort_unstable();
+    assert_eq!(
+        (found.share.name.as_str(), schemas),
+        ("Retail Data", vec!["Empty", "Sales", "Sales2", "sal"])
+    );
+    for (schema, expected) in [
+        (Some("sales"), vec!["Sales.Orders", "Sales.a#b%20c", "Sales.Ümlaut 日本"]),
+        (Some("SALES2"), vec!["Sales2.Orders"]),
+        (Some("empty"), vec![]),
+        (None, vec!["Sales.Orders", "Sales.a#b%20c", "Sales.Ümlaut 日本", "Sales2.Orders", "sal.x"]),
+    ] {
+        let page = catalog.tables("Acme Corp", "retail data", schema, all()).await.unwrap().unwrap();
+        let mut tables: Vec<_> =
+            page.items.iter().map(|table| format!("{}.{}", table.schema, table.name)).collect();
+        tables.sort();
+        assert_eq!(tables, expected, "{schema:?}");
+        assert!(page.more_after.is_none());
+    }
+    let many = catalog.tables("Acme Corp", "many", None, all()).await.unwrap().unwrap();
+    assert_eq!(many.items.len(), MANY);
+}
+
+async fn pages(catalog: &dyn Catalog) {
+    for limit in [1, 2, 3, 100, 230, 231] {
+        if limit > 3 {
+            let tables = paged(limit, |page| async {
+                let page = catalog.tables("Acme Corp", "many", Some("s"), page).await.unwrap().unwrap();
+                (page.items.iter().map(|table| table.name.to_string()).collect(), page.more_after)
+            });
+            let expected: Vec<_> = (0..MANY).map(|number| format!("t{number:03}")).collect();
+            assert_eq!(tables.await, expected);
+        }
+        let mut tables = paged(limit, |page| async {
+            let page = catalog.tables("Acme Corp", "Retail Data", None, page).await.unwrap().unwrap();
+            (page.items.iter().map(|table| table.id.clone()).collect(), page.more_after)
+        })
+        .await;
+        tables.sort();
+        tables.dedup();
+        assert_eq!(tables.len(), 5);
+        let schemas = paged(limit, |page| async {
+            let page = catalog.schemas("Acme Corp", "Retail Data", page).await.unwrap().unwrap().schemas;
+            (page.items.iter().map(ToString::to_string).collect::<Vec<_>>(), page.more_after)
+        });
+        assert_eq!(schemas.await.len(), 4);
+        let shares = paged(limit, |page| async {
+            let page = catalog.shares("Acme Corp", page).await.unwrap();
+            (page.items.iter().map(|share| share.id.clone()).collect::<Vec<_>>(), page.more_after)
+        });
+        assert_eq!(shares.await.len(), 2);
+    }
+    // No items, and still a place to go on.
+    let none = catalog.shares("Acme Corp", PageRequest { after: None, limit: Some(0) }).await.unwrap();
+    assert!(none.items.is_empty());
+    let rest = PageRequest { after: Some(none.more_after.unwrap()), limit: None };
+    assert_eq!(catalog.shares("Acme Corp", rest).await.unwrap().items.len(), 2);
+}
+
+#[tokio::test]
+async fn the_share_file_conforms() {
+    conforms(&share_file()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dynamodb_conforms() {
+    let engine = Engine::start().await;
+    engine.fill().await;
+    conforms(&engine.catalog()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recipient_that_is_disabled_or_gone_is_not_let_in() {
+    let engine = Engine::start().await;
+    engine.fill().await;
+    let catalog = engine.catalog();
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    engine
+        .put(&Key::recipient("acme corp"), &[("name", text("Acme Corp")), ("status", text("disabled"))])
+        .await;
+    for recipient in ["Acme Corp", "gone"] {
+        let code = |error: deltashare::error::Error| error.code();
+        let table = catalog.table(recipient, "many", "s", "t000").await.unwrap_err();
+        assert_eq!(code(table), ErrorCode::Unauthenticated);
+        assert_eq!(code(catalog.shares(recipient, all()).await.unwrap_err()), ErrorCode::Unauthenticated);
+        assert_eq!(code(catalog.share(recipient, "many").await.unwrap_err()), ErrorCode::Unauthenticated);
+        assert_eq!(
+            code(catalog.schemas(recipient, "many", all()).await.unwrap_err()),
+            ErrorCode::Unauthenticated
+        );
+        let tables = catalog.tables(recipient, "many", None, all()).await.unwrap_err();
+        assert_eq!(code(tables), ErrorCode::Unauthenticated);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_that_is_gone_is_not_listed() {
+    let engine = Engine::start().await;
+    engine.fill().await;
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    engine
+        .put(&Key::grant("globex", "gone"), &[("share", text("gone")), ("recipient", text("globex"))])
+        .await;
+    let catalog = engine.catalog();
+    assert_eq!(catalog.shares("globex", all()).await.unwrap().items.len(), 1);
+    assert!(catalog.share("globex", "gone").await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_cannot_be_read_are_errors() {
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let number = |text: &str| AttributeValue::N(text.to_owned());
+    let bad: [(&str, &[(&str, AttributeValue)]); 6] = [
+        ("has format 2", &[("format", number("2")), ("name", text("t"))]),
+        ("an attribute format that is not a whole number", &[("format", text("1"))]),
+        (
+            "has no attribute id",
+            &[("name", text("t")), ("schema", text("s")), ("location", text("s3://a/b"))],
+        ),
+        ("has a name that is none", &[("name", text("a/b")), ("schema", text("s"))]),
+        (
+            "an attribute historyShared that is not a boolean",
+            &[
+                ("name", text("t")),
+                ("schema", text("s")),
+                ("id", text("i")),
+                ("location", text("s3://a/b")),
+                ("historyShared", text("true")),
+            ],
+        ),
+        (
+            "an attribute allowedLocations that is not a list of strings",
+            &[
+                ("name", text("t")),
+                ("schema", text("s")),
+                ("id", text("i")),
+                ("location", text("s3://a/b")),
+                ("allowedLocations", text("s3://a/c")),
+            ],
+        ),
+    ];
+    let engine = Engine::start().await;
+    engine.fill().await;
+    let catalog = engine.catalog();
+    for (reason, attributes) in bad {
+        engine.put(&Key::table("secret", "s", "t"), attributes).await;
+        for error in [
+            catalog.table("globex", "secret", "s", "t").await.unwrap_err(),
+            catalog.tables("globex", "secret", None, all()).await.unwrap_err(),
+        ] {
+            assert_eq!(error.code(), ErrorCode::InternalError);
+            let source = std::error::Error::source(&error).unwrap().to_string();
+            assert!(source.contains("a table record") && source.contains(reason), "{source}");
+            assert!(!error.message().contains("record"), "{error}");
+        }
+    }
+}
+
+/// The JSON blocks of the page, as items.
+fn documented() -> Vec<HashMap<String, AttributeValue>> {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/infra/records.md")).unwrap();
+    let blocks: Vec<_> =
+        page.split("```json").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(blocks.len() >= 8);
+    blocks.iter().map(|block| attributes(&serde_json::from_str(block).unwrap())).collect()
+}
+
+fn attributes(item: &serde_json::Value) -> HashMap<String, AttributeValue> {
+    item.as_object().unwrap().iter().map(|(name, value)| (name.clone(), attribute(value))).collect()
+}
+
+fn attribute(value: &serde_json::Value) -> AttributeValue {
+    let (kind, value) = value.as_object().unwrap().iter().next().unwrap();
+    match kind.as_str() {
+        "S" => AttributeValue::S(value.as_str().unwrap().to_owned()),
+        "N" => AttributeValue::N(value.as_str().unwrap().to_owned()),
+        "BOOL" => AttributeValue::Bool(value.as_bool().unwrap()),
+        "L" => AttributeValue::L(value.as_array().unwrap().iter().map(attribute).collect()),
+        other => panic!("the page has an attribute of type {other}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documented_records_make_a_share() {
+    let engine = Engine::start().await;
+    for item in documented() {
+        engine.client.put_item().table_name(TABLE).set_item(Some(item)).send().await.unwrap();
+    }
+    let catalog = engine.catalog();
+    let token = catalog.token(TokenHash::of("dss_example")).await.unwrap().unwrap();
+    assert_eq!(&*token.recipient, "acme");
+    let shares = catalog.shares("acme", all()).await.unwrap().items;
+    assert_eq!(shares[0].name.as_str(), "Retail");
+    let tables = catalog.tables("acme", "retail", Some("sales 2026"), all()).await.unwrap().unwrap().items;
+    let table = catalog.table("acme", "retail", "Sales 2026", "orders").await.unwrap().unwrap();
+    assert_eq!((tables.len(), tables[0].id.as_str()), (1, table.id.as_str()));
+    assert_eq!((table.location.as_str(), table.start_version), ("s3://my-bucket/tables/orders", 3));
+    assert_eq!(table.allowed_locations, ["s3://my-bucket/tables/archive"]);
+}
+
+/// What stands at the endpoint instead of DynamoDB.
+#[derive(Clone, Copy)]
+enum Broken {
+    Throttles,
+    Fails,
+    Resets,
+    Hangs,
+    Refuses,
+}
+
+async fn broken(kind: Broken) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut request = [0; 16 * 1024];
+                while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
+                    let (status, error) = match kind {
+                        Broken::Throttles => (400, "ProvisionedThroughputExceededException"),
+                        Broken::Fails => (500, "InternalServerError"),
+                        Broken::Refuses => (400, "AccessDeniedException"),
+                        Broken::Resets => return,
+                        Broken::Hangs => return std::future::pending().await,
+                    };
+                    let body =
+                        format!(r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{error}","message":"no"}}"#);
+                    let head = format!(
+                        "HTTP/1.1 {status} x\r\ncontent-type: application/x-amz-json-1.0\r\ncontent-length: {}\r\n\r\n",
+                        body.len()
+                    );
+                    stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    endpoint
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dynamodb_that_does_not_answer_is_503_within_the_deadline() {
+    for (kind, code) in [
+        (Broken::Throttles, ErrorCode::TemporarilyUnavailable),
+        (Broken::Fails, ErrorCode::TemporarilyUnavailable),
+        (Broken::Resets, ErrorCode::TemporarilyUnavailable),
+        (Broken::Hangs, ErrorCode::TemporarilyUnavailable),
+        (Broken::Refuses, ErrorCode::InternalError),
+    ] {
+        let endpoint = broken(kind).await;
+        let catalog = DynamoDbCatalog::new(config(&endpoint), TABLE, DEADLINE);
+        let began = Instant::now();
+        let (token, shares, table) = tokio::join!(
+            catalog.token(TokenHash::of("dss_acme")),
+            catalog.shares("Acme Corp", all()),
+            catalog.table("Acme Corp", "many", "s", "t000")
+        );
+        assert_eq!(token.unwrap_err().code(), code);
+        assert_eq!(shares.unwrap_err().code(), code);
+        let error = table.unwrap_err();
+        assert_eq!(error.code(), code);
+        assert!(!error.message().contains("DynamoDB") && !error.message().contains("127.0.0.1"));
+        assert_eq!(error.retry_after().is_some(), code == ErrorCode::TemporarilyUnavailable);
+        // The deadline is two seconds; a busy machine gets more.
+        assert!(began.elapsed() < DEADLINE * 10);
+    }
+}

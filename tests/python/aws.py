@@ -1,0 +1,58 @@
+"""An AWS of our own: MiniStack, on loopback, with signatures and policies checked."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import boto3
+import botocore.config
+
+REGION = "us-east-1"
+
+
+class Aws:
+    """One MiniStack, ended by its own process group."""
+
+    def __init__(self):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.environment = {"AWS_ENDPOINT_URL": self.endpoint, "AWS_REGION": REGION, "AWS_ACCESS_KEY_ID": "test",
+                            "AWS_SECRET_ACCESS_KEY": "test"}
+        environment = {
+            **os.environ, "AUTH": "true", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(self.port), "MINISTACK_HOST": "127.0.0.1",
+            "SFTP_ENABLED": "0", "IOT_MTLS_ENABLED": "0", "SERVICES": "s3,sts,iam,dynamodb", "LOG_LEVEL": "ERROR",
+        }
+        self.process = subprocess.Popen([sys.executable, "-m", "ministack"], env=environment, stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.DEVNULL, start_new_session=True)
+        end = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.endpoint}/_ministack/health", timeout=2).read()
+                return
+            except OSError:
+                if time.monotonic() > end or self.process.poll() is not None:
+                    self.stop()
+                    raise
+                time.sleep(0.1)
+
+    def client(self, service, credentials=None):
+        keys = credentials or {"accessKeyId": "test", "secretAccessKey": "test", "sessionToken": None}
+        return boto3.client(
+            service, endpoint_url=self.endpoint, region_name=REGION, aws_access_key_id=keys["accessKeyId"],
+            aws_secret_access_key=keys["secretAccessKey"], aws_session_token=keys["sessionToken"],
+            config=botocore.config.Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}),
+        )
+
+    def stop(self):
+        os.killpg(self.process.pid, signal.SIGTERM)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(10)
