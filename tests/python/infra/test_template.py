@@ -88,6 +88,7 @@ def test_the_function_ends_before_api_gateway_gives_up(least):
 
 def test_there_is_one_regional_stage_with_throttling_and_no_execution_log(stack):
     [stage] = stack.of_type("AWS::ApiGateway::Stage").values()
+    assert "StageName" not in stack.one("AWS::ApiGateway::Deployment"), "a deployment makes a stage of its own"
     assert stage["StageName"] == "delta-sharing"
     [settings] = stage["MethodSettings"]
     assert (settings["ResourcePath"], settings["HttpMethod"]) == ("/*", "*")
@@ -133,7 +134,7 @@ def test_the_function(architecture):
         "DELTASHARE_TABLE": {"Ref": "Table"},
         "DELTASHARE_SIGNER_ROLE_ARN": {"Fn::GetAtt": ["SignerRole", "Arn"]},
         "DELTASHARE_BASE_PATH": "",
-        "RUST_LOG": "warn,deltashare=INFO,lambda=INFO",
+        "RUST_LOG": "warn,buoyant_kernel=off,deltashare=INFO,lambda=INFO",
         "AWS_LC_SYS_NO_JITTER_ENTROPY": "1",
     }
     assert stack.template["Resources"]["Function"]["Metadata"] == {
@@ -294,10 +295,10 @@ def test_alarms_and_dashboard_use_the_metrics_of_the_function(most):
     widgets = json.loads(most.one("AWS::CloudWatch::Dashboard")["DashboardBody"])["widgets"]
     shown = set(re.findall(r'\{deltashare,Action\} MetricName="(\w+)"', json.dumps(widgets).replace('\\"', '"')))
     assert shown == {"Latency", "Errors", "AuthFailures", "FilesSigned", "BytesGranted", "ShortestUrlLife"}
-    alarms = json.dumps(most.of_type("AWS::CloudWatch::Alarm"))
-    assert set(re.findall(r"SELECT \w+\((\w+)\) FROM SCHEMA\(deltashare, Action\)", alarms)) == {
-        "AuthFailures", "ShortestUrlLife",
-    }
+    queries = " ".join(metric["Expression"] for alarm in most.of_type("AWS::CloudWatch::Alarm").values()
+                       for metric in alarm.get("Metrics", []))
+    asked = re.findall(r'SELECT \w+\((\w+)\) FROM SCHEMA\("deltashare", Action\)', queries)
+    assert sorted(asked) == ["AuthFailures", "ShortestUrlLife"]
     squares = {(x, y) for widget in widgets
                for x in range(widget["x"], widget["x"] + widget["width"])
                for y in range(widget["y"], widget["y"] + widget["height"])}
@@ -309,5 +310,12 @@ def test_no_dashboard_where_it_is_not_wanted():
     assert not Stack(LEAST | {"Dashboard": "false"}).of_type("AWS::CloudWatch::Dashboard")
 
 
+@pytest.mark.parametrize("option", sorted(set(MOST) - set(LEAST)))
+def test_each_option_stands_alone(option):
+    # A reference to what the option does not make would fail a deployment; so it does here.
+    alone = Stack(LEAST | {option: MOST[option]})
+    assert alone.outputs["Endpoint"] and "Function" in alone.resources
+
+
 def test_outputs(least):
-    assert set(least.outputs) == {"Endpoint", "TableName", "SignerRoleArn", "ServerRoleArn", "LogGroup"}
+    assert set(least.outputs) == {"Endpoint", "TableName", "SignerRoleArn", "ServerRoleArn", "FunctionName", "LogGroup"}
