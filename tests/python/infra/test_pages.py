@@ -1,0 +1,139 @@
+"""The pages and examples of infra/: what they say is what the template does."""
+
+import json
+import re
+
+import pytest
+import tomlkit
+from cloudformation import LEAST, ROOT, Stack
+from samcli.cli.types import CfnParameterOverridesType
+
+from test_lint import BIN, run
+
+INFRA = ROOT / "infra"
+PAGES = sorted(INFRA.glob("*.md"))
+
+
+def policies():
+    """(what a policy is, the policy), from the page on buckets."""
+    text = (INFRA / "bucket-policies.md").read_text()
+    return [(kind, json.loads(policy)) for kind, policy in re.findall(r"^(\w+ policy):\n\n```json\n(.*?)```", text, re.M | re.S)]
+
+
+def test_policies_only_read():
+    assert [kind for kind, _ in policies()] == ["Bucket policy", "Key policy", "Trust policy", "Role policy"]
+    assert (INFRA / "bucket-policies.md").read_text().count("```json") == len(policies())
+    allowed = {"s3:GetObject", "s3:ListBucket", "kms:Decrypt", "sts:AssumeRole"}
+    for kind, policy in policies():
+        for statement in policy["Statement"]:
+            assert statement["Effect"] == "Allow" and statement["Action"] in allowed, kind
+            assert statement.get("Principal", {}).get("AWS") != "*"
+            if statement["Action"] in ("s3:ListBucket", "kms:Decrypt"):
+                assert "Condition" in statement, kind
+
+
+def test_policies_are_valid(tmp_path):
+    by_kind = dict(policies())
+    role = {"AssumeRolePolicyDocument": by_kind["Trust policy"],
+            "Policies": [{"PolicyName": "tables", "PolicyDocument": by_kind["Role policy"]}]}
+    kept = {"DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
+    resources = {
+        "Bucket": {"Type": "AWS::S3::BucketPolicy", "Properties": {"Bucket": "lake", "PolicyDocument": by_kind["Bucket policy"]}},
+        "Key": {"Type": "AWS::KMS::Key", **kept, "Properties": {"KeyPolicy": by_kind["Key policy"]}},
+        "Role": {"Type": "AWS::IAM::Role", "Properties": role},
+    }
+    path = tmp_path / "policies.json"
+    path.write_text(json.dumps({"AWSTemplateFormatVersion": "2010-09-09", "Resources": resources}))
+    done = run(BIN / "cfn-lint", "--template", path, home=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    resources["Bucket"]["Properties"]["PolicyDocument"]["Statement"][0]["Effect"] = "Permit"
+    path.write_text(json.dumps({"AWSTemplateFormatVersion": "2010-09-09", "Resources": resources}))
+    assert run(BIN / "cfn-lint", "--template", path, home=tmp_path).returncode != 0, "policies are not looked at"
+
+
+def test_the_role_of_another_account_reads_as_the_signer_role_does():
+    [policy] = Stack(LEAST).of_type("AWS::IAM::Role")["SignerRole"]["Policies"]
+    ours = {statement["Sid"]: statement["Action"] for statement in policy["PolicyDocument"]["Statement"]}
+    theirs = {statement["Sid"]: statement["Action"] for statement in dict(policies())["Role policy"]["Statement"]}
+    assert theirs == ours | {"DecryptTables": "kms:Decrypt"}
+
+
+@pytest.mark.parametrize("commented", [False, True], ids=["as it is", "with every line"])
+def test_the_example_of_samconfig_deploys_the_template(commented):
+    text = (INFRA / "samconfig.example.toml").read_text()
+    if commented:
+        text = re.sub(r'^  # "', '  "', text, flags=re.M)
+    settings = tomlkit.parse(text).unwrap()["default"]["deploy"]["parameters"]
+    assert settings["capabilities"] == "CAPABILITY_IAM"
+    parameters = CfnParameterOverridesType().convert(tuple(settings["parameter_overrides"]), None, None)
+    stack = Stack(parameters)
+    assert len(stack.values["TableBuckets"]) == len(stack.values["TableObjects"]) == 2
+    if commented:
+        assert stack.outputs["Endpoint"] == "https://sharing.example.com/consumer/"
+        assert stack.of_type("AWS::Route53::RecordSet") and stack.values["AccessLogs"] == "true"
+
+
+def cost_tables():
+    """The rows of each table of the page on cost that ends in a sum."""
+    text = (INFRA / "cost.md").read_text()
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.M):
+        rows = [[cell.strip(" *") for cell in line.strip("| \n").split("|")] for line in table.splitlines()[2:]]
+        if rows[-1][0] == "sum":
+            yield rows
+
+
+def test_the_sums_of_the_cost_page_are_right():
+    tables = list(cost_tables())
+    assert len(tables) == 4
+    for *rows, last in tables:
+        for what, arithmetic, result in rows:
+            assert re.fullmatch(r"[\d. ×+]+", arithmetic), what
+            assert eval(arithmetic.replace("×", "*")) == pytest.approx(float(result), abs=0.0051), what  # noqa: S307
+        assert sum(float(row[2]) for row in rows) == pytest.approx(float(last[-1]), abs=0.011)
+
+
+def test_the_prices_of_the_cost_page_are_used():
+    text = (INFRA / "cost.md").read_text()
+    prices = re.findall(r"^\| [^|]+ \| ([\d.]+) \|$", text.split("## A million")[0], re.M)
+    used = " ".join(row[1] for *rows, _ in cost_tables() for row in rows)
+    assert len(prices) == 9
+    assert [price for price in prices if price not in used] == []
+
+
+def test_the_cost_of_a_month_counts_the_alarms_of_the_template():
+    alarms = Stack(LEAST).of_type("AWS::CloudWatch::Alarm").values()
+    own = [alarm for alarm in alarms if "Metrics" in alarm]
+    text = (INFRA / "cost.md").read_text()
+    assert f"{len(alarms) - len(own)} × 0.10" in text and f"{len(own)} × 8 × 0.10" in text
+
+
+def test_every_alarm_has_its_advice():
+    text = (INFRA / "operating.md").read_text()
+    section = text.split("## Alarms")[1].split("What no alarm sees")[0]
+    advised = re.findall(r"^\| `(\w+)` \|", section, re.M)
+    assert sorted(advised) == sorted(Stack(LEAST).of_type("AWS::CloudWatch::Alarm"))
+
+
+def test_parameters_and_outputs_that_pages_name_exist():
+    stack = Stack(LEAST)
+    known = set(stack.template["Parameters"]) | set(stack.template["Outputs"])
+    for page in PAGES:
+        if page.name == "records.md":
+            continue
+        text = page.read_text()
+        named = set(re.findall(r"\b([A-Z]\w+)=", re.sub(r"PointInTimeRecoveryEnabled=", "", text)))
+        named |= set(re.findall(r"(?:output|parameter)s? `([A-Z]\w+)`", text))
+        assert named <= known, page.name
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_operators_policy_is_limited_to_the_table():
+    policy = json.loads(re.search(r"```json\n(.*?)```", (INFRA / "operating.md").read_text(), re.S)[1])
+    [statement] = policy["Statement"]
+    assert all(action.startswith("dynamodb:") and "*" not in action for action in statement["Action"])
+    assert statement["Resource"].endswith(":table/TABLE")

@@ -1,0 +1,321 @@
+"""The template: streamed on every path, no permission beyond reading, the same words in every error."""
+
+import json
+import re
+
+import pytest
+from cloudformation import LEAST, MOST, ROOT, Stack, transformed
+
+STREAMED = "/response-streaming-invocations"
+# The statuses of src/error.rs.
+STATUS = {
+    "MALFORMED_REQUEST": "400",
+    "PERMISSION_DENIED": "403",
+    "RESOURCE_DOES_NOT_EXIST": "404",
+    "RESOURCE_LIMIT_EXCEEDED": "400",
+    "REQUEST_LIMIT_EXCEEDED": "429",
+    "INTERNAL_ERROR": "500",
+    "TEMPORARILY_UNAVAILABLE": "503",
+}
+
+
+@pytest.fixture(scope="module", params=["least", "most"])
+def stack(request):
+    return Stack({"least": LEAST, "most": MOST}[request.param])
+
+
+@pytest.fixture(scope="module")
+def least():
+    return Stack(LEAST)
+
+
+@pytest.fixture(scope="module")
+def most():
+    return Stack(MOST)
+
+
+def integrations(template):
+    body = template["Resources"]["Api"]["Properties"]["Body"]
+    return {
+        (path, method): operation["x-amazon-apigateway-integration"]
+        for path, operations in body["paths"].items()
+        for method, operation in operations.items()
+    }
+
+
+def buffered(template):
+    """The paths whose answers API Gateway would hold back until they are whole."""
+    return {
+        path
+        for (path, _), integration in integrations(template).items()
+        if integration.get("responseTransferMode") != "STREAM"
+        or not integration["uri"]["Fn::Sub"].endswith(STREAMED)
+    }
+
+
+def statements(document):
+    return {statement.get("Sid"): statement for statement in document["Statement"]}
+
+
+def actions(document):
+    listed = [statement["Action"] for statement in document["Statement"]]
+    return {action for each in listed for action in ([each] if isinstance(each, str) else each)}
+
+
+def test_every_path_is_streamed():
+    template = transformed()
+    assert set(integrations(template)) == {
+        ("/", "x-amazon-apigateway-any-method"), ("/{proxy+}", "x-amazon-apigateway-any-method"),
+    }
+    assert buffered(template) == set()
+    for integration in integrations(template).values():
+        assert integration["type"] == "aws_proxy"
+        assert ":lambda:path/2021-11-15/functions/${Function.Arn}/" in integration["uri"]["Fn::Sub"]
+
+
+def test_the_check_of_streaming_sees_the_word_that_buffers():
+    source = (ROOT / "template.yaml").read_text()
+    wrong = source.replace("ResponseTransferMode: RESPONSE_STREAM", "ResponseTransferMode: STREAM")
+    assert wrong != source
+    assert buffered(transformed(wrong)) == {"/", "/{proxy+}"}
+
+
+def test_the_function_ends_before_api_gateway_gives_up(least):
+    timeout = least.one("AWS::Lambda::Function")["Timeout"]
+    for integration in integrations(least.template).values():
+        assert timeout * 1000 < integration["timeoutInMillis"] <= 900_000
+
+
+def test_there_is_one_regional_stage_with_throttling_and_no_execution_log(stack):
+    [stage] = stack.of_type("AWS::ApiGateway::Stage").values()
+    assert "StageName" not in stack.one("AWS::ApiGateway::Deployment"), "a deployment makes a stage of its own"
+    assert stage["StageName"] == "delta-sharing"
+    [settings] = stage["MethodSettings"]
+    assert (settings["ResourcePath"], settings["HttpMethod"]) == ("/*", "*")
+    assert float(settings["ThrottlingRateLimit"]) > 0 and float(settings["ThrottlingBurstLimit"]) > 0
+    assert settings["LoggingLevel"] == "OFF" and settings["DataTraceEnabled"] is False
+    assert stack.one("AWS::ApiGateway::RestApi")["EndpointConfiguration"]["Types"] == ["REGIONAL"]
+
+
+def test_errors_of_api_gateway_have_the_body_of_every_other_error(least):
+    responses = least.one("AWS::ApiGateway::RestApi")["Body"]["x-amazon-apigateway-gateway-responses"]
+    assert {"DEFAULT_4XX", "DEFAULT_5XX", "THROTTLED", "INTEGRATION_TIMEOUT", "WAF_FILTERED"} <= set(responses)
+    for name, response in responses.items():
+        text = response["responseTemplates"]["application/json"]
+        body = json.loads(text)
+        assert list(body) == ["errorCode", "message", "error_code"], name
+        assert body["errorCode"] == body["error_code"]
+        assert "$" not in text, "a gateway response quotes the request"
+        if not name.startswith("DEFAULT_"):
+            assert response["statusCode"] == STATUS[body["errorCode"]], name
+        headers = response["responseParameters"]
+        assert headers["gatewayresponse.header.x-request-id"] == "context.requestId"
+        assert ("gatewayresponse.header.Retry-After" in headers) == (response.get("statusCode") in ("429", "503")), name
+
+
+def test_the_codes_and_statuses_are_those_of_the_server():
+    source = (ROOT / "src/error.rs").read_text()
+    names = dict(re.findall(r"Self::(\w+) => \"(\w+)\"", source))
+    statuses = {}
+    for group, status in re.findall(r"((?:\s*\|?\s*Self::\w+)+) => (\d{3}),", source):
+        statuses |= {names[name]: status for name in re.findall(r"Self::(\w+)", group)}
+    assert {code: statuses.get(code) for code in STATUS} == STATUS
+
+
+@pytest.mark.parametrize("architecture", ["arm64", "x86_64"])
+def test_the_function(architecture):
+    stack = Stack(LEAST | {"Architecture": architecture})
+    function = stack.one("AWS::Lambda::Function")
+    assert function["Architectures"] == [architecture]
+    assert (function["Runtime"], function["Handler"]) == ("provided.al2023", "bootstrap")
+    assert "ReservedConcurrentExecutions" not in function
+    assert function["LoggingConfig"]["LogFormat"] == "JSON"
+    assert function["Environment"]["Variables"] == {
+        "DELTASHARE_TABLE": {"Ref": "Table"},
+        "DELTASHARE_SIGNER_ROLE_ARN": {"Fn::GetAtt": ["SignerRole", "Arn"]},
+        "DELTASHARE_BASE_PATH": "",
+        "RUST_LOG": "warn,buoyant_kernel=off,deltashare=INFO,lambda=INFO",
+        "AWS_LC_SYS_NO_JITTER_ENTROPY": "1",
+    }
+    assert stack.template["Resources"]["Function"]["Metadata"] == {
+        "BuildMethod": "rust-cargolambda", "BuildProperties": {"Binary": "lambda"},
+    }
+
+
+def test_the_table_survives(stack):
+    assert stack.resources["Table"]["DeletionPolicy"] == "Retain"
+    assert stack.resources["Table"]["UpdateReplacePolicy"] == "Retain"
+    table = stack.one("AWS::DynamoDB::Table")
+    assert table["DeletionProtectionEnabled"] is True
+    assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    assert table["AttributeDefinitions"] == [
+        {"AttributeName": "pk", "AttributeType": "S"}, {"AttributeName": "sk", "AttributeType": "S"},
+    ]
+    assert "TableName" not in table, "a named table could not be replaced"
+
+
+def test_the_server_reads_records_and_nothing_else(stack):
+    document = stack.one("AWS::IAM::Policy")["PolicyDocument"]
+    assert actions(document) == {
+        "dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query",
+        "sts:AssumeRole", "logs:CreateLogStream", "logs:PutLogEvents",
+    }
+    role = stack.of_type("AWS::IAM::Role")["ServerRole"]
+    assert not role.get("Policies") and not role.get("ManagedPolicyArns")
+    assert "*" not in [statement["Resource"] for statement in document["Statement"]]
+    assert statements(document)["TakeOnSignerRole"]["Resource"] == {"Fn::GetAtt": ["SignerRole", "Arn"]}
+
+
+def test_the_server_reads_its_table_or_the_one_named(least, most):
+    document = least.one("AWS::IAM::Policy")["PolicyDocument"]
+    assert statements(document)["ReadRecords"]["Resource"] == {"Fn::GetAtt": ["Table", "Arn"]}
+    document = most.one("AWS::IAM::Policy")["PolicyDocument"]
+    restored = "arn:aws:dynamodb:eu-central-1:111122223333:table/restored"
+    assert statements(document)["ReadRecords"]["Resource"] == restored
+    assert most.one("AWS::Lambda::Function")["Environment"]["Variables"]["DELTASHARE_TABLE"] == "restored"
+    assert most.outputs["TableName"] == "restored"
+
+
+def test_roles_in_other_accounts_are_named_one_by_one(least, most):
+    assert "TakeOnOtherSignerRoles" not in statements(least.one("AWS::IAM::Policy")["PolicyDocument"])
+    other = statements(most.one("AWS::IAM::Policy")["PolicyDocument"])["TakeOnOtherSignerRoles"]
+    assert other["Resource"] == ["arn:aws:iam::444455556666:role/signer"]
+
+
+def test_the_signer_reads_what_the_parameters_say(least, most):
+    for stack in (least, most):
+        role = stack.of_type("AWS::IAM::Role")["SignerRole"]
+        assert role["MaxSessionDuration"] == 3600
+        [trust] = role["AssumeRolePolicyDocument"]["Statement"]
+        assert trust["Principal"] == {"AWS": {"Fn::GetAtt": ["ServerRole", "Arn"]}}
+        [policy] = role["Policies"]
+        allowed = statements(policy["PolicyDocument"])
+        assert allowed["ReadTables"]["Action"] == "s3:GetObject"
+        assert allowed["ReadTables"]["Resource"] == ["arn:aws:s3:::lake/tables/*", "arn:aws:s3:::pond/*"]
+        assert allowed["ListLogs"]["Action"] == "s3:ListBucket"
+        assert allowed["ListLogs"]["Resource"] == ["arn:aws:s3:::lake", "arn:aws:s3:::pond"]
+        assert allowed["ListLogs"]["Condition"] == {"StringLike": {"s3:prefix": "*_delta_log/*"}}
+    assert set(allowed) == {"ReadTables", "ListLogs", "DecryptTables"}
+    assert allowed["DecryptTables"]["Resource"] == ["arn:aws:kms:eu-central-1:111122223333:key/0b1c"]
+    assert allowed["DecryptTables"]["Condition"] == {"StringLike": {"kms:ViaService": "s3.*.amazonaws.com"}}
+    [policy] = least.of_type("AWS::IAM::Role")["SignerRole"]["Policies"]
+    assert set(statements(policy["PolicyDocument"])) == {"ReadTables", "ListLogs"}
+
+
+@pytest.mark.parametrize("name, value", [
+    ("TableBuckets", "lake"),
+    ("TableBuckets", "arn:aws:s3:::lake/tables"),
+    ("TableBuckets", "*"),
+    ("TableObjects", "arn:aws:s3:::lake"),
+    ("TableObjects", "arn:aws:s3:::lake/tables"),
+    ("TableObjects", "arn:aws:s3:::*"),
+    ("OtherSignerRoles", "arn:aws:iam::444455556666:role/*"),
+    ("TableKeys", "arn:aws:kms:eu-central-1:111122223333:key/*"),
+    ("BasePath", "/consumer/"),
+])
+def test_parameters_that_would_allow_too_much_or_nothing_are_refused(name, value):
+    with pytest.raises(AssertionError, match="is not allowed"):
+        Stack(LEAST | {name: value})
+
+
+def test_log_groups_have_a_retention(least, most):
+    assert set(least.of_type("AWS::Logs::LogGroup")) == {"FunctionLogs"}
+    assert set(most.of_type("AWS::Logs::LogGroup")) == {"FunctionLogs", "ApiLogs", "WafLogs"}
+    for group in most.of_type("AWS::Logs::LogGroup").values():
+        assert group["RetentionInDays"] == "90"
+
+
+def test_the_access_log_is_json_without_headers(most):
+    setting = most.one("AWS::ApiGateway::Stage")["AccessLogSetting"]
+    line = json.loads(setting["Format"])
+    assert all(value.startswith("$context.") for value in line.values())
+    assert "authorization" not in setting["Format"].lower()
+
+
+def test_endpoints():
+    domain = {"DomainName": "sharing.example.com"}
+    assert Stack(LEAST).outputs["Endpoint"] == "https://${Api}.execute-api.eu-central-1.amazonaws.com/delta-sharing/"
+    assert Stack(LEAST | domain).outputs["Endpoint"] == "https://sharing.example.com/"
+    both = Stack(LEAST | domain | {"BasePath": "consumer"})
+    assert both.outputs["Endpoint"] == "https://sharing.example.com/consumer/"
+    assert both.one("AWS::Lambda::Function")["Environment"]["Variables"]["DELTASHARE_BASE_PATH"] == "/consumer"
+
+
+def test_a_domain_that_exists_is_mapped_and_a_new_one_is_made(least, most):
+    assert not least.of_type("AWS::ApiGateway::BasePathMapping")
+    existing = Stack(LEAST | {"DomainName": "sharing.example.com"})
+    assert not existing.of_type("AWS::ApiGateway::DomainName") and not existing.of_type("AWS::Route53::RecordSet")
+    mapping = existing.one("AWS::ApiGateway::BasePathMapping")
+    assert mapping["DomainName"] == "sharing.example.com" and "BasePath" not in mapping
+    mapping = most.one("AWS::ApiGateway::BasePathMapping")
+    assert mapping["DomainName"] == {"Ref": "Domain"} and mapping["BasePath"] == "consumer"
+    assert mapping["Stage"]["Ref"] in most.of_type("AWS::ApiGateway::Stage")
+    assert most.one("AWS::ApiGateway::DomainName")["EndpointConfiguration"] == {"Types": ["REGIONAL"]}
+    assert most.one("AWS::Route53::RecordSet")["Name"] == "sharing.example.com"
+
+
+def test_the_web_acl_guards_the_stage_and_logs_no_token(least, most):
+    assert not least.of_type("AWS::WAFv2::WebACL")
+    arn = most.one("AWS::WAFv2::WebACLAssociation")["ResourceArn"]
+    stage = re.fullmatch(r"arn:aws:apigateway:eu-central-1::/restapis/\$\{Api\}/stages/\$\{(\w+)\}", arn)[1]
+    assert stage in most.of_type("AWS::ApiGateway::Stage")
+    acl = most.one("AWS::WAFv2::WebACL")
+    assert len({rule["Priority"] for rule in acl["Rules"]}) == len(acl["Rules"])
+    body = json.loads(acl["CustomResponseBodies"]["TooMany"]["Content"])
+    assert body["errorCode"] == body["error_code"] == "REQUEST_LIMIT_EXCEEDED"
+    assert most.one("AWS::WAFv2::LoggingConfiguration")["RedactedFields"] == [{"SingleHeader": {"Name": "authorization"}}]
+    assert all(rule["VisibilityConfig"]["SampledRequestsEnabled"] is False for rule in acl["Rules"])
+
+
+def test_the_function_url_streams_and_has_both_permissions(least, most):
+    assert not least.of_type("AWS::Lambda::Url") and "FunctionUrl" not in least.outputs
+    assert most.one("AWS::Lambda::Url")["InvokeMode"] == "RESPONSE_STREAM"
+    public = [each for each in most.of_type("AWS::Lambda::Permission").values() if each["Principal"] == "*"]
+    assert {each["Action"] for each in public} == {"lambda:InvokeFunctionUrl", "lambda:InvokeFunction"}
+    for each in public:
+        assert each.get("FunctionUrlAuthType") == "NONE" or each.get("InvokedViaFunctionUrl") is True
+
+
+def test_only_api_gateway_may_call_the_function_without_a_url(least):
+    for permission in least.of_type("AWS::Lambda::Permission").values():
+        assert permission["Principal"] == "apigateway.amazonaws.com"
+        assert "${Api}" in permission["SourceArn"] or "Api" in json.dumps(permission["SourceArn"])
+
+
+def test_alarms_notify_the_topic(least, most):
+    assert len(least.of_type("AWS::CloudWatch::Alarm")) == len(most.of_type("AWS::CloudWatch::Alarm")) == 7
+    for alarm in least.of_type("AWS::CloudWatch::Alarm").values():
+        assert "AlarmActions" not in alarm and alarm["AlarmDescription"]
+    for alarm in most.of_type("AWS::CloudWatch::Alarm").values():
+        assert alarm["AlarmActions"] == alarm["OKActions"] == [MOST["AlarmTopicArn"]]
+
+
+def test_alarms_and_dashboard_use_the_metrics_of_the_function(most):
+    widgets = json.loads(most.one("AWS::CloudWatch::Dashboard")["DashboardBody"])["widgets"]
+    shown = set(re.findall(r'\{deltashare,Action\} MetricName="(\w+)"', json.dumps(widgets).replace('\\"', '"')))
+    assert shown == {"Latency", "Errors", "AuthFailures", "FilesSigned", "BytesGranted", "ShortestUrlLife"}
+    queries = " ".join(metric["Expression"] for alarm in most.of_type("AWS::CloudWatch::Alarm").values()
+                       for metric in alarm.get("Metrics", []))
+    asked = re.findall(r'SELECT \w+\((\w+)\) FROM SCHEMA\("deltashare", Action\)', queries)
+    assert sorted(asked) == ["AuthFailures", "ShortestUrlLife"]
+    squares = {(x, y) for widget in widgets
+               for x in range(widget["x"], widget["x"] + widget["width"])
+               for y in range(widget["y"], widget["y"] + widget["height"])}
+    assert len(squares) == sum(widget["width"] * widget["height"] for widget in widgets), "widgets overlap"
+    assert max(x for x, _ in squares) < 24
+
+
+def test_no_dashboard_where_it_is_not_wanted():
+    assert not Stack(LEAST | {"Dashboard": "false"}).of_type("AWS::CloudWatch::Dashboard")
+
+
+@pytest.mark.parametrize("option", sorted(set(MOST) - set(LEAST)))
+def test_each_option_stands_alone(option):
+    # A reference to what the option does not make would fail a deployment; so it does here.
+    alone = Stack(LEAST | {option: MOST[option]})
+    assert alone.outputs["Endpoint"] and "Function" in alone.resources
+
+
+def test_outputs(least):
+    assert set(least.outputs) == {"Endpoint", "TableName", "SignerRoleArn", "ServerRoleArn", "FunctionName", "LogGroup"}
