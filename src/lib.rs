@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! bin/deltashare   the command line: serve
+//! bin/lambda       the same server as a Lambda function
 //!      |
 //!   router         one line for each endpoint; request ids, the log; the local gateway beside it
 //!      |

@@ -21,6 +21,10 @@ use crate::handlers::{changes, credentials, discovery, query, table};
 /// The header that carries the id under which the log has a request.
 const REQUEST_ID_HEADER: &str = "x-request-id";
 
+/// The id that a front door gave a request, in its extensions; a request without one gets a UUID.
+#[derive(Debug, Clone)]
+pub struct RequestId(pub String);
+
 /// Every route of the protocol, below the prefix.
 fn endpoints(app: Arc<App>) -> Router {
     const TABLE: &str = "/shares/{share}/schemas/{schema}/tables/{table}";
@@ -62,14 +66,14 @@ struct Front {
 }
 
 async fn front(State(front): State<Front>, mut request: Request) -> Response {
-    let path = request.uri().path();
-    if let Some(gateway) = front.app.storage.gateway().filter(|gateway| gateway.owns(path)) {
+    if let Some(gateway) = front.app.storage.gateway().filter(|gateway| gateway.owns(request.uri().path())) {
         return gateway.serve(request).await;
     }
-    let id = Uuid::new_v4().to_string();
+    let given = request.extensions_mut().remove::<RequestId>();
+    let id = given.map_or_else(|| Uuid::new_v4().to_string(), |RequestId(id)| id);
     let started = Instant::now();
     let method = request.method().clone();
-    let path = tidy(path, &front.app.prefix);
+    let path = tidy(request.uri().path(), &front.app.prefix);
     let span = tracing::info_span!(
         "request",
         request.id = %id,

@@ -24,7 +24,7 @@ use url::Url;
 use crate::error::{Error, Result};
 use crate::protocol::digest::short_digest;
 
-use directory::Sts;
+use directory::{AssumedRole, Sts};
 pub use directory::{DirectoryCredentials, RoleArn};
 pub use gateway::Gateway;
 pub use location::{Location, LocationError};
@@ -55,6 +55,7 @@ pub struct StorageOptions {
 #[derive(Debug)]
 pub struct Storage {
     options: StorageOptions,
+    role: Option<Arc<AssumedRole>>,
     buckets: Mutex<HashMap<String, Arc<S3Bucket>>>,
     tables: Mutex<HashMap<Location, TableStore>>,
 }
@@ -77,7 +78,21 @@ impl fmt::Debug for TableStore {
 impl Storage {
     /// Nothing is opened before it is asked for.
     pub fn new(options: StorageOptions) -> Self {
-        Self { options, buckets: Mutex::default(), tables: Mutex::default() }
+        let s3 = &options.s3;
+        let role = s3.signer_role.clone().zip(s3.credentials.clone()).map(|(role, credentials)| {
+            let region = s3.region.clone().unwrap_or_else(|| "us-east-1".to_owned());
+            let sts = Sts { endpoint: s3.sts_endpoint.clone(), region, credentials };
+            Arc::new(AssumedRole::new(role, sts))
+        });
+        Self { options, role, buckets: Mutex::default(), tables: Mutex::default() }
+    }
+
+    /// Assumes the signer role, where there is one, before the first request needs it.
+    pub async fn warm(&self) -> Result<()> {
+        match &self.role {
+            Some(role) => role.credentials().await.map(drop),
+            None => Ok(()),
+        }
     }
 
     /// The store and the root URL through which the table's log is read: the same ones for the same location.
@@ -184,12 +199,12 @@ impl Storage {
         let ready = async {
             let s3 = self.bucket(bucket);
             let region = s3.region().await?.to_owned();
-            Ok::<_, object_store::Error>((region, s3.credentials().await?))
+            Ok::<_, object_store::Error>((region, s3.own_credentials().await?))
         };
         let (region, credentials) =
             tokio::time::timeout(SIGNER_READY, ready).await.map_err(unavailable)?.map_err(unavailable)?;
-        let sts = Sts { endpoint: self.options.s3.sts_endpoint.as_ref(), region: &region, credentials };
-        sts.assume(role, recipient, bucket, prefix).await
+        let sts = Sts { endpoint: self.options.s3.sts_endpoint.clone(), region, credentials };
+        sts.assume_for(role, recipient, bucket, prefix).await
     }
 
     /// What serves the files of local directories, where there is one.
@@ -199,7 +214,7 @@ impl Storage {
 
     fn bucket(&self, name: &str) -> Arc<S3Bucket> {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(S3Bucket::new(name, &self.options.s3));
+        let new = || Arc::new(S3Bucket::new(name, &self.options.s3, self.role.clone()));
         Arc::clone(buckets.entry(name.to_owned()).or_insert_with(new))
     }
 }
@@ -285,6 +300,7 @@ mod tests {
                 session_token: Some("token".to_owned()),
                 expires_at,
             }),
+            signer_role: None,
         }
     }
 

@@ -53,6 +53,35 @@ impl DynamoDbCatalog {
         Self { client, table: table.to_owned(), deadline }
     }
 
+    /// The key that every server over this table authenticates its page tokens, refresh tokens and ids of
+    /// queries with. The first one makes it.
+    pub async fn token_key(&self) -> Result<[u8; 32]> {
+        let key = Key::token_key();
+        if let Some(item) = self.get(&key).await? {
+            return records::token_key(&item);
+        }
+        let mut made = [0; 32];
+        getrandom::fill(&mut made).map_err(|error| Error::internal(error.to_string()))?;
+        let put = self.client.put_item().table_name(&self.table).set_item(Some(records::new_token_key(made)));
+        let condition = format!("attribute_not_exists({})", keys::PARTITION);
+        match put.condition_expression(condition).send().await {
+            Ok(_) => Ok(made),
+            Err(error) if error.code() == Some("ConditionalCheckFailedException") => {
+                let item = self.get(&key).await?;
+                item.as_ref()
+                    .map(records::token_key)
+                    .transpose()?
+                    .ok_or_else(|| unavailable("the key is gone"))
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Opens a connection before the first request needs one.
+    pub async fn warm(&self) -> Result<()> {
+        self.get(&Key::token(TokenHash::of(""))).await.map(drop)
+    }
+
     async fn get(&self, key: &Key) -> Result<Option<Item>> {
         let request = self.client.get_item().table_name(&self.table).consistent_read(true);
         let answer = request.set_key(Some(key_attributes(key))).send().await.map_err(failed)?;

@@ -72,6 +72,11 @@ impl Key {
         Self::new(share_partition(share), format!("{GRANTED_TO}{}", encoded(recipient)))
     }
 
+    /// The key that page tokens, refresh tokens and ids of queries are authenticated with.
+    pub fn token_key() -> Self {
+        Self::new(SERVER.to_owned(), "TOKEN_KEY")
+    }
+
     /// A schema.
     pub fn schema(share: &str, schema: &str) -> Self {
         Self::new(share_partition(share), format!("{SCHEMAS}{}", encoded(schema)))
@@ -83,6 +88,8 @@ impl Key {
     }
 }
 
+/// The partition of what servers share; the only one they may write to.
+pub const SERVER: &str = "SERVER";
 /// What the sort keys of a recipient's tokens begin with.
 pub const TOKENS: &str = "TOKEN#";
 /// What the sort keys of a recipient's grants begin with.

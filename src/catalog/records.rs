@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
 
@@ -154,6 +155,21 @@ pub(super) fn table(item: &Item, share: &ShareRecord) -> Result<TableRecord> {
         start_version: reader.number("startVersion")?.unwrap_or(0),
         directory_access: reader.flag("directoryAccess")?,
     })
+}
+
+/// The key that tokens are authenticated with: 32 bytes.
+pub(super) fn token_key(item: &Item) -> Result<[u8; 32]> {
+    let reader = Reader::new("token key", item)?;
+    let bytes = reader.get("key", |value| value.as_b().ok()?.as_ref().try_into().ok(), "32 bytes")?;
+    bytes.ok_or_else(|| reader.unreadable("has no attribute key"))
+}
+
+/// The attributes of a new token key.
+pub(super) fn new_token_key(key: [u8; 32]) -> Item {
+    let mut item = key_attributes(&Key::token_key());
+    item.insert("format".to_owned(), AttributeValue::N(FORMAT.to_string()));
+    item.insert("key".to_owned(), AttributeValue::B(Blob::new(key)));
+    item
 }
 
 /// The key attributes of an item.

@@ -1,13 +1,18 @@
-//! Temporary credentials that read one table's directory and nothing else: STS AssumeRole with a session
-//! policy.
+//! Credentials of a role that is assumed: to read and sign with, or, under a session policy, to give a recipient
+//! one table's directory and nothing else.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use aws_sdk_sts::config::{BehaviorVersion, Credentials as SdkCredentials, Region};
 use aws_sdk_sts::error::{ProvideErrorMetadata as _, SdkError};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
+use object_store::CredentialProvider;
+use object_store::aws::AwsCredential;
 use serde_json::json;
+use tokio::sync::Mutex;
 use url::Url;
 
 use super::presign::Credentials;
@@ -69,43 +74,58 @@ impl fmt::Debug for DirectoryCredentials {
 }
 
 /// Where credentials are asked for.
-pub(super) struct Sts<'a> {
+#[derive(Debug, Clone)]
+pub(super) struct Sts {
     /// STS itself, or what stands in for it; the region's own when absent.
-    pub(super) endpoint: Option<&'a Url>,
-    pub(super) region: &'a str,
+    pub(super) endpoint: Option<Url>,
+    pub(super) region: String,
     /// What the role is assumed with.
     pub(super) credentials: Credentials,
 }
 
-impl Sts<'_> {
+impl Sts {
+    /// Assumes `role` to read and sign with.
+    async fn assume_signer(&self, role: &RoleArn) -> Result<DirectoryCredentials> {
+        self.ask(role, "deltashare-server", None).await
+    }
+
     /// Assumes `role` for `recipient`, with a policy that leaves nothing but `prefix` of `bucket`.
-    pub(super) async fn assume(
-        self,
+    pub(super) async fn assume_for(
+        &self,
         role: &RoleArn,
         recipient: &str,
         bucket: &str,
         prefix: &str,
     ) -> Result<DirectoryCredentials> {
-        let policy = policy(role.partition(), self.region, bucket, prefix);
+        let policy = policy(role.partition(), &self.region, bucket, prefix);
         if policy.len() > LONGEST_POLICY {
             return Err(too_long());
         }
-        let Credentials { access_key_id, secret_access_key, session_token, .. } = self.credentials;
+        self.ask(role, &session_name(recipient), Some(policy)).await
+    }
+
+    async fn ask(
+        &self,
+        role: &RoleArn,
+        session: &str,
+        policy: Option<String>,
+    ) -> Result<DirectoryCredentials> {
+        let Credentials { access_key_id, secret_access_key, session_token, .. } = self.credentials.clone();
         let credentials =
             SdkCredentials::new(access_key_id, secret_access_key, session_token, None, "deltashare");
         let mut config = aws_sdk_sts::Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(Region::new(self.region.to_owned()))
+            .region(Region::new(self.region.clone()))
             .credentials_provider(credentials);
-        if let Some(endpoint) = self.endpoint {
+        if let Some(endpoint) = &self.endpoint {
             config = config.endpoint_url(endpoint.as_str());
         }
         let request = aws_sdk_sts::Client::from_conf(config.build())
             .assume_role()
             .role_arn(&role.0)
-            .role_session_name(session_name(recipient))
+            .role_session_name(session)
             .duration_seconds(i32::try_from(LIFE.as_secs()).unwrap_or(i32::MAX))
-            .policy(policy)
+            .set_policy(policy)
             .send();
         let answer = tokio::time::timeout(DEADLINE, request).await.map_err(unavailable)?;
         let answer = answer.map_err(|error| match error.code() {
@@ -121,6 +141,66 @@ impl Sts<'_> {
             session_token: credentials.session_token,
             expires_at: expires_at.ok_or_else(|| unavailable("STS answered without an expiry"))?,
         })
+    }
+}
+
+/// How long credentials must have left to sign with: so long lives every URL, and a minute for clocks that differ.
+const LEFT: TimeDelta = TimeDelta::minutes(31);
+
+/// A role that is assumed to read and sign with, and assumed again before its credentials are too short.
+pub(super) struct AssumedRole {
+    role: RoleArn,
+    sts: Sts,
+    /// Held while the role is assumed, so that many requests assume it once.
+    current: Mutex<Option<Credentials>>,
+}
+
+impl fmt::Debug for AssumedRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AssumedRole").field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+impl AssumedRole {
+    pub(super) fn new(role: RoleArn, sts: Sts) -> Self {
+        Self { role, sts, current: Mutex::new(None) }
+    }
+
+    /// Credentials that live long enough for a URL.
+    pub(super) async fn credentials(&self) -> Result<Credentials> {
+        let mut current = self.current.lock().await;
+        let long_enough = |credentials: &&Credentials| {
+            credentials.expires_at.is_none_or(|expires| expires - Utc::now() > LEFT)
+        };
+        if let Some(credentials) = current.as_ref().filter(long_enough) {
+            return Ok(credentials.clone());
+        }
+        let assumed = self.sts.assume_signer(&self.role).await?;
+        tracing::info!(expires = %assumed.expires_at, "the signer role was assumed");
+        let credentials = Credentials {
+            access_key_id: assumed.access_key_id,
+            secret_access_key: assumed.secret_access_key,
+            session_token: Some(assumed.session_token),
+            expires_at: Some(assumed.expires_at),
+        };
+        Ok(current.insert(credentials).clone())
+    }
+}
+
+#[async_trait]
+impl CredentialProvider for AssumedRole {
+    type Credential = AwsCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+        let credentials = self
+            .credentials()
+            .await
+            .map_err(|error| object_store::Error::Generic { store: "S3", source: Box::new(error) })?;
+        Ok(Arc::new(AwsCredential {
+            key_id: credentials.access_key_id,
+            secret_key: credentials.secret_access_key,
+            token: credentials.session_token,
+        }))
     }
 }
 

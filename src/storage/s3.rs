@@ -1,5 +1,6 @@
 //! S3 buckets: endpoint, region and credentials, found once for each bucket.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -8,6 +9,7 @@ use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use tokio::sync::OnceCell;
 use url::Url;
 
+use super::directory::{AssumedRole, RoleArn};
 use super::presign::{BucketUrl, Credentials};
 
 /// How long finding a bucket's region, or credentials, may take.
@@ -29,6 +31,9 @@ pub struct S3Options {
     /// the container's or the instance's role. Those are renewed five minutes before they end; when they end
     /// is not known here, so a URL may live shorter than it says, but never less than five minutes.
     pub credentials: Option<Credentials>,
+    /// The role that reads and signs, assumed with `credentials`, which must then be given. When absent they
+    /// do so themselves.
+    pub signer_role: Option<RoleArn>,
 }
 
 impl S3Options {
@@ -65,7 +70,7 @@ impl S3Options {
             _ => return Err("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together".to_owned()),
         };
         let region = first(["AWS_REGION", "AWS_DEFAULT_REGION"]).map(|(_, region)| region);
-        Ok(Self { endpoint, sts_endpoint, region, path_style: true, credentials })
+        Ok(Self { endpoint, sts_endpoint, region, path_style: true, credentials, signer_role: None })
     }
 }
 
@@ -80,14 +85,16 @@ fn endpoint(text: &str) -> Option<Url> {
 pub(super) struct S3Bucket {
     name: String,
     options: S3Options,
+    role: Option<Arc<AssumedRole>>,
     region: OnceCell<String>,
     store: OnceCell<AmazonS3>,
 }
 
 impl S3Bucket {
-    pub(super) fn new(name: &str, options: &S3Options) -> Self {
+    /// `role` reads and signs, where there is one.
+    pub(super) fn new(name: &str, options: &S3Options, role: Option<Arc<AssumedRole>>) -> Self {
         let region = OnceCell::new_with(options.region.clone());
-        Self { name: name.to_owned(), options: options.clone(), region, store: OnceCell::new() }
+        Self { name: name.to_owned(), options: options.clone(), role, region, store: OnceCell::new() }
     }
 
     /// The bucket's region: as configured, or as S3 says.
@@ -125,6 +132,17 @@ impl S3Bucket {
 
     /// The credentials that sign, from the provider that also reads.
     pub(super) async fn credentials(&self) -> object_store::Result<Credentials> {
+        match &self.role {
+            Some(role) => role
+                .credentials()
+                .await
+                .map_err(|error| object_store::Error::Generic { store: "S3", source: Box::new(error) }),
+            None => self.own_credentials().await,
+        }
+    }
+
+    /// The server's own credentials, which a role is assumed with.
+    pub(super) async fn own_credentials(&self) -> object_store::Result<Credentials> {
         if let Some(credentials) = &self.options.credentials {
             return Ok(credentials.clone());
         }
@@ -147,9 +165,10 @@ impl S3Bucket {
     }
 
     fn build(&self, region: &str) -> object_store::Result<AmazonS3> {
-        let builder = match &self.options.credentials {
-            None => AmazonS3Builder::from_env(),
-            Some(credentials) => {
+        let builder = match (&self.role, &self.options.credentials) {
+            (Some(role), _) => AmazonS3Builder::new().with_credentials(Arc::clone(role) as _),
+            (None, None) => AmazonS3Builder::from_env(),
+            (None, Some(credentials)) => {
                 let builder = AmazonS3Builder::new()
                     .with_access_key_id(&credentials.access_key_id)
                     .with_secret_access_key(&credentials.secret_access_key);

@@ -382,7 +382,7 @@ mod tests {
 
     #[tokio::test]
     async fn s3_paths_are_the_tables_and_come_back() {
-        let bucket = Arc::new(S3Bucket::new("lake", &S3Options::default()));
+        let bucket = Arc::new(S3Bucket::new("lake", &S3Options::default(), None));
         let store = RootedStore::s3("table-0".to_owned(), bucket, "db/50% off/t/").unwrap();
         let known = Path::from_url_path("/table-0/_delta_log/a%20b").unwrap();
         let inner = store.inner(&known).unwrap();

@@ -79,7 +79,8 @@ pub(crate) struct Options {
     public_url: Option<Url>,
 
     /// The file with the key of page tokens, refresh tokens and query ids: 64 hexadecimal digits, made
-    /// where there is none. Servers behind one URL need the same. Default: a key that ends with the process.
+    /// where there is none. Servers behind one URL need the same. Default: with --catalog the one that is kept in the
+    /// table, else a key that ends with the process.
     #[arg(long, value_name = "FILE")]
     token_key: Option<PathBuf>,
 
@@ -87,6 +88,11 @@ pub(crate) struct Options {
     /// directory in S3 with temporary credentials. Default: none are given.
     #[arg(long, value_name = "ARN", value_parser = parse_role)]
     directory_role: Option<RoleArn>,
+
+    /// The role that reads tables in S3 and signs their URLs, assumed with the credentials in the
+    /// environment. Default: these credentials themselves.
+    #[arg(long, value_name = "ARN", value_parser = parse_role)]
+    signer_role: Option<RoleArn>,
 
     /// Where the profile of the examples' recipient is written.
     #[arg(long, value_name = "FILE", default_value = "example.share", conflicts_with = "shares")]
@@ -176,7 +182,11 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let in_file = source.file().and_then(|file| file.url_ttl_seconds).map(Duration::from_secs);
     let url_ttl = options.url_ttl.or(in_file).unwrap_or(DEFAULT_URL_TTL);
     let url_ttl = url_ttl.clamp(Duration::from_secs(1), MAX_URL_TTL);
-    let s3 = S3Options::from_env(|name| std::env::var(name).ok()).map_err(Failure::usage)?;
+    let mut s3 = S3Options::from_env(|name| std::env::var(name).ok()).map_err(Failure::usage)?;
+    if options.signer_role.is_some() && s3.credentials.is_none() {
+        return Err(Failure::usage("--signer-role needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
+    }
+    s3.signer_role.clone_from(&options.signer_role);
     let storage = Storage::new(StorageOptions {
         url_ttl,
         gateway: Some(Arc::clone(&gateway)),
@@ -185,7 +195,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     });
     let token_key = match &options.token_key {
         Some(path) => token_key::read_or_make(path)?,
-        None => TokenKey::random().map_err(|error| Failure::failed(error.to_string()))?,
+        None => source.token_key().await.map_err(|error| Failure::failed(error.to_string()))?,
     };
     let Serving { catalog, watcher, hints } = source.serve(gateway, &options.profile, &endpoint)?;
     let router = router(Arc::new(App::new(catalog, storage, token_key, &prefix)));
@@ -275,6 +285,14 @@ impl Source {
         match self {
             Self::File(_, file) | Self::Examples(_, file, _) => Some(file),
             Self::DynamoDb(_) => None,
+        }
+    }
+
+    /// The key of tokens: of all servers over a DynamoDB table, or of this process.
+    async fn token_key(&self) -> deltashare::error::Result<TokenKey> {
+        match self {
+            Self::DynamoDb(catalog) => catalog.token_key().await.map(|key| TokenKey::new(&key)),
+            Self::File(..) | Self::Examples(..) => TokenKey::random(),
         }
     }
 

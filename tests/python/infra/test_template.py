@@ -155,12 +155,15 @@ def test_the_table_survives(stack):
     assert "TableName" not in table, "a named table could not be replaced"
 
 
-def test_the_server_reads_records_and_nothing_else(stack):
+def test_the_server_reads_records_and_writes_one(stack):
     document = stack.one("AWS::IAM::Policy")["PolicyDocument"]
     assert actions(document) == {
-        "dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query",
+        "dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query", "dynamodb:PutItem",
         "sts:AssumeRole", "logs:CreateLogStream", "logs:PutLogEvents",
     }
+    made = statements(document)["MakeTokenKey"]
+    assert made["Action"] == "dynamodb:PutItem"
+    assert made["Condition"] == {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": ["SERVER"]}}
     role = stack.of_type("AWS::IAM::Role")["ServerRole"]
     assert not role.get("Policies") and not role.get("ManagedPolicyArns")
     assert "*" not in [statement["Resource"] for statement in document["Statement"]]

@@ -1,0 +1,113 @@
+//! The server as a Lambda function: REST events of API Gateway and events of function URLs, answered as a stream.
+
+mod config;
+mod nodelay;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use axum::http::header::CONTENT_LENGTH;
+use axum::http::uri::PathAndQuery;
+use axum::response::{IntoResponse as _, Response};
+use deltashare::app::App;
+use deltashare::catalog::dynamodb::{self, DynamoDbCatalog};
+use deltashare::error::Error;
+use deltashare::protocol::tokens::TokenKey;
+use deltashare::router::{RequestId, router};
+use deltashare::storage::{Storage, StorageOptions};
+use lambda_http::{RequestExt as _, service_fn};
+use tower::ServiceExt as _;
+use tracing_subscriber::EnvFilter;
+
+use config::Config;
+use nodelay::Connections;
+
+/// How long connections may take to open before the first request; what is not open then opens with it.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+/// How long before Lambda ends the function an answer that has not begun is given up.
+const MARGIN: Duration = Duration::from_secs(1);
+
+fn main() -> Result<(), lambda_http::Error> {
+    deltashare::memory::use_one_heap();
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("warn,buoyant_kernel=off,deltashare=info,lambda=info"));
+    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_ansi(false).init();
+    // The log is read by one thread while another signs.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(run())
+}
+
+async fn run() -> Result<(), lambda_http::Error> {
+    let config = Config::from_env(|name| std::env::var(name).ok())?;
+    let runtime_api = Connections::to(&config.runtime_api).map(Arc::new);
+    let router = open(config).await?;
+    let answer = service_fn(move |request: lambda_http::Request| {
+        let (router, runtime_api) = (router.clone(), runtime_api.clone());
+        async move {
+            if let Some(runtime_api) = runtime_api {
+                runtime_api.set_nodelay();
+            }
+            Ok::<_, lambda_http::Error>(answer(router, request).await)
+        }
+    });
+    lambda_http::run_with_streaming_response(answer).await
+}
+
+/// Puts the server together, with its connections open and its credentials at hand.
+async fn open(config: Config) -> Result<Router, lambda_http::Error> {
+    let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::v2026_01_12()).await;
+    let sdk = aws_sdk_dynamodb::config::Builder::from(&sdk);
+    let catalog = DynamoDbCatalog::new(sdk, &config.table, dynamodb::DEADLINE);
+    let directory_role = config.s3.signer_role.clone();
+    let options = StorageOptions { url_ttl: config.url_ttl, gateway: None, s3: config.s3, directory_role };
+    let storage = Storage::new(options);
+    let (key, warm) = tokio::join!(catalog.token_key(), tokio::time::timeout(WARM_UP, storage.warm()));
+    if !matches!(warm, Ok(Ok(()))) {
+        tracing::warn!("the signer role was not assumed before the first request");
+    }
+    let key = TokenKey::new(&key?);
+    Ok(router(Arc::new(App::new(Arc::new(catalog), storage, key, &config.base_path))))
+}
+
+/// Answers one event, or says that there was no time to.
+async fn answer(router: Router, request: lambda_http::Request) -> Response {
+    let context = request.lambda_context();
+    let left = (SystemTime::UNIX_EPOCH + Duration::from_millis(context.deadline))
+        .duration_since(SystemTime::now())
+        .unwrap_or_default();
+    let request = http_request(request, context.request_id);
+    let answered = tokio::time::timeout(left.saturating_sub(MARGIN), router.oneshot(request)).await;
+    let mut response = match answered {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(_) => Error::unavailable("The answer took too long; try again later.").into_response(),
+    };
+    // API Gateway renames the header of an answer that it streams.
+    response.headers_mut().remove(CONTENT_LENGTH);
+    response
+}
+
+/// The event as a request: with the path as the client wrote it, without the stage.
+fn http_request(request: lambda_http::Request, id: String) -> Request<Body> {
+    let path = request.raw_http_path().to_owned();
+    let (mut parts, body) = request.into_parts();
+    let path_and_query = match parts.uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    if let Ok(path_and_query) = PathAndQuery::try_from(path_and_query) {
+        parts.uri = path_and_query.into();
+    }
+    parts.extensions.insert(RequestId(id));
+    let body = match body {
+        lambda_http::Body::Empty => Body::empty(),
+        lambda_http::Body::Text(text) => Body::from(text),
+        lambda_http::Body::Binary(bytes) => Body::from(bytes),
+        other => Body::from(other.to_vec()),
+    };
+    Request::from_parts(parts, body)
+}

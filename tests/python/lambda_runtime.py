@@ -1,0 +1,196 @@
+"""Lambda's Runtime API and API Gateway, as the function sees them, on loopback.
+
+Requests become REST (v1) events, as API Gateway sends them with `ANY /{proxy+}` and response streaming; what
+the function streams back goes to the client as it comes.
+"""
+
+import http.server
+import json
+import os
+import pathlib
+import queue
+import signal
+import socketserver
+import subprocess
+import threading
+import time
+import urllib.parse
+import uuid
+
+from conftest import ROOT
+
+BINARY = pathlib.Path(os.environ.get("DELTASHARE_LAMBDA", ROOT / "target/debug/lambda"))
+STAGE = "delta-sharing"
+
+
+class Threads(socketserver.ThreadingMixIn, http.server.HTTPServer):
+    daemon_threads = True
+
+
+class Invocation:
+    def __init__(self, event, seconds):
+        self.id = str(uuid.uuid4())
+        self.event = event
+        self.deadline = int((time.time() + seconds) * 1000)
+        self.chunks = queue.Queue()
+
+    def stream(self):
+        """The prelude and then the chunks, each with when it came."""
+        while True:
+            chunk = self.chunks.get(timeout=60)
+            if chunk is None:
+                return
+            yield chunk
+
+
+class Lambda:
+    """One function, started as Lambda starts it, and its front."""
+
+    def __init__(self, environment, seconds=30, base_path=""):
+        self.waiting, self.invocations, self.base_path, self.seconds = queue.Queue(), {}, base_path, seconds
+        self.errors = []
+        self.runtime = self._serve(self._runtime_handler())
+        self.front = self._serve(self._front_handler())
+        self.endpoint = f"http://127.0.0.1:{self.front.server_address[1]}{base_path}/{'' if base_path else STAGE + '/'}"
+        self.port = self.front.server_address[1]
+        self.log = []
+        self.process = subprocess.Popen(
+            [str(BINARY)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**environment, "PATH": os.environ["PATH"], "AWS_LAMBDA_RUNTIME_API": "127.0.0.1:%d" % self.runtime.server_address[1],
+                 "AWS_LAMBDA_FUNCTION_NAME": "deltashare", "AWS_LAMBDA_FUNCTION_VERSION": "1", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1024",
+                 "AWS_LAMBDA_LOG_GROUP_NAME": "g", "AWS_LAMBDA_LOG_STREAM_NAME": "s"},
+        )
+        threading.Thread(target=lambda: self.log.extend(self.process.stdout), daemon=True).start()
+
+    def _serve(self, handler):
+        server = Threads(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return server
+
+    def stop(self):
+        if self.process.poll() is None:
+            os.kill(self.process.pid, signal.SIGTERM)
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                os.kill(self.process.pid, signal.SIGKILL)
+                self.process.wait(5)
+        for server in (self.runtime, self.front):
+            server.shutdown()
+            server.server_close()
+
+    def _runtime_handler(function):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            # Small writes of a stream go out as they come.
+            disable_nagle_algorithm = True
+
+            def do_GET(self):
+                assert self.path == "/2018-06-01/runtime/invocation/next", self.path
+                invocation = function.waiting.get()
+                function.invocations[invocation.id] = invocation
+                body = json.dumps(invocation.event).encode()
+                self.send_response(200)
+                for name, value in {
+                    "Lambda-Runtime-Aws-Request-Id": invocation.id, "Lambda-Runtime-Deadline-Ms": str(invocation.deadline),
+                    "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:us-east-1:000000000000:function:deltashare",
+                    "Content-Type": "application/json", "Content-Length": str(len(body)),
+                }.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def do_POST(self):
+                parts = self.path.split("/")
+                if parts[-1] == "error":
+                    length = int(self.headers.get("Content-Length") or 0)
+                    error = self.rfile.read(length).decode()
+                    function.errors.append(error)
+                    invocation = function.invocations.get(parts[-2])
+                    if invocation:
+                        invocation.chunks.put(json.dumps({"statusCode": 502, "headers": {}}).encode() + b"\0" * 8)
+                        invocation.chunks.put(None)
+                else:
+                    assert parts[-1] == "response", self.path
+                    assert self.headers["Lambda-Runtime-Function-Response-Mode"] == "streaming"
+                    assert self.headers["Content-Type"] == "application/vnd.awslambda.http-integration-response"
+                    invocation = function.invocations.pop(parts[-2])
+                    while size := int(self.rfile.readline().split(b";")[0], 16):
+                        invocation.chunks.put(self.rfile.read(size))
+                        self.rfile.readline()
+                    self.rfile.readline()
+                    invocation.chunks.put(None)
+                self.send_response(202)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        return Handler
+
+    def _front_handler(function):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            # Small writes of a stream go out as they come.
+            disable_nagle_algorithm = True
+
+            def answer(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                invocation = Invocation(function.event(self.command, self.path, self.headers, body, self.client_address[0]), function.seconds)
+                function.waiting.put(invocation)
+                chunks, prelude = invocation.stream(), b""
+                while b"\0" * 8 not in prelude:
+                    prelude += next(chunks)
+                head, rest = prelude.split(b"\0" * 8, 1)
+                head = json.loads(head)
+                self.send_response(head["statusCode"])
+                for name, value in head["headers"].items():
+                    assert isinstance(value, str), f"{name} has more than one value"
+                    self.send_header(name, value)
+                if self.command == "HEAD":
+                    self.end_headers()
+                    return
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                self.chunk(rest)
+                for chunk in chunks:
+                    self.chunk(chunk)
+                self.wfile.write(b"0\r\n\r\n")
+
+            def chunk(self, data):
+                if data:
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+                    self.wfile.flush()
+
+            do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = answer
+
+            def log_message(self, *_):
+                pass
+
+        return Handler
+
+    def event(self, method, target, headers, body, source):
+        """What API Gateway makes of a request to `/{stage}/…`, or to a custom domain with a base path."""
+        path, _, query = target.partition("?")
+        stage = "" if self.base_path else f"/{STAGE}"
+        assert path.startswith(stage), path
+        event_path = path[len(stage):] or "/"
+        parameters = urllib.parse.parse_qs(query, keep_blank_values=True)
+        return {
+            "resource": "/{proxy+}", "path": event_path, "httpMethod": method,
+            "headers": dict(headers.items()), "multiValueHeaders": {name: headers.get_all(name) for name in headers},
+            "queryStringParameters": {name: values[-1] for name, values in parameters.items()} or None,
+            "multiValueQueryStringParameters": parameters or None,
+            "pathParameters": {"proxy": urllib.parse.unquote(event_path.lstrip("/"))}, "stageVariables": None,
+            "requestContext": {
+                "resourceId": "abc123", "resourcePath": "/{proxy+}", "httpMethod": method, "path": path, "accountId": "000000000000",
+                "protocol": "HTTP/1.1", "stage": STAGE, "requestId": str(uuid.uuid4()), "apiId": "api", "domainName": "127.0.0.1",
+                "domainPrefix": "api", "requestTime": "23/Nov/2026:12:00:00 +0000", "requestTimeEpoch": int(time.time() * 1000),
+                "extendedRequestId": "x",
+                "identity": {"sourceIp": source, "userAgent": headers.get("User-Agent"), "cognitoIdentityPoolId": None, "accountId": None,
+                             "cognitoIdentityId": None, "caller": None, "accessKey": None, "cognitoAuthenticationType": None,
+                             "cognitoAuthenticationProvider": None, "userArn": None, "user": None},
+            },
+            "body": body.decode() if body else None, "isBase64Encoded": False,
+        }

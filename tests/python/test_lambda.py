@@ -1,0 +1,227 @@
+"""The Lambda binary, started as Lambda starts it: DynamoDB, S3 and STS of our own behind it, API Gateway before it."""
+
+import gzip
+import http.client
+import json
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import canonical
+import delta_sharing
+import pytest
+
+from conftest import Answer, TOKEN, hash_of, write_profile
+from lambda_runtime import Lambda
+from test_dynamodb import TABLE, make_table, put
+
+BUCKET = "on-lambda"
+ROLE = "arn:aws:iam::000000000000:role/signer"
+SHARED = ["py_versions", "py_odd_partitions", "change_data_feed", "deletion_vectors", "mapped_and_deleted"]
+MANY = 100_000
+
+
+@pytest.fixture(scope="module")
+def stack(tables, tmp_path_factory):
+    from aws import Aws
+
+    aws = Aws()
+    dynamodb, s3, iam = aws.client("dynamodb"), aws.client("s3"), aws.client("iam")
+    make_table(dynamodb)
+    s3.create_bucket(Bucket=BUCKET)
+    trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]}
+    iam.create_role(RoleName="signer", AssumeRolePolicyDocument=json.dumps(trust))
+    read = {"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": [f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*"]}]}
+    iam.put_role_policy(RoleName="signer", PolicyName="read", PolicyDocument=json.dumps(read))
+    put(dynamodb, "SHARE#retail", "SHARE", name="Retail", id="0b4f1f0a-6c0f-4a35-9d0a-6a3f6d6e2b11")
+    put(dynamodb, "SHARE#retail", "SCHEMA#sales", name="Sales")
+    for name in SHARED:
+        for file in tables[name].rglob("*"):
+            if file.is_file():
+                s3.upload_file(str(file), BUCKET, f"{name}/{file.relative_to(tables[name])}")
+    head = [line for line in (tables["py_versions"] / "_delta_log" / f"{0:020}.json").read_text().splitlines()
+            if "metaData" in line or "protocol" in line]
+    adds = (json.dumps({"add": {"path": f"part-{number:06}.parquet", "partitionValues": {}, "size": 1, "modificationTime": 0,
+                                "dataChange": True, "stats": '{"numRecords":1}'}}) for number in range(MANY))
+    s3.put_object(Bucket=BUCKET, Key=f"many/_delta_log/{0:020}.json", Body="\n".join([*head, *adds]).encode())
+    for name in [*SHARED, "many"]:
+        put(dynamodb, "SHARE#retail", f"TABLE#sales#{name}", name=name, schema="Sales", id=f"id-{name}",
+            location=f"s3://{BUCKET}/{name}", historyShared=True)
+    put(dynamodb, "RECIPIENT#acme", "RECIPIENT", name="acme", status="active")
+    put(dynamodb, "RECIPIENT#acme", "SHARE#retail", share="Retail", recipient="acme")
+    put(dynamodb, f"TOKEN#{hash_of(TOKEN)}", "TOKEN", recipient="acme", id="1", expires="never")
+    yield aws
+    aws.stop()
+
+
+def start(stack, **more):
+    environment = {**stack.environment, "DELTASHARE_TABLE": TABLE, "DELTASHARE_SIGNER_ROLE_ARN": ROLE, **more.pop("environment", {})}
+    return Lambda(environment, **more)
+
+
+@pytest.fixture(scope="module")
+def function(stack):
+    function = start(stack)
+    yield function
+    function.stop()
+    log = "".join(function.log)
+    assert "panicked" not in log and not function.errors
+    for secret in (TOKEN, hash_of(TOKEN), "X-Amz-Signature"):
+        assert secret not in log, "a secret is in the log"
+
+
+@pytest.fixture(scope="module")
+def profile(function, tmp_path_factory):
+    return write_profile(tmp_path_factory.mktemp("lambda") / "acme.share", function.endpoint, TOKEN)
+
+
+def ask(function, method, path, body=None, headers=None, token=TOKEN, prefix="/delta-sharing"):
+    connection = http.client.HTTPConnection("127.0.0.1", function.port, timeout=60)
+    try:
+        sent = {**({"Authorization": f"Bearer {token}"} if token else {}), **(headers or {})}
+        connection.request(method, prefix + path, body=body, headers=sent)
+        answer = connection.getresponse()
+        return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+    finally:
+        connection.close()
+
+
+def test_lists(profile):
+    client = delta_sharing.SharingClient(str(profile))
+    assert sorted(table.name for table in client.list_all_tables()) == sorted([*SHARED, "many"])
+
+
+@pytest.mark.parametrize("name,form", [
+    *((name, form) for name in SHARED for form in (True, False)
+      if form or name not in ("deletion_vectors", "mapped_and_deleted")),
+])
+def test_rows(profile, tables, name, form):
+    frame = delta_sharing.load_as_pandas(f"{profile}#retail.sales.{name}", use_delta_format=form)
+    assert canonical.rows(frame.to_dict("records")) == json.loads((tables[name] / "expected.json").read_text())
+
+
+def test_changes(profile, tables):
+    frame = delta_sharing.load_table_changes_as_pandas(f"{profile}#retail.sales.change_data_feed", starting_version=0)
+    records = canonical.rows(frame.drop(columns="_commit_timestamp").to_dict("records"))
+    assert records == json.loads((tables["change_data_feed"] / "expected-changes.json").read_text())
+
+
+TABLE_PATH = "/shares/retail/schemas/sales/tables/"
+
+
+def test_every_kind_of_request(function):
+    assert ask(function, "HEAD", f"{TABLE_PATH}py_versions").headers["delta-table-version"] == "3"
+    for path in ("//shares", "/shares/", "/shares?maxResults=1&x=%20+y", "/shares/Ret%61il"):
+        assert ask(function, "GET", path).status == 200, path
+    assert ask(function, "GET", "/shares/a%2Fb").status == 404
+    assert ask(function, "GET", "/nothing").status == 404
+    assert ask(function, "DELETE", "/shares").status == 405
+    assert ask(function, "GET", "/health", token=None).body == b"ok\n"
+    answer = ask(function, "GET", "/shares", token="dss_unknown")
+    assert answer.status == 401 and answer.json["errorCode"] == "UNAUTHENTICATED" and "content-length" not in answer.headers
+    # The id in the answer is the one of the invocation, and of the log.
+    refused = ask(function, "POST", f"{TABLE_PATH}py_versions/query", body=b"{")
+    assert refused.status == 400
+    end = time.monotonic() + 10
+    while not any(refused.headers["x-request-id"] in line for line in function.log):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_urls_are_signed_by_the_role_and_by_no_other(function):
+    answer = ask(function, "POST", f"{TABLE_PATH}py_versions/query", body=b"{}")
+    file = answer.lines[2]["file"]
+    query = urllib.parse.parse_qs(urllib.parse.urlsplit(file["url"]).query)
+    assert query["X-Amz-Security-Token"] and not query["X-Amz-Credential"][0].startswith("test/")
+    life = file["expirationTimestamp"] / 1000 - time.time()
+    assert 1800 < life <= 3600 and abs(int(query["X-Amz-Expires"][0]) - life) < 60
+    assert len(urllib.request.urlopen(file["url"], timeout=10).read()) == file["size"]
+    for changed in (
+        file["url"].replace("/py_versions/", "/many/"),
+        file["url"].replace("X-Amz-Expires=", "X-Amz-Expires=9"),
+        file["url"][:-1] + ("0" if file["url"][-1] != "0" else "1"),
+    ):
+        with pytest.raises(urllib.error.HTTPError) as raised:
+            urllib.request.urlopen(changed, timeout=10)
+        assert raised.value.code in (400, 403)
+
+
+def test_a_large_table_streams(function):
+    connection = http.client.HTTPConnection("127.0.0.1", function.port, timeout=120)
+    connection.request("POST", f"/delta-sharing{TABLE_PATH}many/query", body=b"{}", headers={"Authorization": f"Bearer {TOKEN}"})
+    began = time.monotonic()
+    answer = connection.getresponse()
+    assert answer.status == 200
+    first = answer.readline()
+    first_at = time.monotonic() - began
+    lines = 1
+    last = first
+    while line := answer.readline():
+        lines, last = lines + 1, line
+    all_at = time.monotonic() - began
+    connection.close()
+    assert "protocol" in json.loads(first) and "file" in json.loads(last)
+    assert lines == MANY + 2
+    print(f"first line after {first_at:.2f} s, last after {all_at:.2f} s")
+    packed = ask(function, "POST", f"{TABLE_PATH}many/query", body=b"{}", headers={"Accept-Encoding": "gzip"})
+    assert packed.headers["content-encoding"] == "gzip" and gzip.decompress(packed.body).count(b"\n") == MANY + 2
+
+
+def test_small_answers_do_not_wait_for_acknowledgements(function):
+    for path in ("/health", "/shares"):
+        times = []
+        for _ in range(20):
+            began = time.monotonic()
+            assert ask(function, "GET", path).status == 200
+            times.append(time.monotonic() - began)
+        print(f"median of {path}: {sorted(times)[10] * 1000:.1f} ms")
+
+
+def test_pages_go_on_in_another_container(stack, function):
+    other = start(stack)
+    try:
+        token, files, functions = None, [], [function, other]
+        while True:
+            body = {"maxFiles": 4, **({"pageToken": token} if token else {})}
+            lines = ask(functions[len(files) % 2], "POST", f"{TABLE_PATH}py_odd_partitions/query", body=json.dumps(body).encode()).lines
+            files += [line["file"]["id"] for line in lines[2:-1]]
+            functions.reverse()
+            token = lines[-1]["endStreamAction"].get("nextPageToken")
+            if token is None:
+                break
+        whole = ask(function, "POST", f"{TABLE_PATH}py_odd_partitions/query", body=b"{}").lines
+        assert files == [line["file"]["id"] for line in whole[2:]]
+    finally:
+        other.stop()
+
+
+def test_a_base_path_of_a_custom_domain(stack, tmp_path):
+    function = start(stack, base_path="/consumer", environment={"DELTASHARE_BASE_PATH": "/consumer"})
+    try:
+        profile = write_profile(tmp_path / "domain.share", function.endpoint, TOKEN)
+        assert [share.name for share in delta_sharing.SharingClient(str(profile)).list_shares()] == ["Retail"]
+    finally:
+        function.stop()
+
+
+def test_there_is_an_answer_before_the_deadline(stack):
+    # One second of the time is kept for the answer, so that nothing is left for the query.
+    function = start(stack, seconds=1)
+    try:
+        answer = ask(function, "GET", "/shares")
+        assert answer.status == 503 and answer.headers["retry-after"]
+    finally:
+        function.stop()
+
+
+def test_every_fault_of_the_environment_is_told(stack):
+    function = start(stack, environment={"DELTASHARE_TABLE": "", "DELTASHARE_URL_TTL": "5"})
+    try:
+        assert function.process.wait(20) != 0
+        time.sleep(0.2)
+        log = "".join(function.log)
+        assert "DELTASHARE_TABLE is not set" in log and "DELTASHARE_URL_TTL is not a number" in log
+    finally:
+        function.stop()
