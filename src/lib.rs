@@ -4,7 +4,7 @@
 //! # The house
 //!
 //! ```text
-//! bin/deltashare   the command line: serve
+//! bin/deltashare   the command line: serve, and what changes the catalog
 //! bin/lambda       the same server as a Lambda function
 //!      |
 //!   router         one line for each endpoint; request ids, the log; the local gateway beside it

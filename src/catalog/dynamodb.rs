@@ -180,7 +180,7 @@ impl Granted {
         let (recipient, grant, share, rest) = (next(), next(), next(), next());
         check_active(recipient.as_ref())?;
         let granted = grant.as_ref().map(records::grant).transpose()?.is_some();
-        let share = share.filter(|_| granted).as_ref().map(records::share).transpose()?;
+        let share = share.filter(|_| granted).as_ref().map(records::share).transpose()?.flatten();
         Ok((share, rest))
     }
 }
@@ -252,8 +252,8 @@ impl Catalog for DynamoDbCatalog {
             let wanted: Vec<Key> = granted.iter().map(|share| Key::share(share.as_str())).collect();
             let shares = self.get_all(&wanted).await?;
             // A share that is gone leaves its grants for a moment.
-            let items = shares.iter().flatten().map(records::share).collect::<Result<_>>()?;
-            Ok(Page { items, more_after: grants.more_after })
+            let shares = shares.iter().flatten().map(records::share).collect::<Result<Vec<_>>>()?;
+            Ok(Page { items: shares.into_iter().flatten().collect(), more_after: grants.more_after })
         }
         .boxed()
     }

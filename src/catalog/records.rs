@@ -124,10 +124,15 @@ pub(super) fn is_active(item: &Item) -> Result<bool> {
     }
 }
 
-/// A share.
-pub(super) fn share(item: &Item) -> Result<ShareRecord> {
+/// A share; `None` while it is being deleted.
+pub(super) fn share(item: &Item) -> Result<Option<ShareRecord>> {
     let reader = Reader::new("share", item)?;
-    Ok(ShareRecord { name: reader.name("name", Name::share)?, id: reader.required("id")?.to_owned() })
+    if reader.flag("deleting")? {
+        return Ok(None);
+    }
+    let record =
+        ShareRecord { name: reader.name("name", Name::share)?, id: reader.required("id")?.to_owned() };
+    Ok(Some(record))
 }
 
 /// The name of a share that is granted.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod admin;
 mod example;
 mod serve;
 mod share_file;
@@ -10,6 +11,8 @@ mod token_key;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use admin::AdminCommand;
 
 /// Shares Delta tables with any Delta Sharing client.
 ///
@@ -20,7 +23,7 @@ use clap::{Parser, Subcommand};
     name = "deltashare",
     version,
     arg_required_else_help = true,
-    after_help = "Example:\n  deltashare serve --shares shares.yaml --listen 127.0.0.1:8080\n\nExit codes: 0 done, 1 failed, 2 wrong usage or a share file that is refused."
+    after_help = "Example:\n  deltashare serve --shares shares.yaml --listen 127.0.0.1:8080\n\nExit codes: 0 done, 1 failed, 2 wrong usage or something that is refused, 3 something is there already, is missing, or was changed by somebody else at the same time."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -29,7 +32,23 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Serve(serve::Options),
+    Serve(Box<serve::Options>),
+    /// Make, list and delete shares.
+    Share(admin::Group<admin::ShareCommand>),
+    /// Make, list and delete schemas.
+    Schema(admin::Group<admin::SchemaCommand>),
+    /// Share tables, list them and take them back.
+    Table(admin::Group<admin::TableCommand>),
+    /// Make, list and delete recipients.
+    Recipient(admin::Group<admin::RecipientCommand>),
+    /// Grant a share to a recipient.
+    #[command(after_help = "Example:\n  deltashare grant acme --share retail")]
+    Grant(admin::Grant),
+    /// Take a share from a recipient.
+    #[command(after_help = "Example:\n  deltashare revoke acme --share retail")]
+    Revoke(admin::Grant),
+    /// Make, list, replace and end tokens.
+    Token(admin::Group<admin::TokenCommand>),
 }
 
 /// Why a command ends, and with which exit code.
@@ -53,7 +72,14 @@ impl Failure {
 fn main() -> ExitCode {
     deltashare::memory::use_one_heap();
     let done = match Cli::parse().command {
-        Command::Serve(options) => serve::run(options),
+        Command::Serve(options) => serve::run(*options),
+        Command::Share(group) => admin::run(&group.common, AdminCommand::Share(group.command)),
+        Command::Schema(group) => admin::run(&group.common, AdminCommand::Schema(group.command)),
+        Command::Table(group) => admin::run(&group.common, AdminCommand::Table(group.command)),
+        Command::Recipient(group) => admin::run(&group.common, AdminCommand::Recipient(group.command)),
+        Command::Grant(grant) => admin::run(&grant.common, AdminCommand::Grant(grant.options)),
+        Command::Revoke(grant) => admin::run(&grant.common, AdminCommand::Revoke(grant.options)),
+        Command::Token(group) => admin::run(&group.common, AdminCommand::Token(group.command)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -195,7 +195,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     });
     let token_key = match &options.token_key {
         Some(path) => token_key::read_or_make(path)?,
-        None => source.token_key().await.map_err(|error| Failure::failed(error.to_string()))?,
+        None => source.token_key().await?,
     };
     let Serving { catalog, watcher, hints } = source.serve(gateway, &options.profile, &endpoint)?;
     let router = router(Arc::new(App::new(catalog, storage, token_key, &prefix)));
@@ -289,11 +289,18 @@ impl Source {
     }
 
     /// The key of tokens: of all servers over a DynamoDB table, or of this process.
-    async fn token_key(&self) -> deltashare::error::Result<TokenKey> {
-        match self {
+    async fn token_key(&self) -> Result<TokenKey, Failure> {
+        let key = match self {
             Self::DynamoDb(catalog) => catalog.token_key().await.map(|key| TokenKey::new(&key)),
             Self::File(..) | Self::Examples(..) => TokenKey::random(),
-        }
+        };
+        key.map_err(|error| {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            Failure::failed(format!(
+                "the catalog cannot be read: {}",
+                source.unwrap_or_else(|| error.to_string())
+            ))
+        })
     }
 
     /// Begins to serve: local directories through `gateway`, the examples' recipient with a profile for
