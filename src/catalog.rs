@@ -7,6 +7,7 @@ pub mod dynamodb;
 pub mod keys;
 pub mod records;
 pub mod share_file;
+pub mod state;
 pub mod writer;
 
 use std::sync::Arc;

@@ -207,6 +207,19 @@ impl Storage {
         sts.assume_for(role, recipient, bucket, prefix).await
     }
 
+    /// The region that signs for the table at `location`; `None` for a local directory.
+    pub async fn region(&self, location: &Location) -> Result<Option<String>> {
+        match location {
+            Location::Local(_) => Ok(None),
+            Location::S3 { bucket, .. } => {
+                let bucket = self.bucket(bucket);
+                let region =
+                    tokio::time::timeout(SIGNER_READY, bucket.region()).await.map_err(unavailable)?;
+                region.map(|region| Some(region.to_owned())).map_err(unavailable)
+            }
+        }
+    }
+
     /// What serves the files of local directories, where there is one.
     pub fn gateway(&self) -> Option<&Arc<Gateway>> {
         self.options.gateway.as_ref()

@@ -15,6 +15,7 @@ use serde::de::IgnoredAny;
 use serde_saphyr::{Location, Spanned};
 use uuid::Uuid;
 
+use super::state::{RecipientState, SchemaState, ShareState, State, TableState};
 use super::{Catalog, Page, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord};
 use crate::error::Result;
 use crate::protocol::names::{InvalidName, Name};
@@ -295,6 +296,45 @@ impl ShareFile {
     /// Whether the file asks for no token at all, so that anyone may read every share.
     pub fn is_open(&self) -> bool {
         self.open
+    }
+
+    /// Everything in the file, to be compared with another catalog.
+    pub fn state(&self) -> State {
+        let bare = |location: &String| location.trim_end_matches('/').to_owned();
+        let mut state = State::default();
+        for (key, share) in &self.shares {
+            let mut schemas: BTreeMap<_, _> = share
+                .schemas
+                .iter()
+                .map(|(key, name)| {
+                    (key.clone(), SchemaState { name: name.as_str().to_owned(), tables: BTreeMap::new() })
+                })
+                .collect();
+            for ((schema, key), table) in &share.tables {
+                let made = TableState {
+                    name: table.name.as_str().to_owned(),
+                    id: table.id.clone(),
+                    location: bare(&table.location),
+                    allowed_locations: table.allowed_locations.iter().map(bare).collect(),
+                    history_shared: table.history_shared,
+                    start_version: table.start_version,
+                    directory_access: table.directory_access,
+                };
+                schemas.entry(schema.clone()).or_default().tables.insert(key.clone(), made);
+            }
+            let name = share.record.name.as_str().to_owned();
+            state.shares.insert(key.clone(), ShareState { name, id: share.record.id.clone(), schemas });
+        }
+        for (name, shares) in &self.grants {
+            let tokens = self.tokens.iter().filter(|(_, token)| token.recipient == *name);
+            let recipient = RecipientState {
+                name: name.to_string(),
+                shares: shares.clone(),
+                tokens: tokens.map(|(hash, token)| (hash.to_hex(), token.expires)).collect(),
+            };
+            state.recipients.insert(Name::key_of(name), recipient);
+        }
+        state
     }
 
     /// Every table of the file.

@@ -4,7 +4,7 @@
 //! at any point it happened, did not happen, or is gone on with by the same operation. Records that are changed carry
 //! a revision; of two who change one at the same time, the second is told.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use aws_sdk_dynamodb::Client;
@@ -16,7 +16,8 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use super::TokenHash;
 use super::keys::{self, Key};
 use super::records::{FORMAT, Item, key_attributes};
-use crate::protocol::names::Name;
+use super::state::{Change, RecipientState, ShareState, State, TableState};
+use crate::protocol::names::{InvalidName, Name};
 
 /// The most live tokens of a recipient: two, while one replaces the other.
 const LIVE_TOKENS: usize = 2;
@@ -346,15 +347,7 @@ impl Writer {
     /// The tokens of a recipient, the newest first.
     pub async fn tokens(&self, recipient: &str) -> Result<Vec<ListedToken>> {
         let items = self.query(&keys::recipient_partition(recipient), keys::TOKENS).await?;
-        let mut tokens: Vec<_> = items
-            .iter()
-            .map(|item| ListedToken {
-                id: string(item, "id").to_owned(),
-                expires: DateTime::parse_from_rfc3339(string(item, "expires")).ok().map(|time| time.to_utc()),
-                created: string(item, "created").to_owned(),
-                hash: string(item, "sha256").to_owned(),
-            })
-            .collect();
+        let mut tokens: Vec<_> = items.iter().map(listed_token).collect();
         tokens.sort_by(|a, b| b.created.cmp(&a.created));
         Ok(tokens)
     }
@@ -436,8 +429,176 @@ impl Writer {
         Ok(Turn { step, who: string(&item, "name").to_owned(), tokens: self.tokens(recipient).await? })
     }
 
+    /// Everything that the table holds, but for shares that are being deleted.
+    pub async fn state(&self) -> Result<State> {
+        let items = self.items().await?;
+        let mut state = State::default();
+        let mut shares = HashMap::new();
+        let mut recipients = HashMap::new();
+        let sort = |item: &Item| string(item, keys::SORT).to_owned();
+        for item in &items {
+            let (partition, name) =
+                (string(item, keys::PARTITION).to_owned(), string(item, "name").to_owned());
+            let key = Name::key_of(&name);
+            match sort(item).as_str() {
+                "SHARE" if !item.contains_key("deleting") => {
+                    let share =
+                        ShareState { name, id: string(item, "id").to_owned(), schemas: BTreeMap::new() };
+                    state.shares.insert(key.clone(), share);
+                    shares.insert(partition, key);
+                }
+                "RECIPIENT" => {
+                    let recipient = RecipientState { name, shares: BTreeSet::new(), tokens: BTreeMap::new() };
+                    state.recipients.insert(key.clone(), recipient);
+                    recipients.insert(partition, key);
+                }
+                _ => {}
+            }
+        }
+        for item in &items {
+            let (partition, sort) = (string(item, keys::PARTITION), sort(item));
+            if let Some(share) = shares.get(partition).and_then(|key| state.shares.get_mut(key)) {
+                if sort.starts_with(keys::SCHEMAS) {
+                    let name = string(item, "name");
+                    share.schemas.entry(Name::key_of(name)).or_default().name = name.to_owned();
+                } else if sort.starts_with(keys::TABLES) {
+                    let schema = share.schemas.entry(Name::key_of(string(item, "schema"))).or_default();
+                    let table = table_state(item);
+                    schema.tables.insert(Name::key_of(&table.name), table);
+                }
+            }
+            if let Some(recipient) = recipients.get(partition).and_then(|key| state.recipients.get_mut(key)) {
+                if sort.starts_with(keys::GRANTS) {
+                    recipient.shares.insert(Name::key_of(string(item, "share")));
+                } else if sort.starts_with(keys::TOKENS) {
+                    let token = listed_token(item);
+                    recipient.tokens.insert(token.hash, token.expires);
+                }
+            }
+        }
+        Ok(state)
+    }
+
+    /// Makes one change. Refused or told of a conflict where what it begins from is no longer there.
+    pub async fn apply(&self, change: &Change) -> Result<()> {
+        let name = |text: &str, check: fn(&str) -> Result<Name, InvalidName>| {
+            check(text).map_err(|error| WriteError::Refused(error.to_string()))
+        };
+        match change {
+            Change::AddShare(share) => {
+                self.create_share(&name(&share.name, Name::share)?, &share.id, None).await
+            }
+            Change::ShareId(share, before, after) => {
+                let set = [("id", text(before), text(after))];
+                self.transact(vec![self.replace(&Key::share(share), &set, format!("share '{share}'"))?]).await
+            }
+            Change::RemoveShare(share) => self.delete_share(share, |_| {}).await,
+            Change::AddSchema(share, schema) => {
+                self.create_schema(share, &name(schema, Name::schema_or_table)?).await
+            }
+            Change::RemoveSchema(share, schema) => self.delete_schema(share, schema).await,
+            Change::AddTable(share, schema, table) => {
+                let name = name(&table.name, Name::schema_or_table)?;
+                self.create_table(share, schema, &name, &new_table(table)).await
+            }
+            Change::UpdateTable(share, schema, both) => self.update_table(share, schema, both).await,
+            Change::RemoveTable(share, schema, table) => self.delete_table(share, schema, table).await,
+            Change::AddRecipient(recipient) => {
+                let attributes = vec![("name", text(&recipient.name)), ("status", text("active"))];
+                let what = format!("recipient '{}'", recipient.name);
+                self.transact(vec![self.put_new(&Key::recipient(&recipient.name), attributes, what)]).await
+            }
+            Change::RemoveRecipient(recipient) => self.delete_recipient(recipient).await,
+            Change::Grant(recipient, share) => self.grant(recipient, &name(share, Name::share)?).await,
+            Change::Revoke(recipient, share) => self.revoke(recipient, share).await,
+            Change::AddToken(recipient, hash, expires) => {
+                let parsed = TokenHash::from_hex(hash);
+                let hash = parsed.ok_or_else(|| WriteError::Refused(format!("{hash} is not a hash")))?;
+                let id = hash.to_hex().chars().take(8).collect();
+                self.create_token(recipient, &NewToken { id, hash, expires: *expires }).await
+            }
+            Change::TokenEnd(recipient, hash, before, after) => {
+                let id = self.token_id(recipient, hash).await?;
+                let set = [("expires", time(*before), time(*after))];
+                let what = || format!("token '{id}' of recipient '{recipient}'");
+                let steps = [token_key(hash), Key::token_of(recipient, &id)]
+                    .iter()
+                    .map(|key| self.replace(key, &set, what()))
+                    .collect::<Result<_>>()?;
+                self.transact(steps).await
+            }
+            Change::RemoveToken(recipient, hash) => {
+                self.revoke_token(recipient, &self.token_id(recipient, hash).await?).await
+            }
+        }
+    }
+
+    async fn token_id(&self, recipient: &str, hash: &str) -> Result<String> {
+        let found = self.tokens(recipient).await?.into_iter().find(|token| token.hash == hash);
+        let found = found.map(|token| token.id);
+        found.ok_or_else(|| WriteError::Missing(format!("such token of recipient '{recipient}'")))
+    }
+
+    async fn update_table(&self, share: &str, schema: &str, both: &(TableState, TableState)) -> Result<()> {
+        let (before, after) = both;
+        let name =
+            Name::schema_or_table(&after.name).map_err(|error| WriteError::Refused(error.to_string()))?;
+        let key = Key::table(share, schema, &before.name);
+        let item = self.get(&key).await?.filter(|item| table_state(item) == *before);
+        let what = || format!("table '{share}.{schema}.{}'", before.name);
+        let item = item.ok_or_else(|| WriteError::Conflict(what()))?;
+        let attributes = table_attributes(string(&item, "schema"), &name, &new_table(after));
+        let mut put = item.clone();
+        put.extend(attributes.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        let put = Put::builder()
+            .table_name(&self.table)
+            .set_item(Some(put))
+            .condition_expression("id = :id AND #location = :location")
+            .expression_attribute_names("#location", "location")
+            .expression_attribute_values(":id", text(&before.id))
+            .expression_attribute_values(":location", text(string(&item, "location")))
+            .build();
+        self.transact(vec![Step {
+            item: TransactWriteItem::builder().put(built(put)?).build(),
+            otherwise: WriteError::Conflict(what()),
+        }])
+        .await
+    }
+
+    /// Sets attributes of a record that have the values they are expected to have.
+    fn replace(
+        &self,
+        key: &Key,
+        set: &[(&str, AttributeValue, AttributeValue)],
+        what: String,
+    ) -> Result<Step> {
+        let list = |joined: &str| {
+            let each: Vec<_> = (0..set.len()).map(|at| format!("#n{at} = {joined}{at}")).collect();
+            each
+        };
+        let mut update = Update::builder()
+            .table_name(&self.table)
+            .set_key(Some(key_attributes(key)))
+            .update_expression(format!("SET {}", list(":after").join(", ")))
+            .condition_expression(list(":before").join(" AND "));
+        for (at, (name, before, after)) in set.iter().enumerate() {
+            update = update
+                .expression_attribute_names(format!("#n{at}"), *name)
+                .expression_attribute_values(format!(":before{at}"), before.clone())
+                .expression_attribute_values(format!(":after{at}"), after.clone());
+        }
+        let item = TransactWriteItem::builder().update(built(update.build())?).build();
+        Ok(Step { item, otherwise: WriteError::Conflict(what) })
+    }
+
     /// Every item with this sort key, for lists; reads the whole table.
     pub async fn scan(&self, sort: &str) -> Result<Vec<Item>> {
+        let mut items = self.items().await?;
+        items.retain(|item| string(item, keys::SORT) == sort);
+        Ok(items)
+    }
+
+    async fn items(&self) -> Result<Vec<Item>> {
         let mut items = Vec::new();
         let mut start = None;
         loop {
@@ -450,8 +611,7 @@ impl Writer {
                 .send()
                 .await
                 .map_err(failed)?;
-            let found = answer.items.unwrap_or_default();
-            items.extend(found.into_iter().filter(|item| string(item, keys::SORT) == sort));
+            items.extend(answer.items.unwrap_or_default());
             start = answer.last_evaluated_key;
             if start.is_none() {
                 return Ok(items);
@@ -610,6 +770,42 @@ fn table_attributes<'a>(schema: &str, name: &Name, table: &NewTable) -> Vec<(&'a
         ("startVersion", number(table.start_version)),
         ("directoryAccess", AttributeValue::Bool(table.directory_access)),
     ]
+}
+
+fn listed_token(item: &Item) -> ListedToken {
+    ListedToken {
+        id: string(item, "id").to_owned(),
+        expires: DateTime::parse_from_rfc3339(string(item, "expires")).ok().map(|time| time.to_utc()),
+        created: string(item, "created").to_owned(),
+        hash: string(item, "sha256").to_owned(),
+    }
+}
+
+fn table_state(item: &Item) -> TableState {
+    let flag = |name: &str| item.get(name).and_then(|value| value.as_bool().ok()).is_some_and(|flag| *flag);
+    let allowed = item.get("allowedLocations").and_then(|value| value.as_l().ok());
+    let allowed = allowed.into_iter().flatten().filter_map(|location| location.as_s().ok());
+    let start = item.get("startVersion").and_then(|value| value.as_n().ok()?.parse().ok());
+    TableState {
+        name: string(item, "name").to_owned(),
+        id: string(item, "id").to_owned(),
+        location: string(item, "location").trim_end_matches('/').to_owned(),
+        allowed_locations: allowed.map(|location| location.trim_end_matches('/').to_owned()).collect(),
+        history_shared: flag("historyShared"),
+        start_version: start.unwrap_or(0),
+        directory_access: flag("directoryAccess"),
+    }
+}
+
+fn new_table(table: &TableState) -> NewTable {
+    NewTable {
+        id: table.id.clone(),
+        location: table.location.clone(),
+        allowed_locations: table.allowed_locations.clone(),
+        history_shared: table.history_shared,
+        start_version: table.start_version,
+        directory_access: table.directory_access,
+    }
 }
 
 fn token_key(hash: &str) -> Key {

@@ -224,6 +224,113 @@ def test_a_large_share_that_is_deleted_is_never_half_served(world, tmp_path):
     admin.run("share", "create", "retail")
 
 
+def shares_file(path, *, history=True, recipients=("acme", "globex"), tables=("Orders", "Items"), token="dss_plan", expires="2999-01-01T00:00:00Z"):
+    path.write_text(json.dumps({
+        "version": 1,
+        "shares": [{"name": "Retail", "schemas": [
+            {"name": "Sales", "tables": [
+                {"name": name, "location": f"s3://{BUCKET}/{'orders' if name == 'Orders' else name}/", "historyShared": history}
+                for name in tables]},
+            {"name": "empty"},
+        ]}],
+        "recipients": [{"name": name, "shares": ["retail"], "tokens": [{"sha256": hash_of(f"{token}-{name}"), "expires": expires}]}
+                       for name in recipients],
+    }))
+    return path
+
+
+def test_a_share_file_is_applied(world, tmp_path, tables):
+    admin, server, *_ = world
+    file = shares_file(tmp_path / "shares.yaml")
+    planned = admin.run("plan", "-f", file)
+    assert "+ share Retail" in planned.stdout and "+ table Retail.Sales.Orders" in planned.stdout and "+ grant of retail to acme" in planned.stdout
+    assert "dss_plan" not in planned.stdout
+    assert server.request("GET", "/shares", token="dss_plan-acme").status == 401
+    admin.run("apply", "-f", file)
+    assert server.request("GET", "/shares", token="dss_plan-acme").json["items"][0]["name"] == "Retail"
+    assert server.request("POST", "/shares/retail/schemas/sales/tables/orders/query", body=b"{}", token="dss_plan-acme").status == 200
+    # Again, it changes nothing.
+    assert admin.run("apply", "-f", file).stdout == "" == admin.run("plan", "-f", file).stdout
+    # What is written down is what is there.
+    exported = tmp_path / "exported.yaml"
+    exported.write_text(admin.run("export").stdout)
+    assert admin.run("plan", "-f", exported).stdout == ""
+    assert server_reads(exported, tables)
+
+    other = shares_file(tmp_path / "other.yaml", history=False, recipients=("acme",), tables=("Orders",), expires="2998-01-01T00:00:00Z")
+    planned = admin.run("plan", "-f", other).stdout
+    for line in ("~ table Retail.Sales.Orders: historyShared true -> false;", "- table Retail.Sales.Items", "- recipient globex, with its tokens and grants",
+                 "until 2999-01-01T00:00:00Z -> 2998-01-01T00:00:00Z"):
+        assert line in planned, planned
+    applied = admin.run("apply", "-f", other)
+    assert "2 are left, because they delete" in applied.stderr
+    assert server.request("GET", "/shares", token="dss_plan-globex").status == 200
+    assert "- " not in applied.stdout
+    admin.run("apply", "-f", other, "--prune")
+    assert server.request("GET", "/shares", token="dss_plan-globex").status == 401
+    assert len(server.request("GET", "/shares/retail/all-tables", token="dss_plan-acme").json["items"]) == 1
+    assert admin.run("plan", "-f", other).stdout == ""
+
+
+def server_reads(path, tables):
+    """Whether `serve` takes the file; its tables are in S3, which is not asked before they are read."""
+    server = Server("--shares", path)
+    try:
+        return server.request("GET", "/shares", token="dss_plan-acme").status == 200
+    finally:
+        assert server.stop() == 0
+
+
+def test_check_opens_every_table(world, tmp_path, tables):
+    admin, *_ = world
+    retail(admin, tmp_path)
+    version = len(list((tables["py_versions"] / "_delta_log").glob("*.json"))) - 1
+    line = admin.run("check").stdout
+    assert line.startswith(f"Retail.Sales.Orders: readable, version {version}, 1 files, ") and "us-east-1" in line
+    checked = json.loads(admin.run("check", "--output", "json").stdout)
+    assert checked["readable"] and checked["version"] == version and checked["bytes"] > 0
+    admin.run("table", "create", "retail.sales.gone", "--location", f"s3://{BUCKET}/nothing/here")
+    done = admin.run("check", code=1)
+    assert "Retail.Sales.gone: NOT readable: The table cannot be read: table files missing." in done.stdout
+    assert "1 of 2 tables cannot be read" in done.stderr
+
+
+def test_check_says_which_permission_is_missing(world, tmp_path, aws):
+    admin, *_ = world
+    retail(admin, tmp_path)
+    iam = aws.client("iam")
+    trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]}
+    iam.create_role(RoleName="nothing", AssumeRolePolicyDocument=json.dumps(trust))
+    done = admin.run("check", "--signer-role", "arn:aws:iam::000000000000:role/nothing", code=1)
+    assert "permission denied" in done.stdout
+    allow = json.loads(done.stdout.split("what allows it: ")[1].splitlines()[0])
+    assert allow["Resource"] == [f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/orders/*"] and allow["Effect"] == "Allow"
+
+
+def test_everything_goes_with_an_empty_file(world, tmp_path):
+    admin, _, client, table = world
+    admin.run("apply", "-f", shares_file(tmp_path / "shares.yaml"))
+    empty = tmp_path / "empty.yaml"
+    empty.write_text('{"version": 1, "shares": [], "recipients": []}')
+    admin.run("apply", "-f", empty, "--prune")
+    left = [item["pk"]["S"] for item in client.scan(TableName=table)["Items"]]
+    assert left == ["SERVER"]
+
+
+@pytest.mark.parametrize("text,reason", [
+    ("version: 2", "version must be 1"), ("version: 1\nrecipents: []", "unknown field"),
+    ("version: 1\nauthorization: {bearerToken: x}", "cannot be kept in DynamoDB"),
+    ("version: 1\nshares: [{name: s, schemas: [{name: d, tables: [{name: t, location: .}]}]}]\nrecipients: []", "is not in S3"),
+])
+def test_a_file_that_cannot_be_applied_changes_nothing(world, tmp_path, text, reason):
+    admin, _, client, table = world
+    file = tmp_path / "shares.yaml"
+    file.write_text(text)
+    for command in ("plan", "apply"):
+        assert reason in admin.error(2, command, "-f", file)
+    assert [item["pk"]["S"] for item in client.scan(TableName=table)["Items"]] == ["SERVER"]
+
+
 @pytest.mark.parametrize("arguments,code,text", [
     (("share", "create", "a/b"), 2, "contains a slash"),
     (("share", "create", ""), 2, "a name is empty"),
@@ -263,7 +370,7 @@ def test_a_dynamodb_that_is_not_there_is_a_failure(world):
 
 def test_help_is_complete(world):
     admin, *_ = world
-    commands = [("serve",), ("grant",), ("revoke",)]
+    commands = [("serve",), ("grant",), ("revoke",), ("plan",), ("apply",), ("export",), ("check",)]
     for group, names in {"share": "create list show delete", "schema": "create list delete", "table": "create list delete",
                          "recipient": "create list show delete", "token": "create list rotate revoke"}.items():
         commands += [(group,), *((group, name) for name in names.split())]

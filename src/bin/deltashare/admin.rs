@@ -17,10 +17,12 @@ use deltashare::storage::Location;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::check::{self, Check};
+use super::plan::{self, Apply, Plan};
 use super::{Failure, example};
 
 /// What every command of this kind takes.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct Common {
     /// The DynamoDB table with shares and recipients.
     #[arg(
@@ -35,6 +37,13 @@ pub(crate) struct Common {
     /// How results are printed: for people, or as JSON.
     #[arg(long, value_enum, global = true, default_value = "text")]
     output: Output,
+}
+
+impl Common {
+    /// Whether results are printed as JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        self.output == Output::Json
+    }
 }
 
 /// Commands of one kind.
@@ -334,7 +343,7 @@ struct Admin {
 
 /// Runs a command on a runtime of its own.
 pub(crate) fn run(common: &Common, command: AdminCommand) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed(error.to_string()))?;
     runtime.block_on(async {
         let config = aws_config::load_defaults(BehaviorVersion::v2026_01_12()).await;
@@ -351,6 +360,10 @@ pub(crate) fn run(common: &Common, command: AdminCommand) -> Result<(), Failure>
                 admin.done(&format!("share '{share}' is granted to '{recipient}'"));
                 Ok(())
             }
+            AdminCommand::Plan(options) => plan::plan(&admin.writer, &options).await,
+            AdminCommand::Apply(options) => plan::apply(&admin.writer, &options).await,
+            AdminCommand::Check(options) => check::check(&admin.writer, &options).await,
+            AdminCommand::Export => plan::export(&admin.writer).await,
             AdminCommand::Revoke(GrantOptions { recipient, share }) => {
                 admin.writer.revoke(&recipient, &share).await?;
                 admin.done(&format!("share '{share}' is no longer granted to '{recipient}'"));
@@ -369,6 +382,10 @@ pub(crate) enum AdminCommand {
     Token(TokenCommand),
     Grant(GrantOptions),
     Revoke(GrantOptions),
+    Plan(Plan),
+    Apply(Apply),
+    Export,
+    Check(Check),
 }
 
 fn checked(name: &str, check: fn(&str) -> Result<Name, InvalidName>) -> Result<Name, Failure> {

@@ -3,7 +3,9 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod admin;
+mod check;
 mod example;
+mod plan;
 mod serve;
 mod share_file;
 mod token_key;
@@ -47,6 +49,10 @@ enum Command {
     /// Take a share from a recipient.
     #[command(after_help = "Example:\n  deltashare revoke acme --share retail")]
     Revoke(admin::Grant),
+    Plan(plan::Plan),
+    Apply(plan::Apply),
+    Export(plan::Export),
+    Check(check::Check),
     /// Make, list, replace and end tokens.
     Token(admin::Group<admin::TokenCommand>),
 }
@@ -78,6 +84,10 @@ fn main() -> ExitCode {
         Command::Table(group) => admin::run(&group.common, AdminCommand::Table(group.command)),
         Command::Recipient(group) => admin::run(&group.common, AdminCommand::Recipient(group.command)),
         Command::Grant(grant) => admin::run(&grant.common, AdminCommand::Grant(grant.options)),
+        Command::Plan(plan) => admin::run(&plan.common.clone(), AdminCommand::Plan(plan)),
+        Command::Apply(apply) => admin::run(&apply.common.clone(), AdminCommand::Apply(apply)),
+        Command::Check(check) => admin::run(&check.common.clone(), AdminCommand::Check(check)),
+        Command::Export(export) => admin::run(&export.common, AdminCommand::Export),
         Command::Revoke(grant) => admin::run(&grant.common, AdminCommand::Revoke(grant.options)),
         Command::Token(group) => admin::run(&group.common, AdminCommand::Token(group.command)),
     };

@@ -128,7 +128,7 @@ fn parse_catalog(text: &str) -> Result<String, String> {
     name.map(str::to_owned).ok_or_else(|| "not a catalog such as dynamodb:deltashare".to_owned())
 }
 
-fn parse_role(text: &str) -> Result<RoleArn, String> {
+pub(crate) fn parse_role(text: &str) -> Result<RoleArn, String> {
     RoleArn::parse(text).ok_or_else(|| "not a role such as arn:aws:iam::123456789012:role/readers".to_owned())
 }
 

@@ -1,0 +1,364 @@
+//! Everything that a catalog holds, to be compared with another one: a share file with what is in DynamoDB.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+
+/// Shares and recipients, by the keys of their names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// Shares.
+    pub shares: BTreeMap<String, ShareState>,
+    /// Recipients.
+    pub recipients: BTreeMap<String, RecipientState>,
+}
+
+/// A share and what is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShareState {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// Schemas, by the keys of their names.
+    pub schemas: BTreeMap<String, SchemaState>,
+}
+
+/// A schema and its tables.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SchemaState {
+    /// Its name.
+    pub name: String,
+    /// Tables, by the keys of their names.
+    pub tables: BTreeMap<String, TableState>,
+}
+
+/// A table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableState {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// Where it lies; without a slash at its end.
+    pub location: String,
+    /// Other places its log may point into.
+    pub allowed_locations: Vec<String>,
+    /// Whether recipients may read older versions.
+    pub history_shared: bool,
+    /// The oldest version that recipients may see.
+    pub start_version: u64,
+    /// Whether recipients may have credentials for its directory.
+    pub directory_access: bool,
+}
+
+/// A recipient, what it may read, and its tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecipientState {
+    /// Its name.
+    pub name: String,
+    /// Keys of shares.
+    pub shares: BTreeSet<String>,
+    /// When each token ends, by its hash: 64 hexadecimal digits. `None` for never.
+    pub tokens: BTreeMap<String, Option<DateTime<Utc>>>,
+}
+
+/// One difference between two catalogs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A share is new.
+    AddShare(ShareState),
+    /// The id of a share differs: (name, before, after).
+    ShareId(String, String, String),
+    /// A share is gone.
+    RemoveShare(String),
+    /// A schema is new: (share, schema).
+    AddSchema(String, String),
+    /// A schema is gone: (share, schema).
+    RemoveSchema(String, String),
+    /// A table is new: (share, schema, table).
+    AddTable(String, String, TableState),
+    /// A table differs: (share, schema, before, after).
+    UpdateTable(String, String, Box<(TableState, TableState)>),
+    /// A table is gone: (share, schema, table).
+    RemoveTable(String, String, String),
+    /// A recipient is new.
+    AddRecipient(RecipientState),
+    /// A recipient is gone.
+    RemoveRecipient(String),
+    /// A share is granted: (recipient, share).
+    Grant(String, String),
+    /// A share is no longer granted: (recipient, share).
+    Revoke(String, String),
+    /// A token is new: (recipient, hash, end).
+    AddToken(String, String, Option<DateTime<Utc>>),
+    /// A token ends at another time: (recipient, hash, before, after).
+    TokenEnd(String, String, Option<DateTime<Utc>>, Option<DateTime<Utc>>),
+    /// A token is gone: (recipient, hash).
+    RemoveToken(String, String),
+}
+
+impl Change {
+    /// Whether it takes something away.
+    pub fn removes(&self) -> bool {
+        matches!(
+            self,
+            Self::RemoveShare(_)
+                | Self::RemoveSchema(..)
+                | Self::RemoveTable(..)
+                | Self::RemoveRecipient(_)
+                | Self::Revoke(..)
+                | Self::RemoveToken(..)
+        )
+    }
+}
+
+fn end(end: Option<DateTime<Utc>>) -> String {
+    end.map_or_else(|| "never".to_owned(), |end| end.to_rfc3339_opts(SecondsFormat::Secs, true))
+}
+
+/// A token as it is shown: enough of its hash to tell it from others.
+fn short(hash: &str) -> &str {
+    hash.get(..8).unwrap_or(hash)
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddShare(share) => write!(f, "+ share {}", share.name),
+            Self::ShareId(share, before, after) => write!(f, "~ share {share}: id {before} -> {after}"),
+            Self::RemoveShare(share) => write!(f, "- share {share}, with all that is in it"),
+            Self::AddSchema(share, schema) => write!(f, "+ schema {share}.{schema}"),
+            Self::RemoveSchema(share, schema) => write!(f, "- schema {share}.{schema}"),
+            Self::AddTable(share, schema, table) => {
+                write!(f, "+ table {share}.{schema}.{}: {}", table.name, table.location)
+            }
+            Self::UpdateTable(share, schema, both) => {
+                let (before, after) = &**both;
+                write!(f, "~ table {share}.{schema}.{}:", after.name)?;
+                for (what, before, after) in differences(before, after) {
+                    write!(f, " {what} {before} -> {after};")?;
+                }
+                Ok(())
+            }
+            Self::RemoveTable(share, schema, table) => write!(f, "- table {share}.{schema}.{table}"),
+            Self::AddRecipient(recipient) => write!(f, "+ recipient {}", recipient.name),
+            Self::RemoveRecipient(recipient) => {
+                write!(f, "- recipient {recipient}, with its tokens and grants")
+            }
+            Self::Grant(recipient, share) => write!(f, "+ grant of {share} to {recipient}"),
+            Self::Revoke(recipient, share) => write!(f, "- grant of {share} to {recipient}"),
+            Self::AddToken(recipient, hash, until) => {
+                write!(f, "+ token {} of {recipient}, until {}", short(hash), end(*until))
+            }
+            Self::TokenEnd(recipient, hash, before, after) => {
+                write!(f, "~ token {} of {recipient}: until {} -> {}", short(hash), end(*before), end(*after))
+            }
+            Self::RemoveToken(recipient, hash) => write!(f, "- token {} of {recipient}", short(hash)),
+        }
+    }
+}
+
+fn differences(before: &TableState, after: &TableState) -> Vec<(&'static str, String, String)> {
+    let all = [
+        ("name", before.name.clone(), after.name.clone()),
+        ("id", before.id.clone(), after.id.clone()),
+        ("location", before.location.clone(), after.location.clone()),
+        ("allowedLocations", before.allowed_locations.join(","), after.allowed_locations.join(",")),
+        ("historyShared", before.history_shared.to_string(), after.history_shared.to_string()),
+        ("startVersion", before.start_version.to_string(), after.start_version.to_string()),
+        ("directoryAccess", before.directory_access.to_string(), after.directory_access.to_string()),
+    ];
+    all.into_iter().filter(|(_, before, after)| before != after).collect()
+}
+
+impl State {
+    /// What makes `self` into `wanted`, in an order in which it can be done: what is added before what needs it,
+    /// what is removed after what needed it.
+    pub fn changes_to(&self, wanted: &Self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (key, after) in &wanted.shares {
+            match self.shares.get(key) {
+                None => changes.push(Change::AddShare(after.clone())),
+                Some(before) if before.id != after.id => {
+                    changes.push(Change::ShareId(after.name.clone(), before.id.clone(), after.id.clone()));
+                }
+                Some(_) => {}
+            }
+            schemas(self.shares.get(key), after, &mut changes);
+        }
+        for (key, after) in &wanted.recipients {
+            recipient(self.recipients.get(key), after, &mut changes);
+        }
+        for (key, before) in &self.recipients {
+            if !wanted.recipients.contains_key(key) {
+                changes.push(Change::RemoveRecipient(before.name.clone()));
+            }
+        }
+        for (key, before) in &self.shares {
+            match wanted.shares.get(key) {
+                None => changes.push(Change::RemoveShare(before.name.clone())),
+                Some(after) => gone(before, after, &mut changes),
+            }
+        }
+        changes
+    }
+
+    /// As a share file.
+    pub fn to_share_file(&self) -> impl Serialize + use<> {
+        File::from(self)
+    }
+}
+
+fn schemas(before: Option<&ShareState>, after: &ShareState, changes: &mut Vec<Change>) {
+    for (key, schema) in &after.schemas {
+        let there = before.and_then(|share| share.schemas.get(key));
+        if there.is_none() {
+            changes.push(Change::AddSchema(after.name.clone(), schema.name.clone()));
+        }
+        for (key, table) in &schema.tables {
+            let (share, schema) = (after.name.clone(), schema.name.clone());
+            match there.and_then(|schema| schema.tables.get(key)) {
+                None => changes.push(Change::AddTable(share, schema, table.clone())),
+                Some(before) if before != table => {
+                    let both = Box::new((before.clone(), table.clone()));
+                    changes.push(Change::UpdateTable(share, schema, both));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+fn gone(before: &ShareState, after: &ShareState, changes: &mut Vec<Change>) {
+    for (key, schema) in &before.schemas {
+        let left = after.schemas.get(key);
+        for (key, table) in &schema.tables {
+            if left.is_none_or(|left| !left.tables.contains_key(key)) {
+                let (share, schema) = (before.name.clone(), schema.name.clone());
+                changes.push(Change::RemoveTable(share, schema, table.name.clone()));
+            }
+        }
+        if left.is_none() {
+            changes.push(Change::RemoveSchema(before.name.clone(), schema.name.clone()));
+        }
+    }
+}
+
+fn recipient(before: Option<&RecipientState>, after: &RecipientState, changes: &mut Vec<Change>) {
+    let name = || after.name.clone();
+    if before.is_none() {
+        changes.push(Change::AddRecipient(after.clone()));
+    }
+    let (no_shares, no_tokens) = (BTreeSet::new(), BTreeMap::new());
+    let shares = before.map_or(&no_shares, |before| &before.shares);
+    let tokens = before.map_or(&no_tokens, |before| &before.tokens);
+    changes.extend(after.shares.difference(shares).map(|share| Change::Grant(name(), share.clone())));
+    changes.extend(shares.difference(&after.shares).map(|share| Change::Revoke(name(), share.clone())));
+    for (hash, until) in &after.tokens {
+        match tokens.get(hash) {
+            None => changes.push(Change::AddToken(name(), hash.clone(), *until)),
+            Some(before) if before != until => {
+                changes.push(Change::TokenEnd(name(), hash.clone(), *before, *until));
+            }
+            Some(_) => {}
+        }
+    }
+    let removed = tokens.keys().filter(|hash| !after.tokens.contains_key(*hash));
+    changes.extend(removed.map(|hash| Change::RemoveToken(name(), hash.clone())));
+}
+
+/// The share file's own form.
+#[derive(Serialize)]
+struct File {
+    version: u32,
+    shares: Vec<FileShare>,
+    recipients: Vec<FileRecipient>,
+}
+
+#[derive(Serialize)]
+struct FileShare {
+    name: String,
+    id: String,
+    schemas: Vec<FileSchema>,
+}
+
+#[derive(Serialize)]
+struct FileSchema {
+    name: String,
+    tables: Vec<FileTable>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FileTable {
+    name: String,
+    location: String,
+    id: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    allowed_locations: Vec<String>,
+    history_shared: bool,
+    #[serde(skip_serializing_if = "is_zero")]
+    start_version: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    directory_access: bool,
+}
+
+#[derive(Serialize)]
+struct FileRecipient {
+    name: String,
+    shares: Vec<String>,
+    tokens: Vec<FileToken>,
+}
+
+#[derive(Serialize)]
+struct FileToken {
+    sha256: String,
+    expires: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl From<&State> for File {
+    fn from(state: &State) -> Self {
+        let table = |table: &TableState| FileTable {
+            name: table.name.clone(),
+            location: table.location.clone(),
+            id: table.id.clone(),
+            allowed_locations: table.allowed_locations.clone(),
+            history_shared: table.history_shared,
+            start_version: table.start_version,
+            directory_access: table.directory_access,
+        };
+        let schema = |schema: &SchemaState| FileSchema {
+            name: schema.name.clone(),
+            tables: schema.tables.values().map(table).collect(),
+        };
+        let share = |share: &ShareState| FileShare {
+            name: share.name.clone(),
+            id: share.id.clone(),
+            schemas: share.schemas.values().map(schema).collect(),
+        };
+        let name_of =
+            |key: &String| state.shares.get(key).map_or_else(|| key.clone(), |share| share.name.clone());
+        let recipient = |recipient: &RecipientState| FileRecipient {
+            name: recipient.name.clone(),
+            shares: recipient.shares.iter().map(name_of).collect(),
+            tokens: recipient
+                .tokens
+                .iter()
+                .map(|(hash, until)| FileToken { sha256: hash.clone(), expires: end(*until) })
+                .collect(),
+        };
+        Self {
+            version: 1,
+            shares: state.shares.values().map(share).collect(),
+            recipients: state.recipients.values().map(recipient).collect(),
+        }
+    }
+}
