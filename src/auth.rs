@@ -12,6 +12,7 @@ use axum::http::request::Parts;
 use chrono::Utc;
 
 use crate::app::App;
+use crate::audit;
 use crate::catalog::{ShareRecord, TableRecord, TokenHash};
 use crate::error::{Error, Result};
 
@@ -57,12 +58,15 @@ impl FromRequestParts<Arc<App>> for Recipient {
         let record = record.ok_or_else(|| {
             Error::unauthenticated("The bearer token is missing or is not one this server knows.")
         })?;
+        audit::note(|facts| {
+            facts.recipient = Some(Arc::clone(&record.recipient));
+            facts.token_id = Some(Arc::clone(&record.id));
+        });
         if record.expires.is_some_and(|expires| expires <= Utc::now()) {
             return Err(Error::unauthenticated(
                 "The bearer token has expired; ask the provider of the share for a new one.",
             ));
         }
-        tracing::Span::current().record("recipient.name", &*record.recipient);
         Ok(Self(record.recipient))
     }
 }
@@ -76,6 +80,7 @@ impl SharedShare {
     pub async fn find(app: &App, recipient: &Recipient, name: &PathName) -> Result<Self> {
         for share in name.spellings() {
             if let Some(record) = app.catalog.share(recipient.name(), &share).await? {
+                audit::note(|facts| facts.object = Some(record.name.to_string()));
                 return Ok(Self(record));
             }
         }
@@ -98,6 +103,9 @@ impl SharedTable {
         let [share, schema, table] = names;
         for ((share, schema), table) in share.spellings().zip(schema.spellings()).zip(table.spellings()) {
             if let Some(record) = app.catalog.table(recipient.name(), &share, &schema, &table).await? {
+                audit::note(|facts| {
+                    facts.object = Some(format!("{}.{}.{}", record.share, record.schema, record.name));
+                });
                 return Ok(Self(record));
             }
         }

@@ -40,6 +40,11 @@ impl TokenHash {
         (digits.len() == 64).then(|| bytes.try_into().ok().map(Self)).flatten()
     }
 
+    /// The first digits: a name for a token that has no other.
+    pub fn short(self) -> Arc<str> {
+        self.to_hex().chars().take(8).collect::<String>().into()
+    }
+
     /// Writes 64 hexadecimal digits.
     pub fn to_hex(self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -57,6 +62,8 @@ impl std::fmt::Debug for TokenHash {
 pub struct TokenRecord {
     /// The recipient's name, which grants hang on.
     pub recipient: Arc<str>,
+    /// Names the token in logs.
+    pub id: Arc<str>,
     /// When the token ends; `None` where its owner said so expressly.
     pub expires: Option<DateTime<Utc>>,
 }

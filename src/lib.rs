@@ -25,7 +25,8 @@
 //!    error         one way to fail
 //! ```
 //!
-//! Beside them stands `memory`, which sets up the allocator and knows nothing of the rest.
+//! Beside them stand `memory`, which sets up the allocator and knows nothing of the rest, and `audit`, which each
+//! of them tells what it knows of the request that is answered.
 //!
 //! Imports go downwards only. `catalog`, `storage` and `delta` know neither each other nor HTTP;
 //! handlers join them. No type of the Delta kernel or of Arrow leaves `delta`. The test
@@ -66,6 +67,7 @@
 //! | `POST …/tables/{table}/temporary-table-credentials` | [`handlers::credentials::temporary_table_credentials`] |
 
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod catalog;
 pub mod delta;

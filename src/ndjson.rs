@@ -9,6 +9,7 @@
 //! the connection is broken. An answer whose task died without a word breaks the connection too.
 
 use std::io::{self, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -17,6 +18,7 @@ use flate2::write::GzEncoder;
 use futures::stream;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::audit::{Audit, Facts};
 use crate::error::{Error, Result};
 use crate::protocol::actions::{EndStreamAction, EndStreamLine};
 use crate::protocol::json::write_json;
@@ -80,6 +82,7 @@ pub struct Lines {
     first: Option<oneshot::Sender<Result<()>>>,
     gone: bool,
     written: u64,
+    audit: Option<Arc<Audit>>,
 }
 
 impl Lines {
@@ -99,6 +102,13 @@ impl Lines {
     /// How many bytes the lines have so far, before they are compressed.
     pub fn written(&self) -> u64 {
         self.written
+    }
+
+    /// Adds to the facts of the request.
+    pub fn note(&self, note: impl FnOnce(&mut Facts)) {
+        if let Some(audit) = &self.audit {
+            audit.note(note);
+        }
     }
 
     /// Sends what was written so far, so that the client has it before more is computed.
@@ -144,7 +154,9 @@ impl Lines {
 
     fn fail(mut self, error: Error, line: FailureLine) {
         if self.gone {
-            tracing::info!("the client closed the connection before the answer was complete");
+            self.note(|facts| {
+                facts.error = Some(("GONE", "The client closed the connection.".to_owned(), None))
+            });
             return;
         }
         if let Some(first) = self.first.take() {
@@ -152,12 +164,8 @@ impl Lines {
             drop(first.send(Err(error)));
             return;
         }
-        tracing::error!(
-            error.code = error.code().as_str(),
-            error.message = error.message(),
-            error.source = std::error::Error::source(&error).map(|source| source.to_string()),
-            "an answer failed after its status was sent"
-        );
+        self.note(|facts| facts.fail(&error));
+        tracing::error!("an answer failed after its status was sent");
         let written = match line {
             FailureLine::EndStreamAction => self.line(|out| {
                 let end_stream_action = EndStreamAction {
@@ -204,6 +212,7 @@ pub async fn stream(
         first: Some(first),
         gone: false,
         written: 0,
+        audit: Audit::current(),
     };
     let span = tracing::Span::current();
     tokio::task::spawn_blocking(move || {

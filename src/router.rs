@@ -1,11 +1,11 @@
 //! The table of contents: one line for each endpoint of the protocol.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::header::USER_AGENT;
 use axum::http::uri::{PathAndQuery, Uri};
 use axum::http::{HeaderValue, Method};
 use axum::response::Response;
@@ -15,6 +15,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::audit::{Audit, Facts};
 use crate::error::Error;
 use crate::handlers::{changes, credentials, discovery, query, table};
 
@@ -24,6 +25,10 @@ const REQUEST_ID_HEADER: &str = "x-request-id";
 /// The id that a front door gave a request, in its extensions; a request without one gets a UUID.
 #[derive(Debug, Clone)]
 pub struct RequestId(pub String);
+
+/// The address that a front door says a request came from, in its extensions.
+#[derive(Debug, Clone)]
+pub struct SourceIp(pub String);
 
 /// Every route of the protocol, below the prefix.
 fn endpoints(app: Arc<App>) -> Router {
@@ -71,22 +76,29 @@ async fn front(State(front): State<Front>, mut request: Request) -> Response {
     }
     let given = request.extensions_mut().remove::<RequestId>();
     let id = given.map_or_else(|| Uuid::new_v4().to_string(), |RequestId(id)| id);
-    let started = Instant::now();
     let method = request.method().clone();
     let path = tidy(request.uri().path(), &front.app.prefix);
-    let span = tracing::info_span!(
-        "request",
-        request.id = %id,
-        http.method = %method,
-        http.path = %path,
-        recipient.name = tracing::field::Empty,
-    );
+    let source_ip = request.extensions_mut().remove::<SourceIp>().map(|SourceIp(address)| address);
+    let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
+    let audit = Audit::begin(Facts {
+        request_id: id.clone(),
+        action: action(&method, &path),
+        user_agent: user_agent.map(|text| text.chars().take(256).collect()),
+        source_ip,
+        ..Facts::default()
+    });
+    let span = tracing::info_span!("request", request.id = %id, http.method = %method, http.path = %path);
     *request.uri_mut() = with_path(request.uri(), &path);
-    let mut response = match front.endpoints.oneshot(request).instrument(span.clone()).await {
+    let mut response = match audit.scope(front.endpoints.oneshot(request)).instrument(span).await {
         Ok(response) => response,
         Err(never) => match never {},
     };
-    span.in_scope(|| log(&response, started));
+    audit.note(|facts| {
+        facts.status = response.status().as_u16();
+        if let Some(error) = response.extensions().get::<Arc<Error>>() {
+            facts.fail(error);
+        }
+    });
     if method == Method::HEAD {
         *response.body_mut() = Body::empty();
     }
@@ -96,34 +108,26 @@ async fn front(State(front): State<Front>, mut request: Request) -> Response {
     response
 }
 
-/// One event for each request, with the cause of a failure, which the recipient does not get.
-fn log(response: &Response, started: Instant) {
-    let status = response.status().as_u16();
-    let duration_ms = started.elapsed().as_millis() as u64;
-    let Some(error) = response.extensions().get::<Arc<Error>>() else {
-        tracing::info!(http.status = status, duration_ms, "answered");
-        return;
-    };
-    let source = std::error::Error::source(&**error).map(|source| source.to_string());
-    let (code, message) = (error.code().as_str(), error.message());
-    if status >= 500 {
-        tracing::error!(
-            http.status = status,
-            duration_ms,
-            error.code = code,
-            error.message = message,
-            error.source = source,
-            "failed"
-        );
-    } else {
-        tracing::info!(
-            http.status = status,
-            duration_ms,
-            error.code = code,
-            error.message = message,
-            error.source = source,
-            "refused"
-        );
+/// What a request asks, by the names that the protocol gives its endpoints.
+fn action(method: &Method, path: &str) -> &'static str {
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    match segments.as_slice() {
+        ["health"] => "Health",
+        ["shares"] => "ListShares",
+        ["shares", _] => "GetShare",
+        ["shares", _, "schemas"] => "ListSchemas",
+        ["shares", _, "all-tables"] => "ListAllTables",
+        ["shares", _, "schemas", _, "tables"] => "ListTables",
+        ["shares", _, "schemas", _, "tables", _] if method == Method::HEAD => "QueryTableVersion",
+        ["shares", _, "schemas", _, "tables", _, "version"] => "QueryTableVersion",
+        ["shares", _, "schemas", _, "tables", _, "metadata"] => "QueryTableMetadata",
+        ["shares", _, "schemas", _, "tables", _, "query"] => "QueryTable",
+        ["shares", _, "schemas", _, "tables", _, "changes"] => "QueryTableChanges",
+        ["shares", _, "schemas", _, "tables", _, "queries", _] => "GetQueryInfo",
+        ["shares", _, "schemas", _, "tables", _, "temporary-table-credentials"] => {
+            "GenerateTemporaryTableCredential"
+        }
+        _ => "Unknown",
     }
 }
 

@@ -7,17 +7,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module of the library may name. `error` may be named by all.
-const MAY_NAME: [(&str, &[&str]); 12] = [
+const MAY_NAME: [(&str, &[&str]); 13] = [
     ("error", &[]),
+    ("audit", &[]),
     ("memory", &[]),
     ("protocol", &[]),
     ("catalog", &["protocol"]),
     ("storage", &["protocol"]),
     ("delta", &["protocol"]),
-    ("ndjson", &["protocol"]),
-    ("auth", &["app", "catalog", "protocol"]),
-    ("handlers", &["app", "auth", "catalog", "storage", "delta", "ndjson", "protocol"]),
-    ("router", &["app", "handlers"]),
+    ("ndjson", &["audit", "protocol"]),
+    ("auth", &["app", "audit", "catalog", "protocol"]),
+    ("handlers", &["app", "audit", "auth", "catalog", "storage", "delta", "ndjson", "protocol"]),
+    ("router", &["app", "audit", "handlers"]),
     ("app", &["catalog", "storage", "delta", "protocol"]),
     ("lib", &[]),
 ];

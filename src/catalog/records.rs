@@ -111,7 +111,11 @@ impl<'a> Reader<'a> {
 /// What a token stands for.
 pub(super) fn token(item: &Item) -> Result<TokenRecord> {
     let reader = Reader::new("token", item)?;
-    Ok(TokenRecord { recipient: reader.required("recipient")?.into(), expires: reader.expiry("expires")? })
+    Ok(TokenRecord {
+        recipient: reader.required("recipient")?.into(),
+        id: reader.text("id")?.unwrap_or("unnamed").into(),
+        expires: reader.expiry("expires")?,
+    })
 }
 
 /// Whether a recipient may read.

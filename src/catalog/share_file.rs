@@ -206,8 +206,9 @@ impl ShareFile {
             if token.value.trim().is_empty() {
                 return Err(ShareFileError::at(token.referenced, "bearerToken is empty"));
             }
-            let record = TokenRecord { recipient: EVERYONE.into(), expires: None };
-            this.tokens.insert(TokenHash::of(&token.value), record);
+            let hash = TokenHash::of(&token.value);
+            let record = TokenRecord { recipient: EVERYONE.into(), id: hash.short(), expires: None };
+            this.tokens.insert(hash, record);
         }
         for recipient in file.recipients.unwrap_or_default() {
             this.add_recipient(recipient)?;
@@ -279,7 +280,11 @@ impl ShareFile {
                 )
             })?;
             let expires = expiry(&token.expires)?;
-            if self.tokens.insert(hash, TokenRecord { recipient: Arc::clone(&who), expires }).is_some() {
+            if self
+                .tokens
+                .insert(hash, TokenRecord { recipient: Arc::clone(&who), id: hash.short(), expires })
+                .is_some()
+            {
                 return Err(ShareFileError::at(token.sha256.referenced, "this token is in the file twice"));
             }
         }
@@ -290,7 +295,8 @@ impl ShareFile {
     pub fn add_guest(&mut self, name: &str, token: &str, expires: DateTime<Utc>) {
         let who: Arc<str> = name.into();
         self.grants.insert(Arc::clone(&who), self.shares.keys().cloned().collect());
-        self.tokens.insert(TokenHash::of(token), TokenRecord { recipient: who, expires: Some(expires) });
+        let hash = TokenHash::of(token);
+        self.tokens.insert(hash, TokenRecord { recipient: who, id: hash.short(), expires: Some(expires) });
     }
 
     /// Whether the file asks for no token at all, so that anyone may read every share.
@@ -476,7 +482,8 @@ impl Catalog for ShareFileCatalog {
 
     fn anonymous(&self) -> BoxFuture<'_, Result<Option<TokenRecord>>> {
         let open = self.file().open;
-        ready(Ok(open.then(|| TokenRecord { recipient: EVERYONE.into(), expires: None }))).boxed()
+        ready(Ok(open.then(|| TokenRecord { recipient: EVERYONE.into(), id: "none".into(), expires: None })))
+            .boxed()
     }
 
     fn shares<'a>(

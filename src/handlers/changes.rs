@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use chrono::Utc;
 
-use super::answer::{End, write_head};
+use super::answer::{End, note_files, write_head};
 use super::head::{Head, has_change_data_feed, table_features};
 use super::lines::{Change as FileChange, FileLines, QueriedVersion};
 use super::open::check_history;
@@ -229,6 +229,7 @@ impl ChangesAnswer {
         write_head(lines, &head)?;
         lines.flush()?;
         let bounds = self.opened.changes.range().bounds();
+        let mut bytes = 0;
         while !self.page.is_full(lines.written()) {
             let Some(change) = self.opened.changes.advance()? else { break };
             let Change { version, timestamp, action } = change;
@@ -257,8 +258,10 @@ impl ChangesAnswer {
             self.lines.set_version(Some(QueriedVersion { version, timestamp: Some(timestamp) }));
             lines.line(|out| self.lines.write_change(kind, file, out))?;
             self.page.count();
+            bytes += file.size.unwrap_or_default().unsigned_abs();
         }
         let expires = (self.page.files() > 0).then(|| self.lines.expiration_millis());
+        note_files(lines, self.page.files(), bytes, expires);
         let more = self.opened.changes.has_more()?;
         let Some(position) = self.opened.changes.position().filter(|_| more) else {
             return self.end.write(lines, expires, None);

@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 
 use super::{NDJSON, TABLE_VERSION_HEADER, header, value, with_content_type};
+use crate::audit;
 use crate::error::{Error, Result};
 use crate::ndjson::{self, Encoding, FailureLine, Lines};
 use crate::protocol::actions::{QueryStatus, QueryStatusLine};
@@ -100,6 +101,10 @@ impl Streamed {
     }
 
     fn describe(&self, response: &mut Response, asked: &Asked, end_stream_action: bool) -> Result<()> {
+        audit::note(|facts| {
+            facts.version = Some(self.version);
+            facts.format = Some(self.format.as_str());
+        });
         let headers = response.headers_mut();
         headers.insert(TABLE_VERSION_HEADER, HeaderValue::from(self.version));
         let capabilities = Capabilities::answer(self.format, end_stream_action, asked.async_query);

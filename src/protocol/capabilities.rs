@@ -20,12 +20,19 @@ pub enum ResponseFormat {
     Delta,
 }
 
-impl fmt::Display for ResponseFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl ResponseFormat {
+    /// As it stands in headers.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Parquet => "parquet",
             Self::Delta => "delta",
-        })
+        }
+    }
+}
+
+impl fmt::Display for ResponseFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

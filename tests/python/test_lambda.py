@@ -130,6 +130,42 @@ def test_every_kind_of_request(function):
         time.sleep(0.05)
 
 
+def events(function, request_id):
+    """What the log has of a request: the event, and the line of metrics that came with it."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        lines = [json.loads(line) for line in list(function.log) if line.startswith("{")]
+        found = [at for at, line in enumerate(lines) if line.get("request.id") == request_id and "action" in line]
+        if found and len(lines) > found[0] + 1:
+            return lines[found[0]], lines[found[0] + 1]
+        time.sleep(0.05)
+    raise AssertionError("the log has no event of the request")
+
+
+def test_each_request_is_an_event_and_metrics(function):
+    ask(function, "GET", "/health")
+    answer = ask(function, "POST", f"{TABLE_PATH}py_odd_partitions/query", body=b"{}", headers={"User-Agent": "tests/1"})
+    files = [line["file"] for line in answer.lines[2:]]
+    event, metrics = events(function, answer.headers["x-request-id"])
+    assert (event["recipient"], event["token.id"], event["action"]) == ("acme", "1", "QueryTable")
+    assert (event["object"], event["version"], event["format"]) == ("Retail.Sales.py_odd_partitions", 0, "parquet")
+    assert (event["files"], event["bytes"]) == (len(files), sum(file["size"] for file in files))
+    assert (event["http.status"], event["user_agent"], event["source_ip"]) == (200, "tests/1", "127.0.0.1")
+    assert event["message"] == "answered" and event["cold"] is False and event["duration_ms"] >= 0
+    spaces, = metrics["_aws"]["CloudWatchMetrics"]
+    assert spaces["Namespace"] == "deltashare" and spaces["Dimensions"] == [["Action"]]
+    assert {metric["Name"] for metric in spaces["Metrics"]} == {
+        "Latency", "Errors", "AuthFailures", "FilesSigned", "BytesGranted", "ShortestUrlLife"}
+    assert all(metric["Name"] in metrics for metric in spaces["Metrics"])
+    assert (metrics["Action"], metrics["FilesSigned"], metrics["BytesGranted"]) == ("QueryTable", event["files"], event["bytes"])
+    assert 1800 < metrics["ShortestUrlLife"] <= 3600 and metrics["Errors"] == metrics["AuthFailures"] == 0
+
+    refused = ask(function, "GET", "/shares", token="dss_unknown")
+    event, metrics = events(function, refused.headers["x-request-id"])
+    assert event["message"] == "refused" and event["error.code"] == "UNAUTHENTICATED" and "recipient" not in event
+    assert metrics["AuthFailures"] == 1 and "ShortestUrlLife" not in metrics
+
+
 def test_urls_are_signed_by_the_role_and_by_no_other(function):
     answer = ask(function, "POST", f"{TABLE_PATH}py_versions/query", body=b"{}")
     file = answer.lines[2]["file"]

@@ -13,11 +13,13 @@ use axum::http::header::CONTENT_LENGTH;
 use axum::http::uri::PathAndQuery;
 use axum::response::{IntoResponse as _, Response};
 use deltashare::app::App;
+use deltashare::audit;
 use deltashare::catalog::dynamodb::{self, DynamoDbCatalog};
 use deltashare::error::Error;
 use deltashare::protocol::tokens::TokenKey;
-use deltashare::router::{RequestId, router};
+use deltashare::router::{RequestId, SourceIp, router};
 use deltashare::storage::{Storage, StorageOptions};
+use lambda_http::request::RequestContext;
 use lambda_http::{RequestExt as _, service_fn};
 use tower::ServiceExt as _;
 use tracing_subscriber::EnvFilter;
@@ -36,6 +38,7 @@ fn main() -> Result<(), lambda_http::Error> {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,buoyant_kernel=off,deltashare=info,lambda=info"));
     tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_ansi(false).init();
+    audit::write_metrics();
     // The log is read by one thread while another signs.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(run())
@@ -94,6 +97,11 @@ async fn answer(router: Router, request: lambda_http::Request) -> Response {
 /// The event as a request: with the path as the client wrote it, without the stage.
 fn http_request(request: lambda_http::Request, id: String) -> Request<Body> {
     let path = request.raw_http_path().to_owned();
+    let source_ip = match request.request_context_ref() {
+        Some(RequestContext::ApiGatewayV1(context)) => context.identity.source_ip.clone(),
+        Some(RequestContext::ApiGatewayV2(context)) => context.http.source_ip.clone(),
+        Some(_) | None => None,
+    };
     let (mut parts, body) = request.into_parts();
     let path_and_query = match parts.uri.query() {
         Some(query) => format!("{path}?{query}"),
@@ -103,6 +111,9 @@ fn http_request(request: lambda_http::Request, id: String) -> Request<Body> {
         parts.uri = path_and_query.into();
     }
     parts.extensions.insert(RequestId(id));
+    if let Some(address) = source_ip {
+        parts.extensions.insert(SourceIp(address));
+    }
     let body = match body {
         lambda_http::Body::Empty => Body::empty(),
         lambda_http::Body::Text(text) => Body::from(text),

@@ -1,0 +1,197 @@
+//! One event for each request: who asked for what, and what came of it. From the same facts come the metrics that
+//! CloudWatch takes out of the log ("embedded metric format").
+//!
+//! The event is written when the answer is over, streamed or not. Never does it hold a token or a signature.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use chrono::Utc;
+use serde_json::json;
+
+use crate::error::Error;
+
+/// The namespace of the metrics.
+const NAMESPACE: &str = "deltashare";
+
+/// Whether metrics are written to standard output.
+static METRICS: AtomicBool = AtomicBool::new(false);
+
+/// Whether a request has been answered since the process began.
+static WARM: AtomicBool = AtomicBool::new(false);
+
+tokio::task_local! {
+    static CURRENT: Arc<Audit>;
+}
+
+/// Writes metrics to standard output from now on, where Lambda's log takes them from.
+pub fn write_metrics() {
+    METRICS.store(true, Ordering::Relaxed);
+}
+
+/// The facts of one request. The event is written when the last owner lets go of it.
+pub struct Audit {
+    began: Instant,
+    cold: bool,
+    facts: Mutex<Facts>,
+}
+
+/// What is known of a request so far.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// The id under which the log has the request.
+    pub request_id: String,
+    /// What is asked, by the protocol's names, such as `QueryTable`.
+    pub action: &'static str,
+    /// Who asks.
+    pub recipient: Option<Arc<str>>,
+    /// With which token.
+    pub token_id: Option<Arc<str>>,
+    /// The table, as `share.schema.table`, or the share.
+    pub object: Option<String>,
+    /// The version that is answered, or the first of a range.
+    pub version: Option<u64>,
+    /// The form of the answer.
+    pub format: Option<&'static str>,
+    /// How many files were signed.
+    pub files: u64,
+    /// How many bytes these files have.
+    pub bytes: u64,
+    /// When the URLs end, in milliseconds since the epoch.
+    pub urls_end: Option<i64>,
+    /// What the client says it is.
+    pub user_agent: Option<String>,
+    /// Where the request came from.
+    pub source_ip: Option<String>,
+    /// The HTTP status.
+    pub status: u16,
+    /// Why it failed: the code, the message and the cause, which the recipient does not get.
+    pub error: Option<(&'static str, String, Option<String>)>,
+}
+
+impl Facts {
+    /// Takes note of a failure.
+    pub fn fail(&mut self, error: &Error) {
+        let source = std::error::Error::source(error).map(ToString::to_string);
+        self.error = Some((error.code().as_str(), error.message().to_owned(), source));
+    }
+}
+
+impl Audit {
+    /// A request that begins now.
+    pub fn begin(facts: Facts) -> Arc<Self> {
+        let cold = !WARM.swap(true, Ordering::Relaxed);
+        Arc::new(Self { began: Instant::now(), cold, facts: Mutex::new(facts) })
+    }
+
+    /// The request that the current task answers, where there is one.
+    pub fn current() -> Option<Arc<Self>> {
+        CURRENT.try_with(Arc::clone).ok()
+    }
+
+    /// Runs what answers the request.
+    pub async fn scope<F: Future>(self: &Arc<Self>, answer: F) -> F::Output {
+        CURRENT.scope(Arc::clone(self), answer).await
+    }
+
+    /// Adds to the facts.
+    pub fn note(&self, note: impl FnOnce(&mut Facts)) {
+        note(&mut self.facts());
+    }
+
+    fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Adds to the facts of the request that the current task answers.
+pub fn note(note: impl FnOnce(&mut Facts)) {
+    if let Some(audit) = Audit::current() {
+        audit.note(note);
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        let duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let facts = self.facts();
+        event(&facts, duration_ms, self.cold);
+        if METRICS.load(Ordering::Relaxed) {
+            metrics(&facts, duration_ms);
+        }
+    }
+}
+
+fn event(facts: &Facts, duration_ms: u64, cold: bool) {
+    let (code, message, source) = match &facts.error {
+        Some((code, message, source)) => (Some(*code), Some(message.as_str()), source.as_deref()),
+        None => (None, None, None),
+    };
+    macro_rules! write {
+        ($level:ident, $outcome:literal) => {
+            tracing::$level!(
+                request.id = facts.request_id,
+                action = facts.action,
+                recipient = facts.recipient.as_deref(),
+                token.id = facts.token_id.as_deref(),
+                object = facts.object,
+                version = facts.version,
+                format = facts.format,
+                files = facts.files,
+                bytes = facts.bytes,
+                http.status = facts.status,
+                duration_ms,
+                cold,
+                user_agent = facts.user_agent,
+                source_ip = facts.source_ip,
+                error.code = code,
+                error.message = message,
+                error.source = source,
+                $outcome
+            )
+        };
+    }
+    match (&facts.error, facts.status) {
+        (None, _) => write!(info, "answered"),
+        (Some(_), 400..500) => write!(info, "refused"),
+        (Some(_), _) => write!(error, "failed"),
+    }
+}
+
+/// One line that CloudWatch makes metrics of: latency in milliseconds, the life of the shortest URL in seconds.
+fn metrics(facts: &Facts, duration_ms: u64) {
+    let metric = |name: &str, unit: &str| json!({"Name": name, "Unit": unit});
+    let mut names = vec![
+        metric("Latency", "Milliseconds"),
+        metric("Errors", "Count"),
+        metric("AuthFailures", "Count"),
+        metric("FilesSigned", "Count"),
+        metric("BytesGranted", "Bytes"),
+    ];
+    let life = facts.urls_end.map(|end| (end - Utc::now().timestamp_millis()) / 1000);
+    if life.is_some() {
+        names.push(metric("ShortestUrlLife", "Seconds"));
+    }
+    let mut line = json!({
+        "_aws": {
+            "Timestamp": Utc::now().timestamp_millis(),
+            "CloudWatchMetrics": [{"Namespace": NAMESPACE, "Dimensions": [["Action"]], "Metrics": names}],
+        },
+        "Action": facts.action,
+        "Latency": duration_ms,
+        "Errors": u8::from(facts.status >= 500 || (facts.error.is_some() && facts.status < 400)),
+        "AuthFailures": u8::from(facts.status == 401),
+        "FilesSigned": facts.files,
+        "BytesGranted": facts.bytes,
+    });
+    if let Some(life) = life {
+        line["ShortestUrlLife"] = json!(life);
+    }
+    print_line(&line.to_string());
+}
+
+#[expect(clippy::print_stdout, reason = "the log of a Lambda function is its standard output")]
+fn print_line(line: &str) {
+    println!("{line}");
+}
