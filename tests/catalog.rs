@@ -316,11 +316,37 @@ async fn pages(catalog: &dyn Catalog) {
         });
         assert_eq!(shares.await.len(), 2);
     }
-    // No items, and still a place to go on.
-    let none = catalog.shares("Acme Corp", PageRequest { after: None, limit: Some(0) }).await.unwrap();
-    assert!(none.items.is_empty());
-    let rest = PageRequest { after: Some(none.more_after.unwrap()), limit: None };
-    assert_eq!(catalog.shares("Acme Corp", rest).await.unwrap().items.len(), 2);
+    // A page of none goes on where it stood: at the beginning, and in the middle.
+    for taken in [0, 1] {
+        stands(2, taken, async |page| {
+            let page = catalog.shares("Acme Corp", page).await.unwrap();
+            (page.items.len(), page.more_after)
+        })
+        .await;
+        stands(4, taken, async |page| {
+            let page = catalog.schemas("Acme Corp", "Retail Data", page).await.unwrap().unwrap().schemas;
+            (page.items.len(), page.more_after)
+        })
+        .await;
+        for (schema, all) in [(None, 5), (Some("sales"), 3)] {
+            stands(all, taken, async |page| {
+                let page = catalog.tables("Acme Corp", "Retail Data", schema, page).await.unwrap().unwrap();
+                (page.items.len(), page.more_after)
+            })
+            .await;
+        }
+    }
+}
+
+/// After `taken` of `all` items, pages of none lose no item and repeat none.
+async fn stands(all: usize, taken: usize, read: impl AsyncFn(PageRequest) -> (usize, Option<String>)) {
+    let mut after = None;
+    for limit in [taken, 0, 0] {
+        let (items, more_after) = read(PageRequest { after, limit: Some(limit) }).await;
+        assert_eq!(items, limit);
+        after = Some(more_after.expect("more to read"));
+    }
+    assert_eq!(read(PageRequest { after, limit: None }).await, (all - taken, None));
 }
 
 #[tokio::test]

@@ -454,19 +454,22 @@ impl ShareFileCatalog {
 /// The items of a sorted map that follow `page.after`, `page.limit` of them at most.
 fn page<'a, K: Ord + Clone + 'a, V: 'a, T>(
     items: impl Iterator<Item = (&'a K, &'a V)>,
-    limit: Option<usize>,
+    request: PageRequest,
     key: impl Fn(&K) -> String,
     item: impl Fn(&V) -> T,
 ) -> Page<T> {
     let mut items = items.peekable();
     let mut taken = Vec::new();
     let mut last = None;
-    while limit.is_none_or(|limit| taken.len() < limit) {
+    while request.limit.is_none_or(|limit| taken.len() < limit) {
         let Some((at, value)) = items.next() else { break };
         last = Some(at);
         taken.push(item(value));
     }
-    let more_after = items.peek().is_some().then(|| last.map(key).unwrap_or_default());
+    let more_after = items.peek().is_some().then(|| match last {
+        Some(last) => key(last),
+        None => request.after.unwrap_or_default(),
+    });
     Page { items: taken, more_after }
 }
 
@@ -495,9 +498,9 @@ impl Catalog for ShareFileCatalog {
         let empty = BTreeSet::new();
         let granted = file.grants.get(recipient).unwrap_or(&empty);
         let items = granted
-            .range::<String, _>(after(request.after.filter(|key| !key.is_empty())))
+            .range::<String, _>(after(request.after.clone().filter(|key| !key.is_empty())))
             .filter_map(|key| file.shares.get_key_value(key));
-        let page = page(items, request.limit, String::clone, |share| share.record.clone());
+        let page = page(items, request, String::clone, |share| share.record.clone());
         ready(Ok(page)).boxed()
     }
 
@@ -513,10 +516,11 @@ impl Catalog for ShareFileCatalog {
     ) -> BoxFuture<'a, Result<Option<SchemaPage>>> {
         let file = self.file();
         let found = file.granted(recipient, share).map(|share| {
-            let items = share.schemas.range::<String, _>(after(request.after.filter(|key| !key.is_empty())));
+            let start = request.after.clone().filter(|key| !key.is_empty());
+            let items = share.schemas.range::<String, _>(after(start));
             SchemaPage {
                 share: share.record.clone(),
-                schemas: page(items, request.limit, String::clone, Name::clone),
+                schemas: page(items, request, String::clone, Name::clone),
             }
         });
         ready(Ok(found)).boxed()
@@ -541,7 +545,7 @@ impl Catalog for ShareFileCatalog {
                     .tables
                     .range(after(start))
                     .filter(|((of, _), _)| schema.as_ref().is_none_or(|schema| of == schema));
-                page(items, request.limit, |(schema, table)| format!("{schema}/{table}"), TableRecord::clone)
+                page(items, request, |(schema, table)| format!("{schema}/{table}"), TableRecord::clone)
             });
         ready(Ok(found)).boxed()
     }
