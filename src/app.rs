@@ -25,7 +25,7 @@ pub struct App {
 }
 
 struct WarmTable {
-    location: String,
+    location: Location,
     table: DeltaTable,
 }
 
@@ -49,21 +49,20 @@ impl App {
 
     /// Opens a shared table. Nothing is read yet; a table that was read before is still warm.
     pub fn open(&self, record: &TableRecord) -> Result<OpenTable> {
-        let place = |text: &str| {
-            Location::parse(text, std::path::Path::new("/")).map_err(|reason| {
-                Error::unreadable_table("The table's location cannot be read.")
-                    .with_source(reason.to_string())
-            })
+        let place = |text: &str| match Location::parse(text, std::path::Path::new("/")) {
+            Ok(location) => Ok(location.read_by(record.signer_role.clone())),
+            Err(reason) => Err(Error::unreadable_table("The table's location cannot be read.")
+                .with_source(reason.to_string())),
         };
         let location = place(&record.location)?;
         let allowed = record.allowed_locations.iter().map(|text| place(text)).collect::<Result<_>>()?;
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let warm = match tables.iter().position(|warm| warm.location == record.location) {
+        let warm = match tables.iter().position(|warm| warm.location == location) {
             Some(at) => tables.remove(at),
             None => {
                 let store = self.storage.open(&location)?;
                 let table = DeltaTable::new(store.store, store.root, tokio::runtime::Handle::current());
-                WarmTable { location: record.location.clone(), table }
+                WarmTable { location: location.clone(), table }
             }
         };
         let delta = warm.table.clone();

@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::Result;
 use crate::protocol::names::Name;
+use crate::role::RoleArn;
 
 /// The SHA-256 of a bearer token: what is stored and looked up in its place.
 ///
@@ -100,6 +101,8 @@ pub struct TableRecord {
     pub start_version: u64,
     /// Whether recipients may have credentials that read the table's directory, and with it every version.
     pub directory_access: bool,
+    /// The role that reads the table and signs its URLs, where it is not the server's.
+    pub signer_role: Option<RoleArn>,
 }
 
 impl TableRecord {

@@ -76,5 +76,6 @@ pub mod handlers;
 pub mod memory;
 pub mod ndjson;
 pub mod protocol;
+pub mod role;
 pub mod router;
 pub mod storage;

@@ -10,13 +10,15 @@
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::stream;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout_at;
 
 use crate::audit::{Audit, Facts};
 use crate::error::{Error, Result};
@@ -69,19 +71,54 @@ pub enum FailureLine {
     NotJson,
 }
 
-enum Chunk {
-    Data(Bytes),
-    Complete,
+/// What answers may cost where something in front of this server would cut them off. An answer that reaches a limit
+/// fails as any other does, so that it is never taken for a whole one.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// When the answer must be over.
+    pub deadline: Option<Instant>,
+    /// How many bytes it may have, as they are sent.
+    pub bytes: Option<u64>,
+}
+
+tokio::task_local! {
+    static LIMITS: Limits;
+}
+
+impl Limits {
+    /// Runs what answers a request under these limits. An error where it does not answer by the deadline.
+    pub async fn scope<F: Future>(self, answer: F) -> Result<F::Output> {
+        let answer = LIMITS.scope(self, answer);
+        match self.deadline {
+            None => Ok(answer.await),
+            Some(deadline) => timeout_at(deadline.into(), answer).await.map_err(|_| too_slow()),
+        }
+    }
+}
+
+fn too_slow() -> Error {
+    Error::unavailable("The answer took too long; try again later, or ask in pages (maxFiles).")
+}
+
+/// How a body ends, after its chunks. It is kept beside them, so that it is told to a slow client too.
+enum Ending {
+    /// With these bytes the answer is over, as its encoding ends.
+    Whole(Bytes),
+    /// These bytes are the last ones, and then the connection is broken.
+    Broken(Bytes),
 }
 
 /// Where the lines of an answer are written.
 pub struct Lines {
     buffer: Vec<u8>,
     gzip: Option<GzEncoder<Vec<u8>>>,
-    chunks: mpsc::Sender<Chunk>,
+    chunks: mpsc::Sender<Bytes>,
+    ending: oneshot::Sender<Ending>,
     first: Option<oneshot::Sender<Result<()>>>,
     gone: bool,
     written: u64,
+    sent: u64,
+    limits: Limits,
     audit: Option<Arc<Audit>>,
 }
 
@@ -131,25 +168,46 @@ impl Lines {
                 std::mem::take(gzip.get_mut())
             }
         };
-        self.push(Chunk::Data(data.into()))
+        self.sent += data.len() as u64;
+        if self.limits.bytes.is_some_and(|most| self.sent > most) {
+            return Err(Error::too_large(
+                "The answer is larger than this server can send at once; accept gzip, or ask in pages (maxFiles).",
+            ));
+        }
+        self.push(data.into())
     }
 
-    fn push(&mut self, chunk: Chunk) -> Result<()> {
+    fn push(&mut self, chunk: Bytes) -> Result<()> {
         if let Some(first) = self.first.take() {
             self.gone |= first.send(Ok(())).is_err();
         }
-        self.gone = self.gone || self.chunks.blocking_send(chunk).is_err();
-        if self.gone { Err(Error::unavailable("The client closed the connection.")) } else { Ok(()) }
+        self.gone = self.gone
+            || match self.limits.deadline {
+                None => self.chunks.blocking_send(chunk).is_err(),
+                Some(deadline) => {
+                    let sent = timeout_at(deadline.into(), self.chunks.send(chunk));
+                    Handle::current().block_on(sent).map_err(|_| too_slow())?.is_err()
+                }
+            };
+        if self.gone { Err(gone()) } else { Ok(()) }
+    }
+
+    /// What is left to send, with the end of its encoding.
+    fn rest(&mut self) -> Result<Bytes> {
+        let rest = std::mem::take(&mut self.buffer);
+        let Some(mut gzip) = self.gzip.take() else { return Ok(rest.into()) };
+        gzip.write_all(&rest).map_err(Error::internal)?;
+        Ok(gzip.finish().map_err(Error::internal)?.into())
     }
 
     fn complete(mut self) -> Result<()> {
-        let mut rest = std::mem::take(&mut self.buffer);
-        if let Some(mut gzip) = self.gzip.take() {
-            gzip.write_all(&rest).map_err(Error::internal)?;
-            rest = gzip.finish().map_err(Error::internal)?;
-        }
-        self.push(Chunk::Data(rest.into()))?;
-        self.push(Chunk::Complete)
+        let rest = self.rest()?;
+        self.end(Ending::Whole(rest))
+    }
+
+    fn end(mut self, ending: Ending) -> Result<()> {
+        let begun = self.first.take().is_none_or(|first| first.send(Ok(())).is_ok());
+        if begun && self.ending.send(ending).is_ok() { Ok(()) } else { Err(gone()) }
     }
 
     fn fail(mut self, error: Error, line: FailureLine) {
@@ -166,31 +224,37 @@ impl Lines {
         }
         self.note(|facts| facts.fail(&error));
         tracing::error!("an answer failed after its status was sent");
-        let written = match line {
-            FailureLine::EndStreamAction => self.line(|out| {
+        if self.fail_visibly(&error, line).is_err() {
+            tracing::info!("the client closed the connection before it could be told of the failure");
+        }
+    }
+
+    fn fail_visibly(mut self, error: &Error, line: FailureLine) -> Result<()> {
+        match line {
+            FailureLine::EndStreamAction => {
                 let end_stream_action = EndStreamAction {
                     error_message: Some(error.message()),
                     http_status_error_code: Some(error.code().status()),
                     ..EndStreamAction::default()
                 };
-                write_json(out, &EndStreamLine { end_stream_action }).map_err(Error::internal)
-            }),
-            FailureLine::NotJson => self.line(|out| {
-                out.extend_from_slice(
-                    b"INCOMPLETE ANSWER: the server failed while it sent this list; ask again",
+                write_json(&mut self.buffer, &EndStreamLine { end_stream_action })
+                    .map_err(Error::internal)?;
+                self.buffer.push(b'\n');
+                self.complete()
+            }
+            FailureLine::NotJson => {
+                self.buffer.extend_from_slice(
+                    b"INCOMPLETE ANSWER: the server failed while it sent this list; ask again\n",
                 );
-                Ok(())
-            }),
-        };
-        let done = match (written, line) {
-            (Ok(()), FailureLine::EndStreamAction) => self.complete(),
-            (Ok(()), FailureLine::NotJson) => self.flush(),
-            (Err(error), _) => Err(error),
-        };
-        if done.is_err() {
-            tracing::info!("the client closed the connection before it could be told of the failure");
+                let rest = self.rest()?;
+                self.end(Ending::Broken(rest))
+            }
         }
     }
+}
+
+fn gone() -> Error {
+    Error::unavailable("The client closed the connection.")
 }
 
 /// The body of an answer whose lines `produce` writes on a thread of its own.
@@ -202,6 +266,7 @@ pub async fn stream(
     produce: impl FnOnce(&mut Lines) -> Result<()> + Send + 'static,
 ) -> Result<Body> {
     let (chunks, receiver) = mpsc::channel(2);
+    let (ending, ended) = oneshot::channel();
     let (first, started) = oneshot::channel();
     let gzip = (encoding == Encoding::Gzip)
         .then(|| GzEncoder::new(Vec::with_capacity(CHUNK_BYTES), Compression::new(GZIP_LEVEL)));
@@ -209,9 +274,12 @@ pub async fn stream(
         buffer: Vec::with_capacity(CHUNK_BYTES),
         gzip,
         chunks,
+        ending,
         first: Some(first),
         gone: false,
         written: 0,
+        sent: 0,
+        limits: LIMITS.try_with(|limits| *limits).unwrap_or_default(),
         audit: Audit::current(),
     };
     let span = tracing::Span::current();
@@ -227,23 +295,42 @@ pub async fn stream(
         }
     });
     started.await.map_err(|_| Error::internal("the task that writes the answer died"))??;
-    Ok(body(receiver))
+    Ok(body(receiver, ended))
 }
 
-/// The chunks as a body. It ends well only when the task said that the answer is complete.
-fn body(receiver: mpsc::Receiver<Chunk>) -> Body {
-    Body::from_stream(stream::unfold(Some(receiver), |receiver| async {
-        let mut receiver = receiver?;
-        match receiver.recv().await {
-            Some(Chunk::Data(data)) => Some((Ok(data), Some(receiver))),
-            Some(Chunk::Complete) => None,
-            None => {
+/// The chunks as a body. It ends well only when the task said that the answer is whole.
+fn body(chunks: mpsc::Receiver<Bytes>, ending: oneshot::Receiver<Ending>) -> Body {
+    Body::from_stream(stream::unfold(Place::Chunks(chunks, ending), |place| async {
+        match place {
+            Place::Chunks(mut chunks, ending) => {
+                if let Some(data) = chunks.recv().await {
+                    return Some((Ok(data), Place::Chunks(chunks, ending)));
+                }
+                Some(match ending.await {
+                    Ok(Ending::Whole(rest)) => (Ok(rest), Place::Over),
+                    Ok(Ending::Broken(rest)) => (Ok(rest), Place::LastWords),
+                    Err(_) => (Err(incomplete()), Place::Over),
+                })
+            }
+            Place::LastWords => {
                 // The HTTP library drops what it has not sent when a body fails, and sends while it waits.
                 tokio::time::sleep(LAST_WORDS).await;
-                Some((Err(io::Error::other("the answer is incomplete")), None))
+                Some((Err(incomplete()), Place::Over))
             }
+            Place::Over => None,
         }
     }))
+}
+
+/// Where a body stands.
+enum Place {
+    Chunks(mpsc::Receiver<Bytes>, oneshot::Receiver<Ending>),
+    LastWords,
+    Over,
+}
+
+fn incomplete() -> io::Error {
+    io::Error::other("the answer is incomplete")
 }
 
 #[cfg(test)]
@@ -355,6 +442,42 @@ mod tests {
                 serde_json::json!({"errorMessage": "the source went away", "httpStatusErrorCode": 503});
             assert_eq!(last["endStreamAction"], expected);
         }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_reaches_a_limit_fails_visibly() {
+        let soon = || Limits { deadline: Some(Instant::now() + Duration::from_millis(300)), bytes: None };
+        let small = || Limits { deadline: None, bytes: Some(4 * CHUNK_BYTES as u64) };
+        let line = format!("\"{}\"", "x".repeat(CHUNK_BYTES));
+        for (limits, message) in [(soon(), "took too long"), (small(), "larger than")] {
+            let line = line.clone();
+            let body = limits.scope(stream(Encoding::Identity, FailureLine::EndStreamAction, move |lines| {
+                loop {
+                    write(lines, &line)?;
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }));
+            let (bytes, _) = read(body.await.unwrap().unwrap()).await;
+            let text = String::from_utf8(bytes).unwrap();
+            let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+            let told = last["endStreamAction"]["errorMessage"].as_str().unwrap();
+            assert!(told.contains(message), "{told}");
+        }
+        // A client that reads nothing does not hold the task beyond the deadline.
+        let (done, mut over) = oneshot::channel::<()>();
+        let body = soon().scope(stream(Encoding::Identity, FailureLine::NotJson, move |lines| {
+            let _done = done;
+            loop {
+                write(lines, &line)?;
+            }
+        }));
+        let body = body.await.unwrap().unwrap();
+        assert!(over.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty));
+        assert!(over.await.is_err());
+        let (_, whole) = read(body).await;
+        assert!(!whole);
+        // What does not answer at all is given up.
+        assert!(soon().scope(std::future::pending::<()>()).await.is_err());
     }
 
     #[tokio::test]

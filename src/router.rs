@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::header::USER_AGENT;
 use axum::http::uri::{PathAndQuery, Uri};
 use axum::http::{HeaderValue, Method};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
@@ -18,6 +18,7 @@ use crate::app::App;
 use crate::audit::{Audit, Facts};
 use crate::error::Error;
 use crate::handlers::{changes, credentials, discovery, query, table};
+use crate::ndjson::Limits;
 
 /// The header that carries the id under which the log has a request.
 const REQUEST_ID_HEADER: &str = "x-request-id";
@@ -89,9 +90,12 @@ async fn front(State(front): State<Front>, mut request: Request) -> Response {
     });
     let span = tracing::info_span!("request", request.id = %id, http.method = %method, http.path = %path);
     *request.uri_mut() = with_path(request.uri(), &path);
-    let mut response = match audit.scope(front.endpoints.oneshot(request)).instrument(span).await {
-        Ok(response) => response,
-        Err(never) => match never {},
+    let limits = request.extensions_mut().remove::<Limits>().unwrap_or_default();
+    let answer = limits.scope(front.endpoints.oneshot(request));
+    let mut response = match audit.scope(answer).instrument(span).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(late) => late.into_response(),
     };
     audit.note(|facts| {
         facts.status = response.status().as_u16();

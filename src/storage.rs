@@ -23,9 +23,10 @@ use url::Url;
 
 use crate::error::{Error, Result};
 use crate::protocol::digest::short_digest;
+use crate::role::RoleArn;
 
+pub use directory::DirectoryCredentials;
 use directory::{AssumedRole, Sts};
-pub use directory::{DirectoryCredentials, RoleArn};
 pub use gateway::Gateway;
 pub use location::{Location, LocationError};
 use log_path::Root;
@@ -55,10 +56,13 @@ pub struct StorageOptions {
 #[derive(Debug)]
 pub struct Storage {
     options: StorageOptions,
-    role: Option<Arc<AssumedRole>>,
-    buckets: Mutex<HashMap<String, Arc<S3Bucket>>>,
+    roles: Mutex<HashMap<RoleArn, Arc<AssumedRole>>>,
+    buckets: Mutex<HashMap<BucketKey, Arc<S3Bucket>>>,
     tables: Mutex<HashMap<Location, TableStore>>,
 }
+
+/// A bucket's name, and the role that reads it.
+type BucketKey = (String, Option<RoleArn>);
 
 /// The object store through which one table is read, and the table's root in it.
 #[derive(Clone)]
@@ -78,19 +82,13 @@ impl fmt::Debug for TableStore {
 impl Storage {
     /// Nothing is opened before it is asked for.
     pub fn new(options: StorageOptions) -> Self {
-        let s3 = &options.s3;
-        let role = s3.signer_role.clone().zip(s3.credentials.clone()).map(|(role, credentials)| {
-            let region = s3.region.clone().unwrap_or_else(|| "us-east-1".to_owned());
-            let sts = Sts { endpoint: s3.sts_endpoint.clone(), region, credentials };
-            Arc::new(AssumedRole::new(role, sts))
-        });
-        Self { options, role, buckets: Mutex::default(), tables: Mutex::default() }
+        Self { options, roles: Mutex::default(), buckets: Mutex::default(), tables: Mutex::default() }
     }
 
     /// Assumes the signer role, where there is one, before the first request needs it.
     pub async fn warm(&self) -> Result<()> {
-        match &self.role {
-            Some(role) => role.credentials().await.map(drop),
+        match &self.options.s3.signer_role {
+            Some(role) => self.assumed(role).credentials().await.map(drop),
             None => Ok(()),
         }
     }
@@ -102,7 +100,7 @@ impl Storage {
             return Ok(table.clone());
         }
         let (name, root) = match location {
-            Location::S3 { bucket, prefix } => {
+            Location::S3 { bucket, prefix, .. } => {
                 let name = opaque_name(&[bucket.as_bytes(), b"/", prefix.as_bytes()]);
                 let root = format!("s3://{bucket}/{name}/");
                 (name, root)
@@ -116,7 +114,9 @@ impl Storage {
         };
         let root = Url::parse(&root).map_err(Error::internal)?;
         let rooted = match location {
-            Location::S3 { bucket, prefix } => RootedStore::s3(name, self.bucket(bucket), prefix),
+            Location::S3 { bucket, prefix, role } => {
+                RootedStore::s3(name, self.bucket(bucket, role.as_ref()), prefix)
+            }
             Location::Local(path) => RootedStore::directory(name, path),
         };
         let rooted = rooted.map_err(|error| {
@@ -171,8 +171,8 @@ impl Storage {
                     url: gateway.bucket_url().under(&prefix),
                 })
             }
-            Location::S3 { bucket, prefix } => {
-                let bucket = self.bucket(bucket);
+            Location::S3 { bucket, prefix, role } => {
+                let bucket = self.bucket(bucket, role.as_ref());
                 let region = bucket.region().await.map_err(unavailable)?;
                 Ok(Scope {
                     root: Root::new(location, prefix.len()),
@@ -184,7 +184,8 @@ impl Storage {
         }
     }
 
-    /// Credentials for `recipient` that read the directory of the table at `location`, and nothing else.
+    /// Credentials for `recipient` that read the directory of the table at `location`, and nothing else. They are
+    /// those of the role that reads the table, where it has one of its own.
     ///
     /// 403 where this server has no role to give them with, where the table does not lie in S3, and where AWS
     /// refuses; 503 where STS does not answer.
@@ -193,26 +194,26 @@ impl Storage {
         location: &Location,
         recipient: &str,
     ) -> Result<DirectoryCredentials> {
-        let (Some(role), Location::S3 { bucket, prefix }) = (&self.options.directory_role, location) else {
-            return Err(Error::forbidden("This server does not give temporary credentials for this table."));
-        };
+        let refused = || Error::forbidden("This server does not give temporary credentials for this table.");
+        let Location::S3 { bucket, prefix, role } = location else { return Err(refused()) };
+        let role = role.as_ref().or(self.options.directory_role.as_ref()).ok_or_else(refused)?;
         let ready = async {
-            let s3 = self.bucket(bucket);
+            let s3 = self.bucket(bucket, None);
             let region = s3.region().await?.to_owned();
             Ok::<_, object_store::Error>((region, s3.own_credentials().await?))
         };
         let (region, credentials) =
             tokio::time::timeout(SIGNER_READY, ready).await.map_err(unavailable)?.map_err(unavailable)?;
-        let sts = Sts { endpoint: self.options.s3.sts_endpoint.clone(), region, credentials };
-        sts.assume_for(role, recipient, bucket, prefix).await
+        let sts = Sts { credentials: Some(credentials), ..self.sts() };
+        sts.assume_for(role, recipient, bucket, &region, prefix).await
     }
 
     /// The region that signs for the table at `location`; `None` for a local directory.
     pub async fn region(&self, location: &Location) -> Result<Option<String>> {
         match location {
             Location::Local(_) => Ok(None),
-            Location::S3 { bucket, .. } => {
-                let bucket = self.bucket(bucket);
+            Location::S3 { bucket, role, .. } => {
+                let bucket = self.bucket(bucket, role.as_ref());
                 let region =
                     tokio::time::timeout(SIGNER_READY, bucket.region()).await.map_err(unavailable)?;
                 region.map(|region| Some(region.to_owned())).map_err(unavailable)
@@ -225,10 +226,23 @@ impl Storage {
         self.options.gateway.as_ref()
     }
 
-    fn bucket(&self, name: &str) -> Arc<S3Bucket> {
+    /// A bucket as `role` reads it, or the server's own role where that is `None`.
+    fn bucket(&self, name: &str, role: Option<&RoleArn>) -> Arc<S3Bucket> {
+        let role = role.or(self.options.s3.signer_role.as_ref());
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(S3Bucket::new(name, &self.options.s3, self.role.clone()));
-        Arc::clone(buckets.entry(name.to_owned()).or_insert_with(new))
+        let new = || Arc::new(S3Bucket::new(name, &self.options.s3, role.map(|role| self.assumed(role))));
+        Arc::clone(buckets.entry((name.to_owned(), role.cloned())).or_insert_with(new))
+    }
+
+    fn assumed(&self, role: &RoleArn) -> Arc<AssumedRole> {
+        let mut roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(AssumedRole::new(role.clone(), self.sts()));
+        Arc::clone(roles.entry(role.clone()).or_insert_with(new))
+    }
+
+    fn sts(&self) -> Sts {
+        let S3Options { sts_endpoint, home_region, credentials, .. } = self.options.s3.clone();
+        Sts { endpoint: sts_endpoint, region: home_region, credentials }
     }
 }
 
@@ -306,6 +320,7 @@ mod tests {
             endpoint: None,
             sts_endpoint: None,
             region: Some("eu-central-1".to_owned()),
+            home_region: "eu-central-1".to_owned(),
             path_style: false,
             credentials: Some(Credentials {
                 access_key_id: "id".to_owned(),
@@ -336,12 +351,12 @@ mod tests {
     }
 
     fn lake(prefix: &str) -> Location {
-        Location::S3 { bucket: "lake".to_owned(), prefix: prefix.to_owned() }
+        Location::S3 { bucket: "lake".to_owned(), prefix: prefix.to_owned(), role: None }
     }
 
     #[tokio::test]
     async fn a_file_is_signed_under_the_root_it_lies_in() {
-        let other = Location::S3 { bucket: "my.source".to_owned(), prefix: String::new() };
+        let other = Location::S3 { bucket: "my.source".to_owned(), prefix: String::new(), role: None };
         let storage = storage(s3_options(None));
         let mut signer = storage.signer(&lake("a b/t/"), &[other], Utc::now()).await.unwrap();
         for (path, start) in [

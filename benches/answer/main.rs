@@ -103,7 +103,8 @@ async fn one_answer(table: &Path, format: ResponseFormat, encoding: Encoding) ->
     let files = tokio::task::spawn_blocking(move || delta.files(&delta.latest()?)).await.unwrap().unwrap();
     let opened = began.elapsed().as_secs_f64();
     let capabilities = Capabilities::parse(Some("responseformat=delta"));
-    let bucket = Location::S3 { bucket: "my-bucket".to_owned(), prefix: "tables/orders/".to_owned() };
+    let bucket =
+        Location::S3 { bucket: "my-bucket".to_owned(), prefix: "tables/orders/".to_owned(), role: None };
     let signer = storage.signer(&bucket, &[], Utc::now()).await.unwrap();
     let answer = Answer {
         table,

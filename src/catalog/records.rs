@@ -11,6 +11,7 @@ use super::keys::{self, Key};
 use super::{ShareRecord, TableRecord, TokenRecord};
 use crate::error::{Error, Result};
 use crate::protocol::names::Name;
+use crate::role::RoleArn;
 
 /// The attributes of an item.
 pub type Item = HashMap<String, AttributeValue>;
@@ -96,6 +97,10 @@ impl<'a> Reader<'a> {
             .map_err(|error| self.unreadable(&format!("has a name that is none: {error}")))
     }
 
+    fn role(&self, name: &str) -> Result<Option<RoleArn>> {
+        self.get(name, |value| RoleArn::parse(value.as_s().ok()?), "the ARN of a role")
+    }
+
     fn expiry(&self, name: &str) -> Result<Option<DateTime<Utc>>> {
         match self.required(name)? {
             "never" => Ok(None),
@@ -163,6 +168,7 @@ pub(super) fn table(item: &Item, share: &ShareRecord) -> Result<TableRecord> {
         history_shared: reader.flag("historyShared")?,
         start_version: reader.number("startVersion")?.unwrap_or(0),
         directory_access: reader.flag("directoryAccess")?,
+        signer_role: reader.role("signerRole")?,
     })
 }
 

@@ -19,6 +19,7 @@ use super::state::{RecipientState, SchemaState, ShareState, State, TableState};
 use super::{Catalog, Page, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord};
 use crate::error::Result;
 use crate::protocol::names::{InvalidName, Name};
+use crate::role::RoleArn;
 
 /// Ids are made of names where the file gives none, so that they stay the same.
 const ID_NAMESPACE: Uuid = Uuid::from_u128(0x5f1c_8e0e_6a43_4a7e_9c1d_2f0b_7d6e_31a4);
@@ -127,6 +128,7 @@ struct FileTable {
     #[serde(default)]
     allowed_locations: Vec<Spanned<String>>,
     directory_access: Option<Spanned<bool>>,
+    signer_role: Option<Spanned<String>>,
     /// What `historyShared` was called in older versions of the reference server.
     #[serde(rename = "cdfEnabled")]
     cdf_enabled: Option<bool>,
@@ -325,6 +327,7 @@ impl ShareFile {
                     history_shared: table.history_shared,
                     start_version: table.start_version,
                     directory_access: table.directory_access,
+                    signer_role: table.signer_role.clone(),
                 };
                 schemas.entry(schema.clone()).or_default().tables.insert(key.clone(), made);
             }
@@ -406,6 +409,15 @@ fn table_record(
             ShareFileError::at(start.referenced, format!("startVersion of table '{name}' is negative"))
         })
     })?;
+    let signer_role = table.signer_role.as_ref().map(|role| {
+        RoleArn::parse(&role.value).ok_or_else(|| {
+            ShareFileError::at(
+                role.referenced,
+                format!("signerRole of table '{name}' is not the ARN of a role"),
+            )
+        })
+    });
+    let signer_role = signer_role.transpose()?;
     let record = TableRecord {
         share: share.clone(),
         share_id: share_id.to_owned(),
@@ -420,6 +432,7 @@ fn table_record(
         history_shared: table.history_shared || table.cdf_enabled == Some(true),
         start_version,
         directory_access: table.directory_access.as_ref().is_some_and(|access| access.value),
+        signer_role,
         name,
     };
     match (&table.directory_access, record.refuses_directory_access()) {

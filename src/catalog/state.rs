@@ -6,6 +6,8 @@ use std::fmt;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
+use crate::role::RoleArn;
+
 /// Shares and recipients, by the keys of their names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
@@ -52,6 +54,8 @@ pub struct TableState {
     pub start_version: u64,
     /// Whether recipients may have credentials for its directory.
     pub directory_access: bool,
+    /// The role that reads it, where it is not the server's.
+    pub signer_role: Option<RoleArn>,
 }
 
 /// A recipient, what it may read, and its tokens.
@@ -161,6 +165,10 @@ impl fmt::Display for Change {
     }
 }
 
+fn role(table: &TableState) -> String {
+    table.signer_role.as_ref().map_or("the server's", RoleArn::as_str).to_owned()
+}
+
 fn differences(before: &TableState, after: &TableState) -> Vec<(&'static str, String, String)> {
     let all = [
         ("name", before.name.clone(), after.name.clone()),
@@ -170,6 +178,7 @@ fn differences(before: &TableState, after: &TableState) -> Vec<(&'static str, St
         ("historyShared", before.history_shared.to_string(), after.history_shared.to_string()),
         ("startVersion", before.start_version.to_string(), after.start_version.to_string()),
         ("directoryAccess", before.directory_access.to_string(), after.directory_access.to_string()),
+        ("signerRole", role(before), role(after)),
     ];
     all.into_iter().filter(|(_, before, after)| before != after).collect()
 }
@@ -304,6 +313,8 @@ struct FileTable {
     start_version: u64,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     directory_access: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signer_role: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -334,6 +345,7 @@ impl From<&State> for File {
             history_shared: table.history_shared,
             start_version: table.start_version,
             directory_access: table.directory_access,
+            signer_role: table.signer_role.as_ref().map(|role| role.as_str().to_owned()),
         };
         let schema = |schema: &SchemaState| FileSchema {
             name: schema.name.clone(),

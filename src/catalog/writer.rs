@@ -18,6 +18,7 @@ use super::keys::{self, Key};
 use super::records::{FORMAT, Item, key_attributes};
 use super::state::{Change, RecipientState, ShareState, State, TableState};
 use crate::protocol::names::{InvalidName, Name};
+use crate::role::RoleArn;
 
 /// The most live tokens of a recipient: two, while one replaces the other.
 const LIVE_TOKENS: usize = 2;
@@ -72,6 +73,8 @@ pub struct NewTable {
     pub start_version: u64,
     /// Whether recipients may have credentials for its directory.
     pub directory_access: bool,
+    /// The role that reads it, where it is not the server's.
+    pub signer_role: Option<RoleArn>,
 }
 
 /// A token to store; the token itself is not.
@@ -760,7 +763,7 @@ impl Writer {
 }
 
 fn table_attributes<'a>(schema: &str, name: &Name, table: &NewTable) -> Vec<(&'a str, AttributeValue)> {
-    vec![
+    let mut attributes = vec![
         ("name", text(name.as_str())),
         ("schema", text(schema)),
         ("id", text(&table.id)),
@@ -769,7 +772,9 @@ fn table_attributes<'a>(schema: &str, name: &Name, table: &NewTable) -> Vec<(&'a
         ("historyShared", AttributeValue::Bool(table.history_shared)),
         ("startVersion", number(table.start_version)),
         ("directoryAccess", AttributeValue::Bool(table.directory_access)),
-    ]
+    ];
+    attributes.extend(table.signer_role.as_ref().map(|role| ("signerRole", text(role.as_str()))));
+    attributes
 }
 
 fn listed_token(item: &Item) -> ListedToken {
@@ -794,6 +799,7 @@ fn table_state(item: &Item) -> TableState {
         history_shared: flag("historyShared"),
         start_version: start.unwrap_or(0),
         directory_access: flag("directoryAccess"),
+        signer_role: RoleArn::parse(string(item, "signerRole")),
     }
 }
 
@@ -805,6 +811,7 @@ fn new_table(table: &TableState) -> NewTable {
         history_shared: table.history_shared,
         start_version: table.start_version,
         directory_access: table.directory_access,
+        signer_role: table.signer_role.clone(),
     }
 }
 

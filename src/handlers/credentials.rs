@@ -72,7 +72,7 @@ fn lies_in(asked: &str, table: &Location) -> bool {
     let is_s3 = asked.split_once("://").is_some_and(|(scheme, _)| scheme.to_lowercase().starts_with("s3"));
     let asked = if is_s3 { Location::parse(asked, Path::new("/")).ok() } else { None };
     match (asked, table) {
-        (Some(Location::S3 { bucket: asked, prefix: below }), Location::S3 { bucket, prefix }) => {
+        (Some(Location::S3 { bucket: asked, prefix: below, .. }), Location::S3 { bucket, prefix, .. }) => {
             asked == *bucket && below.starts_with(prefix.as_str())
         }
         _ => false,
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn locations_within_a_table() {
-        let table = Location::S3 { bucket: "lake".to_owned(), prefix: "tables/t/".to_owned() };
+        let table = Location::S3 { bucket: "lake".to_owned(), prefix: "tables/t/".to_owned(), role: None };
         for asked in ["s3://lake/tables/t", "s3a://lake/tables/t/", "S3://lake/tables/t/part"] {
             assert!(lies_in(asked, &table), "{asked}");
         }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use aws_sdk_sts::config::{BehaviorVersion, Credentials as SdkCredentials, Region};
@@ -17,6 +17,7 @@ use url::Url;
 
 use super::presign::Credentials;
 use crate::error::{Error, Result};
+use crate::role::RoleArn;
 
 /// How long the credentials live: the most that AWS gives a role that was assumed with a role's credentials.
 const LIFE: Duration = Duration::from_secs(3600);
@@ -26,34 +27,6 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The longest session policy that STS takes, in characters.
 const LONGEST_POLICY: usize = 2048;
-
-/// The ARN of the role that is assumed for a recipient. It needs `s3:GetObject` and `s3:ListBucket` on every
-/// table that it is to give access to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoleArn(String);
-
-impl RoleArn {
-    /// Reads `arn:PARTITION:iam::ACCOUNT:role/NAME`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.splitn(6, ':');
-        let mut part = || parts.next();
-        let partition = part() == Some("arn") && part().is_some_and(|partition| partition.starts_with("aws"));
-        let service = part() == Some("iam") && part() == Some("");
-        let account = part().is_some_and(|account| account.len() == 12 && digits(account));
-        let role = part().and_then(|resource| resource.strip_prefix("role/"));
-        let role = role.is_some_and(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_graphic()));
-        (partition && service && account && role).then(|| Self(text.to_owned()))
-    }
-
-    /// `aws`, `aws-cn` or another one.
-    fn partition(&self) -> &str {
-        self.0.split(':').nth(1).unwrap_or("aws")
-    }
-}
-
-fn digits(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_digit())
-}
 
 /// Credentials for one table's directory.
 pub struct DirectoryCredentials {
@@ -80,7 +53,7 @@ pub(super) struct Sts {
     pub(super) endpoint: Option<Url>,
     pub(super) region: String,
     /// What the role is assumed with.
-    pub(super) credentials: Credentials,
+    pub(super) credentials: Option<Credentials>,
 }
 
 impl Sts {
@@ -89,15 +62,17 @@ impl Sts {
         self.ask(role, "deltashare-server", None).await
     }
 
-    /// Assumes `role` for `recipient`, with a policy that leaves nothing but `prefix` of `bucket`.
+    /// Assumes `role` for `recipient`, with a policy that leaves nothing but `prefix` of `bucket`, which is in
+    /// `bucket_region`.
     pub(super) async fn assume_for(
         &self,
         role: &RoleArn,
         recipient: &str,
         bucket: &str,
+        bucket_region: &str,
         prefix: &str,
     ) -> Result<DirectoryCredentials> {
-        let policy = policy(role.partition(), &self.region, bucket, prefix);
+        let policy = policy(role.partition(), bucket_region, bucket, prefix);
         if policy.len() > LONGEST_POLICY {
             return Err(too_long());
         }
@@ -110,7 +85,9 @@ impl Sts {
         session: &str,
         policy: Option<String>,
     ) -> Result<DirectoryCredentials> {
-        let Credentials { access_key_id, secret_access_key, session_token, .. } = self.credentials.clone();
+        let own =
+            self.credentials.clone().ok_or_else(|| unavailable("no credentials to assume a role with"))?;
+        let Credentials { access_key_id, secret_access_key, session_token, .. } = own;
         let credentials =
             SdkCredentials::new(access_key_id, secret_access_key, session_token, None, "deltashare");
         let mut config = aws_sdk_sts::Config::builder()
@@ -122,7 +99,7 @@ impl Sts {
         }
         let request = aws_sdk_sts::Client::from_conf(config.build())
             .assume_role()
-            .role_arn(&role.0)
+            .role_arn(role.as_str())
             .role_session_name(session)
             .duration_seconds(i32::try_from(LIFE.as_secs()).unwrap_or(i32::MAX))
             .set_policy(policy)
@@ -151,8 +128,8 @@ const LEFT: TimeDelta = TimeDelta::minutes(31);
 pub(super) struct AssumedRole {
     role: RoleArn,
     sts: Sts,
-    /// Held while the role is assumed, so that many requests assume it once.
-    current: Mutex<Option<Credentials>>,
+    /// With when they were asked for. Held while the role is assumed, so that many requests assume it once.
+    current: Mutex<Option<(Instant, Credentials)>>,
 }
 
 impl fmt::Debug for AssumedRole {
@@ -169,12 +146,12 @@ impl AssumedRole {
     /// Credentials that live long enough for a URL.
     pub(super) async fn credentials(&self) -> Result<Credentials> {
         let mut current = self.current.lock().await;
-        let long_enough = |credentials: &&Credentials| {
-            credentials.expires_at.is_none_or(|expires| expires - Utc::now() > LEFT)
-        };
-        if let Some(credentials) = current.as_ref().filter(long_enough) {
+        if let Some((_, credentials)) = &*current
+            && credentials.expires_at.is_none_or(|expires| expires - Utc::now() > LEFT)
+        {
             return Ok(credentials.clone());
         }
+        let asked = Instant::now();
         let assumed = self.sts.assume_signer(&self.role).await?;
         tracing::info!(expires = %assumed.expires_at, "the signer role was assumed");
         let credentials = Credentials {
@@ -183,7 +160,17 @@ impl AssumedRole {
             session_token: Some(assumed.session_token),
             expires_at: Some(assumed.expires_at),
         };
-        Ok(current.insert(credentials).clone())
+        Ok(current.insert((asked, credentials)).1.clone())
+    }
+
+    /// Gives up credentials that S3 called expired in its answer to a request that began at `began`. Those that
+    /// were asked for since are others.
+    pub(super) async fn give_up(&self, began: Instant) {
+        let mut current = self.current.lock().await;
+        if current.as_ref().is_some_and(|(asked, _)| *asked <= began) {
+            tracing::warn!("S3 calls the credentials of the signer role expired; it is assumed again");
+            *current = None;
+        }
     }
 }
 
@@ -273,25 +260,6 @@ fn session_name(recipient: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn roles() {
-        for role in ["arn:aws:iam::123456789012:role/x", "arn:aws-cn:iam::123456789012:role/path/x+=,.@-_"] {
-            assert!(RoleArn::parse(role).is_some(), "{role}");
-        }
-        for bad in [
-            "",
-            "x",
-            "arn:aws:iam::123456789012:user/x",
-            "arn:aws:iam::12345678901:role/x",
-            "arn:aws:iam::123456789012:role/",
-            "arn:gcp:iam::123456789012:role/x",
-            "arn:aws:iam:eu-west-1:123456789012:role/x",
-            "arn:aws:iam::123456789012:role/a b",
-        ] {
-            assert!(RoleArn::parse(bad).is_none(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_policy_names_the_directory_and_no_other() {

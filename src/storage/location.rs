@@ -6,6 +6,8 @@ use std::path::{Component, Path, PathBuf};
 
 use percent_encoding::percent_decode_str;
 
+use crate::role::RoleArn;
+
 /// Where a table lies.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Location {
@@ -15,6 +17,8 @@ pub enum Location {
         bucket: String,
         /// The prefix: no leading `/`, ends with `/` or is empty.
         prefix: String,
+        /// The role that reads it and signs its URLs, where it is not the server's.
+        role: Option<RoleArn>,
     },
     /// A directory of this machine: absolute and canonical.
     Local(PathBuf),
@@ -59,6 +63,15 @@ impl Location {
         Err(refuse(format!(
             "the scheme {scheme}:// is not supported; use s3://, s3a://, file:// or a directory"
         )))
+    }
+
+    /// The same place, read and signed by `role`. A directory is read by this process alone.
+    #[must_use]
+    pub fn read_by(self, by: Option<RoleArn>) -> Self {
+        match self {
+            Self::S3 { bucket, prefix, .. } => Self::S3 { bucket, prefix, role: by },
+            local @ Self::Local(_) => local,
+        }
     }
 }
 
@@ -114,7 +127,7 @@ fn s3(rest: &str) -> Result<Location, LocationError> {
     }
     let key = key.trim_end_matches('/');
     if key.is_empty() {
-        return Ok(Location::S3 { bucket: bucket.to_owned(), prefix: String::new() });
+        return Ok(Location::S3 { bucket: bucket.to_owned(), prefix: String::new(), role: None });
     }
     for segment in key.split('/') {
         match segment {
@@ -123,7 +136,7 @@ fn s3(rest: &str) -> Result<Location, LocationError> {
             _ => {}
         }
     }
-    Ok(Location::S3 { bucket: bucket.to_owned(), prefix: format!("{key}/") })
+    Ok(Location::S3 { bucket: bucket.to_owned(), prefix: format!("{key}/"), role: None })
 }
 
 /// S3's rules for bucket names, without the few reserved prefixes.
@@ -144,7 +157,7 @@ mod tests {
 
     fn parse_s3(text: &str) -> (String, String) {
         match Location::parse(text, Path::new("/")).unwrap() {
-            Location::S3 { bucket, prefix } => (bucket, prefix),
+            Location::S3 { bucket, prefix, .. } => (bucket, prefix),
             Location::Local(path) => panic!("{text} became {path:?}"),
         }
     }

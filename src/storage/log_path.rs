@@ -64,7 +64,7 @@ impl Root {
     /// `key_prefix` is the length of what stands before a path under this root in the key that is signed.
     pub(super) fn new(location: &Location, key_prefix: usize) -> Self {
         let (bucket, prefix) = match location {
-            Location::S3 { bucket, prefix } => (Some(bucket.clone()), prefix.clone()),
+            Location::S3 { bucket, prefix, .. } => (Some(bucket.clone()), prefix.clone()),
             Location::Local(path) => {
                 let path = path.to_string_lossy();
                 let path = path.trim_matches('/');
@@ -243,7 +243,11 @@ mod tests {
     use super::*;
 
     fn roots() -> Vec<Root> {
-        let s3 = |bucket: &str, prefix: &str| Location::S3 { bucket: bucket.into(), prefix: prefix.into() };
+        let s3 = |bucket: &str, prefix: &str| Location::S3 {
+            bucket: bucket.into(),
+            prefix: prefix.into(),
+            role: None,
+        };
         vec![
             Root::new(&s3("lake", "db/table1/"), "db/table1/".len()),
             Root::new(&s3("lake", "source/"), "source/".len()),

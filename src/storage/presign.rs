@@ -47,13 +47,17 @@ pub struct BucketUrl {
 impl BucketUrl {
     /// The bucket at AWS: virtual-hosted, or path-style for a name with dots, whose certificate would not match.
     pub fn aws(bucket: &str, region: &str) -> Self {
-        let suffix = aws_domain(region);
-        let (host, path) = if bucket.contains('.') {
-            (format!("s3.{region}.{suffix}"), format!("/{bucket}/"))
-        } else {
-            (format!("{bucket}.s3.{region}.{suffix}"), "/".to_owned())
-        };
-        Self { origin: format!("https://{host}"), host, path }
+        if bucket.contains('.') {
+            return Self::aws_path_style(bucket, region);
+        }
+        let host = format!("{bucket}.s3.{region}.{}", aws_domain(region));
+        Self { origin: format!("https://{host}"), host, path: "/".to_owned() }
+    }
+
+    /// The bucket at AWS, path-style.
+    pub(super) fn aws_path_style(bucket: &str, region: &str) -> Self {
+        let host = format!("s3.{region}.{}", aws_domain(region));
+        Self { origin: format!("https://{host}"), host, path: format!("/{bucket}/") }
     }
 
     /// The bucket at an S3-compatible endpoint, path-style. The endpoint's own path is signed.

@@ -1,22 +1,28 @@
 //! S3 buckets: endpoint, region and credentials, found once for each bucket.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use axum::http::{Request, StatusCode};
 use chrono::{DateTime, Utc};
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, resolve_bucket_region};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::client::{HttpConnector as _, HttpRequestBody, ReqwestConnector};
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use tokio::sync::OnceCell;
 use url::Url;
 
-use super::directory::{AssumedRole, RoleArn};
+use super::directory::AssumedRole;
 use super::presign::{BucketUrl, Credentials};
+use crate::role::RoleArn;
+
+/// Where AWS is asked when nothing says where this server is.
+const DEFAULT_REGION: &str = "us-east-1";
 
 /// How long finding a bucket's region, or credentials, may take.
 const DISCOVERY: Duration = Duration::from_secs(10);
 
 /// How S3 is reached.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct S3Options {
     /// An S3-compatible endpoint; AWS when absent.
     pub endpoint: Option<Url>,
@@ -25,6 +31,8 @@ pub struct S3Options {
     /// The region of every bucket; when absent each bucket's own is asked for (at AWS), or `us-east-1` is
     /// taken (at an `endpoint`).
     pub region: Option<String>,
+    /// The region whose STS is asked for credentials, and whose S3 is asked where a bucket is.
+    pub home_region: String,
     /// Whether an `endpoint` is given the bucket in the path, which most need, or as a sub-domain.
     pub path_style: bool,
     /// Credentials that stay the same. When absent they come from the environment's provider: a web identity,
@@ -34,6 +42,21 @@ pub struct S3Options {
     /// The role that reads and signs, assumed with `credentials`, which must then be given. When absent they
     /// do so themselves.
     pub signer_role: Option<RoleArn>,
+}
+
+impl Default for S3Options {
+    /// AWS, with the credentials and the regions that it tells.
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            sts_endpoint: None,
+            region: None,
+            home_region: DEFAULT_REGION.to_owned(),
+            path_style: true,
+            credentials: None,
+            signer_role: None,
+        }
+    }
 }
 
 impl S3Options {
@@ -70,7 +93,8 @@ impl S3Options {
             _ => return Err("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together".to_owned()),
         };
         let region = first(["AWS_REGION", "AWS_DEFAULT_REGION"]).map(|(_, region)| region);
-        Ok(Self { endpoint, sts_endpoint, region, path_style: true, credentials, signer_role: None })
+        let home_region = region.clone().unwrap_or_else(|| DEFAULT_REGION.to_owned());
+        Ok(Self { endpoint, sts_endpoint, region, home_region, credentials, ..Self::default() })
     }
 }
 
@@ -101,18 +125,12 @@ impl S3Bucket {
     pub(super) async fn region(&self) -> object_store::Result<&str> {
         let region = self.region.get_or_try_init(|| async {
             if self.options.endpoint.is_some() {
-                return Ok("us-east-1".to_owned());
+                return Ok(DEFAULT_REGION.to_owned());
             }
-            if self.name.contains('.') {
-                return Err(failed(
-                    "the region of a bucket with a dotted name is not found by itself: set AWS_REGION",
-                ));
-            }
-            match tokio::time::timeout(DISCOVERY, resolve_bucket_region(&self.name, &client_options())).await
-            {
-                Ok(region) => region,
-                Err(_) => Err(failed("S3 did not tell the bucket's region in time")),
-            }
+            let asked = BucketUrl::aws_path_style(&self.name, &self.options.home_region).as_url();
+            tokio::time::timeout(DISCOVERY, region_of(&asked))
+                .await
+                .unwrap_or_else(|_| Err(failed("S3 did not tell the bucket's region in time")))
         });
         region.await.map(String::as_str)
     }
@@ -128,6 +146,18 @@ impl S3Bucket {
 
     pub(super) async fn store(&self) -> object_store::Result<&dyn ObjectStore> {
         Ok(self.s3().await?)
+    }
+
+    /// Whether a request that began at `began` and failed with `error` is worth another try, because S3 called its
+    /// credentials expired and there are others now.
+    pub(super) async fn renews(&self, began: Instant, error: &object_store::Error) -> bool {
+        match &self.role {
+            Some(role) if error.to_string().contains("ExpiredToken") => {
+                role.give_up(began).await;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The credentials that sign, from the provider that also reads.
@@ -195,6 +225,20 @@ impl S3Bucket {
     }
 }
 
+/// The region of the bucket at this URL. S3 tells it to everybody, whatever else it answers.
+async fn region_of(bucket_url: &str) -> object_store::Result<String> {
+    let error = |source| object_store::Error::Generic { store: "S3", source };
+    let client = ReqwestConnector::default().connect(&client_options().with_allow_http(true))?;
+    let request = Request::head(bucket_url).body(HttpRequestBody::empty());
+    let request = request.map_err(|source| error(source.into()))?;
+    let answer = client.execute(request).await.map_err(|source| error(source.into()))?;
+    if answer.status() == StatusCode::NOT_FOUND {
+        return Err(failed("there is no such bucket"));
+    }
+    let region = answer.headers().get("x-amz-bucket-region").and_then(|region| region.to_str().ok());
+    region.map(str::to_owned).ok_or_else(|| failed("S3 did not tell the bucket's region"))
+}
+
 fn client_options() -> ClientOptions {
     ClientOptions::new().with_connect_timeout(Duration::from_secs(3))
 }
@@ -230,6 +274,31 @@ mod tests {
         assert_eq!(options.credentials.as_ref().unwrap().expires_at.unwrap().timestamp(), 1_893_456_000);
         assert!(!format!("{options:?}").contains("hidden"));
         assert!(from(&[]).unwrap().credentials.is_none());
+    }
+
+    #[tokio::test]
+    async fn the_region_of_a_bucket_is_told_with_any_status() {
+        use axum::http::{StatusCode, Uri};
+
+        let answer = |uri: Uri| async move {
+            match uri.path() {
+                "/moved/" => (StatusCode::MOVED_PERMANENTLY, [("x-amz-bucket-region", "eu-west-3")]),
+                "/dotted.name/" => (StatusCode::FORBIDDEN, [("x-amz-bucket-region", "ap-south-1")]),
+                "/silent/" => (StatusCode::FORBIDDEN, [("x-amz-request-id", "1")]),
+                _ => (StatusCode::NOT_FOUND, [("x-amz-request-id", "1")]),
+            }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+        let ask = |bucket: &'static str| {
+            let url = BucketUrl::path_style(&endpoint, bucket).as_url();
+            async move { region_of(&url).await.map_err(|error| error.to_string()) }
+        };
+        assert_eq!(ask("moved").await.unwrap(), "eu-west-3");
+        assert_eq!(ask("dotted.name").await.unwrap(), "ap-south-1");
+        assert!(ask("silent").await.unwrap_err().contains("did not tell"));
+        assert!(ask("missing").await.unwrap_err().contains("no such bucket"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -85,11 +85,17 @@ impl RootedStore {
         }
     }
 
-    async fn store(&self) -> Result<&dyn ObjectStore> {
-        Ok(match &self.place {
-            Place::S3 { bucket, .. } => bucket.store().await?,
-            Place::Directory { files, .. } => files,
-        })
+    async fn get(&self, inner: &Path, options: GetOptions) -> Result<GetResult> {
+        match &self.place {
+            Place::S3 { bucket, .. } => {
+                let (store, began) = (bucket.store().await?, Instant::now());
+                match store.get_opts(inner, options.clone()).await {
+                    Err(error) if bucket.renews(began, &error).await => store.get_opts(inner, options).await,
+                    answer => answer,
+                }
+            }
+            Place::Directory { files, .. } => files.get_opts(inner, options).await,
+        }
     }
 
     /// Refuses a file or a directory that a link leads to from the table's root out of it. What is not there
@@ -105,11 +111,20 @@ impl RootedStore {
         match &self.place {
             Place::S3 { bucket, .. } => {
                 let store = bucket.store().await?;
-                let listed = match offset {
-                    Some(offset) => store.list_with_offset(Some(&prefix), &offset),
+                let list = || match &offset {
+                    Some(offset) => store.list_with_offset(Some(&prefix), offset),
                     None => store.list(Some(&prefix)),
                 };
-                Ok(each_in_time(listed).boxed())
+                let began = Instant::now();
+                let mut listed = list();
+                let mut first = listed.next().await;
+                if let Some(Err(error)) = &first
+                    && bucket.renews(began, error).await
+                {
+                    listed = list();
+                    first = listed.next().await;
+                }
+                Ok(futures::stream::iter(first).chain(each_in_time(listed)).boxed())
             }
             Place::Directory { root, files } => {
                 let mut objects = Vec::new();
@@ -222,7 +237,7 @@ impl ObjectStore for SharedStore {
         let inner = self.0.inner(location)?;
         let answered = tokio::time::timeout(ANSWER_BEGINS, async {
             self.0.check_links(&inner).await?;
-            self.0.store().await?.get_opts(&inner, options).await
+            self.0.get(&inner, options).await
         });
         let mut answer = answered.await.map_err(too_late)??;
         answer.meta.location = location.clone();
@@ -369,7 +384,11 @@ mod tests {
             s3: S3Options::default(),
             directory_role: None,
         });
-        let s3 = |bucket: &str, prefix: &str| Location::S3 { bucket: bucket.into(), prefix: prefix.into() };
+        let s3 = |bucket: &str, prefix: &str| Location::S3 {
+            bucket: bucket.into(),
+            prefix: prefix.into(),
+            role: None,
+        };
         let local = Location::Local(base.path().canonicalize().unwrap());
         let locations = [local, s3("lake", "a/"), s3("lake", "a/b/"), s3("lake", ""), s3("lake2", "a/")];
         let opened: Vec<TableStore> = locations.iter().map(|at| storage.open(at).unwrap()).collect();

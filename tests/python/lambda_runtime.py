@@ -1,9 +1,10 @@
-"""Lambda's Runtime API and API Gateway, as the function sees them, on loopback.
+"""Lambda's Runtime API and what stands before a function, as the function sees them, on loopback.
 
-Requests become REST (v1) events, as API Gateway sends them with `ANY /{proxy+}` and response streaming; what
-the function streams back goes to the client as it comes.
+Requests become REST (v1) events, as API Gateway sends them with `ANY /{proxy+}` and response streaming, or events
+of a function URL (v2); what the function streams back goes to the client as it comes.
 """
 
+import base64
 import http.server
 import json
 import os
@@ -46,12 +47,14 @@ class Invocation:
 class Lambda:
     """One function, started as Lambda starts it, and its front."""
 
-    def __init__(self, environment, seconds=30, base_path=""):
+    def __init__(self, environment, seconds=30, base_path="", function_url=False, chunk_delay=0):
+        self.function_url, self.chunk_delay = function_url, chunk_delay
         self.waiting, self.invocations, self.base_path, self.seconds = queue.Queue(), {}, base_path, seconds
         self.errors = []
         self.runtime = self._serve(self._runtime_handler())
         self.front = self._serve(self._front_handler())
-        self.endpoint = f"http://127.0.0.1:{self.front.server_address[1]}{base_path}/{'' if base_path else STAGE + '/'}"
+        self.stage = "" if base_path or function_url else f"/{STAGE}"
+        self.endpoint = f"http://127.0.0.1:{self.front.server_address[1]}{base_path}{self.stage}/"
         self.port = self.front.server_address[1]
         self.log = []
         self.process = subprocess.Popen(
@@ -117,6 +120,7 @@ class Lambda:
                     invocation = function.invocations.pop(parts[-2])
                     while size := int(self.rfile.readline().split(b";")[0], 16):
                         invocation.chunks.put(self.rfile.read(size))
+                        time.sleep(function.chunk_delay)
                         self.rfile.readline()
                     self.rfile.readline()
                     invocation.chunks.put(None)
@@ -173,9 +177,10 @@ class Lambda:
     def event(self, method, target, headers, body, source):
         """What API Gateway makes of a request to `/{stage}/…`, or to a custom domain with a base path."""
         path, _, query = target.partition("?")
-        stage = "" if self.base_path else f"/{STAGE}"
-        assert path.startswith(stage), path
-        event_path = path[len(stage):] or "/"
+        assert path.startswith(self.stage), path
+        event_path = path[len(self.stage):] or "/"
+        if self.function_url:
+            return self.function_url_event(method, path, query, headers, body, source)
         parameters = urllib.parse.parse_qs(query, keep_blank_values=True)
         return {
             "resource": "/{proxy+}", "path": event_path, "httpMethod": method,
@@ -193,4 +198,22 @@ class Lambda:
                              "cognitoAuthenticationProvider": None, "userArn": None, "user": None},
             },
             "body": body.decode() if body else None, "isBase64Encoded": False,
+        }
+
+    def function_url_event(self, method, path, query, headers, body, source):
+        """What a function URL makes of a request."""
+        text = (headers.get("Content-Type") or "").startswith(("application/json", "text/"))
+        parameters = urllib.parse.parse_qs(query, keep_blank_values=True)
+        return {
+            "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": query,
+            "headers": {name.lower(): ",".join(headers.get_all(name)) for name in headers},
+            **({"queryStringParameters": {name: ",".join(values) for name, values in parameters.items()}} if parameters else {}),
+            "requestContext": {
+                "accountId": "anonymous", "apiId": "abc123", "domainName": "abc123.lambda-url.us-east-1.on.aws", "domainPrefix": "abc123",
+                "http": {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": source, "userAgent": headers.get("User-Agent")},
+                "requestId": str(uuid.uuid4()), "routeKey": "$default", "stage": "$default", "time": "23/Nov/2026:12:00:00 +0000",
+                "timeEpoch": int(time.time() * 1000),
+            },
+            **({"body": body.decode() if text else base64.b64encode(body).decode()} if body else {}),
+            "isBase64Encoded": bool(body) and not text,
         }

@@ -17,7 +17,9 @@ from lambda_runtime import Lambda
 from test_dynamodb import TABLE, make_table, put
 
 BUCKET = "on-lambda"
+OTHER_BUCKET = "of-another-account"
 ROLE = "arn:aws:iam::000000000000:role/signer"
+OTHER_ROLE = "arn:aws:iam::000000000000:role/other-signer"
 SHARED = ["py_versions", "py_odd_partitions", "change_data_feed", "deletion_vectors", "mapped_and_deleted"]
 MANY = 100_000
 
@@ -29,12 +31,14 @@ def stack(tables, tmp_path_factory):
     aws = Aws()
     dynamodb, s3, iam = aws.client("dynamodb"), aws.client("s3"), aws.client("iam")
     make_table(dynamodb)
-    s3.create_bucket(Bucket=BUCKET)
     trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]}
-    iam.create_role(RoleName="signer", AssumeRolePolicyDocument=json.dumps(trust))
-    read = {"Version": "2012-10-17", "Statement": [
-        {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": [f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*"]}]}
-    iam.put_role_policy(RoleName="signer", PolicyName="read", PolicyDocument=json.dumps(read))
+    for role, bucket in ((ROLE, BUCKET), (OTHER_ROLE, OTHER_BUCKET)):
+        s3.create_bucket(Bucket=bucket)
+        name = role.rpartition("/")[2]
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))
+        read = {"Version": "2012-10-17", "Statement": [
+            {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]}]}
+        iam.put_role_policy(RoleName=name, PolicyName="read", PolicyDocument=json.dumps(read))
     put(dynamodb, "SHARE#retail", "SHARE", name="Retail", id="0b4f1f0a-6c0f-4a35-9d0a-6a3f6d6e2b11")
     put(dynamodb, "SHARE#retail", "SCHEMA#sales", name="Sales")
     for name in SHARED:
@@ -184,6 +188,35 @@ def test_urls_are_signed_by_the_role_and_by_no_other(function):
         assert raised.value.code in (400, 403)
 
 
+def test_a_table_is_read_and_signed_by_its_own_role(stack, function, profile, tables):
+    s3, dynamodb, name = stack.client("s3"), stack.client("dynamodb"), "py_versions"
+    for file in tables[name].rglob("*"):
+        if file.is_file():
+            s3.upload_file(str(file), OTHER_BUCKET, f"t/{file.relative_to(tables[name])}")
+    record = {"schema": "Sales", "location": f"s3://{OTHER_BUCKET}/t", "historyShared": True, "directoryAccess": True}
+    put(dynamodb, "SHARE#lent", "SHARE", name="Lent", id="0b4f1f0a-6c0f-4a35-9d0a-6a3f6d6e2b12")
+    put(dynamodb, "SHARE#lent", "SCHEMA#sales", name="Sales")
+    put(dynamodb, "SHARE#lent", "TABLE#sales#own", name="own", id="own", signerRole=OTHER_ROLE, **record)
+    put(dynamodb, "SHARE#lent", "TABLE#sales#servers", name="servers", id="servers", **record)
+    put(dynamodb, "SHARE#lent", "TABLE#sales#none", name="none", id="none", signerRole="arn:aws:iam::000000000000:role/none", **record)
+    put(dynamodb, "SHARE#lent", "TABLE#sales#bad", name="bad", id="bad", signerRole="none", **record)
+    put(dynamodb, "RECIPIENT#acme", "SHARE#lent", share="Lent", recipient="acme")
+    try:
+        frame = delta_sharing.load_as_pandas(f"{profile}#lent.sales.own", use_delta_format=False)
+        assert canonical.rows(frame.to_dict("records")) == json.loads((tables[name] / "expected.json").read_text())
+        query = "/shares/lent/schemas/sales/tables/{}/query".format
+        # The server's role may not read there, and does not stand in for a role that cannot be assumed.
+        for table in ("servers", "none", "bad"):
+            refused = ask(function, "POST", query(table), body=b"{}")
+            assert refused.status >= 400 and OTHER_BUCKET not in refused.body.decode() and "arn:" not in refused.body.decode(), table
+        given = ask(function, "POST", "/shares/lent/schemas/sales/tables/own/temporary-table-credentials", body=b"{}").json
+        keys = given["credentials"]["awsTempCredentials"]
+        own = stack.client("s3", keys)
+        assert own.list_objects_v2(Bucket=OTHER_BUCKET, Prefix="t/")["KeyCount"] > 4
+    finally:
+        dynamodb.delete_item(TableName=TABLE, Key={"pk": {"S": "RECIPIENT#acme"}, "sk": {"S": "SHARE#lent"}})
+
+
 def test_a_large_table_streams(function):
     connection = http.client.HTTPConnection("127.0.0.1", function.port, timeout=120)
     connection.request("POST", f"/delta-sharing{TABLE_PATH}many/query", body=b"{}", headers={"Authorization": f"Bearer {TOKEN}"})
@@ -242,8 +275,46 @@ def test_a_base_path_of_a_custom_domain(stack, tmp_path):
         function.stop()
 
 
+def test_a_function_url(stack, tables, tmp_path):
+    function = start(stack, function_url=True)
+    try:
+        profile = write_profile(tmp_path / "url.share", function.endpoint, TOKEN)
+        frame = delta_sharing.load_as_pandas(f"{profile}#retail.sales.py_odd_partitions")
+        assert canonical.rows(frame.to_dict("records")) == json.loads((tables["py_odd_partitions"] / "expected.json").read_text())
+        for path in ("/shares?maxResults=1&x=%20+y", "/shares/Ret%61il"):
+            assert ask(function, "GET", path, prefix="").status == 200
+        # A body that is not text comes in base64.
+        for content_type in ("application/json", "application/octet-stream"):
+            answer = ask(function, "POST", f"{TABLE_PATH}py_versions/query", body=b'{"version": 1}', prefix="",
+                         headers={"Content-Type": content_type})
+            assert answer.status == 200 and answer.headers["delta-table-version"] == "1"
+        event, _ = events(function, answer.headers["x-request-id"])
+        assert event["source_ip"] == "127.0.0.1"
+        assert ask(function, "HEAD", f"{TABLE_PATH}py_versions", prefix="").headers["delta-table-version"] == "3"
+    finally:
+        function.stop()
+
+
+def test_an_answer_that_has_begun_ends_visibly_at_the_deadline(stack):
+    # Two seconds of the time are kept; in what is left the answer cannot all be taken.
+    function = start(stack, seconds=5, chunk_delay=0.05)
+    try:
+        body, headers = b"{}", {"delta-sharing-capabilities": "includeendstreamaction=true"}
+        ask(function, "GET", "/shares")
+        cut = ask(function, "POST", f"{TABLE_PATH}many/query", body=body)
+        assert cut.status == 200
+        lines = cut.body.split(b"\n")
+        assert 3 < len(lines) < MANY and b"INCOMPLETE ANSWER" in cut.body
+        told = ask(function, "POST", f"{TABLE_PATH}many/query", body=body, headers=headers)
+        assert "took too long" in told.lines[-1]["endStreamAction"]["errorMessage"]
+        event, _ = events(function, told.headers["x-request-id"])
+        assert event["message"] == "failed" and event["error.code"] == "TEMPORARILY_UNAVAILABLE"
+    finally:
+        function.stop()
+
+
 def test_there_is_an_answer_before_the_deadline(stack):
-    # One second of the time is kept for the answer, so that nothing is left for the query.
+    # Two seconds of the time are kept for the answer, so that nothing is left for the query.
     function = start(stack, seconds=1)
     try:
         answer = ask(function, "GET", "/shares")

@@ -416,7 +416,9 @@ fn s3_location(text: &str) -> Result<String, Failure> {
         return Err(Failure::usage(format!("location {text}: a table served from DynamoDB lies in s3://")));
     }
     match Location::parse(text, Path::new("/")) {
-        Ok(Location::S3 { bucket, prefix }) => Ok(format!("s3://{bucket}/{}", prefix.trim_end_matches('/'))),
+        Ok(Location::S3 { bucket, prefix, .. }) => {
+            Ok(format!("s3://{bucket}/{}", prefix.trim_end_matches('/')))
+        }
         Ok(Location::Local(_)) => Err(Failure::usage(format!("location {text} is not in S3"))),
         Err(reason) => Err(Failure::usage(format!("location {text}: {reason}"))),
     }
@@ -525,6 +527,7 @@ impl Admin {
                     history_shared: history,
                     start_version,
                     directory_access,
+                    signer_role: None,
                 };
                 self.writer.create_table(share, schema, &table, &new).await?;
                 self.done(&format!("table '{name}' is shared"));

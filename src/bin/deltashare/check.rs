@@ -9,7 +9,8 @@ use deltashare::catalog::writer::Writer;
 use deltashare::delta::DeltaTable;
 use deltashare::error::Error;
 use deltashare::handlers::head::table_features;
-use deltashare::storage::{Location, RoleArn, S3Options, Storage, StorageOptions};
+use deltashare::role::RoleArn;
+use deltashare::storage::{Location, S3Options, Storage, StorageOptions};
 use serde_json::{Value, json};
 
 use super::Failure;
@@ -115,7 +116,8 @@ impl Reason {
 
 async fn open(storage: &Storage, table: &TableState) -> Result<Found, Reason> {
     let location = Location::parse(&table.location, Path::new("/"))
-        .map_err(|reason| Reason { why: reason.to_string(), allow: None })?;
+        .map_err(|reason| Reason { why: reason.to_string(), allow: None })?
+        .read_by(table.signer_role.clone());
     let because = |error: Error| {
         let source =
             std::error::Error::source(&error).map(|source| format!(" ({source})")).unwrap_or_default();
@@ -140,7 +142,7 @@ async fn open(storage: &Storage, table: &TableState) -> Result<Found, Reason> {
 fn statement(location: &Location) -> Value {
     match location {
         Location::Local(_) => Value::Null,
-        Location::S3 { bucket, prefix } => json!({
+        Location::S3 { bucket, prefix, .. } => json!({
             "Effect": "Allow",
             "Action": ["s3:GetObject", "s3:ListBucket"],
             "Resource": [format!("arn:aws:s3:::{bucket}"), format!("arn:aws:s3:::{bucket}/{prefix}*")],

@@ -20,7 +20,7 @@ pub(crate) fn read(path: &Path) -> Result<ShareFile, String> {
             .to_str()
             .map(str::to_owned)
             .ok_or_else(|| "the directory's name is not UTF-8".to_owned()),
-        Ok(Location::S3 { bucket, prefix }) => Ok(format!("s3://{bucket}/{prefix}")),
+        Ok(Location::S3 { bucket, prefix, .. }) => Ok(format!("s3://{bucket}/{prefix}")),
         Err(reason) => Err(reason.to_string()),
     };
     ShareFile::parse(&text, &locate).map_err(|error| format!("{}: {error}", path.display()))

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use deltashare::storage::{RoleArn, S3Options};
+use deltashare::role::RoleArn;
+use deltashare::storage::S3Options;
 
 /// The longest life of a URL: what AWS gives a role that was assumed with a role's credentials.
 const MAX_URL_TTL: u64 = 3600;
@@ -72,7 +73,7 @@ impl Config {
         if !faults.is_empty() {
             return Err(Faults(faults));
         }
-        // Lambda's region is the function's, not the buckets'; those are asked for at AWS.
+        // Lambda's region is the function's, not the buckets'; AWS is asked for those.
         let region = if s3.endpoint.is_some() { s3.region.clone() } else { None };
         Ok(Self {
             table,

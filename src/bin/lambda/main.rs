@@ -4,18 +4,18 @@ mod config;
 mod nodelay;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use axum::http::header::CONTENT_LENGTH;
 use axum::http::uri::PathAndQuery;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use deltashare::app::App;
 use deltashare::audit;
 use deltashare::catalog::dynamodb::{self, DynamoDbCatalog};
-use deltashare::error::Error;
+use deltashare::ndjson::Limits;
 use deltashare::protocol::tokens::TokenKey;
 use deltashare::router::{RequestId, SourceIp, router};
 use deltashare::storage::{Storage, StorageOptions};
@@ -30,8 +30,11 @@ use nodelay::Connections;
 /// How long connections may take to open before the first request; what is not open then opens with it.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// How long before Lambda ends the function an answer that has not begun is given up.
-const MARGIN: Duration = Duration::from_secs(1);
+/// How long before Lambda ends the function an answer is given up.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// The most that an answer may have. Lambda cuts it off at 200 MB.
+const LARGEST: u64 = 199_000_000;
 
 fn main() -> Result<(), lambda_http::Error> {
     deltashare::memory::use_one_heap();
@@ -76,18 +79,18 @@ async fn open(config: Config) -> Result<Router, lambda_http::Error> {
     Ok(router(Arc::new(App::new(Arc::new(catalog), storage, key, &config.base_path))))
 }
 
-/// Answers one event, or says that there was no time to.
+/// Answers one event, or says in time that it cannot.
 async fn answer(router: Router, request: lambda_http::Request) -> Response {
     let context = request.lambda_context();
     let left = (SystemTime::UNIX_EPOCH + Duration::from_millis(context.deadline))
         .duration_since(SystemTime::now())
         .unwrap_or_default();
-    let request = http_request(request, context.request_id);
-    let answered = tokio::time::timeout(left.saturating_sub(MARGIN), router.oneshot(request)).await;
-    let mut response = match answered {
-        Ok(Ok(response)) => response,
-        Ok(Err(never)) => match never {},
-        Err(_) => Error::unavailable("The answer took too long; try again later.").into_response(),
+    let deadline = Instant::now() + left.saturating_sub(MARGIN);
+    let mut request = http_request(request, context.request_id);
+    request.extensions_mut().insert(Limits { deadline: Some(deadline), bytes: Some(LARGEST) });
+    let mut response = match router.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
     };
     // API Gateway renames the header of an answer that it streams.
     response.headers_mut().remove(CONTENT_LENGTH);
