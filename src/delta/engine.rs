@@ -20,6 +20,7 @@ use buoyant_kernel_engine::{DefaultEngine, DefaultEngineBuilder};
 use bytes::Bytes;
 use url::Url;
 
+use super::failure::{Cause, cause};
 use super::log_path::{LogFile, file_name};
 use super::read_ahead::ReadAhead;
 use super::store::LogStore;
@@ -231,7 +232,16 @@ impl StorageHandler for Fenced<dyn StorageHandler> {
         }
         let is_hint = files.iter().any(|(url, _)| file_name(url.path()) == LAST_CHECKPOINT);
         let read = self.inner.read_files(files)?;
-        Ok(if is_hint { Box::new(read.map(|hint| Ok(plain_hint(&hint?)))) } else { read })
+        if !is_hint {
+            return Ok(read);
+        }
+        let log = self.fence.log.clone();
+        Ok(Box::new(read.map(move |hint| match hint {
+            Ok(hint) => Ok(plain_hint(&hint)),
+            // So S3 answers for a file that is not there to whom may list only a part of the bucket.
+            Err(error) if cause(&error) == Cause::Denied => Err(KernelError::file_not_found(&log)),
+            Err(error) => Err(error),
+        })))
     }
 
     fn copy_atomic(&self, _: &Url, _: &Url) -> DeltaResult<()> {

@@ -134,6 +134,18 @@ def test_a_commit_that_cannot_be_read_is_never_a_shorter_list(stack, ways, whole
         function.stop()
 
 
+def test_a_hint_that_is_denied_is_taken_as_missing(stack, ways, whole):  # noqa: F811
+    """S3 says 403 of what is not there to a role that may list only a part of the bucket."""
+    ways.s3.rule = denied = Times(s3_error(403, "AccessDenied"), match=lambda request: request.path.endswith("_last_checkpoint"))
+    function = start(stack, environment=ways.environment)
+    try:
+        assert paths(ask(function, "POST", QUERY, body=b"{}")) == whole
+        assert denied.matched > 0
+    finally:
+        ways.s3.rule = None
+        function.stop()
+
+
 def test_expired_credentials_are_renewed_once(function, ways, whole):
     before = credential(function)
     ways.sts.rule = assumed = Times(None)
