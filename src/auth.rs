@@ -1,7 +1,7 @@
 //! Who asks, and what they may see.
 //!
-//! A [`Recipient`] exists only where its token was checked; a [`SharedTable`] only where its share is
-//! granted to that recipient. Holding the value is the permission. What is not granted is answered
+//! A [`Recipient`] exists only where its token is known; a [`SharedTable`] only where the token is good now and
+//! the share is granted to its recipient. Holding that is the permission. What is not granted is answered
 //! exactly like what does not exist.
 
 use std::sync::Arc;
@@ -9,23 +9,27 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use chrono::Utc;
 
 use crate::app::App;
 use crate::audit;
-use crate::catalog::{ShareRecord, TableRecord, TokenHash};
+use crate::catalog::{Caller, ShareRecord, TableRecord, TokenHash, unknown_token};
 use crate::error::{Error, Result};
 
 /// Longer ones are refused before they are hashed; ours have 47 characters.
 const MAX_TOKEN_BYTES: usize = 4096;
 
-/// A recipient whose token is valid now.
+/// A recipient who has sent a token. What is read for it makes sure that the token is still good.
 #[derive(Debug, Clone)]
-pub struct Recipient(Arc<str>);
+pub struct Recipient(Caller);
 
 impl Recipient {
     /// The name that grants hang on.
     pub fn name(&self) -> &str {
+        self.0.recipient()
+    }
+
+    /// What the catalog is asked with.
+    pub fn caller(&self) -> &Caller {
         &self.0
     }
 }
@@ -44,30 +48,24 @@ impl FromRequestParts<Arc<App>> for Recipient {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self> {
         let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
-        let record = match (headers.next(), headers.next()) {
+        let caller = match (headers.next(), headers.next()) {
             (None, _) => app.catalog.anonymous().await?,
             (Some(header), None) => match header.to_str().ok().and_then(bearer_token) {
-                Some(token) => match app.catalog.token(TokenHash::of(token)).await? {
-                    Some(record) => Some(record),
+                Some(token) => match app.catalog.caller(TokenHash::of(token)).await? {
+                    Some(caller) => Some(caller),
                     None => app.catalog.anonymous().await?,
                 },
                 None => None,
             },
             (Some(_), Some(_)) => None,
         };
-        let record = record.ok_or_else(|| {
-            Error::unauthenticated("The bearer token is missing or is not one this server knows.")
-        })?;
+        let caller = caller.ok_or_else(unknown_token)?;
         audit::note(|facts| {
-            facts.recipient = Some(Arc::clone(&record.recipient));
-            facts.token_id = Some(Arc::clone(&record.id));
+            facts.recipient = Some(Arc::clone(&caller.token.recipient));
+            facts.token_id = Some(Arc::clone(&caller.token.id));
         });
-        if record.expires.is_some_and(|expires| expires <= Utc::now()) {
-            return Err(Error::unauthenticated(
-                "The bearer token has expired; ask the provider of the share for a new one.",
-            ));
-        }
-        Ok(Self(record.recipient))
+        caller.token.check_expiry()?;
+        Ok(Self(caller))
     }
 }
 
@@ -79,7 +77,7 @@ impl SharedShare {
     /// Finds a share by its name in a path.
     pub async fn find(app: &App, recipient: &Recipient, name: &PathName) -> Result<Self> {
         for share in name.spellings() {
-            if let Some(record) = app.catalog.share(recipient.name(), &share).await? {
+            if let Some(record) = app.catalog.share(recipient.caller(), &share).await? {
                 audit::note(|facts| facts.object = Some(record.name.to_string()));
                 return Ok(Self(record));
             }
@@ -102,7 +100,7 @@ impl SharedTable {
     pub async fn find(app: &App, recipient: &Recipient, names: &[PathName; 3]) -> Result<Self> {
         let [share, schema, table] = names;
         for ((share, schema), table) in share.spellings().zip(schema.spellings()).zip(table.spellings()) {
-            if let Some(record) = app.catalog.table(recipient.name(), &share, &schema, &table).await? {
+            if let Some(record) = app.catalog.table(recipient.caller(), &share, &schema, &table).await? {
                 audit::note(|facts| {
                     facts.object = Some(format!("{}.{}.{}", record.share, record.schema, record.name));
                 });

@@ -16,7 +16,7 @@ use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use sha2::{Digest, Sha256};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::protocol::names::Name;
 use crate::role::RoleArn;
 
@@ -67,6 +67,49 @@ pub struct TokenRecord {
     pub id: Arc<str>,
     /// When the token ends; `None` where its owner said so expressly.
     pub expires: Option<DateTime<Utc>>,
+}
+
+impl TokenRecord {
+    /// 401 where the token has ended.
+    pub fn check_expiry(&self) -> Result<()> {
+        if self.expires.is_some_and(|expires| expires <= Utc::now()) {
+            return Err(Error::unauthenticated(
+                "The bearer token has expired; ask the provider of the share for a new one.",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The answer to a token that stands for nobody.
+pub fn unknown_token() -> Error {
+    Error::unauthenticated("The bearer token is missing or is not one this server knows.")
+}
+
+/// Who asks, as far as the token tells.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// What the token stands for.
+    pub token: TokenRecord,
+    /// The token, where this was remembered: whatever is read for the caller reads it again.
+    remembered: Option<TokenHash>,
+}
+
+impl Caller {
+    /// Who a token stands for that was read just now.
+    pub fn checked(token: TokenRecord) -> Self {
+        Self { token, remembered: None }
+    }
+
+    /// Who the token with this hash stood for when it was read last.
+    fn remembered(token: TokenRecord, hash: TokenHash) -> Self {
+        Self { token, remembered: Some(hash) }
+    }
+
+    /// The recipient's name.
+    pub fn recipient(&self) -> &str {
+        &self.token.recipient
+    }
 }
 
 /// A share.
@@ -155,29 +198,31 @@ pub struct PageRequest {
 
 /// The read side of the sharing model. Names are compared without regard to case.
 ///
-/// Every method that takes a recipient answers as if what is not granted did not exist.
+/// Every method that takes a caller answers as if what is not granted to it did not exist, and with 401 where its
+/// token is no longer good.
 pub trait Catalog: Send + Sync {
-    /// What the token with this hash stands for; `None` where there is none. The caller checks the
-    /// expiry.
-    fn token(&self, hash: TokenHash) -> BoxFuture<'_, Result<Option<TokenRecord>>>;
+    /// Who the token with this hash stands for; `None` where it stands for nobody. Its expiry is not checked. The
+    /// answer may be remembered from an earlier request: it is good for nothing but the methods below, which make
+    /// sure of it.
+    fn caller(&self, hash: TokenHash) -> BoxFuture<'_, Result<Option<Caller>>>;
 
-    /// What requests without a token may read; `None` where a token is required.
-    fn anonymous(&self) -> BoxFuture<'_, Result<Option<TokenRecord>>>;
+    /// Who requests without a token come from; `None` where a token is required.
+    fn anonymous(&self) -> BoxFuture<'_, Result<Option<Caller>>>;
 
-    /// The shares granted to the recipient.
+    /// The shares granted to the caller.
     fn shares<'a>(
         &'a self,
-        recipient: &'a str,
+        caller: &'a Caller,
         page: PageRequest,
     ) -> BoxFuture<'a, Result<Page<ShareRecord>>>;
 
-    /// One share, where it is granted to the recipient.
-    fn share<'a>(&'a self, recipient: &'a str, share: &'a str) -> BoxFuture<'a, Result<Option<ShareRecord>>>;
+    /// One share, where it is granted to the caller.
+    fn share<'a>(&'a self, caller: &'a Caller, share: &'a str) -> BoxFuture<'a, Result<Option<ShareRecord>>>;
 
     /// The schemas of a share; `None` where the share is not granted.
     fn schemas<'a>(
         &'a self,
-        recipient: &'a str,
+        caller: &'a Caller,
         share: &'a str,
         page: PageRequest,
     ) -> BoxFuture<'a, Result<Option<SchemaPage>>>;
@@ -186,7 +231,7 @@ pub trait Catalog: Send + Sync {
     /// is not granted, or has no such schema.
     fn tables<'a>(
         &'a self,
-        recipient: &'a str,
+        caller: &'a Caller,
         share: &'a str,
         schema: Option<&'a str>,
         page: PageRequest,
@@ -195,7 +240,7 @@ pub trait Catalog: Send + Sync {
     /// One table, where its share is granted to the recipient.
     fn table<'a>(
         &'a self,
-        recipient: &'a str,
+        caller: &'a Caller,
         share: &'a str,
         schema: &'a str,
         table: &'a str,

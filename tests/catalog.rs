@@ -3,17 +3,22 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::{BehaviorVersion, Builder, Credentials, Region};
+use aws_sdk_dynamodb::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_dynamodb::config::{
+    BehaviorVersion, Builder, ConfigBag, Credentials, Intercept, Region, RuntimeComponents,
+};
+use aws_sdk_dynamodb::error::BoxError;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
 use deltashare::catalog::dynamodb::DynamoDbCatalog;
 use deltashare::catalog::keys::{Key, PARTITION, SORT};
 use deltashare::catalog::share_file::{ShareFile, ShareFileCatalog};
-use deltashare::catalog::{Catalog, PageRequest, TokenHash};
+use deltashare::catalog::{Caller, Catalog, PageRequest, TokenHash, TokenRecord};
 use deltashare::error::ErrorCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -166,8 +171,19 @@ impl Engine {
         }
     }
 
+    async fn delete(&self, key: &Key) {
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        let key = [(PARTITION, text(&key.partition)), (SORT, text(&key.sort))];
+        let key = key.map(|(name, value)| (name.to_owned(), value)).into();
+        self.client.delete_item().table_name(TABLE).set_key(Some(key)).send().await.unwrap();
+    }
+
     fn catalog(&self) -> DynamoDbCatalog {
         DynamoDbCatalog::new(config(&self.endpoint), TABLE, DEADLINE)
+    }
+
+    fn tapped(&self, tap: &Tap) -> DynamoDbCatalog {
+        DynamoDbCatalog::new(config(&self.endpoint).interceptor(tap.clone()), TABLE, Duration::from_secs(60))
     }
 }
 
@@ -181,6 +197,11 @@ fn config(endpoint: &str) -> Builder {
 
 fn all() -> PageRequest {
     PageRequest::default()
+}
+
+/// A recipient whose token was checked.
+fn by(recipient: &str) -> Caller {
+    Caller::checked(TokenRecord { recipient: recipient.into(), id: "1".into(), expires: None })
 }
 
 /// Every item of a listing, in pages of `limit`; `read` gives the items of a page and where the next one begins.
@@ -208,10 +229,10 @@ async fn conforms(catalog: &dyn Catalog) {
 }
 
 async fn tokens(catalog: &dyn Catalog) {
-    let acme = catalog.token(TokenHash::of("dss_acme")).await.unwrap().unwrap();
-    assert_eq!(&*acme.recipient, "Acme Corp");
-    assert_eq!(acme.expires.unwrap().to_rfc3339(), "2999-01-01T00:00:00+00:00");
-    assert!(catalog.token(TokenHash::of("dss_unknown")).await.unwrap().is_none());
+    let acme = catalog.caller(TokenHash::of("dss_acme")).await.unwrap().unwrap();
+    assert_eq!(acme.recipient(), "Acme Corp");
+    assert_eq!(acme.token.expires.unwrap().to_rfc3339(), "2999-01-01T00:00:00+00:00");
+    assert!(catalog.caller(TokenHash::of("dss_unknown")).await.unwrap().is_none());
     assert!(catalog.anonymous().await.unwrap().is_none());
 }
 
@@ -221,7 +242,7 @@ async fn granted(catalog: &dyn Catalog) {
         ("RETAIL data", "sALES", "ORDERS"),
         ("retail data", "SALES", "ümlaut 日本"),
     ] {
-        let found = catalog.table("Acme Corp", share, schema, table).await.unwrap().unwrap();
+        let found = catalog.table(&by("Acme Corp"), share, schema, table).await.unwrap().unwrap();
         assert_eq!((found.share.as_str(), found.schema.as_str()), ("Retail Data", "Sales"));
         assert_eq!(found.share_id, id_of(&["Retail Data"]));
         assert_eq!(found.id, id_of(&["Retail Data", "Sales", found.name.as_str()]));
@@ -229,7 +250,7 @@ async fn granted(catalog: &dyn Catalog) {
         assert_eq!((found.history_shared, found.start_version, found.directory_access), (true, 2, false));
         assert_eq!(found.allowed_locations, ["s3://lake/other"]);
     }
-    let found = catalog.table("Acme Corp", "Retail Data", "Sales", "A#B%20C").await.unwrap().unwrap();
+    let found = catalog.table(&by("Acme Corp"), "Retail Data", "Sales", "A#B%20C").await.unwrap().unwrap();
     assert_eq!(found.name.as_str(), "a#b%20c");
     for (recipient, share, schema, table) in [
         ("globex", "Retail Data", "Sales", "Orders"),
@@ -242,16 +263,16 @@ async fn granted(catalog: &dyn Catalog) {
         ("Acme Corp", "", "", ""),
     ] {
         assert!(
-            catalog.table(recipient, share, schema, table).await.unwrap().is_none(),
+            catalog.table(&by(recipient), share, schema, table).await.unwrap().is_none(),
             "{recipient} {share}"
         );
     }
-    let share = catalog.share("Acme Corp", "retail DATA").await.unwrap().unwrap();
+    let share = catalog.share(&by("Acme Corp"), "retail DATA").await.unwrap().unwrap();
     assert_eq!((share.name.as_str(), share.id), ("Retail Data", id_of(&["Retail Data"])));
-    assert!(catalog.share("Acme Corp", "secret").await.unwrap().is_none());
-    assert!(catalog.schemas("globex", "many", all()).await.unwrap().is_none());
-    assert!(catalog.tables("globex", "many", None, all()).await.unwrap().is_none());
-    assert!(catalog.tables("Acme Corp", "Retail Data", Some("missing"), all()).await.unwrap().is_none());
+    assert!(catalog.share(&by("Acme Corp"), "secret").await.unwrap().is_none());
+    assert!(catalog.schemas(&by("globex"), "many", all()).await.unwrap().is_none());
+    assert!(catalog.tables(&by("globex"), "many", None, all()).await.unwrap().is_none());
+    assert!(catalog.tables(&by("Acme Corp"), "Retail Data", Some("missing"), all()).await.unwrap().is_none());
 }
 
 async fn listings(catalog: &dyn Catalog) {
@@ -259,11 +280,11 @@ async fn listings(catalog: &dyn Catalog) {
         assert!(page.more_after.is_none());
         page.items.iter().map(|share| share.name.to_string()).collect::<Vec<_>>()
     };
-    assert_eq!(names(catalog.shares("nobody", all()).await.unwrap()), Vec::<String>::new());
-    let mut shares = names(catalog.shares("Acme Corp", all()).await.unwrap());
+    assert_eq!(names(catalog.shares(&by("nobody"), all()).await.unwrap()), Vec::<String>::new());
+    let mut shares = names(catalog.shares(&by("Acme Corp"), all()).await.unwrap());
     shares.sort();
     assert_eq!(shares, ["Retail Data", "many"]);
-    let found = catalog.schemas("Acme Corp", "Retail Data", all()).await.unwrap().unwrap();
+    let found = catalog.schemas(&by("Acme Corp"), "Retail Data", all()).await.unwrap().unwrap();
     let mut schemas: Vec<_> = found.schemas.items.iter().map(|name| name.as_str()).collect();
     schemas.sort_unstable();
     assert_eq!(
@@ -276,14 +297,14 @@ async fn listings(catalog: &dyn Catalog) {
         (Some("empty"), vec![]),
         (None, vec!["Sales.Orders", "Sales.a#b%20c", "Sales.Ümlaut 日本", "Sales2.Orders", "sal.x"]),
     ] {
-        let page = catalog.tables("Acme Corp", "retail data", schema, all()).await.unwrap().unwrap();
+        let page = catalog.tables(&by("Acme Corp"), "retail data", schema, all()).await.unwrap().unwrap();
         let mut tables: Vec<_> =
             page.items.iter().map(|table| format!("{}.{}", table.schema, table.name)).collect();
         tables.sort();
         assert_eq!(tables, expected, "{schema:?}");
         assert!(page.more_after.is_none());
     }
-    let many = catalog.tables("Acme Corp", "many", None, all()).await.unwrap().unwrap();
+    let many = catalog.tables(&by("Acme Corp"), "many", None, all()).await.unwrap().unwrap();
     assert_eq!(many.items.len(), MANY);
 }
 
@@ -291,14 +312,14 @@ async fn pages(catalog: &dyn Catalog) {
     for limit in [1, 2, 3, 100, 230, 231] {
         if limit > 3 {
             let tables = paged(limit, |page| async {
-                let page = catalog.tables("Acme Corp", "many", Some("s"), page).await.unwrap().unwrap();
+                let page = catalog.tables(&by("Acme Corp"), "many", Some("s"), page).await.unwrap().unwrap();
                 (page.items.iter().map(|table| table.name.to_string()).collect(), page.more_after)
             });
             let expected: Vec<_> = (0..MANY).map(|number| format!("t{number:03}")).collect();
             assert_eq!(tables.await, expected);
         }
         let mut tables = paged(limit, |page| async {
-            let page = catalog.tables("Acme Corp", "Retail Data", None, page).await.unwrap().unwrap();
+            let page = catalog.tables(&by("Acme Corp"), "Retail Data", None, page).await.unwrap().unwrap();
             (page.items.iter().map(|table| table.id.clone()).collect(), page.more_after)
         })
         .await;
@@ -306,12 +327,12 @@ async fn pages(catalog: &dyn Catalog) {
         tables.dedup();
         assert_eq!(tables.len(), 5);
         let schemas = paged(limit, |page| async {
-            let page = catalog.schemas("Acme Corp", "Retail Data", page).await.unwrap().unwrap().schemas;
+            let page = catalog.schemas(&by("Acme Corp"), "Retail Data", page).await.unwrap().unwrap().schemas;
             (page.items.iter().map(ToString::to_string).collect::<Vec<_>>(), page.more_after)
         });
         assert_eq!(schemas.await.len(), 4);
         let shares = paged(limit, |page| async {
-            let page = catalog.shares("Acme Corp", page).await.unwrap();
+            let page = catalog.shares(&by("Acme Corp"), page).await.unwrap();
             (page.items.iter().map(|share| share.id.clone()).collect::<Vec<_>>(), page.more_after)
         });
         assert_eq!(shares.await.len(), 2);
@@ -319,18 +340,19 @@ async fn pages(catalog: &dyn Catalog) {
     // A page of none goes on where it stood: at the beginning, and in the middle.
     for taken in [0, 1] {
         stands(2, taken, async |page| {
-            let page = catalog.shares("Acme Corp", page).await.unwrap();
+            let page = catalog.shares(&by("Acme Corp"), page).await.unwrap();
             (page.items.len(), page.more_after)
         })
         .await;
         stands(4, taken, async |page| {
-            let page = catalog.schemas("Acme Corp", "Retail Data", page).await.unwrap().unwrap().schemas;
+            let page = catalog.schemas(&by("Acme Corp"), "Retail Data", page).await.unwrap().unwrap().schemas;
             (page.items.len(), page.more_after)
         })
         .await;
         for (schema, all) in [(None, 5), (Some("sales"), 3)] {
             stands(all, taken, async |page| {
-                let page = catalog.tables("Acme Corp", "Retail Data", schema, page).await.unwrap().unwrap();
+                let page =
+                    catalog.tables(&by("Acme Corp"), "Retail Data", schema, page).await.unwrap().unwrap();
                 (page.items.len(), page.more_after)
             })
             .await;
@@ -361,6 +383,167 @@ async fn dynamodb_conforms() {
     conforms(&engine.catalog()).await;
 }
 
+/// Listens to what is sent to DynamoDB.
+#[derive(Debug, Clone, Default)]
+struct Tap {
+    requests: Arc<Mutex<Vec<(String, serde_json::Value)>>>,
+}
+
+impl Tap {
+    /// The operations since the last call, with their parameters.
+    fn take(&self) -> Vec<(String, serde_json::Value)> {
+        std::mem::take(&mut *self.requests.lock().unwrap())
+    }
+
+    fn operations(&self) -> Vec<String> {
+        self.take().into_iter().map(|(operation, _)| operation).collect()
+    }
+}
+
+impl Intercept for Tap {
+    fn name(&self) -> &'static str {
+        "tap"
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let request = context.request();
+        let target = request.headers().get("x-amz-target").unwrap().rsplit('.').next().unwrap().to_owned();
+        let body = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
+        self.requests.lock().unwrap().push((target, body));
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_takes_two_round_trips_and_then_one() {
+    let engine = Engine::start().await;
+    engine.fill().await;
+    let tap = Tap::default();
+    let catalog = engine.tapped(&tap);
+    let hash = TokenHash::of("dss_acme");
+    for expected in [&["GetItem", "BatchGetItem"][..], &["BatchGetItem"], &["BatchGetItem"]] {
+        let caller = catalog.caller(hash).await.unwrap().unwrap();
+        catalog.table(&caller, "many", "s", "t007").await.unwrap().unwrap();
+        let requests = tap.take();
+        let operations: Vec<_> = requests.iter().map(|(operation, _)| operation.as_str()).collect();
+        assert_eq!(operations, expected);
+        for (_, parameters) in requests {
+            let request = parameters["RequestItems"].get(TABLE).unwrap_or(&parameters);
+            assert_eq!(request["ConsistentRead"], true, "{parameters}");
+        }
+    }
+    // Nothing is ever scanned, filtered, or read from an index or without consistency.
+    let caller = catalog.caller(hash).await.unwrap().unwrap();
+    catalog.shares(&caller, all()).await.unwrap();
+    catalog.share(&caller, "many").await.unwrap();
+    catalog.schemas(&caller, "Retail Data", all()).await.unwrap();
+    catalog.tables(&caller, "Retail Data", None, all()).await.unwrap();
+    catalog.tables(&caller, "Retail Data", Some("sales"), all()).await.unwrap();
+    for (operation, parameters) in tap.take() {
+        assert!(["GetItem", "BatchGetItem", "Query"].contains(&operation.as_str()), "{operation}");
+        assert!(parameters.get("FilterExpression").is_none() && parameters.get("IndexName").is_none());
+        let request = parameters["RequestItems"].get(TABLE).unwrap_or(&parameters);
+        assert_eq!(request["ConsistentRead"], true, "{parameters}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_remembered_of_a_token_is_never_believed() {
+    let engine = Engine::start().await;
+    engine.fill().await;
+    let (tap, hash) = (Tap::default(), TokenHash::of("dss_acme"));
+    let catalog = engine.tapped(&tap);
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let token = |recipient: &str, expires: &str| [("recipient", text(recipient)), ("expires", text(expires))];
+    let key = Key::token(hash);
+    let forever = token("Acme Corp", "never");
+    // Each method refuses what the token no longer stands for.
+    type Change<'a> = (Option<&'a [(&'a str, AttributeValue)]>, ErrorCode);
+    let ended = token("Acme Corp", "2020-01-01T00:00:00Z");
+    let moved = token("globex", "never");
+    let changes: [Change<'_>; 3] = [
+        (None, ErrorCode::Unauthenticated),
+        (Some(&ended), ErrorCode::Unauthenticated),
+        // Whoever asks again is the other recipient.
+        (Some(&moved), ErrorCode::TemporarilyUnavailable),
+    ];
+    for (change, code) in changes {
+        for method in 0..5 {
+            engine.put(&key, &forever).await;
+            let caller = catalog.caller(hash).await.unwrap().unwrap();
+            catalog.share(&caller, "many").await.unwrap().unwrap();
+            let caller = catalog.caller(hash).await.unwrap().unwrap();
+            match change {
+                None => engine.delete(&key).await,
+                Some(attributes) => engine.put(&key, attributes).await,
+            }
+            let refused = match method {
+                0 => catalog.shares(&caller, all()).await.err(),
+                1 => catalog.share(&caller, "many").await.err(),
+                2 => catalog.schemas(&caller, "many", all()).await.err(),
+                3 => catalog.tables(&caller, "many", None, all()).await.err(),
+                _ => catalog.table(&caller, "many", "s", "t000").await.err(),
+            };
+            assert_eq!(refused.map(|error| error.code()), Some(code), "method {method}");
+        }
+    }
+    assert_eq!(catalog.caller(hash).await.unwrap().unwrap().recipient(), "globex");
+    // A life that was made longer counts at once.
+    engine.put(&key, &ended).await;
+    let caller = catalog.caller(hash).await.unwrap().unwrap();
+    assert!(catalog.share(&caller, "many").await.is_err());
+    assert!(catalog.caller(hash).await.unwrap().unwrap().token.check_expiry().is_err());
+    engine.put(&key, &forever).await;
+    let caller = catalog.caller(hash).await.unwrap().unwrap();
+    assert!(caller.token.expires.is_none());
+    assert!(catalog.share(&caller, "many").await.unwrap().is_some());
+    // Tokens that stand for nobody are not remembered.
+    tap.take();
+    for _ in 0..2 {
+        assert!(catalog.caller(TokenHash::of("dss_unknown")).await.unwrap().is_none());
+    }
+    assert_eq!(tap.operations(), ["GetItem", "GetItem"]);
+}
+
+/// DynamoDB answers with 16 MB of items and 1 MB of a query at most, and tells what it left out.
+#[tokio::test(flavor = "multi_thread")]
+async fn partial_answers_are_completed() {
+    const SHARES: usize = 60;
+    const TABLES: usize = 9;
+    let engine = Engine::start().await;
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let filler = ("filler", text(&"x".repeat(390_000)));
+    let name = |number: usize| format!("s{number:02}");
+    engine.put(&Key::recipient("acme"), &[("status", text("active"))]).await;
+    for share in (0..SHARES).map(name) {
+        let attributes = [("name", text(&share)), ("id", text(&share)), filler.clone()];
+        engine.put(&Key::share(&share), &attributes).await;
+        engine.put(&Key::grant("acme", &share), &[("share", text(&share))]).await;
+    }
+    for table in (0..TABLES).map(name) {
+        let (location, schema) = (("location", text("s3://lake/t")), ("schema", text("s")));
+        let attributes = [("name", text(&table)), ("id", text(&table)), location, schema, filler.clone()];
+        engine.put(&Key::table("s00", "s", &table), &attributes).await;
+    }
+    let tap = Tap::default();
+    let catalog = engine.tapped(&tap);
+    let shares = catalog.shares(&by("acme"), all()).await.unwrap().items;
+    let shares: Vec<_> = shares.iter().map(|share| share.id.clone()).collect();
+    assert_eq!(shares, (0..SHARES).map(name).collect::<Vec<_>>());
+    let batches = tap.operations().iter().filter(|operation| *operation == "BatchGetItem").count();
+    assert!(batches > 2, "the engine left nothing out");
+    let tables = catalog.tables(&by("acme"), "s00", None, all()).await.unwrap().unwrap().items;
+    let tables: Vec<_> = tables.iter().map(|table| table.id.clone()).collect();
+    assert_eq!(tables, (0..TABLES).map(name).collect::<Vec<_>>());
+    let queries = tap.operations().iter().filter(|operation| *operation == "Query").count();
+    assert!(queries > 2, "the engine left nothing out");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recipient_that_is_disabled_or_gone_is_not_let_in() {
     let engine = Engine::start().await;
@@ -372,15 +555,21 @@ async fn a_recipient_that_is_disabled_or_gone_is_not_let_in() {
         .await;
     for recipient in ["Acme Corp", "gone"] {
         let code = |error: deltashare::error::Error| error.code();
-        let table = catalog.table(recipient, "many", "s", "t000").await.unwrap_err();
+        let table = catalog.table(&by(recipient), "many", "s", "t000").await.unwrap_err();
         assert_eq!(code(table), ErrorCode::Unauthenticated);
-        assert_eq!(code(catalog.shares(recipient, all()).await.unwrap_err()), ErrorCode::Unauthenticated);
-        assert_eq!(code(catalog.share(recipient, "many").await.unwrap_err()), ErrorCode::Unauthenticated);
         assert_eq!(
-            code(catalog.schemas(recipient, "many", all()).await.unwrap_err()),
+            code(catalog.shares(&by(recipient), all()).await.unwrap_err()),
             ErrorCode::Unauthenticated
         );
-        let tables = catalog.tables(recipient, "many", None, all()).await.unwrap_err();
+        assert_eq!(
+            code(catalog.share(&by(recipient), "many").await.unwrap_err()),
+            ErrorCode::Unauthenticated
+        );
+        assert_eq!(
+            code(catalog.schemas(&by(recipient), "many", all()).await.unwrap_err()),
+            ErrorCode::Unauthenticated
+        );
+        let tables = catalog.tables(&by(recipient), "many", None, all()).await.unwrap_err();
         assert_eq!(code(tables), ErrorCode::Unauthenticated);
     }
 }
@@ -394,8 +583,8 @@ async fn a_share_that_is_gone_is_not_listed() {
         .put(&Key::grant("globex", "gone"), &[("share", text("gone")), ("recipient", text("globex"))])
         .await;
     let catalog = engine.catalog();
-    assert_eq!(catalog.shares("globex", all()).await.unwrap().items.len(), 1);
-    assert!(catalog.share("globex", "gone").await.unwrap().is_none());
+    assert_eq!(catalog.shares(&by("globex"), all()).await.unwrap().items.len(), 1);
+    assert!(catalog.share(&by("globex"), "gone").await.unwrap().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -437,8 +626,8 @@ async fn records_that_cannot_be_read_are_errors() {
     for (reason, attributes) in bad {
         engine.put(&Key::table("secret", "s", "t"), attributes).await;
         for error in [
-            catalog.table("globex", "secret", "s", "t").await.unwrap_err(),
-            catalog.tables("globex", "secret", None, all()).await.unwrap_err(),
+            catalog.table(&by("globex"), "secret", "s", "t").await.unwrap_err(),
+            catalog.tables(&by("globex"), "secret", None, all()).await.unwrap_err(),
         ] {
             assert_eq!(error.code(), ErrorCode::InternalError);
             let source = std::error::Error::source(&error).unwrap().to_string();
@@ -479,12 +668,13 @@ async fn documented_records_make_a_share() {
         engine.client.put_item().table_name(TABLE).set_item(Some(item)).send().await.unwrap();
     }
     let catalog = engine.catalog();
-    let token = catalog.token(TokenHash::of("dss_example")).await.unwrap().unwrap();
-    assert_eq!(&*token.recipient, "acme");
-    let shares = catalog.shares("acme", all()).await.unwrap().items;
+    let token = catalog.caller(TokenHash::of("dss_example")).await.unwrap().unwrap();
+    assert_eq!(token.recipient(), "acme");
+    let shares = catalog.shares(&by("acme"), all()).await.unwrap().items;
     assert_eq!(shares[0].name.as_str(), "Retail");
-    let tables = catalog.tables("acme", "retail", Some("sales 2026"), all()).await.unwrap().unwrap().items;
-    let table = catalog.table("acme", "retail", "Sales 2026", "orders").await.unwrap().unwrap();
+    let tables =
+        catalog.tables(&by("acme"), "retail", Some("sales 2026"), all()).await.unwrap().unwrap().items;
+    let table = catalog.table(&by("acme"), "retail", "Sales 2026", "orders").await.unwrap().unwrap();
     assert_eq!((tables.len(), tables[0].id.as_str()), (1, table.id.as_str()));
     assert_eq!((table.location.as_str(), table.start_version), ("s3://my-bucket/tables/orders", 3));
     assert_eq!(table.allowed_locations, ["s3://my-bucket/tables/archive"]);
@@ -542,10 +732,11 @@ async fn a_dynamodb_that_does_not_answer_is_503_within_the_deadline() {
         let endpoint = broken(kind).await;
         let catalog = DynamoDbCatalog::new(config(&endpoint), TABLE, DEADLINE);
         let began = Instant::now();
+        let acme = by("Acme Corp");
         let (token, shares, table) = tokio::join!(
-            catalog.token(TokenHash::of("dss_acme")),
-            catalog.shares("Acme Corp", all()),
-            catalog.table("Acme Corp", "many", "s", "t000")
+            catalog.caller(TokenHash::of("dss_acme")),
+            catalog.shares(&acme, all()),
+            catalog.table(&acme, "many", "s", "t000")
         );
         assert_eq!(token.unwrap_err().code(), code);
         assert_eq!(shares.unwrap_err().code(), code);

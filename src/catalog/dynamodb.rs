@@ -2,10 +2,12 @@
 //! consistent, so that what was revoked is gone with the next request.
 //!
 //! A request for a table takes two round trips: the token's item, then recipient, grant, share and table
-//! together. Throttling and failures of the network are tried again within a deadline and then answered with 503:
+//! together. What a token stands for is remembered, so that the next request with it takes one: the token's item is
+//! then read with the others. Throttling and failures of the network are tried again within a deadline and then answered with 503:
 //! never with 401, never with an empty list.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -19,7 +21,10 @@ use tokio::time::Instant;
 
 use super::keys::{self, Key};
 use super::records::{self, Item, key_attributes};
-use super::{Catalog, Page, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord};
+use super::{
+    Caller, Catalog, Page, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord,
+    unknown_token,
+};
 use crate::error::{Error, Result};
 
 /// How long one answer may wait for DynamoDB, attempts and all.
@@ -27,6 +32,9 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 
 /// How many items one `BatchGetItem` may ask for.
 const BATCH: usize = 100;
+
+/// How many tokens are remembered.
+const TOKENS_REMEMBERED: usize = 1000;
 
 /// How long the first wait is for what a `BatchGetItem` left out; it doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(25);
@@ -37,6 +45,8 @@ pub struct DynamoDbCatalog {
     client: Client,
     table: String,
     deadline: Duration,
+    /// What tokens stood for when they were read last.
+    tokens: Arc<Mutex<HashMap<TokenHash, TokenRecord>>>,
 }
 
 impl DynamoDbCatalog {
@@ -50,7 +60,7 @@ impl DynamoDbCatalog {
         let retries =
             RetryConfig::standard().with_max_attempts(5).with_initial_backoff(Duration::from_millis(50));
         let client = Client::from_conf(config.timeout_config(timeouts).retry_config(retries).build());
-        Self { client, table: table.to_owned(), deadline }
+        Self { client, table: table.to_owned(), deadline, tokens: Arc::default() }
     }
 
     /// The key that every server over this table authenticates its page tokens, refresh tokens and ids of
@@ -163,35 +173,70 @@ impl DynamoDbCatalog {
         Ok(Page { items, more_after })
     }
 
-    /// The share, where the recipient may read and it is granted to it.
-    async fn granted(&self, recipient: &str, share: &str) -> Result<Option<ShareRecord>> {
-        let keys = [Key::recipient(recipient), Key::grant(recipient, share), Key::share(share)];
-        Granted::read(self.get_all(&keys).await?).map(|(granted, _)| granted)
+    /// What is remembered of tokens. A panic while it was held has left it as it was.
+    fn tokens(&self) -> MutexGuard<'_, HashMap<TokenHash, TokenRecord>> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// What the items of recipient, grant and share say, and the items after them.
-struct Granted;
+    fn remember(&self, hash: TokenHash, token: &TokenRecord) {
+        let mut tokens = self.tokens();
+        if tokens.len() >= TOKENS_REMEMBERED && !tokens.contains_key(&hash) {
+            tokens.clear();
+        }
+        tokens.insert(hash, token.clone());
+    }
 
-impl Granted {
-    fn read(items: Vec<Option<Item>>) -> Result<(Option<ShareRecord>, Option<Item>)> {
-        let mut items = items.into_iter();
+    /// The items of these keys, for a caller that may read: its recipient is read with them, and its token where
+    /// that was only remembered. A recipient that is gone or disabled is told what an unknown token is told.
+    async fn get_for(&self, caller: &Caller, keys: &[Key]) -> Result<Vec<Option<Item>>> {
+        let mut wanted = vec![Key::recipient(caller.recipient())];
+        wanted.extend(caller.remembered.map(Key::token));
+        wanted.extend_from_slice(keys);
+        let mut items = self.get_all(&wanted).await?.into_iter();
+        let recipient = items.next().flatten();
+        if let Some(hash) = caller.remembered {
+            self.check_remembered(caller, hash, items.next().flatten())?;
+        }
+        match recipient.as_ref().map(records::is_active).transpose()? {
+            Some(true) => Ok(items.collect()),
+            Some(false) | None => Err(unknown_token()),
+        }
+    }
+
+    fn check_remembered(&self, caller: &Caller, hash: TokenHash, item: Option<Item>) -> Result<()> {
+        let token = item.as_ref().map(records::token).transpose()?;
+        match token {
+            Some(token) if token.recipient == caller.token.recipient => {
+                self.remember(hash, &token);
+                token.check_expiry()
+            }
+            other => {
+                self.tokens().remove(&hash);
+                Err(other.map_or_else(unknown_token, |_| unavailable("the token has another recipient now")))
+            }
+        }
+    }
+
+    /// The share, where it is granted to the caller, and the item of another key.
+    async fn granted_with(
+        &self,
+        caller: &Caller,
+        share: &str,
+        other: Option<Key>,
+    ) -> Result<(Option<ShareRecord>, Option<Item>)> {
+        let mut keys = vec![Key::grant(caller.recipient(), share), Key::share(share)];
+        keys.extend(other);
+        let mut items = self.get_for(caller, &keys).await?.into_iter();
         let mut next = || items.next().flatten();
-        let (recipient, grant, share, rest) = (next(), next(), next(), next());
-        check_active(recipient.as_ref())?;
+        let (grant, share, other) = (next(), next(), next());
         let granted = grant.as_ref().map(records::grant).transpose()?.is_some();
         let share = share.filter(|_| granted).as_ref().map(records::share).transpose()?.flatten();
-        Ok((share, rest))
+        Ok((share, other))
     }
-}
 
-/// A recipient that is gone or disabled is told what an unknown token is told.
-fn check_active(recipient: Option<&Item>) -> Result<()> {
-    match recipient.map(records::is_active).transpose()? {
-        Some(true) => Ok(()),
-        Some(false) | None => {
-            Err(Error::unauthenticated("The bearer token is missing or is not one this server knows."))
-        }
+    /// The share, where it is granted to the caller.
+    async fn granted(&self, caller: &Caller, share: &str) -> Result<Option<ShareRecord>> {
+        self.granted_with(caller, share, None).await.map(|(share, _)| share)
     }
 }
 
@@ -230,24 +275,34 @@ where
 }
 
 impl Catalog for DynamoDbCatalog {
-    fn token(&self, hash: TokenHash) -> BoxFuture<'_, Result<Option<TokenRecord>>> {
-        async move { self.get(&Key::token(hash)).await?.as_ref().map(records::token).transpose() }.boxed()
+    fn caller(&self, hash: TokenHash) -> BoxFuture<'_, Result<Option<Caller>>> {
+        async move {
+            // One that has ended as far as is known is read: its life may have been made longer.
+            let remembered = self.tokens().get(&hash).filter(|token| token.check_expiry().is_ok()).cloned();
+            if let Some(token) = remembered {
+                return Ok(Some(Caller::remembered(token, hash)));
+            }
+            let item = self.get(&Key::token(hash)).await?;
+            let token = item.as_ref().map(records::token).transpose()?;
+            token.iter().for_each(|token| self.remember(hash, token));
+            Ok(token.map(Caller::checked))
+        }
+        .boxed()
     }
 
-    fn anonymous(&self) -> BoxFuture<'_, Result<Option<TokenRecord>>> {
+    fn anonymous(&self) -> BoxFuture<'_, Result<Option<Caller>>> {
         async { Ok(None) }.boxed()
     }
 
     fn shares<'a>(
         &'a self,
-        recipient: &'a str,
+        caller: &'a Caller,
         page: PageRequest,
     ) -> BoxFuture<'a, Result<Page<ShareRecord>>> {
         async move {
-            let (key, partition) = (Key::recipient(recipient), keys::recipient_partition(recipient));
-            let (recipient, grants) =
-                tokio::try_join!(self.get(&key), self.query(&partition, keys::GRANTS, &page))?;
-            check_active(recipient.as_ref())?;
+            let partition = keys::recipient_partition(caller.recipient());
+            let (_, grants) =
+                tokio::try_join!(self.get_for(caller, &[]), self.query(&partition, keys::GRANTS, &page))?;
             let granted = grants.items.iter().map(records::grant).collect::<Result<Vec<_>>>()?;
             let wanted: Vec<Key> = granted.iter().map(|share| Key::share(share.as_str())).collect();
             let shares = self.get_all(&wanted).await?;
@@ -258,22 +313,20 @@ impl Catalog for DynamoDbCatalog {
         .boxed()
     }
 
-    fn share<'a>(&'a self, recipient: &'a str, share: &'a str) -> BoxFuture<'a, Result<Option<ShareRecord>>> {
-        self.granted(recipient, share).boxed()
+    fn share<'a>(&'a self, caller: &'a Caller, share: &'a str) -> BoxFuture<'a, Result<Option<ShareRecord>>> {
+        self.granted(caller, share).boxed()
     }
 
     fn schemas<'a>(
         &'a self,
-        recipient: &'a str,
+        caller: &'a Caller,
         share: &'a str,
         page: PageRequest,
     ) -> BoxFuture<'a, Result<Option<SchemaPage>>> {
         async move {
             let partition = keys::share_partition(share);
-            let (granted, found) = tokio::try_join!(
-                self.granted(recipient, share),
-                self.query(&partition, keys::SCHEMAS, &page)
-            )?;
+            let (granted, found) =
+                tokio::try_join!(self.granted(caller, share), self.query(&partition, keys::SCHEMAS, &page))?;
             let Some(share) = granted else { return Ok(None) };
             let items = found.items.iter().map(records::schema).collect::<Result<_>>()?;
             Ok(Some(SchemaPage { share, schemas: Page { items, more_after: found.more_after } }))
@@ -283,7 +336,7 @@ impl Catalog for DynamoDbCatalog {
 
     fn tables<'a>(
         &'a self,
-        recipient: &'a str,
+        caller: &'a Caller,
         share: &'a str,
         schema: Option<&'a str>,
         page: PageRequest,
@@ -291,11 +344,11 @@ impl Catalog for DynamoDbCatalog {
         async move {
             let partition = keys::share_partition(share);
             let prefix = schema.map_or_else(|| keys::TABLES.to_owned(), keys::tables_of);
-            let mut wanted = vec![Key::recipient(recipient), Key::grant(recipient, share), Key::share(share)];
-            wanted.extend(schema.map(|schema| Key::schema(share, schema)));
-            let (items, found) =
-                tokio::try_join!(self.get_all(&wanted), self.query(&partition, &prefix, &page))?;
-            let (granted, schema_item) = Granted::read(items)?;
+            let schema_key = schema.map(|schema| Key::schema(share, schema));
+            let ((granted, schema_item), found) = tokio::try_join!(
+                self.granted_with(caller, share, schema_key),
+                self.query(&partition, &prefix, &page)
+            )?;
             let Some(granted) = granted.filter(|_| schema.is_none() || schema_item.is_some()) else {
                 return Ok(None);
             };
@@ -308,19 +361,14 @@ impl Catalog for DynamoDbCatalog {
 
     fn table<'a>(
         &'a self,
-        recipient: &'a str,
+        caller: &'a Caller,
         share: &'a str,
         schema: &'a str,
         table: &'a str,
     ) -> BoxFuture<'a, Result<Option<TableRecord>>> {
         async move {
-            let keys = [
-                Key::recipient(recipient),
-                Key::grant(recipient, share),
-                Key::share(share),
-                Key::table(share, schema, table),
-            ];
-            let (granted, found) = Granted::read(self.get_all(&keys).await?)?;
+            let key = Key::table(share, schema, table);
+            let (granted, found) = self.granted_with(caller, share, Some(key)).await?;
             match (granted, found) {
                 (Some(share), Some(item)) => records::table(&item, &share).map(Some),
                 _ => Ok(None),

@@ -16,7 +16,9 @@ use serde_saphyr::{Location, Spanned};
 use uuid::Uuid;
 
 use super::state::{RecipientState, SchemaState, ShareState, State, TableState};
-use super::{Catalog, Page, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord};
+use super::{
+    Caller, Catalog, Page, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord,
+};
 use crate::error::Result;
 use crate::protocol::names::{InvalidName, Name};
 use crate::role::RoleArn;
@@ -492,24 +494,23 @@ fn after<K>(key: Option<K>) -> (Bound<K>, Bound<K>) {
 }
 
 impl Catalog for ShareFileCatalog {
-    fn token(&self, hash: TokenHash) -> BoxFuture<'_, Result<Option<TokenRecord>>> {
-        ready(Ok(self.file().tokens.get(&hash).cloned())).boxed()
+    fn caller(&self, hash: TokenHash) -> BoxFuture<'_, Result<Option<Caller>>> {
+        ready(Ok(self.file().tokens.get(&hash).cloned().map(Caller::checked))).boxed()
     }
 
-    fn anonymous(&self) -> BoxFuture<'_, Result<Option<TokenRecord>>> {
-        let open = self.file().open;
-        ready(Ok(open.then(|| TokenRecord { recipient: EVERYONE.into(), id: "none".into(), expires: None })))
-            .boxed()
+    fn anonymous(&self) -> BoxFuture<'_, Result<Option<Caller>>> {
+        let everyone = || TokenRecord { recipient: EVERYONE.into(), id: "none".into(), expires: None };
+        ready(Ok(self.file().open.then(|| Caller::checked(everyone())))).boxed()
     }
 
     fn shares<'a>(
         &'a self,
-        recipient: &'a str,
+        caller: &'a Caller,
         request: PageRequest,
     ) -> BoxFuture<'a, Result<Page<ShareRecord>>> {
         let file = self.file();
         let empty = BTreeSet::new();
-        let granted = file.grants.get(recipient).unwrap_or(&empty);
+        let granted = file.grants.get(caller.recipient()).unwrap_or(&empty);
         let items = granted
             .range::<String, _>(after(request.after.clone().filter(|key| !key.is_empty())))
             .filter_map(|key| file.shares.get_key_value(key));
@@ -517,18 +518,18 @@ impl Catalog for ShareFileCatalog {
         ready(Ok(page)).boxed()
     }
 
-    fn share<'a>(&'a self, recipient: &'a str, share: &'a str) -> BoxFuture<'a, Result<Option<ShareRecord>>> {
-        ready(Ok(self.file().granted(recipient, share).map(|share| share.record.clone()))).boxed()
+    fn share<'a>(&'a self, caller: &'a Caller, share: &'a str) -> BoxFuture<'a, Result<Option<ShareRecord>>> {
+        ready(Ok(self.file().granted(caller.recipient(), share).map(|share| share.record.clone()))).boxed()
     }
 
     fn schemas<'a>(
         &'a self,
-        recipient: &'a str,
+        caller: &'a Caller,
         share: &'a str,
         request: PageRequest,
     ) -> BoxFuture<'a, Result<Option<SchemaPage>>> {
         let file = self.file();
-        let found = file.granted(recipient, share).map(|share| {
+        let found = file.granted(caller.recipient(), share).map(|share| {
             let start = request.after.clone().filter(|key| !key.is_empty());
             let items = share.schemas.range::<String, _>(after(start));
             SchemaPage {
@@ -541,7 +542,7 @@ impl Catalog for ShareFileCatalog {
 
     fn tables<'a>(
         &'a self,
-        recipient: &'a str,
+        caller: &'a Caller,
         share: &'a str,
         schema: Option<&'a str>,
         request: PageRequest,
@@ -549,7 +550,7 @@ impl Catalog for ShareFileCatalog {
         let file = self.file();
         let schema = schema.map(Name::key_of);
         let found = file
-            .granted(recipient, share)
+            .granted(caller.recipient(), share)
             .filter(|share| schema.as_ref().is_none_or(|schema| share.schemas.contains_key(schema)))
             .map(|share| {
                 let start = request.after.as_deref().and_then(|key| key.split_once('/'));
@@ -565,20 +566,27 @@ impl Catalog for ShareFileCatalog {
 
     fn table<'a>(
         &'a self,
-        recipient: &'a str,
+        caller: &'a Caller,
         share: &'a str,
         schema: &'a str,
         table: &'a str,
     ) -> BoxFuture<'a, Result<Option<TableRecord>>> {
         let key = (Name::key_of(schema), Name::key_of(table));
-        ready(Ok(self.file().granted(recipient, share).and_then(|share| share.tables.get(&key).cloned())))
-            .boxed()
+        ready(Ok(self
+            .file()
+            .granted(caller.recipient(), share)
+            .and_then(|share| share.tables.get(&key).cloned())))
+        .boxed()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn by(recipient: &str) -> Caller {
+        Caller::checked(TokenRecord { recipient: recipient.into(), id: "1".into(), expires: None })
+    }
 
     const FILE: &str = r#"
 version: 1
@@ -630,19 +638,21 @@ authorization:
     #[tokio::test]
     async fn a_recipient_sees_what_is_granted_and_nothing_else() {
         let catalog = catalog();
-        let token = catalog.token(TokenHash::of("secret")).await.unwrap().unwrap();
-        assert_eq!(&*token.recipient, "acme");
-        let shares = catalog.shares("acme", PageRequest::default()).await.unwrap();
+        let token = catalog.caller(TokenHash::of("secret")).await.unwrap().unwrap();
+        assert_eq!(token.recipient(), "acme");
+        let shares = catalog.shares(&by("acme"), PageRequest::default()).await.unwrap();
         assert_eq!(shares.items.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["Retail"]);
-        assert!(catalog.share("acme", "retail").await.unwrap().is_some());
+        assert!(catalog.share(&by("acme"), "retail").await.unwrap().is_some());
         for (recipient, share) in [("acme", "hr"), ("acme", "missing"), ("nobody", "retail"), ("x", "retail")]
         {
-            assert!(catalog.share(recipient, share).await.unwrap().is_none());
-            assert!(catalog.schemas(recipient, share, PageRequest::default()).await.unwrap().is_none());
-            assert!(catalog.tables(recipient, share, None, PageRequest::default()).await.unwrap().is_none());
-            assert!(catalog.table(recipient, share, "people", "staff").await.unwrap().is_none());
+            assert!(catalog.share(&by(recipient), share).await.unwrap().is_none());
+            assert!(catalog.schemas(&by(recipient), share, PageRequest::default()).await.unwrap().is_none());
+            assert!(
+                catalog.tables(&by(recipient), share, None, PageRequest::default()).await.unwrap().is_none()
+            );
+            assert!(catalog.table(&by(recipient), share, "people", "staff").await.unwrap().is_none());
         }
-        let orders = catalog.table("acme", "RETAIL", "SALES", "ORDERS").await.unwrap().unwrap();
+        let orders = catalog.table(&by("acme"), "RETAIL", "SALES", "ORDERS").await.unwrap().unwrap();
         assert_eq!((orders.name.as_str(), orders.history_shared, orders.start_version), ("Orders", true, 2));
         assert_eq!(orders.id, "00000000-0000-0000-0000-000000000001");
     }
@@ -650,11 +660,11 @@ authorization:
     #[tokio::test]
     async fn the_reference_servers_token_sees_every_share() {
         let catalog = catalog();
-        let token = catalog.token(TokenHash::of("everything")).await.unwrap().unwrap();
-        let shares = catalog.shares(&token.recipient, PageRequest::default()).await.unwrap();
+        let token = catalog.caller(TokenHash::of("everything")).await.unwrap().unwrap();
+        let shares = catalog.shares(&token, PageRequest::default()).await.unwrap();
         assert_eq!(shares.items.len(), 2);
         assert!(catalog.anonymous().await.unwrap().is_none());
-        assert!(catalog.token(TokenHash::of("")).await.unwrap().is_none());
+        assert!(catalog.caller(TokenHash::of("")).await.unwrap().is_none());
     }
 
     #[tokio::test]
@@ -664,7 +674,8 @@ authorization:
             let mut request = PageRequest { after: None, limit: Some(limit) };
             let mut names = Vec::new();
             loop {
-                let page = catalog.tables("acme", "retail", None, request.clone()).await.unwrap().unwrap();
+                let page =
+                    catalog.tables(&by("acme"), "retail", None, request.clone()).await.unwrap().unwrap();
                 assert!(page.items.len() <= limit);
                 names.extend(page.items.into_iter().map(|table| table.name.as_str().to_owned()));
                 match page.more_after {
@@ -675,11 +686,11 @@ authorization:
             assert_eq!(names, ["customers", "Orders"]);
         }
         let none = PageRequest { after: None, limit: Some(0) };
-        let page = catalog.shares("", none.clone()).await.unwrap();
+        let page = catalog.shares(&by(""), none.clone()).await.unwrap();
         assert!(page.items.is_empty());
         let rest = PageRequest { after: page.more_after, limit: None };
-        assert_eq!(catalog.shares("", rest).await.unwrap().items.len(), 2);
-        let page = catalog.tables("acme", "retail", Some("empty"), none).await.unwrap().unwrap();
+        assert_eq!(catalog.shares(&by(""), rest).await.unwrap().items.len(), 2);
+        let page = catalog.tables(&by("acme"), "retail", Some("empty"), none).await.unwrap().unwrap();
         assert!(page.items.is_empty() && page.more_after.is_none());
     }
 

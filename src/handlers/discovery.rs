@@ -26,7 +26,7 @@ pub async fn list_shares(
     Parameters(parameters): Parameters,
 ) -> Result<Response> {
     let listing = Listing::parse(&app, &recipient, "shares".to_owned(), &parameters)?;
-    let page = app.catalog.shares(recipient.name(), listing.page.clone()).await?;
+    let page = app.catalog.shares(recipient.caller(), listing.page.clone()).await?;
     let items =
         page.items.iter().map(|share| ShareItem { name: share.name.as_str(), id: &share.id }).collect();
     listing.answer(items, page.more_after)
@@ -52,7 +52,7 @@ pub async fn list_schemas(
     for spelling in share.spellings() {
         let listing =
             Listing::parse(&app, &recipient, format!("schemas/{}", Name::key_of(&spelling)), &parameters)?;
-        let found = app.catalog.schemas(recipient.name(), &spelling, listing.page.clone()).await?;
+        let found = app.catalog.schemas(recipient.caller(), &spelling, listing.page.clone()).await?;
         if let Some(SchemaPage { share, schemas: page }) = found {
             let share = share.name.as_str();
             let items = page.items.iter().map(|schema| SchemaItem { name: schema.as_str(), share }).collect();
@@ -101,7 +101,7 @@ async fn tables(
         );
         let listing = Listing::parse(app, recipient, name, parameters)?;
         let found =
-            app.catalog.tables(recipient.name(), &share, schema.as_deref(), listing.page.clone()).await?;
+            app.catalog.tables(recipient.caller(), &share, schema.as_deref(), listing.page.clone()).await?;
         if let Some(page) = found {
             return listing.answer(page.items.iter().map(table_item).collect(), page.more_after);
         }
