@@ -1,4 +1,5 @@
-//! One suite for every catalog: the share file, and DynamoDB as an engine in this process answers for it.
+//! One suite for every catalog: the share file, and DynamoDB as an engine answers for it: one in this process, or
+//! what listens at `DELTASHARE_TEST_DYNAMODB`, such as `http://127.0.0.1:8000`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -23,7 +24,6 @@ use deltashare::error::ErrorCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-const TABLE: &str = "deltashare";
 const DEADLINE: Duration = Duration::from_secs(2);
 const MANY: usize = 230;
 
@@ -93,18 +93,26 @@ fn share_file() -> ShareFileCatalog {
     ShareFileCatalog::new(ShareFile::parse(&text, &|location| Ok(location.to_owned())).unwrap())
 }
 
-/// A DynamoDB of this process, with an empty table.
+/// A DynamoDB with an empty table.
 struct Engine {
     client: Client,
     endpoint: String,
+    table: String,
 }
 
 impl Engine {
     async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(dynoxide::server::serve_on(listener, dynoxide::Database::memory().unwrap()));
+        let endpoint = match std::env::var("DELTASHARE_TEST_DYNAMODB") {
+            Ok(endpoint) => endpoint,
+            Err(_) => {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let endpoint = format!("http://{}", listener.local_addr().unwrap());
+                tokio::spawn(dynoxide::server::serve_on(listener, dynoxide::Database::memory().unwrap()));
+                endpoint
+            }
+        };
         let client = Client::from_conf(config(&endpoint).build());
+        let table = format!("deltashare-{}", uuid::Uuid::new_v4());
         let key = |name: &str, kind| {
             KeySchemaElement::builder().attribute_name(name).key_type(kind).build().unwrap()
         };
@@ -114,7 +122,7 @@ impl Engine {
         };
         client
             .create_table()
-            .table_name(TABLE)
+            .table_name(&table)
             .key_schema(key(PARTITION, KeyType::Hash))
             .key_schema(key(SORT, KeyType::Range))
             .attribute_definitions(attribute(PARTITION))
@@ -123,7 +131,7 @@ impl Engine {
             .send()
             .await
             .unwrap();
-        Self { client, endpoint }
+        Self { client, endpoint, table }
     }
 
     async fn put(&self, key: &Key, attributes: &[(&str, AttributeValue)]) {
@@ -133,7 +141,7 @@ impl Engine {
         item.insert(PARTITION.to_owned(), text(&key.partition));
         item.insert(SORT.to_owned(), text(&key.sort));
         item.entry("format".to_owned()).or_insert_with(|| AttributeValue::N("1".to_owned()));
-        self.client.put_item().table_name(TABLE).set_item(Some(item)).send().await.unwrap();
+        self.client.put_item().table_name(&self.table).set_item(Some(item)).send().await.unwrap();
     }
 
     async fn fill(&self) {
@@ -175,15 +183,19 @@ impl Engine {
         let text = |text: &str| AttributeValue::S(text.to_owned());
         let key = [(PARTITION, text(&key.partition)), (SORT, text(&key.sort))];
         let key = key.map(|(name, value)| (name.to_owned(), value)).into();
-        self.client.delete_item().table_name(TABLE).set_key(Some(key)).send().await.unwrap();
+        self.client.delete_item().table_name(&self.table).set_key(Some(key)).send().await.unwrap();
     }
 
     fn catalog(&self) -> DynamoDbCatalog {
-        DynamoDbCatalog::new(config(&self.endpoint), TABLE, DEADLINE)
+        DynamoDbCatalog::new(config(&self.endpoint), &self.table, DEADLINE)
     }
 
     fn tapped(&self, tap: &Tap) -> DynamoDbCatalog {
-        DynamoDbCatalog::new(config(&self.endpoint).interceptor(tap.clone()), TABLE, Duration::from_secs(60))
+        DynamoDbCatalog::new(
+            config(&self.endpoint).interceptor(tap.clone()),
+            &self.table,
+            Duration::from_secs(60),
+        )
     }
 }
 
@@ -191,7 +203,7 @@ fn config(endpoint: &str) -> Builder {
     aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::new("us-east-1"))
-        .credentials_provider(Credentials::new("id", "secret", None, None, "test"))
+        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
         .endpoint_url(endpoint)
 }
 
@@ -433,7 +445,7 @@ async fn a_table_takes_two_round_trips_and_then_one() {
         let operations: Vec<_> = requests.iter().map(|(operation, _)| operation.as_str()).collect();
         assert_eq!(operations, expected);
         for (_, parameters) in requests {
-            let request = parameters["RequestItems"].get(TABLE).unwrap_or(&parameters);
+            let request = parameters["RequestItems"].get(&engine.table).unwrap_or(&parameters);
             assert_eq!(request["ConsistentRead"], true, "{parameters}");
         }
     }
@@ -447,7 +459,7 @@ async fn a_table_takes_two_round_trips_and_then_one() {
     for (operation, parameters) in tap.take() {
         assert!(["GetItem", "BatchGetItem", "Query"].contains(&operation.as_str()), "{operation}");
         assert!(parameters.get("FilterExpression").is_none() && parameters.get("IndexName").is_none());
-        let request = parameters["RequestItems"].get(TABLE).unwrap_or(&parameters);
+        let request = parameters["RequestItems"].get(&engine.table).unwrap_or(&parameters);
         assert_eq!(request["ConsistentRead"], true, "{parameters}");
     }
 }
@@ -665,7 +677,7 @@ fn attribute(value: &serde_json::Value) -> AttributeValue {
 async fn documented_records_make_a_share() {
     let engine = Engine::start().await;
     for item in documented() {
-        engine.client.put_item().table_name(TABLE).set_item(Some(item)).send().await.unwrap();
+        engine.client.put_item().table_name(&engine.table).set_item(Some(item)).send().await.unwrap();
     }
     let catalog = engine.catalog();
     let token = catalog.caller(TokenHash::of("dss_example")).await.unwrap().unwrap();
@@ -730,7 +742,7 @@ async fn a_dynamodb_that_does_not_answer_is_503_within_the_deadline() {
         (Broken::Refuses, ErrorCode::InternalError),
     ] {
         let endpoint = broken(kind).await;
-        let catalog = DynamoDbCatalog::new(config(&endpoint), TABLE, DEADLINE);
+        let catalog = DynamoDbCatalog::new(config(&endpoint), "deltashare", DEADLINE);
         let began = Instant::now();
         let acme = by("Acme Corp");
         let (token, shares, table) = tokio::join!(

@@ -195,7 +195,7 @@ impl DynamoDbCatalog {
         let mut items = self.get_all(&wanted).await?.into_iter();
         let recipient = items.next().flatten();
         if let Some(hash) = caller.remembered {
-            self.check_remembered(caller, hash, items.next().flatten())?;
+            self.check_remembered(caller, hash, items.next().flatten().as_ref())?;
         }
         match recipient.as_ref().map(records::is_active).transpose()? {
             Some(true) => Ok(items.collect()),
@@ -203,8 +203,8 @@ impl DynamoDbCatalog {
         }
     }
 
-    fn check_remembered(&self, caller: &Caller, hash: TokenHash, item: Option<Item>) -> Result<()> {
-        let token = item.as_ref().map(records::token).transpose()?;
+    fn check_remembered(&self, caller: &Caller, hash: TokenHash, item: Option<&Item>) -> Result<()> {
+        let token = item.map(records::token).transpose()?;
         match token {
             Some(token) if token.recipient == caller.token.recipient => {
                 self.remember(hash, &token);

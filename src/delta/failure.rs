@@ -104,6 +104,8 @@ fn generic_store_cause(source: &(dyn std::error::Error + 'static)) -> Cause {
         {
             Cause::Unavailable
         }
+        // Of a list; of a file the client says it by itself.
+        Some(status) if status.starts_with("403") || status.starts_with("401") => Cause::Denied,
         Some(status) if status.starts_with('4') => Cause::Damaged,
         Some(_) => Cause::Unavailable,
         None if ["Out of range", "Invalid range", "Requested range"]
@@ -206,6 +208,10 @@ mod tests {
             (
                 http("Server returned non-2xx status code: 400 Bad Request: <Code>RequestTimeout</Code>"),
                 Cause::Unavailable,
+            ),
+            (
+                http("Server returned non-2xx status code: 403 Forbidden: <Code>AccessDenied</Code>"),
+                Cause::Denied,
             ),
             (http("Server returned non-2xx status code: 416 Range Not Satisfiable: "), Cause::Damaged),
             (http("HTTP error: error sending request"), Cause::Unavailable),

@@ -112,8 +112,8 @@ impl RootedStore {
             Place::S3 { bucket, .. } => {
                 let store = bucket.store().await?;
                 let list = || match &offset {
-                    Some(offset) => store.list_with_offset(Some(&prefix), offset),
-                    None => store.list(Some(&prefix)),
+                    Some(offset) => store.list_with_offset(Some(&prefix), offset).fuse(),
+                    None => store.list(Some(&prefix)).fuse(),
                 };
                 let began = Instant::now();
                 let mut listed = list();
@@ -124,7 +124,7 @@ impl RootedStore {
                     listed = list();
                     first = listed.next().await;
                 }
-                Ok(futures::stream::iter(first).chain(each_in_time(listed)).boxed())
+                Ok(futures::stream::iter(first).chain(each_in_time(listed.boxed())).boxed())
             }
             Place::Directory { root, files } => {
                 let mut objects = Vec::new();

@@ -22,8 +22,10 @@ class Aws:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.endpoint = f"http://127.0.0.1:{self.port}"
-        self.environment = {"AWS_ENDPOINT_URL": self.endpoint, "AWS_REGION": REGION, "AWS_ACCESS_KEY_ID": "test",
-                            "AWS_SECRET_ACCESS_KEY": "test"}
+        # Another engine may stand in for its DynamoDB.
+        self.dynamodb = os.environ.get("DELTASHARE_TEST_DYNAMODB", self.endpoint)
+        self.environment = {"AWS_ENDPOINT_URL": self.endpoint, "AWS_ENDPOINT_URL_DYNAMODB": self.dynamodb, "AWS_REGION": REGION,
+                            "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
         environment = {
             **os.environ, "AUTH": "true", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(self.port), "MINISTACK_HOST": "127.0.0.1",
             "SFTP_ENABLED": "0", "IOT_MTLS_ENABLED": "0", "SERVICES": "s3,sts,iam,dynamodb", "LOG_LEVEL": "ERROR",
@@ -44,7 +46,7 @@ class Aws:
     def client(self, service, credentials=None):
         keys = credentials or {"accessKeyId": "test", "secretAccessKey": "test", "sessionToken": None}
         return boto3.client(
-            service, endpoint_url=self.endpoint, region_name=REGION, aws_access_key_id=keys["accessKeyId"],
+            service, endpoint_url=self.dynamodb if service == "dynamodb" else self.endpoint, region_name=REGION, aws_access_key_id=keys["accessKeyId"],
             aws_secret_access_key=keys["secretAccessKey"], aws_session_token=keys["sessionToken"],
             config=botocore.config.Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}),
         )

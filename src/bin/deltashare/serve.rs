@@ -205,11 +205,11 @@ async fn serve(options: Options) -> Result<(), Failure> {
             tracing::debug!(%error, "TCP_NODELAY cannot be set");
         }
     });
-    let (stop, stopped) = tokio::sync::watch::channel(());
-    let mut stopping = stopped.clone();
+    let (stop, mut stopping) = tokio::sync::watch::channel(());
     let server = axum::serve(listener, router).with_graceful_shutdown(async move {
         drop(stopping.changed().await);
     });
+    let stopped = asked_to_stop();
     println!(
         "listening on http://{address}/{}",
         if prefix.is_empty() { String::new() } else { format!("{prefix}/") }
@@ -222,7 +222,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let mut running = std::pin::pin!(std::future::IntoFuture::into_future(server));
     let done = tokio::select! {
         done = &mut running => done,
-        () = asked_to_stop() => {
+        () = stopped => {
             tracing::info!("stopping; requests in flight have {} seconds", GRACE.as_secs());
             drop(stop);
             tokio::time::timeout(GRACE, running).await.unwrap_or_else(|_| {
@@ -346,16 +346,17 @@ fn public_url(options: &Options, address: SocketAddr) -> Result<Url, Failure> {
     }
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn asked_to_stop() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("signals cannot be received; stop this process with SIGKILL");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// Ends with SIGTERM or SIGINT. From this call on they do not end the process by themselves.
+fn asked_to_stop() -> impl Future<Output = ()> {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async {
+        let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+            tracing::error!("signals cannot be received; stop this process with SIGKILL");
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
 }
