@@ -13,10 +13,10 @@ use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, Delete, Put, TransactWriteItem, Update};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
-use super::TokenHash;
 use super::keys::{self, Key};
-use super::records::{FORMAT, Item, key_attributes};
+use super::records::{self, FORMAT, Item, key_attributes};
 use super::state::{Change, RecipientState, ShareState, State, TableState};
+use super::{TokenHash, TokenRecord};
 use crate::protocol::names::{InvalidName, Name};
 use crate::role::RoleArn;
 
@@ -57,25 +57,6 @@ impl fmt::Display for WriteError {
 impl std::error::Error for WriteError {}
 
 type Result<T, E = WriteError> = std::result::Result<T, E>;
-
-/// A table to share.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewTable {
-    /// A UUID that stays with it.
-    pub id: String,
-    /// `s3://bucket/prefix`
-    pub location: String,
-    /// Other places its log may point into.
-    pub allowed_locations: Vec<String>,
-    /// Whether recipients may read older versions.
-    pub history_shared: bool,
-    /// The oldest version that recipients may see.
-    pub start_version: u64,
-    /// Whether recipients may have credentials for its directory.
-    pub directory_access: bool,
-    /// The role that reads it, where it is not the server's.
-    pub signer_role: Option<RoleArn>,
-}
 
 /// A token to store; the token itself is not.
 #[derive(Debug, Clone)]
@@ -144,6 +125,13 @@ fn string<'a>(item: &'a Item, name: &str) -> &'a str {
     item.get(name).and_then(|value| value.as_s().ok()).map_or("", String::as_str)
 }
 
+fn set_comment(item: &mut Item, comment: Option<&str>) {
+    match comment {
+        Some(comment) => item.insert("comment".to_owned(), text(comment)),
+        None => item.remove("comment"),
+    };
+}
+
 fn revision(item: &Item) -> Option<u64> {
     item.get("revision")?.as_n().ok()?.parse().ok()
 }
@@ -181,7 +169,9 @@ impl Writer {
     }
 
     /// Makes a table in a schema.
-    pub async fn create_table(&self, share: &str, schema: &str, name: &Name, table: &NewTable) -> Result<()> {
+    pub async fn create_table(&self, share: &str, schema: &str, table: &TableState) -> Result<()> {
+        let name =
+            &Name::schema_or_table(&table.name).map_err(|error| WriteError::Refused(error.to_string()))?;
         let missing = || format!("schema '{schema}' in share '{share}'");
         let item = self.get(&Key::schema(share, schema)).await?;
         let item = item.ok_or_else(|| WriteError::Missing(missing()))?;
@@ -347,6 +337,20 @@ impl Writer {
         self.transact(vec![self.delete_any(&key)]).await
     }
 
+    /// A table as it is shared.
+    pub async fn table(&self, share: &str, schema: &str, table: &str) -> Result<TableState> {
+        let item = self.get(&Key::table(share, schema, table)).await?;
+        let missing = || WriteError::Missing(format!("table '{share}.{schema}.{table}'"));
+        item.as_ref().map(table_state).ok_or_else(missing)
+    }
+
+    /// What a token stands for now; `None` where it is not known.
+    pub async fn token(&self, hash: TokenHash) -> Result<Option<TokenRecord>> {
+        let item = self.get(&Key::token(hash)).await?;
+        let token = item.as_ref().map(records::token).transpose();
+        token.map_err(|error| WriteError::Failed(error.to_string()))
+    }
+
     /// The tokens of a recipient, the newest first.
     pub async fn tokens(&self, recipient: &str) -> Result<Vec<ListedToken>> {
         let items = self.query(&keys::recipient_partition(recipient), keys::TOKENS).await?;
@@ -493,17 +497,14 @@ impl Writer {
             }
             Change::ShareId(share, before, after) => {
                 let set = [("id", text(before), text(after))];
-                self.transact(vec![self.replace(&Key::share(share), &set, format!("share '{share}'"))?]).await
+                self.transact(vec![self.set(&Key::share(share), &set, format!("share '{share}'"))?]).await
             }
             Change::RemoveShare(share) => self.delete_share(share, |_| {}).await,
             Change::AddSchema(share, schema) => {
                 self.create_schema(share, &name(schema, Name::schema_or_table)?).await
             }
             Change::RemoveSchema(share, schema) => self.delete_schema(share, schema).await,
-            Change::AddTable(share, schema, table) => {
-                let name = name(&table.name, Name::schema_or_table)?;
-                self.create_table(share, schema, &name, &new_table(table)).await
-            }
+            Change::AddTable(share, schema, table) => self.create_table(share, schema, table).await,
             Change::UpdateTable(share, schema, both) => self.update_table(share, schema, both).await,
             Change::RemoveTable(share, schema, table) => self.delete_table(share, schema, table).await,
             Change::AddRecipient(recipient) => {
@@ -526,7 +527,7 @@ impl Writer {
                 let what = || format!("token '{id}' of recipient '{recipient}'");
                 let steps = [token_key(hash), Key::token_of(recipient, &id)]
                     .iter()
-                    .map(|key| self.replace(key, &set, what()))
+                    .map(|key| self.set(key, &set, what()))
                     .collect::<Result<_>>()?;
                 self.transact(steps).await
             }
@@ -542,39 +543,75 @@ impl Writer {
         found.ok_or_else(|| WriteError::Missing(format!("such token of recipient '{recipient}'")))
     }
 
+    /// Changes a table from what it was read as. Told of a conflict where it is no longer that.
     async fn update_table(&self, share: &str, schema: &str, both: &(TableState, TableState)) -> Result<()> {
         let (before, after) = both;
         let name =
             Name::schema_or_table(&after.name).map_err(|error| WriteError::Refused(error.to_string()))?;
         let key = Key::table(share, schema, &before.name);
+        let what = format!("table '{share}.{schema}.{}'", before.name);
         let item = self.get(&key).await?.filter(|item| table_state(item) == *before);
-        let what = || format!("table '{share}.{schema}.{}'", before.name);
-        let item = item.ok_or_else(|| WriteError::Conflict(what()))?;
-        let attributes = table_attributes(string(&item, "schema"), &name, &new_table(after));
+        let item = item.ok_or_else(|| WriteError::Conflict(what.clone()))?;
+        let attributes = table_attributes(string(&item, "schema"), &name, after);
         let mut put = item.clone();
+        // The one attribute that may be left out.
+        put.remove("signerRole");
         put.extend(attributes.into_iter().map(|(name, value)| (name.to_owned(), value)));
-        let put = Put::builder()
-            .table_name(&self.table)
-            .set_item(Some(put))
-            .condition_expression("id = :id AND #location = :location")
-            .expression_attribute_names("#location", "location")
-            .expression_attribute_values(":id", text(&before.id))
-            .expression_attribute_values(":location", text(string(&item, "location")))
-            .build();
-        self.transact(vec![Step {
-            item: TransactWriteItem::builder().put(built(put)?).build(),
-            otherwise: WriteError::Conflict(what()),
-        }])
+        self.transact(vec![self.replace(&item, put, what)?]).await
+    }
+
+    /// Changes the comment of a share; `None` takes it away.
+    pub async fn update_share(&self, share: &str, comment: Option<&str>) -> Result<()> {
+        self.update(&Key::share(share), format!("share '{share}'"), |item| set_comment(item, comment)).await
+    }
+
+    /// Changes the comment of a recipient, where `comment` is given, and whether it may read, where `active` is.
+    pub async fn update_recipient(
+        &self,
+        recipient: &str,
+        comment: Option<Option<&str>>,
+        active: Option<bool>,
+    ) -> Result<()> {
+        self.update(&Key::recipient(recipient), format!("recipient '{recipient}'"), |item| {
+            if let Some(comment) = comment {
+                set_comment(item, comment);
+            }
+            if let Some(active) = active {
+                item.insert("status".to_owned(), text(if active { "active" } else { "disabled" }));
+            }
+        })
         .await
     }
 
+    async fn update(&self, key: &Key, what: String, change: impl FnOnce(&mut Item)) -> Result<()> {
+        let before = self.get(key).await?.ok_or_else(|| WriteError::Missing(what.clone()))?;
+        let mut after = before.clone();
+        change(&mut after);
+        self.transact(vec![self.replace(&before, after, what)?]).await
+    }
+
+    /// Puts `after` where the item still is what `before` says, in every attribute.
+    fn replace(&self, before: &Item, after: Item, what: String) -> Result<Step> {
+        let mut condition = vec!["attribute_exists(pk)".to_owned()];
+        let mut put = Put::builder().table_name(&self.table);
+        let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        for (at, name) in names.into_iter().enumerate() {
+            put = put.expression_attribute_names(format!("#n{at}"), name);
+            match before.get(name) {
+                Some(value) => {
+                    condition.push(format!("#n{at} = :v{at}"));
+                    put = put.expression_attribute_values(format!(":v{at}"), value.clone());
+                }
+                None => condition.push(format!("attribute_not_exists(#n{at})")),
+            }
+        }
+        let put = put.set_item(Some(after)).condition_expression(condition.join(" AND ")).build();
+        let item = TransactWriteItem::builder().put(built(put)?).build();
+        Ok(Step { item, otherwise: WriteError::Conflict(what) })
+    }
+
     /// Sets attributes of a record that have the values they are expected to have.
-    fn replace(
-        &self,
-        key: &Key,
-        set: &[(&str, AttributeValue, AttributeValue)],
-        what: String,
-    ) -> Result<Step> {
+    fn set(&self, key: &Key, set: &[(&str, AttributeValue, AttributeValue)], what: String) -> Result<Step> {
         let list = |joined: &str| {
             let each: Vec<_> = (0..set.len()).map(|at| format!("#n{at} = {joined}{at}")).collect();
             each
@@ -762,7 +799,7 @@ impl Writer {
     }
 }
 
-fn table_attributes<'a>(schema: &str, name: &Name, table: &NewTable) -> Vec<(&'a str, AttributeValue)> {
+fn table_attributes<'a>(schema: &str, name: &Name, table: &TableState) -> Vec<(&'a str, AttributeValue)> {
     let mut attributes = vec![
         ("name", text(name.as_str())),
         ("schema", text(schema)),
@@ -800,18 +837,6 @@ fn table_state(item: &Item) -> TableState {
         start_version: start.unwrap_or(0),
         directory_access: flag("directoryAccess"),
         signer_role: RoleArn::parse(string(item, "signerRole")),
-    }
-}
-
-fn new_table(table: &TableState) -> NewTable {
-    NewTable {
-        id: table.id.clone(),
-        location: table.location.clone(),
-        allowed_locations: table.allowed_locations.clone(),
-        history_shared: table.history_shared,
-        start_version: table.start_version,
-        directory_access: table.directory_access,
-        signer_role: table.signer_role.clone(),
     }
 }
 

@@ -6,12 +6,14 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 
 import delta_sharing
 import pytest
 
 from conftest import BINARY, Server, hash_of
+from faults import RESET, Way, cut
 from test_dynamodb import make_table, put
 
 BUCKET = "admin"
@@ -104,8 +106,8 @@ def test_lists_for_people_and_for_scripts(world, tmp_path):
     assert [share["name"] for share in admin.json("share", "list")] == ["Retail"]
     assert admin.json("schema", "list", "retail") == [{"name": "Sales"}]
     assert admin.json("table", "list", "retail") == [{
-        "schema": "Sales", "name": "Orders", "location": f"s3://{BUCKET}/orders", "historyShared": "true", "startVersion": "0",
-        "directoryAccess": "false", "id": UUID}]
+        "schema": "Sales", "name": "Orders", "location": f"s3://{BUCKET}/orders", "historyShared": True, "startVersion": 0,
+        "directoryAccess": False, "id": UUID}]
     assert admin.json("recipient", "list") == [{"name": "Acme", "status": "active"}]
     assert [token["id"] for token in admin.json("token", "list", "acme")]
     text = admin.run("share", "list").stdout.splitlines()
@@ -159,9 +161,38 @@ def test_tokens(world, tmp_path):
     assert works(token_of(tmp_path / "fifth.share"))
 
 
-def test_of_many_rotations_at_once_one_is_made(world, tmp_path):
+def target(request):
+    """The operation of a request to DynamoDB."""
+    return (request.headers.get("X-Amz-Target") or "").rpartition(".")[2]
+
+
+@pytest.fixture
+def way(aws, world):
+    """A way between the commands and DynamoDB; the server has its own."""
+    admin, *_ = world
+    way = Way(int(aws.dynamodb.rpartition(":")[2]))
+    admin.environment = {**admin.environment, "AWS_ENDPOINT_URL_DYNAMODB": way.endpoint}
+    yield way
+    way.stop()
+
+
+def live_tokens(admin):
+    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return [token for token in admin.json("token", "list", "acme") if token["expires"] == "never" or token["expires"] > now]
+
+
+def test_of_sixteen_rotations_at_once_one_is_made(world, way, tmp_path):
     admin, server, *_ = world
     old = token_of(retail(admin, tmp_path))
+    # No write passes before all sixteen have read what they write over.
+    all_have_read = threading.Barrier(16)
+
+    def hold_back(request):
+        if target(request) == "TransactWriteItems" and not all_have_read.broken:
+            try:
+                all_have_read.wait(60)
+            except threading.BrokenBarrierError:
+                pass
 
     def rotate(number):
         profile = tmp_path / f"{number}.share"
@@ -169,18 +200,190 @@ def test_of_many_rotations_at_once_one_is_made(world, tmp_path):
                               env=admin.environment, capture_output=True, text=True, timeout=120)
         return done.returncode, done.stderr, profile
 
-    # All of them read the recipient before one of them has written: the first is held back by nothing but the others.
+    way.rule = hold_back
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         results = list(pool.map(rotate, range(16)))
+    way.rule = None
     made = [profile for code, _, profile in results if code == 0]
     lost = [(code, error) for code, error, _ in results if code != 0]
-    assert made and all(code == 3 and "changed by somebody else" in error for code, error in lost), lost
+    assert len(made) == 1 and all(code == 3 and "changed by somebody else" in error for code, error in lost), results
     assert all(not profile.exists() for code, _, profile in results if code != 0)
-    live = [token for token in admin.json("token", "list", "acme")
-            if token["expires"] == "never" or token["expires"] > datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")]
-    assert len(live) <= 2
-    working = [profile for profile in made if server.request("GET", "/shares", token=token_of(profile)).status == 200]
-    assert 1 <= len(working) <= 2 and old
+    assert len(live_tokens(admin)) == 2
+    for token in (old, token_of(made[0])):
+        assert server.request("GET", "/shares", token=token).status == 200
+
+
+def test_of_two_editors_of_a_record_one_is_told(world, way, tmp_path):
+    admin, _, client, table = world
+    retail(admin, tmp_path)
+
+    def somebody_else(*arguments):
+        """Lets somebody else be faster, once."""
+        def rule(request):
+            if target(request) == "TransactWriteItems":
+                way.rule = None
+                other = {**admin.environment, "AWS_ENDPOINT_URL_DYNAMODB": f"http://127.0.0.1:{way.target}"}
+                subprocess.run([str(BINARY), *arguments], env=other, check=True, capture_output=True, timeout=60)
+        way.rule = rule
+
+    orders = "retail.sales.orders"
+    for first, second in (
+        (("table", "update", orders, "--start-version", "1"), ("table", "update", orders, "--no-history")),
+        (("share", "update", "retail", "--comment", "a"), ("share", "update", "retail", "--comment", "b")),
+        (("recipient", "update", "acme", "--disable"), ("recipient", "update", "acme", "--comment", "b")),
+        (("table", "delete", orders, "--yes"), ("table", "update", orders, "--start-version", "2")),
+    ):
+        somebody_else(*first)
+        assert "changed by somebody else" in admin.error(3, *second), second
+    assert admin.json("share", "show", "retail")["comment"] == "a"
+    assert admin.json("recipient", "show", "acme")["status"] == "disabled"
+
+
+def items(client, table):
+    found = []
+    for page in client.get_paginator("scan").paginate(TableName=table):
+        found += page["Items"]
+    return {(item["pk"]["S"], item["sk"]["S"]): item for item in found}
+
+
+def check_invariants(there):
+    """What must be true of the records at any time."""
+    served = {pk for (pk, sk), item in there.items() if sk == "SHARE" and "deleting" not in item}
+    active = {pk for (pk, sk), item in there.items() if sk == "RECIPIENT" and item["status"]["S"] == "active"}
+    for (pk, sk), item in there.items():
+        if pk.startswith("SHARE#") and pk in served and sk.startswith("GRANT#"):
+            assert (f"RECIPIENT#{sk[6:]}", pk) in there or f"RECIPIENT#{sk[6:]}" not in active
+        if pk in active and sk.startswith("SHARE#"):
+            assert (sk, "SHARE") in there and (sk, f"GRANT#{pk[10:]}") in there or sk not in served
+        if pk in active and sk.startswith("TOKEN#"):
+            assert there[f"TOKEN#{item['sha256']['S']}", "TOKEN"]["expires"] == item["expires"]
+        if sk == "TOKEN":
+            of = f"RECIPIENT#{item['recipient']['S'].lower()}"
+            assert of not in active or (of, f"TOKEN#{item['id']['S']}") in there
+
+
+CUT_OFF = {
+    "recipient create": ("recipient", "create", "globex", "--share", "retail"),
+    "grant": ("grant", "other", "--share", "retail"),
+    "token rotate": ("token", "rotate", "acme", "--grace", "1h"),
+    "recipient delete": ("recipient", "delete", "acme", "--yes"),
+    "share delete": ("share", "delete", "retail", "--yes"),
+    "table update": ("table", "update", "retail.sales.orders", "--no-history"),
+}
+
+
+@pytest.mark.parametrize("kind", CUT_OFF)
+@pytest.mark.parametrize("told", [True, False], ids=["request lost", "answer lost"])
+def test_an_operation_that_is_cut_off_anywhere_happened_or_did_not(world, way, tmp_path, kind, told):
+    """Cut off after its first request, its second, and so on until it gets through; then it is said again."""
+    admin, server, client, table = world
+    token = token_of(retail(admin, tmp_path))
+    admin.run("recipient", "create", "other")
+    for number in range(130 if kind == "share delete" else 0):
+        client.put_item(TableName=table, Item={name: {"S": value} for name, value in {
+            "pk": "SHARE#retail", "sk": f"TABLE#sales#t{number}", "name": f"t{number}", "schema": "Sales", "id": str(number),
+            "location": f"s3://x/{number}"}.items()} | {"format": {"N": "1"}})
+    before = items(client, table)
+    command, cuts = [str(BINARY), *CUT_OFF[kind]], 0
+    for passing in range(60):
+        for key in items(client, table).keys() - before.keys():
+            client.delete_item(TableName=table, Key={"pk": {"S": key[0]}, "sk": {"S": key[1]}})
+        for item in before.values():
+            client.put_item(TableName=table, Item=item)
+        way.rule = After(passing, RESET if told else cut(0))
+        done = subprocess.run(command, env={**admin.environment, "AWS_MAX_ATTEMPTS": "1"}, capture_output=True, text=True, timeout=120)
+        way.rule = None
+        there = items(client, table)
+        check_invariants(there)
+        table_there = server.request("GET", "/shares/retail/schemas/sales/tables/orders/version", token=token).status
+        assert table_there in ((200, 404, 401) if "delete" in kind else (200,))
+        if done.returncode == 0:
+            break
+        cuts += 1
+        if told and there == before:
+            continue
+        # What has begun is finished by saying it again, or it is done.
+        again = subprocess.run(command, env=admin.environment, capture_output=True, text=True, timeout=120)
+        assert again.returncode == 0 or again.returncode == 3 and ("there already" in again.stderr or "there is no" in again.stderr), again
+        check_invariants(items(client, table))
+    assert done.returncode == 0, done.stderr
+    assert cuts >= 2
+
+
+class After:
+    """A fault for every request after so many."""
+
+    def __init__(self, passing, fault):
+        self.passing, self.fault, self.seen = passing, fault, 0
+
+    def __call__(self, request):
+        self.seen += 1
+        return self.fault if self.seen > self.passing else None
+
+
+def test_what_is_shared_is_changed(world, tmp_path):
+    admin, server, client, table = world
+    token = token_of(retail(admin, tmp_path))
+    orders = "retail.sales.orders"
+    query = "/shares/retail/schemas/sales/tables/orders/version?startingTimestamp=2020-01-01T00:00:00Z"
+    assert server.request("GET", query, token=token).status == 200
+    said = admin.run("table", "update", orders, "--no-history", "--start-version", "1").stderr
+    assert "historyShared true -> false" in said and "startVersion 0 -> 1" in said and "location" not in said
+    assert server.request("GET", query, token=token).status == 400
+    admin.run("table", "update", orders, "--history", "--start-version", "0", "--allow", "s3://lake/a", "--allow", "s3://lake/b",
+              "--signer-role", "arn:aws:iam::123456789012:role/other")
+    shown = admin.json("table", "show", orders)
+    assert shown == {"schema": "Sales", "name": "Orders", "id": UUID, "location": f"s3://{BUCKET}/orders", "historyShared": True,
+                     "startVersion": 0, "directoryAccess": False, "allowedLocations": ["s3://lake/a", "s3://lake/b"],
+                     "signerRole": "arn:aws:iam::123456789012:role/other"}
+    text = admin.run("table", "show", orders).stdout
+    assert "signerRole        arn:aws:iam::123456789012:role/other" in text and "allowedLocations  s3://lake/a, s3://lake/b" in text
+    # What deltashare does not know of a record is left alone.
+    client.update_item(TableName=table, Key={"pk": {"S": "SHARE#retail"}, "sk": {"S": "TABLE#sales#orders"}},
+                       UpdateExpression="SET colour = :c", ExpressionAttributeValues={":c": {"S": "blue"}})
+    admin.run("table", "update", orders, "--no-allow", "--no-signer-role", "--directory-access")
+    record = client.get_item(TableName=table, Key={"pk": {"S": "SHARE#retail"}, "sk": {"S": "TABLE#sales#orders"}})["Item"]
+    assert record["colour"] == {"S": "blue"} and "signerRole" not in record and record["allowedLocations"] == {"L": []}
+    assert "is that already" in admin.run("table", "update", orders, "--directory-access").stderr
+    assert server.request("GET", query, token=token).status == 200
+
+    admin.run("share", "update", "retail", "--comment", "sales only")
+    shown = admin.json("share", "show", "RETAIL")
+    assert (shown["name"], shown["comment"]) == ("Retail", "sales only")
+    assert shown["schemas"] == [{"name": "Sales"}] and shown["recipients"] == [{"recipient": "Acme"}]
+    assert shown["tables"] == [{"schema": "Sales", "name": "Orders", "location": f"s3://{BUCKET}/orders"}]
+    admin.run("share", "update", "retail", "--no-comment")
+    assert "comment" not in admin.json("share", "show", "retail")
+    assert admin.json("schema", "show", "retail.sales") == {
+        "name": "Sales", "tables": [{"name": "Orders", "location": f"s3://{BUCKET}/orders"}]}
+
+    admin.run("recipient", "update", "acme", "--disable", "--comment", "left us")
+    assert server.request("GET", "/shares", token=token).status == 401
+    shown = admin.json("recipient", "show", "acme")
+    assert (shown["status"], shown["comment"], shown["shares"]) == ("disabled", "left us", [{"share": "Retail"}])
+    admin.run("recipient", "update", "acme", "--enable", "--no-comment")
+    assert server.request("GET", "/shares", token=token).status == 200
+
+
+def test_the_profile_of_a_token_at_hand(world, tmp_path):
+    admin, server, *_ = world
+    made = retail(admin, tmp_path)
+    token = tmp_path / "token.txt"
+    token.write_text(token_of(made) + "\n")
+    again = tmp_path / "again.share"
+    admin.run("profile", "ACME", "--token-file", token, "--profile", again)
+    assert json.loads(again.read_text()) == {**json.loads(made.read_text()), "expirationTime": json.loads(again.read_text())["expirationTime"]}
+    assert json.loads(again.read_text())["expirationTime"][:19] == json.loads(made.read_text())["expirationTime"][:19]
+    assert again.stat().st_mode & 0o777 == 0o600
+    assert "is there already" in admin.error(2, "profile", "acme", "--token-file", token, "--profile", again)
+    piped = subprocess.run([str(BINARY), "profile", "acme", "--token-file", "-"], env=admin.environment, input=token.read_text(),
+                           capture_output=True, text=True, timeout=60)
+    assert json.loads(piped.stdout) == json.loads(again.read_text())
+    assert "is no token of recipient 'other'" in admin.error(2, "profile", "other", "--token-file", token)
+    token.write_text("dss_none")
+    error = admin.error(2, "profile", "acme", "--token-file", token)
+    assert "is no token of recipient 'acme'" in error and "dss_none" not in error
+    assert "No such file" in admin.error(2, "profile", "acme", "--token-file", tmp_path / "none")
 
 
 def test_a_recipient_that_is_deleted(world, tmp_path):
@@ -346,6 +549,16 @@ def test_a_file_that_cannot_be_applied_changes_nothing(world, tmp_path, text, re
     (("table", "create", "retail.sales.t", "--location", f"s3://{BUCKET}/orders/2024"), 2, "overlaps that of table 'Sales.Orders'"),
     (("table", "create", "retail.sales.t", "--location", "s3://lake/b", "--directory-access"), 2, "needs --history"),
     (("table", "create", "retail.sales.orders", "--location", f"s3://{BUCKET}/orders"), 3, "is there already"),
+    (("table", "create", "retail.sales.t", "--location", "s3://lake/b", "--signer-role", "x"), 2, "not a role"),
+    (("table", "update", "retail.sales.orders"), 2, "required"),
+    (("table", "update", "retail.sales.orders", "--history", "--no-history"), 2, "cannot be used with"),
+    (("table", "update", "retail.sales.none", "--history"), 3, "there is no table"),
+    (("table", "update", "retail.sales.orders", "--location", "s3://lake/../b"), 2, "location s3://lake/../b"),
+    (("table", "update", "retail.sales.orders", "--directory-access", "--no-history"), 2, "needs --history"),
+    (("table", "show", "retail.sales.order"), 3, "there is no table"),
+    (("schema", "show", "retail.sale"), 3, "there is no schema"),
+    (("share", "update", "none", "--comment", "x"), 3, "there is no share"),
+    (("recipient", "update", "acme"), 2, "required"),
     (("table", "delete", "retail.sales.none", "--yes"), 3, "there is no table"),
     (("schema", "delete", "retail.sales", "--yes"), 2, "has 1 tables"),
     (("recipient", "create", "acme"), 3, "recipient 'acme' is there already"),
@@ -370,9 +583,10 @@ def test_a_dynamodb_that_is_not_there_is_a_failure(world):
 
 def test_help_is_complete(world):
     admin, *_ = world
-    commands = [("serve",), ("grant",), ("revoke",), ("plan",), ("apply",), ("export",), ("check",)]
-    for group, names in {"share": "create list show delete", "schema": "create list delete", "table": "create list delete",
-                         "recipient": "create list show delete", "token": "create list rotate revoke"}.items():
+    commands = [("serve",), ("grant",), ("revoke",), ("plan",), ("apply",), ("export",), ("check",), ("profile",)]
+    for group, names in {"share": "create list show update delete", "schema": "create list show delete",
+                         "table": "create list show update delete", "recipient": "create list show update delete",
+                         "token": "create list rotate revoke"}.items():
         commands += [(group,), *((group, name) for name in names.split())]
     for command in commands:
         shown = admin.run(*command, "--help").stdout

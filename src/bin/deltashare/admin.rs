@@ -1,25 +1,26 @@
 //! The commands that change what is shared, and with whom: records in DynamoDB.
 
-use std::fs::OpenOptions;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use aws_config::BehaviorVersion;
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use clap::{Args, Subcommand, ValueEnum};
-use deltashare::catalog::TokenHash;
+use chrono::TimeDelta;
+use clap::{ArgGroup, Args, Subcommand};
 use deltashare::catalog::keys::{self, Key};
 use deltashare::catalog::records::Item;
-use deltashare::catalog::writer::{NewTable, NewToken, WriteError, Writer};
+use deltashare::catalog::state::{Change, TableState};
+use deltashare::catalog::writer::{WriteError, Writer};
 use deltashare::protocol::names::{InvalidName, Name};
-use deltashare::protocol::profile::Profile;
+use deltashare::role::RoleArn;
 use deltashare::storage::Location;
-use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::Failure;
 use super::check::{self, Check};
+use super::output::{Output, confirm, plain};
 use super::plan::{self, Apply, Plan};
-use super::{Failure, example};
+use super::profile::{self, Made};
+use super::serve::parse_role;
 
 /// What every command of this kind takes.
 #[derive(Args, Clone)]
@@ -55,13 +56,7 @@ pub(crate) struct Group<C: Subcommand> {
     pub(crate) common: Common,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
-}
-
-/// Make, list and delete shares.
+/// Make, list, change and delete shares.
 #[derive(Subcommand)]
 #[command(after_help = "Example:\n  deltashare share create retail --comment 'sales and stock'")]
 pub(crate) enum ShareCommand {
@@ -82,6 +77,21 @@ pub(crate) enum ShareCommand {
     Show {
         /// Its name.
         share: String,
+    },
+    /// Change the comment of a share. Its name stays: recipients have it in their code.
+    #[command(
+        group = ArgGroup::new("change").required(true).args(["comment", "no_comment"]),
+        after_help = "Example:\n  deltashare share update retail --comment 'sales only'"
+    )]
+    Update {
+        /// Its name.
+        share: String,
+        /// What it is, for the people who look after it.
+        #[arg(long)]
+        comment: Option<String>,
+        /// Take the comment away.
+        #[arg(long)]
+        no_comment: bool,
     },
     /// Delete a share with its schemas, tables and grants; tables in S3 are not touched.
     #[command(after_help = "Example:\n  deltashare share delete retail --yes")]
@@ -110,6 +120,12 @@ pub(crate) enum SchemaCommand {
         /// The share.
         share: String,
     },
+    /// Show the tables of a schema. A schema has nothing but its name, so there is nothing to update.
+    #[command(after_help = "Example:\n  deltashare schema show retail.sales")]
+    Show {
+        /// SHARE.SCHEMA
+        schema: String,
+    },
     /// Delete a schema that has no table.
     #[command(after_help = "Example:\n  deltashare schema delete retail.sales --yes")]
     Delete {
@@ -121,7 +137,7 @@ pub(crate) enum SchemaCommand {
     },
 }
 
-/// Share tables, list them and take them back.
+/// Share tables, list and change them, and take them back.
 #[derive(Subcommand)]
 #[command(
     after_help = "Example:\n  deltashare table create retail.sales.orders --location s3://my-bucket/tables/orders"
@@ -149,6 +165,9 @@ pub(crate) enum TableCommand {
         /// Recipients may have credentials for the table's directory.
         #[arg(long)]
         directory_access: bool,
+        /// The role that reads the table and signs its URLs, for a bucket in another account. Default: the server's.
+        #[arg(long, value_name = "ARN", value_parser = parse_role)]
+        signer_role: Option<RoleArn>,
         /// A UUID that stays with the table. Default: a new one.
         #[arg(long)]
         id: Option<Uuid>,
@@ -158,6 +177,22 @@ pub(crate) enum TableCommand {
     List {
         /// The share.
         share: String,
+    },
+    /// Show all that is written down of a table.
+    #[command(after_help = "Example:\n  deltashare table show retail.sales.orders")]
+    Show {
+        /// SHARE.SCHEMA.TABLE
+        name: String,
+    },
+    /// Change how a table is shared. What is not named stays; so do its name and its id.
+    #[command(
+        after_help = "Example:\n  deltashare table update retail.sales.orders --location s3://my-bucket/moved/orders --no-history"
+    )]
+    Update {
+        /// SHARE.SCHEMA.TABLE
+        name: String,
+        #[command(flatten)]
+        changes: TableChanges,
     },
     /// Take a table out of its share; the table in S3 is not touched.
     #[command(after_help = "Example:\n  deltashare table delete retail.sales.orders --yes")]
@@ -170,7 +205,66 @@ pub(crate) enum TableCommand {
     },
 }
 
-/// Make, list and delete recipients.
+/// What changes about a table.
+#[derive(Args)]
+#[command(group = ArgGroup::new("change").required(true).multiple(true).args([
+    "location", "history", "no_history", "start_version", "allow", "no_allow", "directory_access",
+    "no_directory_access", "signer_role", "no_signer_role",
+]))]
+pub(crate) struct TableChanges {
+    /// Where it lies: s3://BUCKET/PREFIX
+    #[arg(long)]
+    location: Option<String>,
+    /// Recipients may read older versions and change data.
+    #[arg(long, conflicts_with = "no_history")]
+    history: bool,
+    /// They may not.
+    #[arg(long)]
+    no_history: bool,
+    /// The oldest version that recipients may see.
+    #[arg(long)]
+    start_version: Option<u64>,
+    /// Another place that the table's log may point into, in place of those before. May be given several times.
+    #[arg(long, value_name = "LOCATION", conflicts_with = "no_allow")]
+    allow: Vec<String>,
+    /// The log may point into no other place.
+    #[arg(long)]
+    no_allow: bool,
+    /// Recipients may have credentials for the table's directory.
+    #[arg(long, conflicts_with = "no_directory_access")]
+    directory_access: bool,
+    /// They may not.
+    #[arg(long)]
+    no_directory_access: bool,
+    /// The role that reads the table and signs its URLs, for a bucket in another account.
+    #[arg(long, value_name = "ARN", value_parser = parse_role, conflicts_with = "no_signer_role")]
+    signer_role: Option<RoleArn>,
+    /// The server's role does.
+    #[arg(long)]
+    no_signer_role: bool,
+}
+
+impl TableChanges {
+    fn make(self, table: &mut TableState) -> Result<(), Failure> {
+        let flag = |on: bool, off: bool, before: bool| on || (before && !off);
+        if let Some(location) = self.location {
+            table.location = s3_location(&location)?;
+        }
+        if self.no_allow || !self.allow.is_empty() {
+            table.allowed_locations = s3_locations(&self.allow)?;
+        }
+        if self.no_signer_role || self.signer_role.is_some() {
+            table.signer_role = self.signer_role;
+        }
+        table.start_version = self.start_version.unwrap_or(table.start_version);
+        table.history_shared = flag(self.history, self.no_history, table.history_shared);
+        table.directory_access =
+            flag(self.directory_access, self.no_directory_access, table.directory_access);
+        Ok(())
+    }
+}
+
+/// Make, list, change and delete recipients.
 #[derive(Subcommand)]
 #[command(
     after_help = "Example:\n  deltashare recipient create acme --share retail --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share"
@@ -200,6 +294,28 @@ pub(crate) enum RecipientCommand {
     Show {
         /// Its name.
         recipient: String,
+    },
+    /// Change a recipient's comment, or whether it may read at all.
+    #[command(
+        group = ArgGroup::new("change").required(true).multiple(true)
+            .args(["comment", "no_comment", "disable", "enable"]),
+        after_help = "Example:\n  deltashare recipient update acme --disable"
+    )]
+    Update {
+        /// Its name.
+        recipient: String,
+        /// What it is, for the people who look after it.
+        #[arg(long, conflicts_with = "no_comment")]
+        comment: Option<String>,
+        /// Take the comment away.
+        #[arg(long)]
+        no_comment: bool,
+        /// Refuse its tokens from the next request on; they and its grants are kept.
+        #[arg(long, conflicts_with = "enable")]
+        disable: bool,
+        /// Take its tokens again.
+        #[arg(long)]
+        enable: bool,
     },
     /// Delete a recipient with its tokens and grants.
     #[command(after_help = "Example:\n  deltashare recipient delete acme --yes")]
@@ -278,21 +394,45 @@ pub(crate) struct GrantOptions {
     share: String,
 }
 
+/// Write the profile of a token that is at hand: a token is stored nowhere, so none can be looked up.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  deltashare profile acme --token-file token.txt --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share"
+)]
+pub(crate) struct ProfileOptions {
+    /// The recipient.
+    pub(crate) recipient: String,
+    /// The file with the token; - for standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: PathBuf,
+    #[command(flatten)]
+    pub(crate) to: ProfileTarget,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Where a profile leads, and where it is written.
+#[derive(Args)]
+pub(crate) struct ProfileTarget {
+    /// The URL of the server, with its prefix; it goes into the profile.
+    #[arg(long, value_name = "URL", env = "DELTASHARE_ENDPOINT")]
+    pub(crate) endpoint: url::Url,
+    /// Where the profile is written; to standard output where this is left out.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profile: Option<PathBuf>,
+}
+
 #[derive(Args)]
 pub(crate) struct TokenOptions {
     /// When the token ends: after a time such as 90d or 12h, or never, which must be said.
     #[arg(long, value_name = "TIME", value_parser = parse_expires, default_value = "90d")]
-    expires: Expires,
-    /// The URL of the server, with its prefix; it goes into the profile.
-    #[arg(long, value_name = "URL", env = "DELTASHARE_ENDPOINT")]
-    endpoint: url::Url,
-    /// Where the profile is written; to standard output where this is left out.
-    #[arg(long, value_name = "FILE")]
-    profile: Option<PathBuf>,
+    pub(crate) expires: Expires,
+    #[command(flatten)]
+    pub(crate) to: ProfileTarget,
 }
 
 #[derive(Clone, Copy)]
-pub(crate) struct Expires(Option<TimeDelta>);
+pub(crate) struct Expires(pub(crate) Option<TimeDelta>);
 
 fn parse_time(text: &str) -> Result<TimeDelta, String> {
     let (number, unit) = match text.find(|character: char| !character.is_ascii_digit()) {
@@ -335,6 +475,19 @@ impl From<WriteError> for Failure {
     }
 }
 
+/// What is shown of a table.
+const TABLE_ATTRIBUTES: [&str; 9] = [
+    "schema",
+    "name",
+    "id",
+    "location",
+    "allowedLocations",
+    "historyShared",
+    "startVersion",
+    "directoryAccess",
+    "signerRole",
+];
+
 /// A command, put to work.
 struct Admin {
     writer: Writer,
@@ -364,6 +517,7 @@ pub(crate) fn run(common: &Common, command: AdminCommand) -> Result<(), Failure>
             AdminCommand::Apply(options) => plan::apply(&admin.writer, &options).await,
             AdminCommand::Check(options) => check::check(&admin.writer, &options).await,
             AdminCommand::Export => plan::export(&admin.writer).await,
+            AdminCommand::Profile(options) => profile::write(&admin.writer, &options).await,
             AdminCommand::Revoke(GrantOptions { recipient, share }) => {
                 admin.writer.revoke(&recipient, &share).await?;
                 admin.done(&format!("share '{share}' is no longer granted to '{recipient}'"));
@@ -386,6 +540,7 @@ pub(crate) enum AdminCommand {
     Apply(Apply),
     Export,
     Check(Check),
+    Profile(ProfileOptions),
 }
 
 fn checked(name: &str, check: fn(&str) -> Result<Name, InvalidName>) -> Result<Name, Failure> {
@@ -424,8 +579,12 @@ fn s3_location(text: &str) -> Result<String, Failure> {
     }
 }
 
+fn s3_locations(texts: &[String]) -> Result<Vec<String>, Failure> {
+    texts.iter().map(|text| s3_location(text)).collect()
+}
+
 /// Whether one location lies in the other.
-fn overlap(a: &str, b: &str) -> bool {
+pub(crate) fn overlap(a: &str, b: &str) -> bool {
     let slashed = |text: &str| format!("{}/", text.trim_end_matches('/'));
     let (a, b) = (slashed(a), slashed(b));
     a.starts_with(&b) || b.starts_with(&a)
@@ -449,12 +608,22 @@ impl Admin {
                     let sort = |item: &&Item| plain(item, keys::SORT).starts_with(prefix);
                     items.iter().filter(sort).cloned().collect::<Vec<_>>()
                 };
-                if of("SHARE").is_empty() {
+                let [record] = &*of("SHARE") else {
                     return Err(WriteError::Missing(format!("share '{share}'")).into());
-                }
-                self.list(&["name", "id", "comment", "deleting"], &of("SHARE"));
-                self.list(&["schema", "name", "location"], &of(keys::TABLES));
-                self.list(&["recipient"], &of(keys::GRANTED_TO));
+                };
+                self.output.record(
+                    &["name", "id", "comment", "deleting"],
+                    record,
+                    &[
+                        ("schemas", &["name"], of(keys::SCHEMAS)),
+                        ("tables", &["schema", "name", "location"], of(keys::TABLES)),
+                        ("recipients", &["recipient"], of(keys::GRANTED_TO)),
+                    ],
+                );
+            }
+            ShareCommand::Update { share, comment, no_comment: _ } => {
+                self.writer.update_share(&share, comment.as_deref()).await?;
+                self.done(&format!("share '{share}' is changed"));
             }
             ShareCommand::Delete { share, yes } => {
                 confirm(yes, &format!("Delete share '{share}' with its schemas, tables and grants?"))?;
@@ -486,6 +655,19 @@ impl Admin {
                 let items = self.writer.query(&keys::share_partition(&share), keys::SCHEMAS).await?;
                 self.list(&["name"], &items);
             }
+            SchemaCommand::Show { schema } => {
+                let (share, name) = split_schema(&schema)?;
+                let key = Key::schema(share, name);
+                let missing = || WriteError::Missing(format!("schema '{name}' in share '{share}'"));
+                let found = self.writer.query(&key.partition, &key.sort).await?;
+                let record = found.iter().find(|item| plain(item, keys::SORT) == key.sort);
+                let tables = self.writer.query(&key.partition, &keys::tables_of(name)).await?;
+                self.output.record(
+                    &["name"],
+                    record.ok_or_else(missing)?,
+                    &[("tables", &["name", "location"], tables)],
+                );
+            }
             SchemaCommand::Delete { schema, yes } => {
                 let (share, name) = split_schema(&schema)?;
                 confirm(yes, &format!("Delete schema '{schema}'?"))?;
@@ -498,39 +680,53 @@ impl Admin {
 
     async fn table(&self, command: TableCommand) -> Result<(), Failure> {
         match command {
-            TableCommand::Create { name, location, history, start_version, allow, directory_access, id } => {
+            TableCommand::Create {
+                name,
+                location,
+                history,
+                start_version,
+                allow,
+                directory_access,
+                signer_role,
+                id,
+            } => {
                 let (share, schema, table) = split_table(&name)?;
-                let table = checked(table, Name::schema_or_table)?;
-                let location = s3_location(&location)?;
-                let allowed_locations =
-                    allow.iter().map(|text| s3_location(text)).collect::<Result<Vec<_>, _>>()?;
-                if directory_access && (!history || start_version > 0 || !allowed_locations.is_empty()) {
-                    return Err(Failure::usage(
-                        "--directory-access shows every version of one directory, so it needs --history, and neither \
-                         --start-version nor --allow",
-                    ));
-                }
-                for other in self.writer.query(&keys::share_partition(share), keys::TABLES).await? {
-                    let (theirs, ours) = (plain(&other, "location"), &location);
-                    if theirs != ours && overlap(theirs, ours) {
-                        return Err(Failure::usage(format!(
-                            "location {location} overlaps that of table '{}.{}': {theirs}",
-                            plain(&other, "schema"),
-                            plain(&other, "name")
-                        )));
-                    }
-                }
-                let new = NewTable {
+                let new = TableState {
+                    name: checked(table, Name::schema_or_table)?.as_str().to_owned(),
                     id: id.unwrap_or_else(Uuid::new_v4).to_string(),
-                    location,
-                    allowed_locations,
+                    location: s3_location(&location)?,
+                    allowed_locations: s3_locations(&allow)?,
                     history_shared: history,
                     start_version,
                     directory_access,
-                    signer_role: None,
+                    signer_role,
                 };
-                self.writer.create_table(share, schema, &table, &new).await?;
+                self.check_table(share, schema, &new).await?;
+                self.writer.create_table(share, schema, &new).await?;
                 self.done(&format!("table '{name}' is shared"));
+            }
+            TableCommand::Show { name } => {
+                let (share, schema, table) = split_table(&name)?;
+                let key = Key::table(share, schema, table);
+                let found = self.writer.query(&key.partition, &key.sort).await?;
+                let record = found.iter().find(|item| plain(item, keys::SORT) == key.sort);
+                let record = record.ok_or_else(|| WriteError::Missing(format!("table '{name}'")))?;
+                self.output.record(&TABLE_ATTRIBUTES, record, &[]);
+            }
+            TableCommand::Update { name, changes } => {
+                let (share, schema, table) = split_table(&name)?;
+                let before = self.writer.table(share, schema, table).await?;
+                let mut after = before.clone();
+                changes.make(&mut after)?;
+                if after == before {
+                    self.done(&format!("table '{name}' is that already"));
+                    return Ok(());
+                }
+                self.check_table(share, schema, &after).await?;
+                let change =
+                    Change::UpdateTable(share.to_owned(), schema.to_owned(), Box::new((before, after)));
+                self.writer.apply(&change).await?;
+                self.done(&change.to_string());
             }
             TableCommand::List { share } => {
                 let items = self.writer.query(&keys::share_partition(&share), keys::TABLES).await?;
@@ -573,12 +769,23 @@ impl Admin {
                     let sort = |item: &&Item| plain(item, keys::SORT).starts_with(prefix);
                     items.iter().filter(sort).cloned().collect::<Vec<_>>()
                 };
-                if of("RECIPIENT").is_empty() {
+                let [record] = &*of("RECIPIENT") else {
                     return Err(WriteError::Missing(format!("recipient '{recipient}'")).into());
-                }
-                self.list(&["name", "status", "comment"], &of("RECIPIENT"));
-                self.list(&["share"], &of(keys::GRANTS));
-                self.list(&["id", "expires", "created"], &of(keys::TOKENS));
+                };
+                self.output.record(
+                    &["name", "status", "comment"],
+                    record,
+                    &[
+                        ("shares", &["share"], of(keys::GRANTS)),
+                        ("tokens", &["id", "expires", "created"], of(keys::TOKENS)),
+                    ],
+                );
+            }
+            RecipientCommand::Update { recipient, comment, no_comment, disable, enable } => {
+                let comment = (no_comment || comment.is_some()).then_some(comment.as_deref());
+                let active = (disable || enable).then_some(enable);
+                self.writer.update_recipient(&recipient, comment, active).await?;
+                self.done(&format!("recipient '{recipient}' is changed"));
             }
             RecipientCommand::Delete { recipient, yes } => {
                 confirm(yes, &format!("Delete recipient '{recipient}' with its tokens and grants?"))?;
@@ -616,127 +823,35 @@ impl Admin {
         Ok(())
     }
 
-    /// Says what was done. Standard output is kept for what scripts read.
     fn done(&self, what: &str) {
-        match self.output {
-            Output::Text => eprintln!("{what}"),
-            Output::Json => println!("{}", json!({"done": what})),
-        }
+        self.output.done(what);
     }
 
-    /// Prints these attributes of some records: in columns, or as a JSON array.
     fn list(&self, columns: &[&str], items: &[Item]) {
-        let mut rows: Vec<Vec<String>> =
-            items.iter().map(|item| columns.iter().map(|column| shown(item, column)).collect()).collect();
-        rows.sort();
-        if self.output == Output::Json {
-            let records: Vec<Value> = rows
-                .into_iter()
-                .map(|row| {
-                    let filled = columns.iter().zip(row).filter(|(_, value)| !value.is_empty());
-                    Value::Object(
-                        filled.map(|(name, value)| ((*name).to_owned(), value.into())).collect::<Map<_, _>>(),
-                    )
-                })
-                .collect();
-            println!("{}", Value::Array(records));
-            return;
+        self.output.list(columns, items);
+    }
+
+    /// Refuses a table that cannot be shared as it is said.
+    async fn check_table(&self, share: &str, schema: &str, table: &TableState) -> Result<(), Failure> {
+        if table.directory_access
+            && (!table.history_shared || table.start_version > 0 || !table.allowed_locations.is_empty())
+        {
+            return Err(Failure::usage(
+                "--directory-access shows every version of one directory, so it needs --history, and neither \
+                 --start-version nor --allow",
+            ));
         }
-        let used: Vec<usize> = (0..columns.len())
-            .filter(|&at| at == 0 || rows.iter().any(|row| row.get(at).is_some_and(|cell| !cell.is_empty())))
-            .collect();
-        let width = |at: usize| {
-            let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count());
-            cells.chain(columns.get(at).map(|name| name.len())).max().unwrap_or(0)
-        };
-        let line = |cells: Vec<&str>| {
-            let padded: Vec<_> =
-                used.iter().zip(cells).map(|(&at, cell)| format!("{cell:<0$}", width(at))).collect();
-            padded.join("  ").trim_end().to_owned()
-        };
-        println!("{}", line(used.iter().filter_map(|&at| columns.get(at).copied()).collect()));
-        for row in &rows {
-            println!("{}", line(used.iter().filter_map(|&at| row.get(at).map(String::as_str)).collect()));
+        let own = Key::table(share, schema, &table.name);
+        for other in self.writer.query(&own.partition, keys::TABLES).await? {
+            let (theirs, ours) = (plain(&other, "location"), &table.location);
+            if plain(&other, keys::SORT) != own.sort && theirs != ours && overlap(theirs, ours) {
+                return Err(Failure::usage(format!(
+                    "location {ours} overlaps that of table '{}.{}': {theirs}",
+                    plain(&other, "schema"),
+                    plain(&other, "name")
+                )));
+            }
         }
-    }
-}
-
-fn plain<'a>(item: &'a Item, name: &str) -> &'a str {
-    item.get(name).and_then(|value| value.as_s().ok()).map_or("", String::as_str)
-}
-
-fn shown(item: &Item, name: &str) -> String {
-    use aws_sdk_dynamodb::types::AttributeValue;
-
-    match item.get(name) {
-        Some(AttributeValue::S(text) | AttributeValue::N(text)) => text.clone(),
-        Some(AttributeValue::Bool(flag)) => flag.to_string(),
-        Some(_) | None => String::new(),
-    }
-}
-
-/// Asks before what cannot be undone. Without a terminal to ask on, `--yes` must have been said.
-fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
-    if yes {
-        return Ok(());
-    }
-    if !std::io::stdin().is_terminal() {
-        return Err(Failure::usage(format!("{question} Say so with --yes.")));
-    }
-    eprint!("{question} [y/N] ");
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).map_err(|error| Failure::failed(error.to_string()))?;
-    if ["y", "yes"].contains(&answer.trim().to_lowercase().as_str()) {
         Ok(())
-    } else {
-        Err(Failure::failed("nothing was changed"))
-    }
-}
-
-/// A token that was made, and the profile that hands it over.
-struct Made {
-    token: NewToken,
-    profile: String,
-    path: Option<PathBuf>,
-}
-
-impl Made {
-    fn new(options: &TokenOptions) -> Result<Self, Failure> {
-        if let Some(path) = options.profile.as_ref().filter(|path| path.exists()) {
-            return Err(Failure::usage(format!("{} is there already; name another file", path.display())));
-        }
-        let now = Utc::now();
-        let expires: Option<DateTime<Utc>> = options.expires.0.map(|life| now + life);
-        let token = example::Token::random()?.text;
-        let endpoint = format!("{}/", options.endpoint.as_str().trim_end_matches('/'));
-        let profile = Profile::new(&endpoint, token.clone(), expires);
-        let profile =
-            serde_json::to_string_pretty(&profile).map_err(|error| Failure::failed(error.to_string()))?;
-        let id = Uuid::new_v4().simple().to_string().chars().take(8).collect();
-        let token = NewToken { id, hash: TokenHash::of(&token), expires };
-        Ok(Self { token, profile: profile + "\n", path: options.profile.clone() })
-    }
-
-    /// Writes the profile where only its owner can read it, or to standard output.
-    fn hand_over(&self) -> Result<(), Failure> {
-        let Some(path) = &self.path else {
-            print!("{}", self.profile);
-            return Ok(());
-        };
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let written = options.open(path).and_then(|mut file| file.write_all(self.profile.as_bytes()));
-        written.map_err(|error| {
-            let ends = self.token.expires.map(|time| time.to_rfc3339_opts(SecondsFormat::Secs, true));
-            Failure::failed(format!(
-                "the token {} was made, good until {}, but its profile {} cannot be written: {error}; revoke the token and \
-                 make another",
-                self.token.id,
-                ends.as_deref().unwrap_or("it is revoked"),
-                path.display()
-            ))
-        })
     }
 }

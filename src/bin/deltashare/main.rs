@@ -5,7 +5,9 @@
 mod admin;
 mod check;
 mod example;
+mod output;
 mod plan;
+mod profile;
 mod serve;
 mod share_file;
 mod token_key;
@@ -35,13 +37,13 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Serve(Box<serve::Options>),
-    /// Make, list and delete shares.
+    /// Make, list, change and delete shares.
     Share(admin::Group<admin::ShareCommand>),
     /// Make, list and delete schemas.
     Schema(admin::Group<admin::SchemaCommand>),
-    /// Share tables, list them and take them back.
+    /// Share tables, list and change them, and take them back.
     Table(admin::Group<admin::TableCommand>),
-    /// Make, list and delete recipients.
+    /// Make, list, change and delete recipients.
     Recipient(admin::Group<admin::RecipientCommand>),
     /// Grant a share to a recipient.
     #[command(after_help = "Example:\n  deltashare grant acme --share retail")]
@@ -53,6 +55,7 @@ enum Command {
     Apply(plan::Apply),
     Export(plan::Export),
     Check(check::Check),
+    Profile(admin::ProfileOptions),
     /// Make, list, replace and end tokens.
     Token(admin::Group<admin::TokenCommand>),
 }
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Command::Plan(plan) => admin::run(&plan.common.clone(), AdminCommand::Plan(plan)),
         Command::Apply(apply) => admin::run(&apply.common.clone(), AdminCommand::Apply(apply)),
         Command::Check(check) => admin::run(&check.common.clone(), AdminCommand::Check(check)),
+        Command::Profile(options) => admin::run(&options.common.clone(), AdminCommand::Profile(options)),
         Command::Export(export) => admin::run(&export.common, AdminCommand::Export),
         Command::Revoke(grant) => admin::run(&grant.common, AdminCommand::Revoke(grant.options)),
         Command::Token(group) => admin::run(&group.common, AdminCommand::Token(group.command)),

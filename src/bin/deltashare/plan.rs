@@ -54,6 +54,28 @@ fn wanted(path: &Path) -> Result<State, Failure> {
             "give recipients tokens of their own; one token for everybody cannot be kept in DynamoDB",
         );
     }
+    for share in state.shares.values() {
+        let tables = share.schemas.values().flat_map(|schema| {
+            schema
+                .tables
+                .values()
+                .map(move |table| (format!("{}/", table.location), &schema.name, &table.name))
+        });
+        let mut tables: Vec<_> = tables.collect();
+        tables.sort();
+        // What lies in a location follows it.
+        for pair in tables.windows(2) {
+            if let [(outer, schema, table), (inner, in_schema, in_table)] = pair
+                && inner != outer
+                && inner.starts_with(outer.as_str())
+            {
+                return refuse(&format!(
+                    "the location of table '{}.{in_schema}.{in_table}' lies in that of '{}.{schema}.{table}'",
+                    share.name, share.name
+                ));
+            }
+        }
+    }
     Ok(state)
 }
 

@@ -1,0 +1,104 @@
+//! Profiles: what a recipient is handed, with the token that is shown this once.
+
+use std::fs::OpenOptions;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use deltashare::catalog::TokenHash;
+use deltashare::catalog::writer::{NewToken, Writer};
+use deltashare::protocol::names::Name;
+use deltashare::protocol::profile::Profile;
+use uuid::Uuid;
+
+use super::admin::{ProfileOptions, ProfileTarget, TokenOptions};
+use super::{Failure, example};
+
+/// A profile on its way to a file that is not there yet, or to standard output.
+struct Written {
+    text: String,
+    path: Option<PathBuf>,
+}
+
+impl Written {
+    fn new(to: &ProfileTarget, token: String, expires: Option<DateTime<Utc>>) -> Result<Self, Failure> {
+        if let Some(path) = to.profile.as_ref().filter(|path| path.exists()) {
+            return Err(Failure::usage(format!("{} is there already; name another file", path.display())));
+        }
+        let profile = Profile::new(to.endpoint.as_str(), token, expires);
+        let text =
+            serde_json::to_string_pretty(&profile).map_err(|error| Failure::failed(error.to_string()))?;
+        Ok(Self { text: text + "\n", path: to.profile.clone() })
+    }
+
+    /// Only its owner can read the file.
+    fn write(&self) -> Result<(), String> {
+        let Some(path) = &self.path else {
+            print!("{}", self.text);
+            return Ok(());
+        };
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let written = options.open(path).and_then(|mut file| file.write_all(self.text.as_bytes()));
+        written.map_err(|error| format!("its profile {} cannot be written: {error}", path.display()))
+    }
+}
+
+/// A token that was made, and the profile that hands it over.
+pub(crate) struct Made {
+    pub(crate) token: NewToken,
+    profile: Written,
+}
+
+impl Made {
+    pub(crate) fn new(options: &TokenOptions) -> Result<Self, Failure> {
+        let expires = options.expires.0.map(|life| Utc::now() + life);
+        let token = example::Token::random()?.text;
+        let profile = Written::new(&options.to, token.clone(), expires)?;
+        let id = Uuid::new_v4().simple().to_string().chars().take(8).collect();
+        Ok(Self { token: NewToken { id, hash: TokenHash::of(&token), expires }, profile })
+    }
+
+    pub(crate) fn hand_over(&self) -> Result<(), Failure> {
+        self.profile.write().map_err(|reason| {
+            let ends = self.token.expires.map(|time| time.to_rfc3339_opts(SecondsFormat::Secs, true));
+            Failure::failed(format!(
+                "the token {} was made, good until {}, but {reason}; revoke the token and make another",
+                self.token.id,
+                ends.as_deref().unwrap_or("it is revoked"),
+            ))
+        })
+    }
+}
+
+/// Writes the profile of a token that is at hand, if it is a good one of the recipient.
+pub(crate) async fn write(writer: &Writer, options: &ProfileOptions) -> Result<(), Failure> {
+    let token = read_token(&options.token_file)?;
+    let found = writer.token(TokenHash::of(&token)).await?;
+    let of_recipient = |name: &str| Name::key_of(name) == Name::key_of(&options.recipient);
+    let found = found.filter(|token| of_recipient(&token.recipient)).ok_or_else(|| {
+        let file = options.token_file.display();
+        Failure::usage(format!("what {file} holds is no token of recipient '{}'", options.recipient))
+    })?;
+    found.check_expiry().map_err(|_| {
+        Failure::usage(format!(
+            "the token has ended; make another: deltashare token rotate '{}'",
+            options.recipient
+        ))
+    })?;
+    Written::new(&options.to, token, found.expires)?
+        .write()
+        .map_err(|reason| Failure::failed(format!("the token is good, but {reason}")))
+}
+
+fn read_token(path: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = match path.to_str() {
+        Some("-") => std::io::stdin().read_to_string(&mut text),
+        _ => std::fs::File::open(path).and_then(|mut file| file.read_to_string(&mut text)),
+    };
+    read.map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    Ok(text.trim().to_owned())
+}
