@@ -139,7 +139,17 @@ fn the_reader_of_sources_finds_what_it_should() {
 fn dependencies(features: &[&str]) -> Vec<String> {
     let tree = Command::new(env!("CARGO"))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(["tree", "--offline", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p} {f}"])
+        .args([
+            "tree",
+            "--offline",
+            "--locked",
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+            "--format",
+            "{p} {f}",
+        ])
         .args(features)
         .output()
         .unwrap();
