@@ -6,6 +6,7 @@
 pub mod dynamodb;
 pub mod keys;
 pub mod records;
+#[cfg(feature = "cli")]
 pub mod share_file;
 pub mod state;
 pub mod writer;

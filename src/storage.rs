@@ -5,6 +5,7 @@
 //! get presigned URLs ([`FileSigner`]), to S3 itself or, for a directory, to the [`Gateway`] of this process.
 
 mod directory;
+#[cfg_attr(not(feature = "cli"), path = "storage/no_gateway.rs")]
 mod gateway;
 mod location;
 mod log_path;
@@ -37,6 +38,9 @@ use table_store::{RootedStore, SharedStore};
 
 /// How long finding the regions and credentials for one signer may take.
 const SIGNER_READY: Duration = Duration::from_secs(12);
+
+/// The region in the scope of signatures for the gateway; S3-compatible servers use this one.
+const GATEWAY_REGION: &str = "us-east-1";
 
 /// How files are reached and handed out.
 #[derive(Debug, Clone)]
@@ -167,7 +171,7 @@ impl Storage {
                 Ok(Scope {
                     root: Root::new(location, prefix.len()),
                     credentials: gateway.credentials().clone(),
-                    region: gateway::REGION.to_owned(),
+                    region: GATEWAY_REGION.to_owned(),
                     url: gateway.bucket_url().under(&prefix),
                 })
             }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// What each module of the library may name. `error` may be named by all.
 const MAY_NAME: [(&str, &[&str]); 14] = [
@@ -133,4 +134,40 @@ fn the_reader_of_sources_finds_what_it_should() {
     for (module, _) in MAY_NAME {
         assert!(modules.get(module).is_some_and(|lines| !lines.is_empty()), "{module} is gone");
     }
+}
+
+/// The crates below this one, as `cargo tree` finds them for these features.
+fn dependencies(features: &[&str]) -> Vec<String> {
+    let tree = Command::new(env!("CARGO"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args([
+            "tree",
+            "--offline",
+            "--locked",
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+            "--format",
+            "{p} {f}",
+        ])
+        .args(features)
+        .output()
+        .unwrap();
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    String::from_utf8(tree.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_function_depends_on_nothing_that_only_the_command_line_needs() {
+    let every = dependencies(&[]);
+    let function = dependencies(&["--no-default-features", "--features", "lambda"]);
+    let has = |tree: &[String], name: &str| tree.iter().any(|line| line.starts_with(&format!("{name} ")));
+    for name in ["clap", "s3s", "serde-saphyr", "signal-hook-registry"] {
+        assert!(has(&every, name), "{name} is not looked for by its name");
+        assert!(!has(&function, name), "{name} is in the function's tree");
+    }
+    assert!(has(&function, "lambda_http"));
+    let axum = function.iter().find(|line| line.starts_with("axum ")).unwrap();
+    assert!(!axum.contains("tokio") && !axum.contains("http1"), "axum has its server: {axum}");
 }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::{File, Metadata};
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::SystemTime;
 
@@ -26,13 +26,11 @@ use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 use url::Url;
 
+use super::location::canonical_under;
 use super::presign::{BucketUrl, Credentials, LONGEST_EXPIRES, hmac};
 
 /// The one bucket, whose keys are `<root id>/<path under the root>`.
 const BUCKET: &str = "deltashare-local";
-
-/// The region in the scope of signatures; S3-compatible servers use this one.
-pub(super) const REGION: &str = "us-east-1";
 
 /// How many bytes of a file are in memory at once, for each answer.
 const CHUNK: u64 = 256 * 1024;
@@ -272,16 +270,6 @@ fn open_under(root: &Path, path: &str) -> S3Result<(File, Metadata)> {
         Ok(metadata) if metadata.is_file() => Ok((file, metadata)),
         _ => Err(no_such_key()),
     }
-}
-
-/// Where `path` under the canonical directory `root` leads when every link is followed, if that is still
-/// under `root`.
-pub(super) fn canonical_under(root: &Path, path: &Path) -> Option<PathBuf> {
-    if !path.components().all(|part| matches!(part, Component::Normal(_))) {
-        return None;
-    }
-    let canonical = root.join(path).canonicalize().ok()?;
-    canonical.starts_with(root).then_some(canonical)
 }
 
 /// Reads `length` bytes from `start`, one chunk at a time and only when the client has taken the one before.

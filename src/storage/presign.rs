@@ -80,7 +80,7 @@ impl BucketUrl {
 
     /// The bucket behind a proxy that removes the path of `base` before it passes requests on: that path
     /// is in the URL, and is not signed.
-    pub(super) fn behind(base: &Url, bucket: &str) -> Self {
+    pub fn behind(base: &Url, bucket: &str) -> Self {
         let mut root = base.clone();
         root.set_path("/");
         let mut url = Self::path_style(&root, bucket);

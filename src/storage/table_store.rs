@@ -24,7 +24,7 @@ use object_store::{
     coalesce_ranges,
 };
 
-use super::gateway::canonical_under;
+use super::location::canonical_under;
 use super::s3::S3Bucket;
 
 /// How long a request may take until its answer begins, with all retries.

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import queue
+import re
 import signal
 import socketserver
 import subprocess
@@ -56,7 +57,8 @@ class Lambda:
         self.stage = "" if base_path or function_url else f"/{STAGE}"
         self.endpoint = f"http://127.0.0.1:{self.front.server_address[1]}{base_path}{self.stage}/"
         self.port = self.front.server_address[1]
-        self.log = []
+        self.log, self.polled = [], queue.Queue()
+        self.began = time.monotonic()
         self.process = subprocess.Popen(
             [str(BINARY)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env={**environment, "PATH": os.environ["PATH"], "AWS_LAMBDA_RUNTIME_API": "127.0.0.1:%d" % self.runtime.server_address[1],
@@ -64,6 +66,22 @@ class Lambda:
                  "AWS_LAMBDA_LOG_GROUP_NAME": "g", "AWS_LAMBDA_LOG_STREAM_NAME": "s"},
         )
         threading.Thread(target=lambda: self.log.extend(self.process.stdout), daemon=True).start()
+
+    def started_after(self):
+        """Seconds from the start of the process until it asked for the first event."""
+        return self.polled.get(timeout=20) - self.began
+
+    def memory(self, what="VmRSS"):
+        """A size in MB that the kernel has of the process."""
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(rf"{what}:\s+(\d+) kB", status)[1]) / 1024
+
+    def connections(self, port):
+        """How many connections the process has open to a port of this machine."""
+        descriptors = pathlib.Path(f"/proc/{self.process.pid}/fd").iterdir()
+        own = {os.readlink(descriptor) for descriptor in descriptors}
+        rows = (line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:])
+        return sum(row[2] == f"0100007F:{port:04X}" and f"socket:[{row[9]}]" in own for row in rows)
 
     def _serve(self, handler):
         server = Threads(("127.0.0.1", 0), handler)
@@ -90,6 +108,7 @@ class Lambda:
 
             def do_GET(self):
                 assert self.path == "/2018-06-01/runtime/invocation/next", self.path
+                function.polled.put(time.monotonic())
                 invocation = function.waiting.get()
                 function.invocations[invocation.id] = invocation
                 body = json.dumps(invocation.event).encode()

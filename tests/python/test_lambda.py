@@ -13,7 +13,7 @@ import delta_sharing
 import pytest
 
 from conftest import Answer, TOKEN, hash_of, write_profile
-from lambda_runtime import Lambda
+from lambda_runtime import BINARY, Lambda
 from test_dynamodb import TABLE, make_table, put
 
 BUCKET = "on-lambda"
@@ -90,6 +90,22 @@ def ask(function, method, path, body=None, headers=None, token=TOKEN, prefix="/d
         return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
     finally:
         connection.close()
+
+
+def test_nothing_is_left_to_open_at_the_first_event(stack):
+    times, memory = [], []
+    for _ in range(20):
+        function = start(stack)
+        times.append(function.started_after())
+        memory.append(function.memory())
+        assert function.connections(stack.port) >= 1, "DynamoDB is not connected to"
+        end = time.monotonic() + 10
+        while not any("the signer role was assumed" in line for line in function.log):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        function.stop()
+    print(f"start to first poll: median {sorted(times)[10] * 1000:.1f} ms; memory then: {sorted(memory)[10]:.1f} MB; "
+          f"binary: {BINARY.stat().st_size / 1e6:.1f} MB")
 
 
 def test_lists(profile):
@@ -236,6 +252,7 @@ def test_a_large_table_streams(function):
     print(f"first line after {first_at:.2f} s, last after {all_at:.2f} s")
     packed = ask(function, "POST", f"{TABLE_PATH}many/query", body=b"{}", headers={"Accept-Encoding": "gzip"})
     assert packed.headers["content-encoding"] == "gzip" and gzip.decompress(packed.body).count(b"\n") == MANY + 2
+    print(f"memory after {MANY} files: {function.memory():.1f} MB, at most {function.memory('VmHWM'):.1f} MB")
 
 
 def test_small_answers_do_not_wait_for_acknowledgements(function):

@@ -27,6 +27,7 @@ LEAST = {
     "TableObjects": "arn:aws:s3:::lake/tables/*,arn:aws:s3:::pond/*",
 }
 MOST = LEAST | {
+    "TablePrefixes": "*_delta_log/*,tables/open/*",
     "TableKeys": "arn:aws:kms:eu-central-1:111122223333:key/0b1c",
     "OtherSignerRoles": "arn:aws:iam::444455556666:role/signer",
     "DomainName": "sharing.example.com",

@@ -196,14 +196,16 @@ def test_the_signer_reads_what_the_parameters_say(least, most):
         allowed = statements(policy["PolicyDocument"])
         assert allowed["ReadTables"]["Action"] == "s3:GetObject"
         assert allowed["ReadTables"]["Resource"] == ["arn:aws:s3:::lake/tables/*", "arn:aws:s3:::pond/*"]
-        assert allowed["ListLogs"]["Action"] == "s3:ListBucket"
-        assert allowed["ListLogs"]["Resource"] == ["arn:aws:s3:::lake", "arn:aws:s3:::pond"]
-        assert allowed["ListLogs"]["Condition"] == {"StringLike": {"s3:prefix": "*_delta_log/*"}}
-    assert set(allowed) == {"ReadTables", "ListLogs", "DecryptTables"}
+        assert allowed["ListTables"]["Action"] == "s3:ListBucket"
+        assert allowed["ListTables"]["Resource"] == ["arn:aws:s3:::lake", "arn:aws:s3:::pond"]
+        listed = stack.values["TablePrefixes"]
+        assert allowed["ListTables"]["Condition"] == {"StringLike": {"s3:prefix": listed}}
+        assert listed == (["*_delta_log/*"] if stack is least else ["*_delta_log/*", "tables/open/*"])
+    assert set(allowed) == {"ReadTables", "ListTables", "DecryptTables"}
     assert allowed["DecryptTables"]["Resource"] == ["arn:aws:kms:eu-central-1:111122223333:key/0b1c"]
     assert allowed["DecryptTables"]["Condition"] == {"StringLike": {"kms:ViaService": "s3.*.amazonaws.com"}}
     [policy] = least.of_type("AWS::IAM::Role")["SignerRole"]["Policies"]
-    assert set(statements(policy["PolicyDocument"])) == {"ReadTables", "ListLogs"}
+    assert set(statements(policy["PolicyDocument"])) == {"ReadTables", "ListTables"}
 
 
 @pytest.mark.parametrize("name, value", [
@@ -213,6 +215,7 @@ def test_the_signer_reads_what_the_parameters_say(least, most):
     ("TableObjects", "arn:aws:s3:::lake"),
     ("TableObjects", "arn:aws:s3:::lake/tables"),
     ("TableObjects", "arn:aws:s3:::*"),
+    ("TablePrefixes", "tables/open"),
     ("OtherSignerRoles", "arn:aws:iam::444455556666:role/*"),
     ("TableKeys", "arn:aws:kms:eu-central-1:111122223333:key/*"),
     ("BasePath", "/consumer/"),
