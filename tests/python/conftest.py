@@ -24,7 +24,8 @@ sys.path.insert(0, str(ROOT / "tests/tables/make"))
 import canonical  # noqa: E402,F401
 import deltalake_tables  # noqa: E402
 
-BINARY = pathlib.Path(os.environ.get("DELTASHARE", ROOT / "target/debug/deltashare"))
+TARGET = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
+BINARY = pathlib.Path(os.environ.get("DELTASHARE", TARGET / "debug/deltashare"))
 TOKEN = "dss_test-recipient-with-every-share"
 OTHER_TOKEN = "dss_test-recipient-with-one-share"
 EXPIRED_TOKEN = "dss_test-token-that-has-expired"

@@ -19,9 +19,9 @@ import time
 import urllib.parse
 import uuid
 
-from conftest import ROOT
+from conftest import TARGET
 
-BINARY = pathlib.Path(os.environ.get("DELTASHARE_LAMBDA", ROOT / "target/debug/lambda"))
+BINARY = pathlib.Path(os.environ.get("DELTASHARE_LAMBDA", TARGET / "debug/lambda"))
 STAGE = "delta-sharing"
 
 

@@ -1,7 +1,10 @@
 """Shares and recipients in DynamoDB, tables in S3: the server over an AWS of our own, for the Python client."""
 
+import base64
+import hmac
 import json
 import re
+import time
 
 import boto3.dynamodb.types
 import canonical
@@ -108,6 +111,84 @@ def test_pages_of_a_listing(server):
         if token is None:
             break
     assert sorted(names) == sorted(SHARED)
+
+
+LISTINGS = ["/shares", "/shares/retail/schemas", "/shares/retail/schemas/sales/tables", "/shares/retail/all-tables"]
+
+
+def after(server, listing, page_token, token=TOKEN):
+    return server.request("GET", f"{listing}?pageToken={page_token}", token=token)
+
+
+def is_refused(answer):
+    return answer.status == 400 and answer.json["message"].startswith("invalid 'nextPageToken'")
+
+
+def first_page_token(server, listing, token=TOKEN):
+    """The token of a page of none: everything follows."""
+    page_token = server.request("GET", f"{listing}?maxResults=0", token=token).json["nextPageToken"]
+    assert re.fullmatch(r"[A-Za-z0-9_-]+", page_token)
+    return page_token
+
+
+def test_a_page_token_is_only_for_its_recipient_and_its_listing(server, dynamodb):
+    neighbour = "dss_initech"
+    put(dynamodb, "RECIPIENT#initech", "RECIPIENT", name="initech", status="active")
+    put(dynamodb, f"TOKEN#{hash_of(neighbour)}", "TOKEN", recipient="initech", id="1", expires="never")
+    put(dynamodb, "RECIPIENT#initech", "SHARE#retail", share="Retail", recipient="initech")
+    page_tokens = {listing: first_page_token(server, listing) for listing in LISTINGS}
+    for listing in LISTINGS:
+        for made_for, page_token in page_tokens.items():
+            answer = after(server, listing, page_token)
+            if made_for == listing:
+                assert answer.json == server.request("GET", listing).json
+            else:
+                assert is_refused(answer), (listing, made_for)
+        assert is_refused(after(server, listing, page_tokens[listing], neighbour))
+        own = first_page_token(server, listing, neighbour)
+        assert after(server, listing, own, neighbour).json == server.request("GET", listing).json
+        assert is_refused(after(server, listing, own))
+
+
+def test_a_page_token_with_a_changed_character_is_refused(server):
+    listing = LISTINGS[-1]
+    page_token = server.request("GET", f"{listing}?maxResults=2").json["nextPageToken"]
+    assert after(server, listing, page_token).status == 200
+    for at, character in enumerate(page_token):
+        changed = page_token[:at] + ("A" if character != "A" else "B") + page_token[at + 1:]
+        assert is_refused(after(server, listing, changed)), at
+    for cut in (page_token[:-1], page_token[:10], page_token + "A", "A" * 22):
+        assert is_refused(after(server, listing, cut)), cut
+
+
+def sealed(key, recipient, listing, last, expires):
+    """A page token as the server makes it."""
+    payload = json.dumps({"e": int(expires), "c": last}).encode()
+    tag = hmac.new(key, digestmod="sha256")
+    for part in (b"list", recipient.encode(), listing.encode(), payload):
+        tag.update(len(part).to_bytes(8, "little") + part)
+    return base64.urlsafe_b64encode(payload + tag.digest()[:16]).decode().rstrip("=")
+
+
+def test_a_page_token_ends(server, dynamodb):
+    item = dynamodb.get_item(TableName=TABLE, Key={"pk": {"S": "SERVER"}, "sk": {"S": "TOKEN_KEY"}})["Item"]
+    for seconds in (60, -1):
+        answer = after(server, "/shares", sealed(item["key"]["B"], "acme", "shares", "", time.time() + seconds))
+        if seconds > 0:
+            assert answer.json == server.request("GET", "/shares").json
+        else:
+            assert is_refused(answer) and "expired" in answer.json["message"]
+
+
+def test_a_page_token_of_another_server_over_the_same_table_is_good(server, aws):
+    second = Server("--catalog", f"dynamodb:{TABLE}", env=aws.environment)
+    try:
+        listing = LISTINGS[-1]
+        first = server.request("GET", f"{listing}?maxResults=2").json
+        rest = after(second, listing, first["nextPageToken"]).json
+        assert first["items"] + rest["items"] == server.request("GET", listing).json["items"]
+    finally:
+        assert second.stop() == 0
 
 
 def test_without_its_table_a_server_does_not_start(aws):
