@@ -4,6 +4,8 @@ import concurrent.futures
 import datetime
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import threading
@@ -12,7 +14,7 @@ import time
 import delta_sharing
 import pytest
 
-from conftest import BINARY, Server, hash_of
+from conftest import BINARY, ROOT, Server, hash_of
 from faults import RESET, Way, cut
 from test_dynamodb import make_table, put
 
@@ -484,6 +486,33 @@ def server_reads(path, tables):
         assert server.stop() == 0
 
 
+def test_a_file_without_recipients_leaves_them_alone(world, tmp_path):
+    admin, server, *_ = world
+    token = token_of(retail(admin, tmp_path))
+    exported = yaml_without_recipients(admin.run("export").stdout)
+    file = tmp_path / "shares.yaml"
+    file.write_text(exported)
+    assert admin.run("plan", "-f", file).stdout == ""
+    file.write_text(exported.replace("historyShared: true", "historyShared: false"))
+    assert admin.run("apply", "-f", file, "--prune").stdout.startswith("~ table Retail.Sales.Orders: historyShared true -> false")
+    assert server.request("GET", "/shares/retail", token=token).status == 200
+
+
+def yaml_without_recipients(text):
+    kept = text[:text.index("\nrecipients:") + 1]
+    assert "Orders" in kept and "Acme" not in kept
+    return kept
+
+
+def test_locations_within_each_other_are_refused(world, tmp_path):
+    admin, *_ = world
+    file = tmp_path / "shares.yaml"
+    tables = [{"name": name, "location": f"s3://lake/{at}"} for name, at in (("a", "a"), ("b", "a-b"), ("c", "a/c"), ("d", "a"))]
+    file.write_text(json.dumps({"version": 1, "shares": [{"name": "S", "schemas": [{"name": "s", "tables": tables}]}], "recipients": []}))
+    assert "the location of table 'S.s.c' lies in that of 'S.s." in admin.error(2, "apply", "-f", file)
+    assert admin.json("share", "list") == []
+
+
 def test_check_opens_every_table(world, tmp_path, tables):
     admin, *_ = world
     retail(admin, tmp_path)
@@ -591,3 +620,27 @@ def test_help_is_complete(world):
     for command in commands:
         shown = admin.run(*command, "--help").stdout
         assert "Example" in shown, command
+
+
+def documented_commands():
+    """Every call of `deltashare` in the code of the pages."""
+    for page in [ROOT / "README.md", *sorted((ROOT / "infra").glob("*.md"))]:
+        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S):
+            for line in block.replace("\\\n", " ").splitlines():
+                for part in line.split("&&"):
+                    words = shlex.split(part, comments=True)
+                    if words[:1] == ["deltashare"]:
+                        yield pytest.param(words[1:], id=f"{page.name}: {part.strip()[:60]}")
+
+
+@pytest.mark.parametrize("words", documented_commands())
+def test_documented_commands_are_understood(words):
+    words = words[:words.index(">")] if ">" in words else words
+    done = subprocess.run([str(BINARY), *words, "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    unknown = subprocess.run([str(BINARY), *words, "--not-an-option", "--help"], capture_output=True, text=True, timeout=60)
+    assert unknown.returncode == 2
+
+
+def test_there_are_documented_commands():
+    assert len(list(documented_commands())) > 20

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from datetime import datetime, timedelta, timezone
@@ -194,6 +195,21 @@ def test_urls_end_with_what_signed_them(stack, ways, left, url_ttl, life):  # no
         expires = int(query["X-Amz-Expires"][0])
         assert life - 60 <= expires <= life
         assert file["expirationTimestamp"] == int((signed + timedelta(seconds=expires)).timestamp() * 1000)
+    finally:
+        ways.sts.rule = None
+        function.stop()
+
+
+def test_a_url_is_refused_once_it_has_expired(stack, ways):  # noqa: F811
+    ways.sts.rule = ending_in(5)
+    function = start(stack, environment=ways.environment)
+    try:
+        file = ask(function, "POST", QUERY, body=b"{}").lines[2]["file"]
+        assert len(urllib.request.urlopen(file["url"], timeout=10).read()) == file["size"]
+        wait_until(lambda: time.time() * 1000 > file["expirationTimestamp"] + 1000)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(file["url"], timeout=10)
+        assert refused.value.code == 403
     finally:
         ways.sts.rule = None
         function.stop()

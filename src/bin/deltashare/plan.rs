@@ -19,7 +19,7 @@ pub(crate) struct Plan {
     pub(crate) common: super::admin::Common,
 }
 
-/// Make the DynamoDB table hold what a share file says.
+/// Make the DynamoDB table hold what a share file says. Without `recipients` it leaves recipients as they are.
 #[derive(Args)]
 #[command(after_help = "Example:\n  deltashare apply -f shares.yaml --prune")]
 pub(crate) struct Apply {
@@ -41,14 +41,18 @@ pub(crate) struct Export {
     pub(crate) common: super::admin::Common,
 }
 
-/// What a share file says. Only what DynamoDB can hold is taken.
-fn wanted(path: &Path) -> Result<State, Failure> {
+/// What a share file says: shares, and recipients where it names any. Only what DynamoDB can hold is taken.
+fn wanted(path: &Path, now: &State) -> Result<State, Failure> {
     let file = share_file::read(path).map_err(Failure::usage)?;
     let refuse = |why: &str| Err(Failure::usage(format!("{}: {why}", path.display())));
     if let Some(local) = share_file::directories(&file).first() {
         return refuse(&format!("{} is not in S3, where tables of a DynamoDB catalog lie", local.display()));
     }
-    let state = file.state();
+    let mut state = file.state();
+    if file.is_open() {
+        // It says nothing of recipients, so they stay as they are.
+        state.recipients.clone_from(&now.recipients);
+    }
     if state.recipients.contains_key("") {
         return refuse(
             "give recipients tokens of their own; one token for everybody cannot be kept in DynamoDB",
@@ -80,8 +84,8 @@ fn wanted(path: &Path) -> Result<State, Failure> {
 }
 
 async fn changes(writer: &Writer, path: &Path) -> Result<Vec<Change>, Failure> {
-    let wanted = wanted(path)?;
-    Ok(writer.state().await?.changes_to(&wanted))
+    let now = writer.state().await?;
+    Ok(now.changes_to(&wanted(path, &now)?))
 }
 
 pub(crate) async fn plan(writer: &Writer, options: &Plan) -> Result<(), Failure> {
