@@ -628,13 +628,14 @@ def documented_commands():
         for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S):
             for line in block.replace("\\\n", " ").splitlines():
                 for part in line.split("&&"):
-                    words = shlex.split(part, comments=True)
-                    if words[:1] == ["deltashare"]:
+                    if part.split()[:1] == ["deltashare"]:
+                        words = shlex.split(part, comments=True)
                         yield pytest.param(words[1:], id=f"{page.name}: {part.strip()[:60]}")
 
 
-@pytest.mark.parametrize("words", documented_commands())
+@pytest.mark.parametrize("words", list(documented_commands()))
 def test_documented_commands_are_understood(words):
+    words = ["https://sharing.example.com/" if word == "ENDPOINT" else word for word in words]
     words = words[:words.index(">")] if ">" in words else words
     done = subprocess.run([str(BINARY), *words, "--help"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
