@@ -139,8 +139,8 @@ impl PathName {
         &self.0
     }
 
-    /// The spellings to look up, in their order. There are always two, so that unknown names cost the
-    /// same whatever they contain.
+    /// The spellings to look up, in their order. There are always two, the same where the name has no plus, so that
+    /// one looked up after the other costs the same whatever an unknown name contains.
     pub fn spellings(&self) -> impl Iterator<Item = String> {
         [self.0.clone(), self.0.replace('+', " ")].into_iter()
     }
