@@ -26,7 +26,7 @@ pub(crate) struct Check {
     #[arg(long, value_name = "ARN", value_parser = parse_role)]
     signer_role: Option<RoleArn>,
     #[command(flatten)]
-    pub(crate) common: super::admin::Common,
+    pub(crate) common: super::arguments::Common,
 }
 
 pub(crate) async fn check(writer: &Writer, options: &Check) -> Result<(), Failure> {

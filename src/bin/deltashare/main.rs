@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod admin;
+mod arguments;
 mod check;
 mod example;
 mod output;
@@ -38,26 +39,26 @@ struct Cli {
 enum Command {
     Serve(Box<serve::Options>),
     /// Make, list, change and delete shares.
-    Share(admin::Group<admin::ShareCommand>),
+    Share(arguments::Group<arguments::ShareCommand>),
     /// Make, list and delete schemas.
-    Schema(admin::Group<admin::SchemaCommand>),
+    Schema(arguments::Group<arguments::SchemaCommand>),
     /// Share tables, list and change them, and take them back.
-    Table(admin::Group<admin::TableCommand>),
+    Table(arguments::Group<arguments::TableCommand>),
     /// Make, list, change and delete recipients.
-    Recipient(admin::Group<admin::RecipientCommand>),
+    Recipient(arguments::Group<arguments::RecipientCommand>),
     /// Grant a share to a recipient.
     #[command(after_help = "Example:\n  deltashare grant acme --share retail")]
-    Grant(admin::Grant),
+    Grant(arguments::Grant),
     /// Take a share from a recipient.
     #[command(after_help = "Example:\n  deltashare revoke acme --share retail")]
-    Revoke(admin::Grant),
+    Revoke(arguments::Grant),
     Plan(plan::Plan),
     Apply(plan::Apply),
     Export(plan::Export),
     Check(check::Check),
-    Profile(admin::ProfileOptions),
+    Profile(arguments::ProfileOptions),
     /// Make, list, replace and end tokens.
-    Token(admin::Group<admin::TokenCommand>),
+    Token(arguments::Group<arguments::TokenCommand>),
 }
 
 /// Why a command ends, and with which exit code.

@@ -16,7 +16,7 @@ pub(crate) struct Plan {
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
-    pub(crate) common: super::admin::Common,
+    pub(crate) common: super::arguments::Common,
 }
 
 /// Make the DynamoDB table hold what a share file says. Without `recipients` it leaves recipients as they are.
@@ -30,7 +30,7 @@ pub(crate) struct Apply {
     #[arg(long)]
     prune: bool,
     #[command(flatten)]
-    pub(crate) common: super::admin::Common,
+    pub(crate) common: super::arguments::Common,
 }
 
 /// Write the DynamoDB table's shares and recipients as a share file, to standard output.
@@ -38,7 +38,7 @@ pub(crate) struct Apply {
 #[command(after_help = "Example:\n  deltashare export > shares.yaml")]
 pub(crate) struct Export {
     #[command(flatten)]
-    pub(crate) common: super::admin::Common,
+    pub(crate) common: super::arguments::Common,
 }
 
 /// What a share file says: shares, and recipients where it names any. Only what DynamoDB can hold is taken.

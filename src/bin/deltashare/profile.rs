@@ -11,7 +11,7 @@ use deltashare::protocol::names::Name;
 use deltashare::protocol::profile::Profile;
 use uuid::Uuid;
 
-use super::admin::{ProfileOptions, ProfileTarget, TokenOptions};
+use super::arguments::{ProfileOptions, ProfileTarget, TokenOptions};
 use super::{Failure, example};
 
 /// A profile on its way to a file that is not there yet, or to standard output.
