@@ -13,6 +13,9 @@ use super::Failure;
 use super::output::Output;
 use super::serve::parse_role;
 
+/// The heading of what every command takes.
+const EVERYWHERE: &str = "Options of every command";
+
 /// What every command of this kind takes.
 #[derive(Args, Clone)]
 pub(crate) struct Common {
@@ -22,12 +25,13 @@ pub(crate) struct Common {
         value_name = "TABLE",
         env = "DELTASHARE_TABLE",
         global = true,
+        help_heading = EVERYWHERE,
         default_value = "deltashare"
     )]
     pub(crate) dynamodb_table: String,
 
     /// How results are printed: for people, or as JSON.
-    #[arg(long, value_enum, global = true, default_value = "text")]
+    #[arg(long, value_enum, global = true, help_heading = EVERYWHERE, default_value = "text")]
     pub(crate) output: Output,
 }
 
@@ -386,7 +390,9 @@ pub(crate) struct GrantOptions {
     pub(crate) share: String,
 }
 
-/// Write the profile of a token that is at hand: a token is stored nowhere, so none can be looked up.
+/// Write the profile of a token that is at hand.
+///
+/// A token is stored nowhere, so none can be looked up: where it is lost, rotate.
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  deltashare profile acme --token-file token.txt --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share"

@@ -46,6 +46,9 @@ enum Command {
     Table(arguments::Group<arguments::TableCommand>),
     /// Make, list, change and delete recipients.
     Recipient(arguments::Group<arguments::RecipientCommand>),
+    /// Make, list, replace and end tokens.
+    Token(arguments::Group<arguments::TokenCommand>),
+    Profile(arguments::ProfileOptions),
     /// Grant a share to a recipient.
     #[command(after_help = "Example:\n  deltashare grant acme --share retail")]
     Grant(arguments::Grant),
@@ -56,9 +59,6 @@ enum Command {
     Apply(plan::Apply),
     Export(plan::Export),
     Check(check::Check),
-    Profile(arguments::ProfileOptions),
-    /// Make, list, replace and end tokens.
-    Token(arguments::Group<arguments::TokenCommand>),
 }
 
 /// Why a command ends, and with which exit code.

@@ -19,7 +19,9 @@ pub(crate) struct Plan {
     pub(crate) common: super::arguments::Common,
 }
 
-/// Make the DynamoDB table hold what a share file says. Without `recipients` it leaves recipients as they are.
+/// Make the DynamoDB table hold what a share file says.
+///
+/// A file without `recipients` leaves recipients as they are. What is deleted needs --prune.
 #[derive(Args)]
 #[command(after_help = "Example:\n  deltashare apply -f shares.yaml --prune")]
 pub(crate) struct Apply {
