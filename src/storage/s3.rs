@@ -94,6 +94,8 @@ impl S3Options {
         };
         let region = first(["AWS_REGION", "AWS_DEFAULT_REGION"]).map(|(_, region)| region);
         let home_region = region.clone().unwrap_or_else(|| DEFAULT_REGION.to_owned());
+        // Where this server is says nothing of where AWS keeps a bucket.
+        let region = region.filter(|_| endpoint.is_some());
         Ok(Self { endpoint, sts_endpoint, region, home_region, credentials, ..Self::default() })
     }
 }
@@ -233,7 +235,8 @@ async fn region_of(bucket_url: &str) -> object_store::Result<String> {
     let request = request.map_err(|source| error(source.into()))?;
     let answer = client.execute(request).await.map_err(|source| error(source.into()))?;
     if answer.status() == StatusCode::NOT_FOUND {
-        return Err(failed("there is no such bucket"));
+        let path = "bucket".to_owned();
+        return Err(object_store::Error::NotFound { path, source: "there is no such bucket".into() });
     }
     let region = answer.headers().get("x-amz-bucket-region").and_then(|region| region.to_str().ok());
     region.map(str::to_owned).ok_or_else(|| failed("S3 did not tell the bucket's region"))
@@ -274,6 +277,8 @@ mod tests {
         assert_eq!(options.credentials.as_ref().unwrap().expires_at.unwrap().timestamp(), 1_893_456_000);
         assert!(!format!("{options:?}").contains("hidden"));
         assert!(from(&[]).unwrap().credentials.is_none());
+        let at_aws = from(&[("AWS_REGION", "ap-south-1")]).unwrap();
+        assert_eq!((at_aws.region, at_aws.home_region.as_str()), (None, "ap-south-1"));
     }
 
     #[tokio::test]

@@ -73,13 +73,11 @@ impl Config {
         if !faults.is_empty() {
             return Err(Faults(faults));
         }
-        // Lambda's region is the function's, not the buckets'; AWS is asked for those.
-        let region = if s3.endpoint.is_some() { s3.region.clone() } else { None };
         Ok(Self {
             table,
             base_path: get("DELTASHARE_BASE_PATH").unwrap_or_default(),
             url_ttl: Duration::from_secs(url_ttl),
-            s3: S3Options { signer_role, region, ..s3 },
+            s3: S3Options { signer_role, ..s3 },
             runtime_api,
         })
     }
