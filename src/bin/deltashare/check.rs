@@ -11,10 +11,14 @@ use deltashare::error::Error;
 use deltashare::handlers::head::table_features;
 use deltashare::role::RoleArn;
 use deltashare::storage::{Location, S3Options, Storage, StorageOptions};
+use futures::{FutureExt as _, StreamExt as _, stream};
 use serde_json::{Value, json};
 
 use super::Failure;
 use super::serve::parse_role;
+
+/// How many tables are opened at the same time.
+const AT_ONCE: usize = 8;
 
 /// Open every table as the server would, and say what stands in the way.
 #[derive(Args)]
@@ -35,10 +39,13 @@ pub(crate) async fn check(writer: &Writer, options: &Check) -> Result<(), Failur
     let url_ttl = Duration::from_secs(3600);
     let storage = Storage::new(StorageOptions { url_ttl, gateway: None, s3, directory_role: None });
     let state = writer.state().await?;
+    let signer_role = options.signer_role.as_ref();
     let (mut tables, mut unreadable) = (0, 0);
-    for (name, table) in named(&state) {
+    let opened = stream::iter(named(&state))
+        .map(|(name, table)| open(&storage, signer_role, table).map(|found| (name, found)));
+    let mut opened = opened.buffered(AT_ONCE);
+    while let Some((name, found)) = opened.next().await {
         tables += 1;
-        let found = open(&storage, table).await;
         unreadable += usize::from(found.is_err());
         let line = match (&found, options.common.is_json()) {
             (Ok(found), true) => {
@@ -114,10 +121,10 @@ impl Reason {
     }
 }
 
-async fn open(storage: &Storage, table: &TableState) -> Result<Found, Reason> {
+async fn open(storage: &Storage, signer_role: Option<&RoleArn>, table: &TableState) -> Result<Found, Reason> {
     let location = Location::parse(&table.location, Path::new("/"))
         .map_err(|reason| Reason { why: reason.to_string(), allow: None })?
-        .read_by(table.signer_role.clone());
+        .read_by(table.signer_role.clone().or_else(|| signer_role.cloned()));
     let because = |error: Error| {
         let source =
             std::error::Error::source(&error).map(|source| format!(" ({source})")).unwrap_or_default();
@@ -142,10 +149,13 @@ async fn open(storage: &Storage, table: &TableState) -> Result<Found, Reason> {
 fn statement(location: &Location) -> Value {
     match location {
         Location::Local(_) => Value::Null,
-        Location::S3 { bucket, prefix, .. } => json!({
-            "Effect": "Allow",
-            "Action": ["s3:GetObject", "s3:ListBucket"],
-            "Resource": [format!("arn:aws:s3:::{bucket}"), format!("arn:aws:s3:::{bucket}/{prefix}*")],
-        }),
+        Location::S3 { bucket, prefix, role } => {
+            let bucket = format!("arn:{}:s3:::{bucket}", role.as_ref().map_or("aws", RoleArn::partition));
+            json!({
+                "Effect": "Allow",
+                "Action": ["s3:GetObject", "s3:ListBucket"],
+                "Resource": [bucket, format!("{bucket}/{prefix}*")],
+            })
+        }
     }
 }
