@@ -36,7 +36,7 @@ const BATCH: usize = 100;
 /// How many tokens are remembered.
 const TOKENS_REMEMBERED: usize = 1000;
 
-/// How long the first wait is for what a `BatchGetItem` left out; it doubles.
+/// How long the first wait is for what a `BatchGetItem` left out; it doubles while nothing comes.
 const FIRST_WAIT: Duration = Duration::from_millis(25);
 
 /// A [`Catalog`] over a DynamoDB table.
@@ -106,6 +106,7 @@ impl DynamoDbCatalog {
             let mut left: Vec<Item> = chunk.iter().map(key_attributes).collect();
             let mut wait = FIRST_WAIT;
             while !left.is_empty() {
+                let asked = left.len();
                 let keys = KeysAndAttributes::builder().set_keys(Some(left)).consistent_read(true).build();
                 let request = self.client.batch_get_item();
                 let request = request.request_items(&self.table, keys.map_err(Error::internal)?);
@@ -121,7 +122,7 @@ impl DynamoDbCatalog {
                         return Err(unavailable("DynamoDB left out items until the deadline"));
                     }
                     tokio::time::sleep(wait).await;
-                    wait *= 2;
+                    wait = if left.len() < asked { FIRST_WAIT } else { wait * 2 };
                 }
             }
         }
