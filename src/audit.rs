@@ -54,7 +54,8 @@ pub struct Facts {
     pub version: Option<u64>,
     /// The form of the answer.
     pub format: Option<&'static str>,
-    /// How many files were signed.
+    /// How many files were granted: their URLs were signed and given to the connection, also of an answer that
+    /// broke later.
     pub files: u64,
     /// How many bytes these files have.
     pub bytes: u64,
@@ -64,8 +65,10 @@ pub struct Facts {
     pub user_agent: Option<String>,
     /// Where the request came from.
     pub source_ip: Option<String>,
-    /// The HTTP status.
+    /// The HTTP status; 0 if the client closed the connection before there was one.
     pub status: u16,
+    /// Whether the client closed the connection before it had the whole answer.
+    pub gone: bool,
     /// Why it failed: the code, the message and the cause, which the recipient does not get.
     pub error: Option<(&'static str, String, Option<String>)>,
 }
@@ -123,6 +126,34 @@ impl Drop for Audit {
     }
 }
 
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// The client has the whole answer.
+    Answered,
+    /// The request was at fault, or the table.
+    Refused,
+    /// The server, or something behind it, was at fault.
+    Failed,
+    /// The client closed the connection before it had the whole answer.
+    Gone,
+    /// The answer failed after its status was sent.
+    Broken,
+}
+
+impl Outcome {
+    fn of(facts: &Facts) -> Self {
+        match (&facts.error, facts.status) {
+            (Some(_), 400..500) => Self::Refused,
+            (Some(_), 200..300) => Self::Broken,
+            (Some(_), _) => Self::Failed,
+            (None, 0) => Self::Gone,
+            (None, _) if facts.gone => Self::Gone,
+            (None, _) => Self::Answered,
+        }
+    }
+}
+
 fn event(facts: &Facts, duration_ms: u64, cold: bool) {
     let (code, message, source) = match &facts.error {
         Some((code, message, source)) => (Some(*code), Some(message.as_str()), source.as_deref()),
@@ -152,19 +183,24 @@ fn event(facts: &Facts, duration_ms: u64, cold: bool) {
             )
         };
     }
-    match (&facts.error, facts.status) {
-        (None, _) => write!(info, "answered"),
-        (Some(_), 400..500) => write!(info, "refused"),
-        (Some(_), _) => write!(error, "failed"),
+    match Outcome::of(facts) {
+        Outcome::Answered => write!(info, "answered"),
+        Outcome::Refused => write!(info, "refused"),
+        Outcome::Gone => write!(info, "gone"),
+        Outcome::Broken => write!(error, "broken"),
+        Outcome::Failed => write!(error, "failed"),
     }
 }
 
 /// One line that CloudWatch makes metrics of: latency in milliseconds, the life of the shortest URL in seconds.
 fn metrics(facts: &Facts, duration_ms: u64) {
+    let outcome = Outcome::of(facts);
     let metric = |name: &str, unit: &str| json!({"Name": name, "Unit": unit});
     let mut names = vec![
         metric("Latency", "Milliseconds"),
         metric("Errors", "Count"),
+        metric("Gone", "Count"),
+        metric("Broken", "Count"),
         metric("AuthFailures", "Count"),
         metric("FilesSigned", "Count"),
         metric("BytesGranted", "Bytes"),
@@ -180,7 +216,9 @@ fn metrics(facts: &Facts, duration_ms: u64) {
         },
         "Action": facts.action,
         "Latency": duration_ms,
-        "Errors": u8::from(facts.status >= 500 || (facts.error.is_some() && facts.status < 400)),
+        "Errors": u8::from(matches!(outcome, Outcome::Failed | Outcome::Broken)),
+        "Gone": u8::from(outcome == Outcome::Gone),
+        "Broken": u8::from(outcome == Outcome::Broken),
         "AuthFailures": u8::from(facts.status == 401),
         "FilesSigned": facts.files,
         "BytesGranted": facts.bytes,

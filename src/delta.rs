@@ -7,25 +7,32 @@
 
 mod actions;
 mod changes;
+mod checksum;
 mod cursor;
 mod deletion_vector;
 mod engine;
 mod failure;
+mod features;
 mod history;
 mod lenient;
 mod log_path;
+mod mend;
 mod open;
 mod read_ahead;
 mod scan;
+mod schema;
 mod snapshot;
 mod store;
+mod survey;
 mod table;
 
-pub use actions::{AddFile, Batch, DeletionVector, PartitionValues};
+pub use actions::{AddFile, Batch, DeletionVector, TextMap};
 pub use changes::{
     Action, Change, ChangeBounds, ChangeCursor, ChangeKind, ChangePosition, ChangeRange, ChangedFile,
 };
 pub use cursor::{FileCursor, Origin};
 pub use scan::Scan;
+pub use schema::{Primitive, Schema};
 pub use snapshot::{FileStats, Metadata, Protocol, Snapshot};
+pub use survey::Survey;
 pub use table::DeltaTable;

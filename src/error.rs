@@ -161,6 +161,14 @@ impl Error {
         &self.message
     }
 
+    /// Whether the same request may succeed when it is sent again.
+    pub fn is_temporary(&self) -> bool {
+        matches!(
+            self.code,
+            ErrorCode::RequestLimitExceeded | ErrorCode::TemporarilyUnavailable | ErrorCode::InternalError
+        )
+    }
+
     /// How long a client should wait before it tries again, for 429 and 503.
     pub fn retry_after(&self) -> Option<Duration> {
         matches!(self.code, ErrorCode::RequestLimitExceeded | ErrorCode::TemporarilyUnavailable)

@@ -8,7 +8,9 @@ pub mod head;
 pub mod lines;
 mod open;
 pub mod pages;
+mod partition_values;
 pub mod query;
+pub mod replayed;
 mod stream;
 pub mod table;
 

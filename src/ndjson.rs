@@ -120,6 +120,16 @@ pub struct Lines {
     sent: u64,
     limits: Limits,
     audit: Option<Arc<Audit>>,
+    /// What was granted by lines that the connection does not have yet.
+    granted: Granted,
+}
+
+/// Files whose URLs are in lines.
+#[derive(Debug, Default)]
+struct Granted {
+    files: u64,
+    bytes: u64,
+    urls_end: Option<i64>,
 }
 
 impl Lines {
@@ -141,8 +151,27 @@ impl Lines {
         self.written
     }
 
+    /// Takes note that the line before grants a file of so many bytes, until a time in milliseconds since the epoch.
+    pub fn grant(&mut self, bytes: u64, until: i64) {
+        self.granted.files += 1;
+        self.granted.bytes = self.granted.bytes.saturating_add(bytes);
+        self.granted.urls_end = Some(until);
+    }
+
+    /// Counts what was granted as given. From here on it cannot be taken back.
+    fn give(&mut self) {
+        let Granted { files, bytes, urls_end } = std::mem::take(&mut self.granted);
+        if files > 0 {
+            self.note(|facts| {
+                facts.files += files;
+                facts.bytes = facts.bytes.saturating_add(bytes);
+                facts.urls_end = facts.urls_end.or(urls_end);
+            });
+        }
+    }
+
     /// Adds to the facts of the request.
-    pub fn note(&self, note: impl FnOnce(&mut Facts)) {
+    fn note(&self, note: impl FnOnce(&mut Facts)) {
         if let Some(audit) = &self.audit {
             audit.note(note);
         }
@@ -189,7 +218,11 @@ impl Lines {
                     Handle::current().block_on(sent).map_err(|_| too_slow())?.is_err()
                 }
             };
-        if self.gone { Err(gone()) } else { Ok(()) }
+        if self.gone {
+            return Err(gone());
+        }
+        self.give();
+        Ok(())
     }
 
     /// What is left to send, with the end of its encoding.
@@ -207,14 +240,17 @@ impl Lines {
 
     fn end(mut self, ending: Ending) -> Result<()> {
         let begun = self.first.take().is_none_or(|first| first.send(Ok(())).is_ok());
-        if begun && self.ending.send(ending).is_ok() { Ok(()) } else { Err(gone()) }
+        if !begun || self.ending.is_closed() {
+            self.note(|facts| facts.gone = true);
+            return Err(gone());
+        }
+        self.give();
+        self.ending.send(ending).map_err(|_| gone())
     }
 
     fn fail(mut self, error: Error, line: FailureLine) {
         if self.gone {
-            self.note(|facts| {
-                facts.error = Some(("GONE", "The client closed the connection.".to_owned(), None))
-            });
+            self.note(|facts| facts.gone = true);
             return;
         }
         if let Some(first) = self.first.take() {
@@ -243,9 +279,9 @@ impl Lines {
                 self.complete()
             }
             FailureLine::NotJson => {
-                self.buffer.extend_from_slice(
-                    b"INCOMPLETE ANSWER: the server failed while it sent this list; ask again\n",
-                );
+                let advice = if error.is_temporary() { " Ask again." } else { "" };
+                let message = error.message().escape_default();
+                writeln!(self.buffer, "INCOMPLETE ANSWER: {message}{advice}").map_err(Error::internal)?;
                 let rest = self.rest()?;
                 self.end(Ending::Broken(rest))
             }
@@ -281,7 +317,9 @@ pub async fn stream(
         sent: 0,
         limits: LIMITS.try_with(|limits| *limits).unwrap_or_default(),
         audit: Audit::current(),
+        granted: Granted::default(),
     };
+    let reading = Reading { audit: Audit::current(), over: false };
     let span = tracing::Span::current();
     tokio::task::spawn_blocking(move || {
         let _entered = span.enter();
@@ -295,31 +333,48 @@ pub async fn stream(
         }
     });
     started.await.map_err(|_| Error::internal("the task that writes the answer died"))??;
-    Ok(body(receiver, ended))
+    Ok(body(receiver, ended, reading))
+}
+
+/// A client that reads an answer. The event of the request waits for it.
+struct Reading {
+    audit: Option<Arc<Audit>>,
+    over: bool,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        if let (Some(audit), false) = (&self.audit, self.over) {
+            audit.note(|facts| facts.gone = true);
+        }
+    }
 }
 
 /// The chunks as a body. It ends well only when the task said that the answer is whole.
-fn body(chunks: mpsc::Receiver<Bytes>, ending: oneshot::Receiver<Ending>) -> Body {
-    Body::from_stream(stream::unfold(Place::Chunks(chunks, ending), |place| async {
-        match place {
-            Place::Chunks(mut chunks, ending) => {
-                if let Some(data) = chunks.recv().await {
-                    return Some((Ok(data), Place::Chunks(chunks, ending)));
+fn body(chunks: mpsc::Receiver<Bytes>, ending: oneshot::Receiver<Ending>, reading: Reading) -> Body {
+    Body::from_stream(stream::unfold(
+        (Place::Chunks(chunks, ending), reading),
+        |(place, mut reading)| async {
+            let (data, place) = match place {
+                Place::Chunks(mut chunks, ending) => match chunks.recv().await {
+                    Some(data) => (Ok(data), Place::Chunks(chunks, ending)),
+                    None => match ending.await {
+                        Ok(Ending::Whole(rest)) => (Ok(rest), Place::Over),
+                        Ok(Ending::Broken(rest)) => (Ok(rest), Place::LastWords),
+                        Err(_) => (Err(incomplete()), Place::Over),
+                    },
+                },
+                Place::LastWords => {
+                    // The HTTP library drops what it has not sent when a body fails, and sends while it waits.
+                    tokio::time::sleep(LAST_WORDS).await;
+                    (Err(incomplete()), Place::Over)
                 }
-                Some(match ending.await {
-                    Ok(Ending::Whole(rest)) => (Ok(rest), Place::Over),
-                    Ok(Ending::Broken(rest)) => (Ok(rest), Place::LastWords),
-                    Err(_) => (Err(incomplete()), Place::Over),
-                })
-            }
-            Place::LastWords => {
-                // The HTTP library drops what it has not sent when a body fails, and sends while it waits.
-                tokio::time::sleep(LAST_WORDS).await;
-                Some((Err(incomplete()), Place::Over))
-            }
-            Place::Over => None,
-        }
-    }))
+                Place::Over => return None,
+            };
+            reading.over = matches!(place, Place::Over);
+            Some((data, (place, reading)))
+        },
+    ))
 }
 
 /// Where a body stands.

@@ -283,6 +283,15 @@ impl FileSigner {
         self.expiration_millis
     }
 
+    /// Fails where [`Self::presign`] would.
+    pub fn check(&mut self, log_path: &str) -> Result<()> {
+        let root = log_path::resolve(log_path, &self.roots, &mut self.key);
+        match root {
+            Ok(root) if root < self.presigners.len() => Ok(()),
+            _ => Err(refused(log_path, root.err())),
+        }
+    }
+
     /// Appends to `out` the presigned GET URL of the file that the log names `log_path`: percent-encoded and
     /// relative to the table's root, or an absolute URI. The URL is ASCII without `"` and `\`, so it goes into
     /// JSON as it is. An error leaves `out` as it was.

@@ -103,10 +103,10 @@ async fn protocol_and_metadata_are_raw() {
         let snapshot = table.latest().unwrap();
         let protocol = snapshot.protocol();
         assert_eq!((protocol.min_reader_version, protocol.min_writer_version), (3, 7));
-        assert_eq!(protocol.reader_features.as_deref().unwrap(), ["deletionVectors", "timestampNtz"]);
+        assert_eq!(protocol.reader_features.as_deref().unwrap(), ["timestampNtz", "deletionVectors"]);
         assert_eq!(
             protocol.writer_features.as_deref().unwrap(),
-            ["appendOnly", "deletionVectors", "timestampNtz", "unheardOf"]
+            ["timestampNtz", "deletionVectors", "appendOnly", "unheardOf"]
         );
         let metadata = snapshot.metadata();
         assert_eq!(metadata.id, "5fba94ed-9794-4965-ba6e-6ee3c0d22af9");
@@ -328,10 +328,9 @@ async fn counting_files() {
     let table = log.table();
     blocking(move || {
         let snapshot = table.latest().unwrap();
-        assert_eq!(snapshot.file_stats(), None);
         let expected = FileStats { num_files: 3, size_bytes: 300 };
         assert_eq!(snapshot.count_files().unwrap(), expected);
-        assert_eq!(snapshot.file_stats(), Some(expected));
+        assert_eq!(snapshot.file_stats().unwrap(), expected);
     })
     .await;
 }
@@ -347,7 +346,7 @@ async fn checksum_gives_the_number_of_files() {
     log.put("00000000000000000001.crc", checksum.to_string()).await;
     let table = log.table();
     let stats = blocking(move || table.latest().unwrap().file_stats()).await;
-    assert_eq!(stats, Some(FileStats { num_files: 2, size_bytes: 200 }));
+    assert_eq!(stats.unwrap(), FileStats { num_files: 2, size_bytes: 200 });
     log.put("00000000000000000001.crc", "{").await;
     assert_eq!(read(&log).await.unwrap(), (1, files(0..2)));
 }
@@ -726,29 +725,38 @@ async fn odd_schemas_and_protocols() {
         )
     };
     let schemas = [
-        field(r#""unheardOf""#),
-        field(r#""geometry(OGC:CRS84)""#),
-        field(r#""timestamp_nanos""#),
-        field(r#""decimal(99,1)""#),
-        r#"{"type":"struct","fields":[]}"#.to_owned(),
-        "not JSON".to_owned(),
-        String::new(),
-        field(&format!(
-            "{}{}{}",
-            r#"{"type":"array","containsNull":true,"elementType":"#.repeat(300),
-            r#""long""#,
-            "}".repeat(300)
-        )),
+        (field(r#""geometry(OGC:CRS84)""#), true),
+        (field(r#""void""#), true),
+        (r#"{"type":"struct","fields":[]}"#.to_owned(), true),
+        (field(r#""unheardOf""#), false),
+        (field(r#""timestamp_nanos""#), false),
+        (field(r#""decimal(99,1)""#), false),
+        ("not JSON".to_owned(), false),
+        ("42".to_owned(), false),
+        (String::new(), false),
+        (
+            field(&format!(
+                "{}{}{}",
+                r#"{"type":"array","containsNull":true,"elementType":"#.repeat(300),
+                r#""long""#,
+                "}".repeat(300)
+            )),
+            false,
+        ),
     ];
-    for schema in &schemas {
+    for (schema, is_schema) in &schemas {
         let log = Log::new();
         log.commit(0, &[protocol(1, 2), metadata_with(schema, json!({"a": "b"})), add("f0")]).await;
         log.commit(1, &[add("f1")]).await;
         let table = log.table();
-        let expected = schema.clone();
+        let (expected, is_schema) = (schema.clone(), *is_schema);
         blocking({
             let table = table.clone();
             move || {
+                if !is_schema {
+                    assert_eq!(refusal(table.latest()), "The table's schema cannot be read.", "{expected}");
+                    return;
+                }
                 let snapshot = table.latest().unwrap();
                 assert_eq!(paths(&snapshot).unwrap(), files(0..2));
                 assert_eq!(snapshot.metadata().schema_string, expected);
@@ -1160,7 +1168,7 @@ async fn versions_by_modification_time() {
     dated_log(&store, &log).await;
     let table = log.table();
     blocking(move || {
-        let times = (0..5).map(|version| table.at_version(version).unwrap().timestamp().unwrap());
+        let times = (0..5).map(|version| table.at_version(version).unwrap().timestamp().unwrap().unwrap());
         assert_eq!(times.collect::<Vec<_>>(), [1_000, 2_000, 2_001, 4_000, 5_000]);
         for (millis, version) in [(1_000, 0), (1_999, 0), (2_000, 1), (2_001, 2), (3_999, 2), (4_000, 3), (5_000, 4)] {
             assert_eq!(table.latest().unwrap().version_as_of(millis).unwrap(), version, "{millis}");
@@ -1170,15 +1178,15 @@ async fn versions_by_modification_time() {
         }
         assert_eq!(
             refusal(table.latest().unwrap().version_as_of(999)),
-            "The provided timestamp (1970-01-01T00:00:00.999Z) is before the earliest available version 0, \
-             committed at 1970-01-01T00:00:01.000Z. Please use a timestamp greater than or equal to \
-             1970-01-01T00:00:01.000Z."
+            "The provided timestamp 999 ms (1970-01-01T00:00:00Z) is before the earliest available version 0. Please \
+             use a timestamp greater than or equal to 1000 ms (1970-01-01T00:00:01Z)."
         );
-        let after = "The provided timestamp (1970-01-01T00:00:05.001Z) is after the latest available version 4, \
-                     committed at 1970-01-01T00:00:05.000Z. Please use a timestamp less than or equal to \
-                     1970-01-01T00:00:05.000Z.";
+        let after = "The provided timestamp 5001 ms (1970-01-01T00:00:05Z) is after the latest available version 4. \
+                     Please use a timestamp less than or equal to 5000 ms (1970-01-01T00:00:05Z).";
         assert_eq!(refusal(table.latest().unwrap().version_as_of(5_001)), after);
         assert_eq!(refusal(table.latest().unwrap().version_at_or_after(5_001)), after);
+        assert_eq!(table.latest().unwrap().version_up_to(5_001).unwrap(), 4);
+        assert_eq!(table.latest().unwrap().version_up_to(3_999).unwrap(), 2);
         assert!(refusal(table.latest().unwrap().version_as_of(i64::MIN)).contains("Please use a timestamp greater"));
         assert!(refusal(table.latest().unwrap().version_as_of(i64::MAX)).contains("Please use a timestamp less"));
     })
@@ -1204,8 +1212,40 @@ async fn versions_by_time_in_a_cleaned_up_log() {
                 .contains("before the earliest available version 4")
         );
         assert_eq!(table.latest().unwrap().version_as_of(5_999).unwrap(), 4);
-        assert_eq!(table.latest().unwrap().version_at_or_after(0).unwrap(), 4);
+        // Changes since then would lack those of the versions that are gone.
+        for millis in [0, 4_999] {
+            assert!(
+                refusal(table.latest().unwrap().version_at_or_after(millis))
+                    .contains("before the earliest available version 4")
+            );
+        }
+        assert_eq!(table.latest().unwrap().version_at_or_after(5_000).unwrap(), 4);
         assert_eq!(table.latest().unwrap().version_at_or_after(5_001).unwrap(), 5);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_only_a_checkpoint_has_no_times() {
+    let store = Rigged::new();
+    let log = Log::on(store.clone());
+    dated_log(&store, &log).await;
+    log.checkpoint(None).await;
+    for version in 0..5 {
+        log.delete(&commit_name(version)).await;
+    }
+    let table = log.table();
+    blocking(move || {
+        let newest = table.latest().unwrap();
+        assert_eq!(newest.timestamp().unwrap(), None);
+        for version in
+            [newest.version_as_of(1_000), newest.version_up_to(9_000), newest.version_at_or_after(1_000)]
+        {
+            let message = refusal(version);
+            assert!(message.starts_with("No commit of that time is available any more"), "{message}");
+        }
+        let message = refusal(table.change_range(&newest, 4, 4));
+        assert!(message.contains("no longer available"), "{message}");
     })
     .await;
 }
@@ -1226,8 +1266,8 @@ async fn versions_by_in_commit_timestamp() {
     }
     let table = log.table();
     blocking(move || {
-        assert_eq!(table.latest().unwrap().timestamp().unwrap(), 60);
-        assert_eq!(table.at_version(3).unwrap().timestamp().unwrap(), 40);
+        assert_eq!(table.latest().unwrap().timestamp().unwrap(), Some(60));
+        assert_eq!(table.at_version(3).unwrap().timestamp().unwrap(), Some(40));
         for (millis, version) in [(10, 0), (19, 0), (20, 1), (59, 4), (60, 5)] {
             assert_eq!(table.latest().unwrap().version_as_of(millis).unwrap(), version, "{millis}");
         }
@@ -1266,7 +1306,7 @@ async fn in_commit_timestamps_enabled_later() {
     log.commit(4, &[commit_info(3_000), add("f4")]).await;
     let table = log.table();
     blocking(move || {
-        let times = (0..5).map(|version| table.at_version(version).unwrap().timestamp().unwrap());
+        let times = (0..5).map(|version| table.at_version(version).unwrap().timestamp().unwrap().unwrap());
         assert_eq!(times.collect::<Vec<_>>(), [1_000, 1_001, 1_002, 2_000, 3_000]);
         for (millis, version) in [(1_000, 0), (1_500, 2), (2_000, 3), (2_999, 3), (3_000, 4)] {
             assert_eq!(table.latest().unwrap().version_as_of(millis).unwrap(), version, "{millis}");

@@ -19,6 +19,7 @@ use deltashare::handlers::answer::{Answer, End};
 use deltashare::handlers::head::Head;
 use deltashare::handlers::lines::FileLines;
 use deltashare::handlers::pages::Page;
+use deltashare::handlers::replayed::Replayed;
 use deltashare::ndjson::{self, Encoding, FailureLine};
 use deltashare::protocol::capabilities::{Capabilities, FileIdHash, ResponseFormat};
 use deltashare::storage::presign::{BucketUrl, Credentials, Presigner};
@@ -110,7 +111,7 @@ async fn one_answer(table: &Path, format: ResponseFormat, encoding: Encoding) ->
         table,
         files,
         stats: None,
-        head: Head { format, history_shared: true, directory: None },
+        head: Head { format, history_shared: true, directory: None, replayed: Replayed::Files },
         lines: FileLines::new(format, FileIdHash::default_for(format), &capabilities, None, signer),
         page: Page::whole(),
         end: End::default(),

@@ -22,7 +22,10 @@ pub struct Batch {
     modification_time: Int64Array,
     stats: StringArray,
     deletion_vector: DeletionVectorColumns,
-    partition_values: PartitionValueColumns,
+    /// The struct that the maps are in.
+    constants: StructArray,
+    partition_values: MapColumn,
+    tags: MapColumn,
     base_row_id: Int64Array,
     default_row_commit_version: Int64Array,
     clustering_provider: StringArray,
@@ -37,8 +40,7 @@ struct DeletionVectorColumns {
     cardinality: Int64Array,
 }
 
-struct PartitionValueColumns {
-    parent: StructArray,
+struct MapColumn {
     maps: MapArray,
     keys: StringArray,
     values: StringArray,
@@ -56,7 +58,9 @@ pub struct AddFile<'a> {
     /// The statistics, as JSON text, unparsed. Names are physical names.
     pub stats: Option<&'a str>,
     /// Physical partition column name to value.
-    pub partition_values: PartitionValues<'a>,
+    pub partition_values: TextMap<'a>,
+    /// What its writer says of the file.
+    pub tags: Option<TextMap<'a>>,
     /// Rows of the file that are deleted.
     pub deletion_vector: Option<DeletionVector<'a>>,
     /// Row tracking: the id of the first row.
@@ -67,9 +71,9 @@ pub struct AddFile<'a> {
     pub clustering_provider: Option<&'a str>,
 }
 
-/// The partition values of a file, in the order of the log.
+/// Text to text or null, in the order of the log.
 #[derive(Debug, Clone)]
-pub struct PartitionValues<'a> {
+pub struct TextMap<'a> {
     keys: &'a StringArray,
     values: &'a StringArray,
     range: Range<usize>,
@@ -90,8 +94,8 @@ pub struct DeletionVector<'a> {
     pub cardinality: i64,
 }
 
-impl<'a> PartitionValues<'a> {
-    /// Pairs of column name and value; `None` is SQL's null.
+impl<'a> TextMap<'a> {
+    /// Pairs of key and value; `None` is SQL's null.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&'a str, Option<&'a str>)> + use<'a> {
         let (keys, values) = (self.keys, self.values);
         self.range
@@ -109,7 +113,6 @@ impl Batch {
             column(batch.column_by_name("deletionVector"), AsArray::as_struct_opt)?;
         let constants: StructArray =
             column(batch.column_by_name("fileConstantValues"), AsArray::as_struct_opt)?;
-        let maps: MapArray = column(constants.column_by_name("partitionValues"), AsArray::as_map_opt)?;
         Ok(Self {
             selected,
             rows,
@@ -143,12 +146,8 @@ impl Batch {
                 )?,
                 all: deletion_vector,
             },
-            partition_values: PartitionValueColumns {
-                keys: column(Some(maps.keys()), AsArray::as_string_opt::<i32>)?,
-                values: column(Some(maps.values()), AsArray::as_string_opt::<i32>)?,
-                maps,
-                parent: constants.clone(),
-            },
+            partition_values: MapColumn::new(&constants, "partitionValues")?,
+            tags: MapColumn::new(&constants, "tags")?,
             base_row_id: column(
                 constants.column_by_name("baseRowId"),
                 AsArray::as_primitive_opt::<Int64Type>,
@@ -161,6 +160,7 @@ impl Batch {
                 constants.column_by_name("clusteringProvider"),
                 AsArray::as_string_opt::<i32>,
             )?,
+            constants,
         })
     }
 
@@ -201,6 +201,13 @@ impl Batch {
         Ok((files, bytes))
     }
 
+    /// Whether a file has a deletion vector.
+    pub(super) fn has_deletion_vectors(&self) -> bool {
+        let vectors = &self.deletion_vector.all;
+        vectors.null_count() < self.rows
+            && (0..self.rows).any(|row| self.is_selected(row) && !vectors.is_null(row))
+    }
+
     fn is_selected(&self, row: usize) -> bool {
         self.selected.get(row).copied().unwrap_or(true)
     }
@@ -208,7 +215,25 @@ impl Batch {
     fn size(&self, row: usize) -> Result<i64> {
         int64(&self.size, row)
             .filter(|&size| size >= 0)
-            .ok_or_else(|| damaged("an add action has no size, or a negative one"))
+            .ok_or_else(|| {
+                Error::unreadable_table(
+                    "The table cannot be read: its log names a file without the file's size, which recipients need.",
+                )
+            })
+    }
+
+    fn map<'a>(&'a self, column: &'a MapColumn, row: usize) -> Result<Option<TextMap<'a>>> {
+        if self.constants.is_null(row) || column.maps.is_null(row) {
+            return Ok(None);
+        }
+        let offsets = column.maps.value_offsets();
+        let bound = |at: usize| offsets.get(at).and_then(|&offset| usize::try_from(offset).ok());
+        match (bound(row), bound(row + 1)) {
+            (Some(start), Some(end)) => {
+                Ok(Some(TextMap { keys: &column.keys, values: &column.values, range: start..end }))
+            }
+            _ => Err(damaged("a map of an add action has no end")),
+        }
     }
 
     /// The file of a row that is one.
@@ -221,7 +246,10 @@ impl Batch {
             modification_time: int64(&self.modification_time, row)
                 .ok_or_else(|| damaged("an add action has no modificationTime"))?,
             stats: text(&self.stats, row),
-            partition_values: self.partition_values.get(row)?,
+            partition_values: self
+                .map(&self.partition_values, row)?
+                .ok_or_else(|| damaged("an add action has no partitionValues"))?,
+            tags: self.map(&self.tags, row)?,
             deletion_vector: self.deletion_vector.get(row)?,
             base_row_id: int64(&self.base_row_id, row),
             default_row_commit_version: int64(&self.default_row_commit_version, row),
@@ -230,17 +258,14 @@ impl Batch {
     }
 }
 
-impl PartitionValueColumns {
-    fn get(&self, row: usize) -> Result<PartitionValues<'_>> {
-        if self.parent.is_null(row) || self.maps.is_null(row) {
-            return Err(damaged("an add action has no partitionValues"));
-        }
-        let offsets = self.maps.value_offsets();
-        let bound = |at: usize| offsets.get(at).and_then(|&offset| usize::try_from(offset).ok());
-        let (Some(start), Some(end)) = (bound(row), bound(row + 1)) else {
-            return Err(damaged("an add action has no partitionValues"));
-        };
-        Ok(PartitionValues { keys: &self.keys, values: &self.values, range: start..end })
+impl MapColumn {
+    fn new(parent: &StructArray, name: &str) -> Result<Self> {
+        let maps: MapArray = column(parent.column_by_name(name), AsArray::as_map_opt)?;
+        Ok(Self {
+            keys: column(Some(maps.keys()), AsArray::as_string_opt::<i32>)?,
+            values: column(Some(maps.values()), AsArray::as_string_opt::<i32>)?,
+            maps,
+        })
     }
 }
 

@@ -1,17 +1,20 @@
 //! The commits of a range of versions, one after the other: what a change data feed and a stream read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use buoyant_kernel::FileMeta;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::actions::DeletionVector;
 use super::failure::{damaged, failure};
 use super::history::CommitTimes;
 use super::lenient::{MetadataAction, ProtocolAction};
+use super::mend::mend;
 use super::read_ahead::ReadAhead;
 use super::snapshot::{Metadata, Protocol, Snapshot};
+use super::survey::Kept;
 use crate::error::Result;
 
 /// A range of versions, opened: both ends can be read.
@@ -21,7 +24,7 @@ pub struct ChangeRange {
     pub first: Arc<Snapshot>,
     /// The table at the last version of the range, which is part of it.
     pub last: Arc<Snapshot>,
-    commits: Vec<CommitTimes>,
+    pub(super) commits: Vec<CommitTimes>,
 }
 
 /// The first and the last version of a range, both part of it.
@@ -61,6 +64,8 @@ pub enum ChangeKind {
     Data,
     /// What was added and removed with data change.
     Files,
+    /// What was added and removed, also by a commit that only moved rows.
+    AllFiles,
 }
 
 /// A place in a range of changes: an action of a commit, among those that are wanted.
@@ -80,12 +85,37 @@ pub struct ChangeCursor {
     range: Arc<ChangeRange>,
     kind: ChangeKind,
     commits: std::vec::IntoIter<CommitTimes>,
+    /// The texts of the commits that come next, as far as they are in memory.
+    kept: VecDeque<Bytes>,
+    /// The texts of the commits after those.
     texts: ReadAhead,
+    /// What removals do not tell of their files.
+    removed: Arc<RemovedFiles>,
     commit: Option<Commit>,
     /// The action of the commit that comes next.
     next: usize,
     /// Whether the cursor lay idle, so that what it reads from may be gone.
     idle: bool,
+    /// Where texts are kept that were read, if they are.
+    keeping: Option<Kept>,
+}
+
+/// What is known of files whose removal does not tell it.
+#[derive(Debug, Default)]
+pub(super) struct RemovedFiles {
+    /// Whether a version of the range has partition columns.
+    pub(super) partitioned: bool,
+    pub(super) files: HashMap<FileKey, RemovedFile>,
+}
+
+/// The path of a file as the log has it, and its deletion vector's id.
+pub(super) type FileKey = (String, Option<String>);
+
+/// What an `add` says of a file.
+#[derive(Debug, Clone)]
+pub(super) struct RemovedFile {
+    pub(super) size: i64,
+    pub(super) partition_values: BTreeMap<String, Option<String>>,
 }
 
 /// One commit of a range.
@@ -140,6 +170,8 @@ pub struct ChangedFile {
     pub data_change: bool,
     /// Statistics, JSON, as in the log.
     pub stats: Option<String>,
+    /// What its writer says of the file.
+    pub tags: Option<BTreeMap<String, Option<String>>>,
     deletion_vector: Option<Vector>,
     /// Row tracking: the id of the first row.
     pub base_row_id: Option<i64>,
@@ -205,27 +237,66 @@ impl CommitInfo {
     }
 }
 
+impl ChangedFile {
+    pub(super) fn key(&self) -> FileKey {
+        (self.path.clone(), self.deletion_vector().map(|vector| vector.unique_id()))
+    }
+
+    /// Whether the action says what a recipient needs of the file.
+    pub(super) fn is_complete(&self, partitioned: bool) -> bool {
+        self.size.is_some() && (self.partition_values.is_some() || !partitioned)
+    }
+
+    /// Adds what the action leaves out, from what is known of the file.
+    fn complete(&mut self, removed: &RemovedFiles) {
+        if !self.is_complete(removed.partitioned)
+            && let Some(known) = removed.files.get(&self.key())
+        {
+            self.size.get_or_insert(known.size);
+            self.partition_values.get_or_insert_with(|| known.partition_values.clone());
+        }
+        if !removed.partitioned {
+            self.partition_values.get_or_insert_default();
+        }
+    }
+}
+
 impl ChangeCursor {
     pub(super) fn new(
         range: &Arc<ChangeRange>,
         kind: ChangeKind,
         position: Option<ChangePosition>,
+        kept: Vec<Bytes>,
+        removed: Arc<RemovedFiles>,
     ) -> Result<Self> {
         let start = range.bounds().start;
         let position = position.unwrap_or(ChangePosition { version: start, action: 0 });
         let commits = range.commits.iter().filter(|commit| commit.version >= position.version);
         let commits: Vec<CommitTimes> = commits.cloned().collect();
-        let files = commits.iter().map(|commit| commit.file.clone()).collect();
+        let files = commits.iter().skip(kept.len()).map(|commit| commit.file.clone()).collect();
         let texts = range.last.engine().read_ahead(files).map_err(failure)?;
         Ok(Self {
             range: Arc::clone(range),
             kind,
             commits: commits.into_iter(),
+            kept: kept.into(),
             texts,
+            removed,
             commit: None,
             next: position.action,
             idle: false,
+            keeping: None,
         })
+    }
+
+    /// Keeps the texts that are read from now on, up to so many bytes.
+    pub(super) fn keep_texts(&mut self, bytes: usize) {
+        self.keeping = Some(Kept::new(bytes));
+    }
+
+    /// The texts that were kept.
+    pub(super) fn into_texts(self) -> Vec<Bytes> {
+        self.keeping.map(Kept::into_texts).unwrap_or_default()
     }
 
     /// The range that the changes are of.
@@ -264,18 +335,27 @@ impl ChangeCursor {
                 self.next = 0;
             }
             let Some(times) = self.commits.next() else { return Ok(false) };
-            let text = match self.texts.next() {
+            let text = match self.kept.pop_front().map(Ok).or_else(|| self.texts.next()) {
                 Some(Ok(text)) => text,
                 Some(Err(error)) if self.idle => {
                     tracing::info!(error = %error, "paused changes are read again");
                     let place = ChangePosition { version: times.version, action: self.next };
-                    *self = Self::new(&self.range, self.kind, Some(place))?;
+                    *self = Self::new(
+                        &self.range,
+                        self.kind,
+                        Some(place),
+                        Vec::new(),
+                        Arc::clone(&self.removed),
+                    )?;
                     continue;
                 }
                 Some(Err(error)) => return Err(error),
                 None => return Err(damaged("a commit is missing")),
             };
-            self.commit = Some(Commit::parse(&text, &times, self.kind)?);
+            if let Some(kept) = &mut self.keeping {
+                kept.keep(&text);
+            }
+            self.commit = Some(Commit::parse(&text, &times, self.kind, &self.removed)?);
         }
         Ok(true)
     }
@@ -292,20 +372,29 @@ impl ChangeCursor {
         self.next = action;
     }
 
+    /// Texts that are kept for an answer that goes on are not kept for one that may never.
     pub(super) fn pause(&mut self) {
         self.idle = true;
+        if !self.kept.is_empty() {
+            let files = self.commits.as_slice().iter().map(|commit| commit.file.clone()).collect();
+            if let Ok(texts) = self.range.last.engine().read_ahead(files) {
+                (self.texts, self.kept) = (texts, VecDeque::new());
+            }
+        }
     }
 }
 
 impl Commit {
-    fn parse(text: &[u8], times: &CommitTimes, kind: ChangeKind) -> Result<Self> {
+    fn parse(text: &[u8], times: &CommitTimes, kind: ChangeKind, removed: &RemovedFiles) -> Result<Self> {
         let mut actions = Vec::new();
         let mut info = CommitInfo::default();
         let mut lines = 0;
         for line in text.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
             lines += 1;
-            let line: Line = serde_json::from_slice(line)
-                .map_err(|error| damaged("a commit is not JSON").with_source(error))?;
+            let line = match serde_json::from_slice(line) {
+                Ok(line) => line,
+                Err(_) => mended_line(line)?,
+            };
             info = line.commit_info.unwrap_or(info);
             actions.extend(line.add.map(Action::Add));
             actions.extend(line.remove.map(Action::Remove));
@@ -324,9 +413,15 @@ impl Commit {
         let nothing = info.is_empty_merge();
         actions.retain(|action| match action {
             Action::Cdc(_) => feed && !nothing,
+            Action::Add(_) | Action::Remove(_) if kind == ChangeKind::AllFiles => true,
             Action::Add(file) | Action::Remove(file) => !feed && !nothing && file.data_change,
             Action::Metadata(_) | Action::Protocol(_) => true,
         });
+        for action in &mut actions {
+            if let Action::Add(file) | Action::Remove(file) | Action::Cdc(file) = action {
+                file.complete(removed);
+            }
+        }
         actions.sort_by_key(|action| match action {
             Action::Protocol(_) => 0,
             Action::Metadata(_) => 1,
@@ -340,6 +435,14 @@ impl Commit {
         };
         Ok(Self { version: times.version, timestamp, actions })
     }
+}
+
+fn mended_line(line: &[u8]) -> Result<Line> {
+    let mended = serde_json::from_slice(line).and_then(|mut line| {
+        mend(&mut line);
+        serde_json::from_value(line)
+    });
+    mended.map_err(damaged)
 }
 
 fn check(action: &Action) -> Result<()> {
@@ -362,7 +465,8 @@ mod tests {
     fn commit(text: &str, kind: ChangeKind) -> Result<Commit> {
         let location = url::Url::parse("memory:///").unwrap();
         let file = buoyant_kernel::FileMeta { location, last_modified: 1, size: 1 };
-        Commit::parse(text.as_bytes(), &CommitTimes { version: 7, file, by_file: Some(1) }, kind)
+        let times = CommitTimes { version: 7, file, by_file: Some(1) };
+        Commit::parse(text.as_bytes(), &times, kind, &RemovedFiles::default())
     }
 
     fn paths(text: &str, kind: ChangeKind) -> Vec<String> {
@@ -402,6 +506,31 @@ mod tests {
         let text = |inserted| [info(inserted).as_str(), ADD, REMOVE].join("\n");
         assert!(paths(&text("0"), ChangeKind::Data).is_empty());
         assert_eq!(paths(&text("1"), ChangeKind::Data), ["+a", "-r"]);
+    }
+
+    #[test]
+    fn what_a_removal_leaves_out_is_taken_from_what_is_known() {
+        let known = RemovedFile { size: 7, partition_values: BTreeMap::from([("p".to_owned(), None)]) };
+        let with_vector = r#"{"path":"r","deletionVector":{"storageType":"u","pathOrInlineDv":"ab^-aqEH.-t@S}K{vb[*k^","offset":4,"sizeInBytes":40,"cardinality":6}}"#;
+        let file = |text: &str| serde_json::from_str::<ChangedFile>(text).unwrap();
+        let files = HashMap::from([(("r".to_owned(), None), known)]);
+        for (text, partitioned, size, values) in [
+            (r#"{"path":"r"}"#, true, Some(7), Some(1)),
+            (r#"{"path":"r","size":9}"#, true, Some(9), Some(1)),
+            (r#"{"path":"r","size":9,"partitionValues":{}}"#, true, Some(9), Some(0)),
+            (r#"{"path":"r","size":9}"#, false, Some(9), Some(0)),
+            (r#"{"path":"other"}"#, true, None, None),
+            (r#"{"path":"other"}"#, false, None, Some(0)),
+            (with_vector, true, None, None),
+        ] {
+            let mut file = file(text);
+            file.complete(&RemovedFiles { partitioned, files: files.clone() });
+            assert_eq!(
+                (file.size, file.partition_values.map(|values| values.len())),
+                (size, values),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::actions::{AddFile, Batch};
+use super::failure::{damaged, is_damage};
 use super::log_path::file_name;
 use super::scan::Scan;
 use super::snapshot::Snapshot;
@@ -60,12 +61,17 @@ pub struct FileCursor {
     position: u64,
     /// Whether the cursor lay idle, so that what it reads from may be gone.
     idle: bool,
+    /// Whether a file without partition values is one whose values are not known.
+    needs_values: bool,
 }
 
 impl FileCursor {
     pub(super) fn new(snapshot: &Arc<Snapshot>) -> Result<Self> {
+        let scan = snapshot.scan()?;
+        let partitioned = !snapshot.metadata().partition_columns.is_empty();
         Ok(Self {
-            scan: snapshot.scan()?,
+            scan,
+            needs_values: partitioned && snapshot.scanned().engine().mends(),
             snapshot: Arc::clone(snapshot),
             batch: None,
             row: 0,
@@ -99,7 +105,11 @@ impl FileCursor {
         self.position += 1;
         self.row += 1;
         // `find` left the cursor at a selected row of a batch.
-        self.batch.as_ref().map(|batch| batch.file(self.row - 1)).transpose()
+        let file = self.batch.as_ref().map(|batch| batch.file(self.row - 1)).transpose()?;
+        if self.needs_values && file.as_ref().is_some_and(|file| file.partition_values.iter().len() == 0) {
+            return Err(damaged("an add action of a partitioned table has no partitionValues"));
+        }
+        Ok(file)
     }
 
     /// Whether another file follows.
@@ -131,6 +141,11 @@ impl FileCursor {
             // Connections do not outlive a pause of any length; the log itself is read again.
             Err(error) if self.idle => {
                 tracing::info!(error = %error, "a paused list of files is read again");
+                self.restart()?;
+                return if self.batch.is_some() { Ok(true) } else { self.load() };
+            }
+            Err(error) if is_damage(&error) => {
+                self.snapshot.mend(error)?;
                 self.restart()?;
                 return if self.batch.is_some() { Ok(true) } else { self.load() };
             }

@@ -55,19 +55,22 @@ impl LogEngine {
     /// `root` ends with a slash.
     pub(super) fn new(store: Arc<dyn ObjectStore>, root: &Url, runtime: tokio::runtime::Handle) -> Self {
         let store = Arc::new(LogStore::new(store));
-        let inner = DefaultEngineBuilder::new(store.clone())
+        let inner = Self::kernel_engine(&store, &runtime);
+        let mut log = root.clone();
+        log.set_path(&format!("{}_delta_log/", root.path()));
+        let fence = Arc::new(Fence { log, hidden: Hidden::default(), listing: None });
+        Self { inner: Arc::new(inner), store, runtime, fence }
+    }
+
+    fn kernel_engine(
+        store: &Arc<LogStore>,
+        runtime: &tokio::runtime::Handle,
+    ) -> DefaultEngine<TokioMultiThreadExecutor> {
+        DefaultEngineBuilder::new(Arc::clone(store) as Arc<dyn ObjectStore>)
             .with_task_executor(Arc::new(TokioMultiThreadExecutor::new(runtime.clone())))
             .with_batch_size(BATCH_ROWS)
             .with_buffer_size(FILES_READ_AHEAD)
-            .build();
-        let mut log = root.clone();
-        log.set_path(&format!("{}_delta_log/", root.path()));
-        Self {
-            inner: Arc::new(inner),
-            store,
-            runtime,
-            fence: Arc::new(Fence { log, hidden: Hidden::default(), listing: None }),
-        }
+            .build()
     }
 
     fn behind(&self, fence: Fence) -> Self {
@@ -78,13 +81,24 @@ impl LogEngine {
 
     /// The same engine over a log that lacks some files.
     pub(super) fn hiding(&self, hidden: Hidden) -> Self {
-        self.behind(Fence { log: self.fence.log.clone(), hidden, listing: None })
+        self.behind(Fence { hidden, listing: None, ..self.fence.as_ref().clone() })
+    }
+
+    /// The same view of the log, whose actions are put right before they are read.
+    pub(super) fn mending(&self) -> Self {
+        let store = Arc::new(self.store.mending());
+        let inner = Arc::new(Self::kernel_engine(&store, &self.runtime));
+        Self { inner, store, runtime: self.runtime.clone(), fence: Arc::clone(&self.fence) }
+    }
+
+    /// Whether actions are put right before they are read.
+    pub(super) fn mends(&self) -> bool {
+        self.store.mends()
     }
 
     /// The same view, where a listing that has been made is not made again.
     pub(super) fn with_listing(&self, files: Vec<FileMeta>) -> Self {
-        let Fence { log, hidden, .. } = self.fence.as_ref();
-        self.behind(Fence { log: log.clone(), hidden: hidden.clone(), listing: Some(files) })
+        self.behind(Fence { listing: Some(files), ..self.fence.as_ref().clone() })
     }
 
     /// The files of the versions from `version` on, in the order of their names.
@@ -140,6 +154,7 @@ impl Engine for LogEngine {
     }
 }
 
+#[derive(Clone)]
 struct Fence {
     log: Url,
     hidden: Hidden,

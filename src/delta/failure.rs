@@ -169,10 +169,16 @@ pub(super) fn failure(error: KernelError) -> Error {
     .with_source(error)
 }
 
+const DAMAGED: &str = "The table cannot be read: its Delta log is damaged or incomplete.";
+
 /// The error for a log that cannot be right. `what` is for the log of this server only.
 pub(super) fn damaged(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::unreadable_table("The table cannot be read: its Delta log is damaged or incomplete.")
-        .with_source(what)
+    Error::unreadable_table(DAMAGED).with_source(what)
+}
+
+/// Whether this is the error for a log that cannot be right.
+pub(super) fn is_damage(error: &Error) -> bool {
+    error.message() == DAMAGED
 }
 
 /// Turns a panic into an error like any other: the kernel and the Parquet reader panic on some damaged files.

@@ -69,11 +69,11 @@ impl Log {
     }
 
     /// The commits up to `end` whose versions can be read: the unbroken run that ends there, from version 0 or
-    /// the first checkpoint on.
-    fn readable(mut self, end: u64) -> Result<Vec<Commit>> {
+    /// the first checkpoint on. There is none if the commit of `end` was cleaned up behind a checkpoint.
+    fn readable(mut self, end: u64) -> Vec<Commit> {
         self.commits.retain(|commit| commit.version <= end);
         if self.commits.last().is_none_or(|commit| commit.version != end) {
-            return Err(damaged("the commit of the version is missing"));
+            return Vec::new();
         }
         let pairs = self.commits.iter().zip(self.commits.iter().skip(1));
         let gap = pairs.rev().find(|(a, b)| a.version + 1 != b.version).map(|(_, after)| after.version);
@@ -82,9 +82,11 @@ impl Log {
             0 => Some(0),
             start => self.checkpoints.range(start - 1..=end).next().copied(),
         };
-        let earliest = earliest.ok_or_else(|| damaged("no version can be read"))?.max(start);
-        self.commits.retain(|commit| commit.version >= earliest);
-        Ok(self.commits)
+        match earliest {
+            Some(earliest) => self.commits.retain(|commit| commit.version >= earliest.max(start)),
+            None => self.commits.clear(),
+        }
+        self.commits
     }
 }
 
@@ -103,7 +105,7 @@ impl<'a> Times<'a> {
 
     fn of_log(snapshot: &'a Snapshot, log: Log) -> Result<Self> {
         let engine = snapshot.engine().as_ref();
-        let commits = log.readable(snapshot.version())?;
+        let commits = log.readable(snapshot.version());
         let in_commit_from = in_commit_from(snapshot).unwrap_or(u64::MAX);
         let mut previous = None;
         let by_file = commits.iter().take_while(|commit| commit.version < in_commit_from).map(|commit| {
@@ -115,6 +117,19 @@ impl<'a> Times<'a> {
         });
         let by_file = by_file.collect();
         Ok(Self { engine, commits, by_file })
+    }
+
+    /// The same, where a time is asked for. 400 if there is no commit that has one.
+    fn to_search(snapshot: &'a Snapshot) -> Result<Self> {
+        let times = Self::of(snapshot)?;
+        if times.commits.is_empty() {
+            return Err(Error::invalid(format!(
+                "No commit of that time is available any more: the log of the table has only a checkpoint of version \
+                 {}. Read the table without a timestamp.",
+                snapshot.version()
+            )));
+        }
+        Ok(times)
     }
 
     fn version(&self, at: usize) -> u64 {
@@ -169,6 +184,13 @@ impl CommitTimes {
         end: u64,
     ) -> Result<Vec<Self>> {
         let Times { commits, by_file, .. } = Times::of_log(newest, Log::of(files))?;
+        if commits.is_empty() {
+            return Err(Error::invalid(format!(
+                "The changes of the versions {start} to {end} are no longer available: the log of the table has only a \
+                 checkpoint of version {}.",
+                newest.version()
+            )));
+        }
         let range = commits.first().map(|commit| (commit.version, newest.version()));
         if range.is_none_or(|(earliest, latest)| start < earliest || end > latest) {
             let missing = if range.is_some_and(|(earliest, _)| start < earliest) { start } else { end };
@@ -184,55 +206,62 @@ impl CommitTimes {
     }
 }
 
-/// The newest version at `millis` or before.
-pub(super) fn version_as_of(snapshot: &Snapshot, millis: i64) -> Result<u64> {
-    let times = Times::of(snapshot)?;
+/// The newest version at `millis` or before. 400 if there is none left, and if `millis` is after the newest one, unless
+/// `or_latest`.
+pub(super) fn version_as_of(snapshot: &Snapshot, millis: i64, or_latest: bool) -> Result<u64> {
+    let times = Times::to_search(snapshot)?;
     let after = times.partition_point(|time| time > millis)?;
-    let Some(at) = after.checked_sub(1) else {
-        let (version, earliest) = (times.version(0), show(times.time(0)?));
-        return Err(Error::invalid(format!(
-            "The provided timestamp ({}) is before the earliest available version {version}, committed at \
-             {earliest}. Please use a timestamp greater than or equal to {earliest}.",
-            show(millis)
-        )));
-    };
-    if after == times.commits.len() && times.time(at)? < millis {
+    let Some(at) = after.checked_sub(1) else { return Err(before_earliest(&times, millis)?) };
+    if !or_latest && after == times.commits.len() && times.time(at)? < millis {
         return Err(after_latest(&times, millis)?);
     }
     Ok(times.version(at))
 }
 
-/// The oldest version at `millis` or after.
+/// The oldest version at `millis` or after. 400 if there is none, and if it may have been among the commits that
+/// were cleaned up, which a list of changes must not pass over.
 pub(super) fn version_at_or_after(snapshot: &Snapshot, millis: i64) -> Result<u64> {
-    let times = Times::of(snapshot)?;
+    let times = Times::to_search(snapshot)?;
     let at = times.partition_point(|time| time >= millis)?;
     if at == times.commits.len() {
         return Err(after_latest(&times, millis)?);
     }
+    if at == 0 && times.version(0) > 0 && times.time(0)? > millis {
+        return Err(before_earliest(&times, millis)?);
+    }
     Ok(times.version(at))
+}
+
+fn before_earliest(times: &Times<'_>, millis: i64) -> Result<Error> {
+    let (version, earliest) = (times.version(0), show(times.time(0)?));
+    Ok(Error::invalid(format!(
+        "The provided timestamp {} is before the earliest available version {version}. Please use a timestamp greater \
+         than or equal to {earliest}.",
+        show(millis)
+    )))
 }
 
 fn after_latest(times: &Times<'_>, millis: i64) -> Result<Error> {
     let last = times.commits.len().saturating_sub(1);
     let (version, latest) = (times.version(last), show(times.time(last)?));
     Ok(Error::invalid(format!(
-        "The provided timestamp ({}) is after the latest available version {version}, committed at {latest}. \
-         Please use a timestamp less than or equal to {latest}.",
+        "The provided timestamp {} is after the latest available version {version}. Please use a timestamp less than or \
+         equal to {latest}.",
         show(millis)
     )))
 }
 
-/// When the snapshot's version was committed.
-pub(super) fn timestamp(snapshot: &Snapshot) -> Result<i64> {
+/// When the snapshot's version was committed; `None` if its commit is gone.
+pub(super) fn timestamp(snapshot: &Snapshot) -> Result<Option<i64>> {
     let version = snapshot.version();
     if in_commit_from(snapshot).is_some_and(|from| from <= version) {
         let commit = snapshot.kernel().log_segment().listed.latest_commit_file.as_ref();
         if let Some(commit) = commit.filter(|commit| commit.version == version) {
-            return in_commit_timestamp(snapshot.engine(), &commit.location);
+            return in_commit_timestamp(snapshot.engine(), &commit.location).map(Some);
         }
     }
     let times = Times::of(snapshot)?;
-    times.time(times.commits.len().saturating_sub(1))
+    times.commits.len().checked_sub(1).map(|last| times.time(last)).transpose()
 }
 
 /// The first version with an in-commit timestamp, where the table has them.
@@ -276,7 +305,10 @@ fn read(storage: &Arc<dyn StorageHandler>, url: &Url, bytes: u64) -> Result<byte
     read.next().ok_or_else(|| damaged("a commit has no bytes"))?.map_err(failure)
 }
 
+/// A time in the words that the Delta kernel uses for it, which people look for in the message.
 fn show(millis: i64) -> String {
-    DateTime::from_timestamp_millis(millis)
-        .map_or_else(|| millis.to_string(), |time| time.to_rfc3339_opts(SecondsFormat::Millis, true))
+    match DateTime::from_timestamp_millis(millis) {
+        Some(time) => format!("{millis} ms ({})", time.to_rfc3339_opts(SecondsFormat::Secs, true)),
+        None => format!("{millis} ms"),
+    }
 }

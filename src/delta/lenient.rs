@@ -152,15 +152,11 @@ pub(super) struct ProtocolAction {
 
 impl From<ProtocolAction> for Protocol {
     fn from(action: ProtocolAction) -> Self {
-        let sorted = |mut names: Vec<String>| {
-            names.sort_unstable();
-            names
-        };
         Self {
             min_reader_version: action.min_reader_version,
             min_writer_version: action.min_writer_version,
-            reader_features: action.reader_features.map(sorted),
-            writer_features: action.writer_features.map(sorted),
+            reader_features: action.reader_features,
+            writer_features: action.writer_features,
         }
     }
 }

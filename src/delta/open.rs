@@ -53,6 +53,12 @@ impl Opener {
         }
     }
 
+    /// The same version as `snapshot`, from the same files, whose actions are put right before they are read.
+    pub(super) fn mending(self: &Arc<Self>, snapshot: &Snapshot) -> Result<Snapshot> {
+        let engine = Arc::new(snapshot.engine().mending());
+        self.build(&engine, Some(snapshot.version())).map_err(Refusal::into_error)
+    }
+
     /// The same version as `snapshot`, built without the checkpoint it was built from.
     pub(super) fn without_checkpoint(
         self: &Arc<Self>,
@@ -114,11 +120,14 @@ impl Opener {
             return Err(not_available(target, log.range()).with_source(error));
         }
         for attempt in 0.. {
-            let engine = Arc::new(self.engine.hiding(hidden.clone()));
+            let engine = Arc::new(self.engine.hiding(hidden.clone()).mending());
             match self.build(&engine, Some(target)) {
                 Ok(snapshot) => return Ok(snapshot),
                 Err(Refusal::Final(error)) => return Err(error),
-                Err(Refusal::Damaged(_)) => {}
+                Err(Refusal::Damaged(error)) => {
+                    let source = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::debug!(attempt, error = source, "a view of the log is damaged");
+                }
             }
             let mut left = log.checkpoints(target, &hidden.checkpoints).peekable();
             if left.peek().is_none() {

@@ -9,14 +9,18 @@ use buoyant_kernel::table_features::TableFeature;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::checksum;
 use super::engine::LogEngine;
-use super::failure::{Refusal, damaged};
+use super::failure::{Refusal, damaged, is_damage};
+use super::features::features;
 use super::history;
 use super::open::Opener;
 use super::scan::{Columns, Scan};
+use super::schema::Schema;
 use crate::error::{Error, Result};
+use crate::protocol::capabilities::TableFeatures;
 
-/// The `protocol` action in force. Features are spelled as in the log and sorted.
+/// The `protocol` action in force. Features are spelled and ordered as in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Protocol {
     /// The lowest version of the read protocol that reads the table.
@@ -70,16 +74,26 @@ pub struct Snapshot {
     opener: Arc<Opener>,
     protocol: Protocol,
     metadata: Metadata,
+    schema: Schema,
+    features: TableFeatures,
     /// Whether the kernel works with a stand-in for the metadata.
     plain: bool,
-    counted: OnceLock<FileStats>,
-    timestamp: OnceLock<i64>,
+    counted: OnceLock<Totals>,
+    vectors: OnceLock<bool>,
+    timestamp: OnceLock<Option<i64>>,
     /// The same version built without the checkpoint of `kernel`, which turned out to be damaged.
     mended: OnceLock<Box<Self>>,
 }
 
+/// What one pass over the files finds.
+#[derive(Debug, Clone, Copy)]
+struct Totals {
+    stats: FileStats,
+    has_vectors: bool,
+}
+
 impl Snapshot {
-    /// Refuses a table with a reader feature that this server does not know.
+    /// Refuses a table with a reader feature that this server does not know, or with a schema that is none.
     pub(super) fn new(kernel: SnapshotRef, engine: Arc<LogEngine>, opener: Arc<Opener>) -> Result<Self> {
         let table = kernel.table_configuration();
         let protocol = Protocol::new(table.protocol());
@@ -96,6 +110,8 @@ impl Snapshot {
         metadata: Metadata,
     ) -> Result<Self> {
         protocol.check()?;
+        let schema = metadata.schema()?;
+        let features = features(&protocol, &metadata, &schema);
         let plain = kernel.table_configuration().metadata().schema_string() != &metadata.schema_string;
         Ok(Self {
             kernel,
@@ -103,8 +119,11 @@ impl Snapshot {
             opener,
             protocol,
             metadata,
+            schema,
+            features,
             plain,
             counted: OnceLock::new(),
+            vectors: OnceLock::new(),
             timestamp: OnceLock::new(),
             mended: OnceLock::new(),
         })
@@ -116,8 +135,9 @@ impl Snapshot {
     }
 
     /// When the version was committed, in milliseconds since the Unix epoch: the in-commit timestamp where
-    /// the table has them, else the modification time of the commit file, made strictly increasing.
-    pub fn timestamp(&self) -> Result<i64> {
+    /// the table has them, else the modification time of the commit file, made strictly increasing. `None` if the
+    /// commit is gone from the log, which a checkpoint then stands for.
+    pub fn timestamp(&self) -> Result<Option<i64>> {
         if let Some(&known) = self.timestamp.get() {
             return Ok(known);
         }
@@ -125,14 +145,19 @@ impl Snapshot {
         Ok(*self.timestamp.get_or_init(|| timestamp))
     }
 
-    /// The newest version that was committed at `millis` (since the Unix epoch) or before, where this snapshot
-    /// is the newest one. Fails when there is none, and when this snapshot is older than `millis`.
+    /// The newest version that was committed at `millis` (since the Unix epoch) or before, if this snapshot is the
+    /// newest one. 400 if there is none left, and if this snapshot is older than `millis`.
     pub fn version_as_of(&self, millis: i64) -> Result<u64> {
-        history::version_as_of(self, millis)
+        history::version_as_of(self, millis, false)
     }
 
-    /// The oldest version that was committed at `millis` (since the Unix epoch) or after, where this snapshot
-    /// is the newest one. Fails when there is none.
+    /// The same; the newest version if that is older than `millis`.
+    pub fn version_up_to(&self, millis: i64) -> Result<u64> {
+        history::version_as_of(self, millis, true)
+    }
+
+    /// The oldest version that was committed at `millis` (since the Unix epoch) or after, if this snapshot is the
+    /// newest one. 400 if there is none, and if commits were cleaned up that may have been older.
     pub fn version_at_or_after(&self, millis: i64) -> Result<u64> {
         history::version_at_or_after(self, millis)
     }
@@ -147,33 +172,87 @@ impl Snapshot {
         &self.metadata
     }
 
-    /// The number of files and their size if that is known without I/O: from a version checksum (`.crc`) or
-    /// from [`Self::count_files`].
-    pub fn file_stats(&self) -> Option<FileStats> {
-        self.counted.get().copied().or_else(|| {
-            let stats = self.kernel.get_file_stats_if_present()?;
-            Some(FileStats {
-                num_files: u64::try_from(stats.num_files()).ok()?,
-                size_bytes: u64::try_from(stats.table_size_bytes()).ok()?,
-            })
-        })
+    /// What the schema says of the files.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
     }
 
-    /// Counts the files in one pass over their sizes, without statistics. The count is remembered.
+    /// The reader features that the version uses and lists; deletion vectors are left open.
+    pub fn features(&self) -> &TableFeatures {
+        &self.features
+    }
+
+    /// The same with the deletion vectors, which [`Self::has_deletion_vectors`] looks for.
+    pub fn exact_features(&self) -> Result<TableFeatures> {
+        let mut features = self.features.clone();
+        if features.may_have_vectors {
+            features.set_vectors(self.has_deletion_vectors()?);
+        }
+        Ok(features)
+    }
+
+    /// The number of files and their size: from a version checksum (`.crc`), or else from one pass over the log,
+    /// whose result is remembered.
+    pub fn file_stats(&self) -> Result<FileStats> {
+        if let (None, Some(stats)) = (self.counted.get(), self.kernel.get_file_stats_if_present()) {
+            let known =
+                u64::try_from(stats.num_files()).ok().zip(u64::try_from(stats.table_size_bytes()).ok());
+            if let Some((num_files, size_bytes)) = known {
+                return Ok(FileStats { num_files, size_bytes });
+            }
+        }
+        self.count_files()
+    }
+
+    /// Whether a file has a deletion vector: from a version checksum, or else from one pass over the log, whose
+    /// result is remembered.
+    pub fn has_deletion_vectors(&self) -> Result<bool> {
+        if let Some(&known) = self.vectors.get() {
+            return Ok(known);
+        }
+        let found = match self.counted.get() {
+            Some(totals) => totals.has_vectors,
+            None => match checksum::deletion_vectors(self)? {
+                Some(number) => number > 0,
+                None => self.totals()?.has_vectors,
+            },
+        };
+        Ok(*self.vectors.get_or_init(|| found))
+    }
+
+    /// Counts the files in one pass over the log, without their statistics. The count is remembered.
     pub fn count_files(&self) -> Result<FileStats> {
+        self.totals().map(|totals| totals.stats)
+    }
+
+    fn totals(&self) -> Result<Totals> {
         if let Some(known) = self.counted.get() {
             return Ok(*known);
         }
-        let mut total = FileStats { num_files: 0, size_bytes: 0 };
+        let totals = match self.count() {
+            Err(error) if is_damage(&error) => {
+                self.mend(error)?;
+                self.count()?
+            }
+            counted => counted?,
+        };
+        Ok(*self.counted.get_or_init(|| totals))
+    }
+
+    fn count(&self) -> Result<Totals> {
+        let mut totals = Totals { stats: FileStats { num_files: 0, size_bytes: 0 }, has_vectors: false };
         for batch in self.open_scan(Columns::WithoutStats)? {
-            let (files, bytes) = batch?.totals()?;
-            total.num_files += files;
-            total.size_bytes = total
+            let batch = batch?;
+            let (files, bytes) = batch.totals()?;
+            totals.has_vectors |= batch.has_deletion_vectors();
+            totals.stats.num_files += files;
+            totals.stats.size_bytes = totals
+                .stats
                 .size_bytes
                 .checked_add(bytes)
                 .ok_or_else(|| damaged("the sizes of the files add up to more than 64 bits"))?;
         }
-        Ok(*self.counted.get_or_init(|| total))
+        Ok(totals)
     }
 
     /// The active files, batch by batch, read as the iterator advances.
@@ -196,9 +275,30 @@ impl Snapshot {
         }
     }
 
+    /// Lets scans put actions right that one was stopped by. `error` is what it was stopped with, and stays the error if
+    /// that cannot help.
+    pub(super) fn mend(&self, error: Error) -> Result<()> {
+        if self.mended.get().is_some() || self.engine.mends() {
+            return Err(error);
+        }
+        match self.opener.mending(self) {
+            Ok(mended) => {
+                self.mended.get_or_init(|| Box::new(mended));
+                Ok(())
+            }
+            Err(other) if other.is_temporary() => Err(other),
+            Err(_) => Err(error),
+        }
+    }
+
     /// The snapshot that scans read: this one, or the one that was built without a damaged checkpoint.
     pub(super) fn scanned(&self) -> &Self {
         self.mended.get().map_or(self, |mended| mended)
+    }
+
+    /// The version of the checkpoint that the files are read from, if they are.
+    pub(super) fn checkpoint(&self) -> Option<u64> {
+        self.kernel.log_segment().checkpoint_version
     }
 
     pub(super) fn kernel(&self) -> &SnapshotRef {
@@ -230,11 +330,7 @@ impl std::fmt::Debug for Snapshot {
 
 impl Protocol {
     pub(super) fn new(protocol: &KernelProtocol) -> Self {
-        let names = |features: &[TableFeature]| {
-            let mut names: Vec<String> = features.iter().map(TableFeature::to_string).collect();
-            names.sort_unstable();
-            names
-        };
+        let names = |features: &[TableFeature]| features.iter().map(TableFeature::to_string).collect();
         Self {
             min_reader_version: protocol.min_reader_version(),
             min_writer_version: protocol.min_writer_version(),
@@ -302,6 +398,11 @@ fn printable(name: &str) -> String {
 }
 
 impl Metadata {
+    /// Reads the schema. 400 if it is none.
+    pub fn schema(&self) -> Result<Schema> {
+        Schema::parse(&self.schema_string)
+    }
+
     pub(super) fn to_json(&self) -> Value {
         json!({
             "id": self.id,

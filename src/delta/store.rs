@@ -19,6 +19,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use super::log_path::{LogFile, file_name};
+use super::mend::mended;
 
 /// Larger commits are streamed each time.
 const COMMIT_BYTES: u64 = 1024 * 1024;
@@ -36,6 +37,8 @@ const PARQUET_FOOTER_BYTES: u64 = 8;
 pub(super) struct LogStore {
     inner: Arc<dyn ObjectStore>,
     kept: Arc<Mutex<Kept>>,
+    /// Whether the actions of commits are put right.
+    mends: bool,
 }
 
 /// Bytes of files, oldest out first.
@@ -56,7 +59,36 @@ struct Piece {
 
 impl LogStore {
     pub(super) fn new(inner: Arc<dyn ObjectStore>) -> Self {
-        Self { inner, kept: Arc::default() }
+        Self { inner, kept: Arc::default(), mends: false }
+    }
+
+    /// The same store, with the same memory, where the actions of commits are put right.
+    pub(super) fn mending(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), kept: Arc::clone(&self.kept), mends: true }
+    }
+
+    pub(super) fn mends(&self) -> bool {
+        self.mends
+    }
+
+    async fn get(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if let Some(kept) = self.kept().get(location, options.range.as_ref()) {
+            return kept;
+        }
+        let name = location.filename().unwrap_or_default();
+        match &options.range {
+            None if matches!(LogFile::parse(file_name(name)), Some(LogFile::Commit(_))) => {
+                self.commit(location, options).await
+            }
+            Some(GetRange::Bounded(range))
+                if name.ends_with(".parquet")
+                    && range.end.checked_sub(range.start) == Some(PARQUET_FOOTER_BYTES) =>
+            {
+                let wanted = range.clone();
+                self.tail(location, wanted, options).await
+            }
+            _ => self.inner.get_opts(location, options).await,
+        }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -189,23 +221,15 @@ impl ObjectStore for LogStore {
         if options.head {
             return self.inner.get_opts(location, options).await;
         }
-        if let Some(kept) = self.kept().get(location, options.range.as_ref()) {
-            return kept;
+        let is_json = location.filename().is_some_and(|name| name.ends_with(".json"));
+        if !self.mends || !is_json || options.range.is_some() {
+            return self.get(location, options).await;
         }
-        let name = location.filename().unwrap_or_default();
-        match &options.range {
-            None if matches!(LogFile::parse(file_name(name)), Some(LogFile::Commit(_))) => {
-                self.commit(location, options).await
-            }
-            Some(GetRange::Bounded(range))
-                if name.ends_with(".parquet")
-                    && range.end.checked_sub(range.start) == Some(PARQUET_FOOTER_BYTES) =>
-            {
-                let wanted = range.clone();
-                self.tail(location, wanted, options).await
-            }
-            _ => self.inner.get_opts(location, options).await,
-        }
+        let read = self.get(location, options).await?;
+        let mut meta = read.meta.clone();
+        let data = Bytes::from(mended(&read.bytes().await?));
+        meta.size = data.len() as u64;
+        Piece { meta, start: 0, data }.all()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

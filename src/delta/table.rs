@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use buoyant_kernel::object_store::ObjectStore;
 use url::Url;
 
-use super::changes::{ChangeBounds, ChangeCursor, ChangeKind, ChangePosition, ChangeRange};
+use super::changes::{Change, ChangeBounds, ChangeCursor, ChangeKind, ChangePosition, ChangeRange};
 use super::cursor::{FileCursor, Origin, origin_is_gone};
 use super::engine::LogEngine;
 use super::failure::failure;
 use super::history::Log;
 use super::open::{Opener, Refreshed, not_available};
 use super::snapshot::Snapshot;
+use super::survey::{Survey, survey};
 use crate::error::{ErrorCode, Result};
 
 /// How many lists of files are kept where a page of them ended.
@@ -76,7 +77,13 @@ impl DeltaTable {
         };
         Ok(match opener.refresh(&newest)? {
             Refreshed::Unchanged => newest,
-            Refreshed::Newer(snapshot) => self.keep(snapshot),
+            Refreshed::Newer(snapshot) => {
+                // A list of files has the order and the statistics of the checkpoint that it is read from, whoever asks.
+                if snapshot.checkpoint() != newest.checkpoint() {
+                    self.known().older.clear();
+                }
+                self.keep(snapshot)
+            }
             Refreshed::Replaced(snapshot) => {
                 let snapshot = Arc::new(snapshot);
                 *self.known() = Known { newest: Some(Arc::clone(&snapshot)), older: VecDeque::new() };
@@ -183,15 +190,29 @@ impl DeltaTable {
         keep(&self.0.paused_files, cursor);
     }
 
-    /// The changes of a range, from its start on, or from `position` on. Fails when a commit of the range is not
-    /// available any more.
-    pub fn changes(
+    /// Reads every commit of a range once, and calls `check` with each change of it. The changes from `position` on, or
+    /// from the first one on, come with the result: nothing that the log says is in their way.
+    ///
+    /// 400 if a commit of the range cannot be read, if a file lacks what a recipient needs of it, and whatever `check`
+    /// fails with.
+    pub fn survey(
         &self,
         range: &Arc<ChangeRange>,
         kind: ChangeKind,
         position: Option<ChangePosition>,
+        check: &mut dyn FnMut(&Change<'_>) -> Result<()>,
+    ) -> Result<Survey> {
+        survey(&self.0.opener, range, kind, position, check)
+    }
+
+    /// The changes from `position` on of a range that was surveyed before, and of which nothing was completed.
+    pub fn changes_from(
+        &self,
+        range: &Arc<ChangeRange>,
+        kind: ChangeKind,
+        position: ChangePosition,
     ) -> Result<ChangeCursor> {
-        ChangeCursor::new(range, kind, position)
+        ChangeCursor::new(range, kind, Some(position), Vec::new(), Arc::default())
     }
 
     /// The range that a paused cursor of these versions was in, with the cursor.

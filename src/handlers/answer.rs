@@ -50,35 +50,24 @@ impl Answer {
         let head = self.head.lines(self.files.snapshot(), stats)?;
         self.page.check_head(&head)?;
         write_head(lines, &head)?;
-        let mut bytes = 0;
         while !self.page.is_full(lines.written()) {
             let Some(file) = self.files.advance()? else { break };
-            bytes += file.size.unsigned_abs();
             lines.line(|out| self.lines.write(&file, out))?;
+            lines.grant(file.size.unsigned_abs(), self.lines.expiration_millis());
             self.page.count();
             if self.page.files() == FIRST_FILES {
                 lines.flush()?;
             }
         }
         let expires = (self.page.files() > 0).then(|| self.lines.expiration_millis());
-        note_files(lines, self.page.files(), bytes, expires);
         if !self.files.has_more()? {
             return self.end.write(lines, expires, None);
         }
         let place = FilesPlace { origin: self.files.origin(), position: self.files.position(), stats };
-        let next = self.page.next_token(place)?;
+        let next = self.page.next_token(self.head.format, place)?;
         self.table.pause_files(self.files);
         self.end.write(lines, expires, Some(&next))
     }
-}
-
-/// Tells the audit what was signed.
-pub(super) fn note_files(lines: &Lines, files: u64, bytes: u64, urls_end: Option<i64>) {
-    lines.note(|facts| {
-        facts.files = files;
-        facts.bytes = bytes;
-        facts.urls_end = urls_end;
-    });
 }
 
 /// Writes the first two lines.

@@ -7,8 +7,8 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use chrono::Utc;
 
-use super::answer::{End, note_files, write_head};
-use super::head::{Head, has_change_data_feed, table_features};
+use super::answer::{End, write_head};
+use super::head::{Head, has_change_data_feed};
 use super::lines::{Change as FileChange, FileLines, QueriedVersion};
 use super::open::check_history;
 use super::pages::{ChangesPlace, Page, Tokens};
@@ -17,11 +17,15 @@ use super::{Names, Parameters, blocking};
 use crate::app::{App, OpenTable};
 use crate::auth::{Recipient, SharedTable};
 use crate::catalog::TableRecord;
-use crate::delta::{Action, Change, ChangeCursor, ChangeKind, ChangeRange, DeltaTable, Metadata, Snapshot};
+use crate::delta::{
+    Action, Change, ChangeBounds, ChangeCursor, ChangeKind, ChangeRange, DeltaTable, Metadata, Snapshot,
+    Survey,
+};
 use crate::error::{Error, Result};
 use crate::ndjson::Lines;
-use crate::protocol::capabilities::{ResponseFormat, TableFeatures};
+use crate::protocol::capabilities::ResponseFormat;
 use crate::protocol::query::{Bound, ChangesQuery};
+use crate::storage::FileSigner;
 
 /// `GET …/tables/{table}/changes`
 pub async fn query_changes(
@@ -89,28 +93,31 @@ struct Wanted {
 /// A range of versions, opened where the answer begins.
 pub(super) struct OpenChanges {
     table: OpenTable,
-    changes: ChangeCursor,
+    range: Arc<ChangeRange>,
     wanted: Wanted,
+    begin: Begin,
 }
 
-impl OpenChanges {
-    /// The version whose protocol and metadata are the head of the answer.
-    fn head(&self) -> &Snapshot {
-        let range = self.changes.range();
-        if self.wanted.historical_metadata { &range.first } else { &range.last }
-    }
+/// Where an answer begins.
+enum Begin {
+    /// At the start of the range, of which only the ends were looked at.
+    Start,
+    /// Where another page ended.
+    At(ChangesPlace),
+    /// The same, with what was kept of it.
+    Paused(ChangesPlace, Box<ChangeCursor>),
+}
 
-    /// The reader features of both ends: files of any version of the range are sent.
-    pub(super) fn features(&self) -> TableFeatures {
-        let range = self.changes.range();
-        let mut features = table_features(&range.first);
-        let last = table_features(&range.last);
-        for (into, from) in [(&mut features.needed, last.needed), (&mut features.left_over, last.left_over)] {
-            let new: Vec<_> = from.into_iter().filter(|name| !into.contains(name)).collect();
-            into.extend(new);
-        }
-        features
-    }
+/// A range of versions of which nothing that the log says is in the way of an answer.
+pub(super) struct CheckedChanges {
+    /// The form of the answer.
+    pub(super) format: ResponseFormat,
+    table: OpenTable,
+    range: Arc<ChangeRange>,
+    wanted: Wanted,
+    changes: ChangeCursor,
+    completed: bool,
+    signer: FileSigner,
 }
 
 /// `find` finds the range that the request names; the pages after the first one know it.
@@ -124,18 +131,84 @@ async fn open(
     let table = app.open(record)?;
     let delta = table.delta.clone();
     let kind = wanted.kind;
-    let changes = blocking(move || {
-        let Some(ChangesPlace { bounds, position }) = place else {
-            return delta.changes(&Arc::new(find(&delta)?), kind, None);
-        };
-        if let Some(paused) = delta.resume_changes(bounds, kind, position) {
-            return Ok(paused);
+    let (range, begin) = blocking(move || {
+        let Some(place) = place else { return Ok((Arc::new(find(&delta)?), Begin::Start)) };
+        if let Some(paused) = delta.resume_changes(place.bounds, kind, place.position) {
+            return Ok((Arc::clone(paused.range()), Begin::Paused(place, Box::new(paused))));
         }
-        let range = delta.change_range(&delta.latest()?, bounds.start, bounds.end)?;
-        delta.changes(&Arc::new(range), kind, Some(position))
+        let range = delta.change_range(&delta.latest()?, place.bounds.start, place.bounds.end)?;
+        Ok((Arc::new(range), Begin::At(place)))
     })
     .await?;
-    Ok(OpenChanges { table, changes, wanted })
+    Ok(OpenChanges { table, range, wanted, begin })
+}
+
+impl OpenChanges {
+    /// Reads what the answer needs to be certain of, in every version of the range: the first page reads every commit,
+    /// a later one has the word of the page before it. `format` is the form of that page.
+    ///
+    /// 400 with what the log says that stands in the way.
+    pub(super) async fn check(
+        self,
+        app: &App,
+        asked: &Asked,
+        format: Option<ResponseFormat>,
+    ) -> Result<CheckedChanges> {
+        let Self { table, range, mut wanted, begin } = self;
+        if let Begin::At(place) | Begin::Paused(place, _) = &begin {
+            wanted.historical_metadata |= place.historical_metadata;
+        }
+        let mut signer = app.storage.signer(&table.location, &table.allowed, Utc::now()).await?;
+        let (delta, capabilities) = (table.delta.clone(), asked.capabilities.clone());
+        blocking(move || {
+            let survey = |position, signer: &mut FileSigner| {
+                let bounds = range.bounds();
+                let mut check = |change: &Change<'_>| check_change(change, wanted.kind, bounds, signer);
+                delta.survey(&range, wanted.kind, position, &mut check)
+            };
+            let (format, changes, completed) = match (begin, format) {
+                (Begin::Paused(place, changes), Some(format)) => (format, *changes, place.completed),
+                (Begin::At(place), Some(format)) if !place.completed => {
+                    (format, delta.changes_from(&range, wanted.kind, place.position)?, false)
+                }
+                (Begin::At(place), Some(format)) => {
+                    (format, survey(Some(place.position), &mut signer)?.changes, true)
+                }
+                (Begin::Start | Begin::At(_) | Begin::Paused(..), _) => {
+                    let Survey { features, remapped, completed, changes } = survey(None, &mut signer)?;
+                    // With the metadata of one version only, columns of the files of others would be null.
+                    wanted.historical_metadata |= remapped;
+                    (capabilities.negotiate(&features)?, changes, completed)
+                }
+            };
+            Ok(CheckedChanges { format, table, range, wanted, changes, completed, signer })
+        })
+        .await
+    }
+}
+
+/// Whether a change can be sent. Its files must be ones that this server hands out, and the change data feed must be
+/// on.
+fn check_change(
+    change: &Change<'_>,
+    kind: ChangeKind,
+    bounds: ChangeBounds,
+    signer: &mut FileSigner,
+) -> Result<()> {
+    match change.action {
+        Action::Add(file) | Action::Remove(file) | Action::Cdc(file) => {
+            signer.check(&file.path)?;
+            let mut scratch = String::new();
+            match file.deletion_vector() {
+                Some(vector) => vector.log_path(&mut scratch)?.map_or(Ok(()), |path| signer.check(path)),
+                None => Ok(()),
+            }
+        }
+        Action::Metadata(metadata) if kind == ChangeKind::Data => {
+            check_recorded(metadata, change.version, (bounds.start, bounds.end))
+        }
+        Action::Metadata(_) | Action::Protocol(_) => Ok(()),
+    }
 }
 
 fn feed(delta: &DeltaTable, record: &TableRecord, query: &ChangesQuery) -> Result<ChangeRange> {
@@ -148,7 +221,7 @@ fn feed(delta: &DeltaTable, record: &TableRecord, query: &ChangesQuery) -> Resul
     let end = match query.end {
         None => newest.version(),
         Some(Bound::Version(version)) => version.min(newest.version()),
-        Some(Bound::Timestamp(millis)) => newest.version_as_of(millis)?,
+        Some(Bound::Timestamp(millis)) => newest.version_up_to(millis)?,
     };
     if end < start {
         return Err(Error::invalid(format!(
@@ -196,18 +269,30 @@ pub(super) async fn respond_changes(
     page: Page,
     end: End,
 ) -> Result<Response> {
-    let format = asked.capabilities.negotiate(&opened.features())?;
-    let signer = app.storage.signer(&opened.table.location, &opened.table.allowed, Utc::now()).await?;
+    let format = page.format(&asked.capabilities)?;
+    let checked = opened.check(app, asked, format).await?;
+    let CheckedChanges { format, table, range, wanted, changes, completed, signer } = checked;
     let head = Head::new(format, record);
-    let lines = FileLines::new(format, asked.id_hash(format), &asked.capabilities, None, signer);
-    let streamed = Streamed::new(format, opened.changes.range().bounds().start);
-    let answer = ChangesAnswer { opened, head, lines, page, end };
+    let head = if wanted.kind == ChangeKind::Data { head.of_feed() } else { head };
+    let mut lines = FileLines::new(format, asked.id_hash(format), &asked.capabilities, None, signer);
+    let (first, last) = (&range.first, &range.last);
+    // A later page may begin after a change of the metadata, so it goes by what is the same at both ends.
+    let mut columns = first.metadata().partition_columns.clone();
+    columns.retain(|name| page.is_first() || first.schema().column(name) == last.schema().column(name));
+    lines.set_partition_columns(first.schema(), &columns);
+    let streamed = Streamed::new(format, range.bounds().start);
+    let answer =
+        ChangesAnswer { table: table.delta, range, wanted, changes, completed, head, lines, page, end };
     streamed.respond(asked, move |lines| answer.write(lines)).await
 }
 
-/// What is streamed: the head lines, what each commit changed, and the end where it was asked for.
+/// What is streamed: the head lines, what each commit changed, and the end if it was asked for.
 struct ChangesAnswer {
-    opened: OpenChanges,
+    table: DeltaTable,
+    range: Arc<ChangeRange>,
+    wanted: Wanted,
+    changes: ChangeCursor,
+    completed: bool,
     head: Head,
     lines: FileLines,
     page: Page,
@@ -215,33 +300,31 @@ struct ChangesAnswer {
 }
 
 impl ChangesAnswer {
+    /// The first two lines. Those of "Read Change Data Feed" are of the last version, unless the client asks for the
+    /// metadata of every version.
+    fn head(&self) -> Result<[Vec<u8>; 2]> {
+        let of = if self.wanted.historical_metadata { &self.range.first } else { &self.range.last };
+        let version = Some(of.version());
+        let protocol = self.head.protocol_of(of, version.filter(|_| self.wanted.historical_protocol))?;
+        Ok([protocol, self.head.metadata(of.metadata(), None, version)?])
+    }
+
     fn write(mut self, lines: &mut Lines) -> Result<()> {
-        // What can be known of the first commit is known before the status is sent.
-        self.opened.changes.has_more()?;
-        let wanted = self.opened.wanted;
-        let head = self.opened.head();
-        let protocol_version = wanted.historical_protocol.then(|| head.version());
-        let head = [
-            self.head.protocol(head.protocol(), protocol_version)?,
-            self.head.metadata(head.metadata(), head.file_stats(), Some(head.version()))?,
-        ];
+        let head = self.head()?;
         self.page.check_head(&head)?;
         write_head(lines, &head)?;
         lines.flush()?;
-        let bounds = self.opened.changes.range().bounds();
-        let mut bytes = 0;
+        let bounds = self.range.bounds();
         while !self.page.is_full(lines.written()) {
-            let Some(change) = self.opened.changes.advance()? else { break };
+            let Some(change) = self.changes.advance()? else { break };
             let Change { version, timestamp, action } = change;
             let (kind, file) = match action {
                 Action::Add(file) => (FileChange::Add, file),
                 Action::Remove(file) => (FileChange::Remove, file),
                 Action::Cdc(file) => (FileChange::Cdc, file),
                 Action::Metadata(metadata) => {
-                    if wanted.kind == ChangeKind::Data {
-                        check_recorded(metadata, version, (bounds.start, bounds.end))?;
-                    }
-                    if wanted.historical_metadata && version > bounds.start {
+                    self.lines.set_partition_columns(&metadata.schema()?, &metadata.partition_columns);
+                    if self.wanted.historical_metadata && version > bounds.start {
                         let line = self.head.metadata(metadata, None, Some(version))?;
                         write_line(lines, &line)?;
                     }
@@ -249,7 +332,7 @@ impl ChangesAnswer {
                 }
                 Action::Protocol(protocol) => {
                     let in_delta = self.head.format == ResponseFormat::Delta;
-                    if wanted.historical_protocol && in_delta && version > bounds.start {
+                    if self.wanted.historical_protocol && in_delta && version > bounds.start {
                         write_line(lines, &self.head.protocol(protocol, Some(version))?)?;
                     }
                     continue;
@@ -257,17 +340,18 @@ impl ChangesAnswer {
             };
             self.lines.set_version(Some(QueriedVersion { version, timestamp: Some(timestamp) }));
             lines.line(|out| self.lines.write_change(kind, file, out))?;
+            lines.grant(file.size.unwrap_or_default().unsigned_abs(), self.lines.expiration_millis());
             self.page.count();
-            bytes += file.size.unwrap_or_default().unsigned_abs();
         }
         let expires = (self.page.files() > 0).then(|| self.lines.expiration_millis());
-        note_files(lines, self.page.files(), bytes, expires);
-        let more = self.opened.changes.has_more()?;
-        let Some(position) = self.opened.changes.position().filter(|_| more) else {
+        let more = self.changes.has_more()?;
+        let Some(position) = self.changes.position().filter(|_| more) else {
             return self.end.write(lines, expires, None);
         };
-        let next = self.page.next_token(ChangesPlace { bounds, position })?;
-        self.opened.table.delta.pause_changes(self.opened.changes);
+        let historical_metadata = self.wanted.historical_metadata;
+        let place = ChangesPlace { bounds, position, completed: self.completed, historical_metadata };
+        let next = self.page.next_token(self.head.format, place)?;
+        self.table.pause_changes(self.changes);
         self.end.write(lines, expires, Some(&next))
     }
 }

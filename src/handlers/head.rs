@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::replayed::Replayed;
 use crate::catalog::TableRecord;
 use crate::delta::{FileStats, Metadata, Protocol, Snapshot};
 use crate::error::{Error, Result};
@@ -12,44 +13,10 @@ use crate::protocol::actions::{
     DeltaMetadata, DeltaMetadataWrapper, DeltaProtocol, DeltaProtocolWrapper, Format, MetadataLine,
     ParquetMetadata, ParquetProtocol, ProtocolLine, URL_AND_DIRECTORY,
 };
-use crate::protocol::capabilities::{ResponseFormat, TableFeatures};
+use crate::protocol::capabilities::ResponseFormat;
 use crate::protocol::json::write_json;
 
-const CHANGE_DATA_FEED: &str = "delta.enableChangeDataFeed";
-const COLUMN_MAPPING: &str = "columnMapping";
-const COLUMN_MAPPING_MODE: &str = "delta.columnMapping.mode";
-pub(crate) const DELETION_VECTORS: &str = "deletionVectors";
-const ENABLE_DELETION_VECTORS: &str = "delta.enableDeletionVectors";
-
-/// Reader features that only concern who reads the log itself, which recipients never do.
-const OF_THE_LOG_ONLY: [&str; 2] = ["v2Checkpoint", "vacuumProtocolCheck"];
-
-/// The reader features of this snapshot that concern recipients.
-///
-/// Column mapping with mode `none` is not one. Deletion vectors whose property is not set may still be
-/// left in some files; `lines` refuses such a file to a client that does not know them.
-pub fn table_features(snapshot: &Snapshot) -> TableFeatures {
-    let protocol = snapshot.protocol();
-    let property = |name: &str| snapshot.metadata().configuration.get(name).map(String::as_str);
-    let mapped = !matches!(property(COLUMN_MAPPING_MODE), None | Some("none"));
-    let deletes = property(ENABLE_DELETION_VECTORS).is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let mut features = TableFeatures::default();
-    if protocol.min_reader_version < 3 {
-        if mapped && protocol.min_reader_version == 2 {
-            features.needed.push(COLUMN_MAPPING.to_owned());
-        }
-        return features;
-    }
-    for feature in protocol.reader_features.iter().flatten() {
-        match feature.as_str() {
-            COLUMN_MAPPING if !mapped => {}
-            DELETION_VECTORS if !deletes => features.left_over.push(feature.clone()),
-            other if OF_THE_LOG_ONLY.contains(&other) => {}
-            _ => features.needed.push(feature.clone()),
-        }
-    }
-    features
-}
+pub(super) const CHANGE_DATA_FEED: &str = "delta.enableChangeDataFeed";
 
 /// How the `protocol` and `metaData` lines of an answer are written.
 #[derive(Debug, Clone)]
@@ -60,31 +27,48 @@ pub struct Head {
     pub history_shared: bool,
     /// The table's root, where recipients may have its directory.
     pub directory: Option<String>,
+    /// What clients that replay the answer take it for.
+    pub replayed: Replayed,
 }
 
 impl Head {
     /// The head lines of a shared table.
     pub(super) fn new(format: ResponseFormat, table: &TableRecord) -> Self {
         let directory = table.directory().map(str::to_owned);
-        Self { format, history_shared: table.history_shared, directory }
+        Self { format, history_shared: table.history_shared, directory, replayed: Replayed::Files }
     }
 
-    /// The size of a snapshot as its head tells it. Blocks: in delta format it is required, and where the log
-    /// does not have it, it is summed up in one pass.
+    /// The same for a change data feed.
+    pub(super) fn of_feed(self) -> Self {
+        Self { replayed: Replayed::Feed, ..self }
+    }
+
+    /// The size of a snapshot as the head of its list of files tells it: in delta format, where clients require it.
+    /// Never what happens to be known, so that the same version always has the same head. Blocks, and may read the
+    /// log.
     pub fn stats(&self, snapshot: &Snapshot) -> Result<Option<FileStats>> {
-        match (snapshot.file_stats(), self.format) {
-            (None, ResponseFormat::Delta) => snapshot.count_files().map(Some),
-            (known, ResponseFormat::Delta | ResponseFormat::Parquet) => Ok(known),
+        match self.format {
+            ResponseFormat::Delta => snapshot.file_stats().map(Some),
+            ResponseFormat::Parquet => Ok(None),
         }
     }
 
     /// The head lines of a snapshot.
     pub fn lines(&self, snapshot: &Snapshot, stats: Option<FileStats>) -> Result<[Vec<u8>; 2]> {
-        Ok([self.protocol(snapshot.protocol(), None)?, self.metadata(snapshot.metadata(), stats, None)?])
+        Ok([self.protocol_of(snapshot, None)?, self.metadata(snapshot.metadata(), stats, None)?])
+    }
+
+    /// The `protocol` line of a snapshot.
+    pub(super) fn protocol_of(&self, snapshot: &Snapshot, version: Option<u64>) -> Result<Vec<u8>> {
+        self.protocol_line(&self.replayed.protocol_of(snapshot), version)
     }
 
     /// A `protocol` line. In delta format it has a version where one is given.
     pub(super) fn protocol(&self, protocol: &Protocol, version: Option<u64>) -> Result<Vec<u8>> {
+        self.protocol_line(&self.replayed.protocol(protocol.clone()), version)
+    }
+
+    fn protocol_line(&self, protocol: &Protocol, version: Option<u64>) -> Result<Vec<u8>> {
         if self.format == ResponseFormat::Parquet {
             return line(&ProtocolLine { protocol: ParquetProtocol { min_reader_version: 1 } });
         }
@@ -109,7 +93,13 @@ impl Head {
         let location = self.directory.as_deref();
         let access_modes = location.map(|_| URL_AND_DIRECTORY);
         if self.format == ResponseFormat::Delta {
-            let delta_metadata = delta_metadata(metadata);
+            let (configuration, schema) =
+                (self.replayed.configuration(metadata), self.replayed.schema(metadata)?);
+            let delta_metadata = DeltaMetadata {
+                configuration: &configuration,
+                schema_string: &schema,
+                ..delta_metadata(metadata)
+            };
             return line(&MetadataLine {
                 meta_data: DeltaMetadataWrapper {
                     delta_metadata,

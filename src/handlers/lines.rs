@@ -3,10 +3,10 @@
 use md5::{Digest as _, Md5};
 use sha2::Sha256;
 
-use super::head::DELETION_VECTORS;
-use crate::delta::{AddFile, ChangedFile, DeletionVector};
+use super::partition_values::Forms;
+use crate::delta::{AddFile, ChangedFile, DeletionVector, Schema};
 use crate::error::{Error, Result};
-use crate::protocol::capabilities::{Capabilities, FileIdHash, ResponseFormat};
+use crate::protocol::capabilities::{Capabilities, DELETION_VECTORS, FileIdHash, ResponseFormat};
 use crate::protocol::json::{write_integer, write_string};
 use crate::storage::FileSigner;
 
@@ -18,6 +18,8 @@ pub struct FileLines {
     signer: FileSigner,
     /// The fields that are the same on every line: `,"version":…,"timestamp":…,"expirationTimestamp":…`.
     constant: Vec<u8>,
+    /// The forms of partition values in parquet format; in delta format they stay as they are in the log.
+    forms: Forms,
     scratch: String,
 }
 
@@ -53,8 +55,8 @@ impl FileLines {
         let reads_deletion_vectors =
             format == ResponseFormat::Delta && capabilities.reads_feature(DELETION_VECTORS);
         let constant = Vec::new();
-        let mut this =
-            Self { format, id_hash, reads_deletion_vectors, signer, constant, scratch: String::new() };
+        let (forms, scratch) = (Forms::default(), String::new());
+        let mut this = Self { format, id_hash, reads_deletion_vectors, signer, constant, forms, scratch };
         this.set_version(queried);
         this
     }
@@ -69,6 +71,14 @@ impl FileLines {
             }
         }
         write_field(&mut self.constant, "expirationTimestamp", self.signer.expiration_millis());
+    }
+
+    /// Says which partition columns the lines that follow have, so that their values get the form that the protocol
+    /// gives their types.
+    pub fn set_partition_columns(&mut self, schema: &Schema, columns: &[String]) {
+        if self.format == ResponseFormat::Parquet {
+            self.forms = Forms::new(schema, columns);
+        }
     }
 
     /// When the URLs end, in milliseconds since the epoch.
@@ -104,9 +114,7 @@ impl FileLines {
     pub fn write_change(&mut self, change: Change, file: &ChangedFile, out: &mut Vec<u8>) -> Result<()> {
         self.check_deletion_vector(file.deletion_vector().is_some())?;
         let (Some(size), Some(values)) = (file.size, &file.partition_values) else {
-            return Err(Error::unsupported(
-                "A change of the table names a file without its size or its partition values, which recipients need.",
-            ));
+            return Err(Error::internal("a change that was surveyed lacks its size or its partition values"));
         };
         let values = values.iter().map(|(column, value)| (column.as_str(), value.as_deref()));
         if self.format == ResponseFormat::Parquet {
@@ -119,7 +127,7 @@ impl FileLines {
             out.extend_from_slice(b"\",\"id\":\"");
             self.write_id(&file.path, out);
             out.extend_from_slice(b"\",\"partitionValues\":");
-            write_partition_values(values, out);
+            self.forms.write(values, out);
             write_field(out, "size", size);
             if let (Change::Add, Some(stats)) = (change, &file.stats) {
                 out.extend_from_slice(b",\"stats\":");
@@ -144,22 +152,29 @@ impl FileLines {
         });
         self.signer.presign(&file.path, out)?;
         out.extend_from_slice(b"\",\"partitionValues\":");
-        write_partition_values(values, out);
+        write_map(values, out);
         write_field(out, "size", size);
         match change {
-            Change::Add => {
-                write_field(out, "modificationTime", file.modification_time.unwrap_or_default());
-                out.extend_from_slice(b",\"dataChange\":true");
-            }
+            Change::Add => write_field(out, "modificationTime", file.modification_time.unwrap_or_default()),
             Change::Remove => {
-                write_field(out, "deletionTimestamp", file.deletion_timestamp.unwrap_or_default());
-                out.extend_from_slice(b",\"dataChange\":true,\"extendedFileMetadata\":true");
+                write_field(out, "deletionTimestamp", file.deletion_timestamp.unwrap_or_default())
             }
-            Change::Cdc => out.extend_from_slice(b",\"dataChange\":false"),
+            Change::Cdc => {}
+        }
+        out.extend_from_slice(match file.data_change {
+            true => b",\"dataChange\":true",
+            false => b",\"dataChange\":false",
+        });
+        if change == Change::Remove {
+            out.extend_from_slice(b",\"extendedFileMetadata\":true");
         }
         if let Some(stats) = &file.stats {
             out.extend_from_slice(b",\"stats\":");
             write_string(out, stats);
+        }
+        if let Some(tags) = &file.tags {
+            out.extend_from_slice(b",\"tags\":");
+            write_map(tags.iter().map(|(key, value)| (key.as_str(), value.as_deref())), out);
         }
         if let Some(vector) = file.deletion_vector() {
             self.write_deletion_vector(&vector, out)?;
@@ -184,7 +199,7 @@ impl FileLines {
         out.extend_from_slice(b"\",\"id\":\"");
         self.write_id(file.path, out);
         out.extend_from_slice(b"\",\"partitionValues\":");
-        write_partition_values(file.partition_values.iter(), out);
+        self.forms.write(file.partition_values.iter(), out);
         write_field(out, "size", file.size);
         if let Some(stats) = file.stats {
             out.extend_from_slice(b",\"stats\":");
@@ -206,13 +221,19 @@ impl FileLines {
         out.extend_from_slice(b",\"deltaSingleAction\":{\"add\":{\"path\":\"");
         self.signer.presign(file.path, out)?;
         out.extend_from_slice(b"\",\"partitionValues\":");
-        write_partition_values(file.partition_values.iter(), out);
+        write_map(file.partition_values.iter(), out);
         write_field(out, "size", file.size);
         write_field(out, "modificationTime", file.modification_time);
+        // A checkpoint says false of every file and a commit says true, so the log's own value would depend on
+        // whether there is a checkpoint. In a version, every file is data.
         out.extend_from_slice(b",\"dataChange\":true");
         if let Some(stats) = file.stats {
             out.extend_from_slice(b",\"stats\":");
             write_string(out, stats);
+        }
+        if let Some(tags) = &file.tags {
+            out.extend_from_slice(b",\"tags\":");
+            write_map(tags.iter(), out);
         }
         if let Some(vector) = &file.deletion_vector {
             self.write_deletion_vector(vector, out)?;
@@ -277,16 +298,20 @@ impl FileLines {
     }
 }
 
-fn write_partition_values<'a>(values: impl Iterator<Item = (&'a str, Option<&'a str>)>, out: &mut Vec<u8>) {
+/// Writes a map of text to text or null.
+pub(super) fn write_map<'a, V: AsRef<str>>(
+    values: impl Iterator<Item = (&'a str, Option<V>)>,
+    out: &mut Vec<u8>,
+) {
     out.push(b'{');
-    for (index, (column, value)) in values.enumerate() {
+    for (index, (key, value)) in values.enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        write_string(out, column);
+        write_string(out, key);
         out.push(b':');
         match value {
-            Some(value) => write_string(out, value),
+            Some(value) => write_string(out, value.as_ref()),
             None => out.extend_from_slice(b"null"),
         }
     }

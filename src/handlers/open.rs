@@ -7,6 +7,7 @@ use crate::app::{App, OpenTable};
 use crate::catalog::TableRecord;
 use crate::delta::{DeltaTable, Snapshot};
 use crate::error::{Error, Result};
+use crate::protocol::capabilities::{Capabilities, ResponseFormat};
 use crate::protocol::query::AsOf;
 
 /// A shared table at one version.
@@ -33,6 +34,21 @@ pub(super) async fn open_snapshot(app: &App, record: &TableRecord, as_of: &AsOf)
     let (record, as_of) = (record.clone(), as_of.clone());
     let snapshot = blocking(move || snapshot(&delta, &record, &as_of)).await?;
     Ok(OpenSnapshot { table, snapshot })
+}
+
+/// The form of an answer about one version. Looks into the log only if the answer depends on it.
+///
+/// 400 with the names of the features that the client would have to know.
+pub(super) async fn negotiate(
+    capabilities: &Capabilities,
+    snapshot: &Arc<Snapshot>,
+) -> Result<ResponseFormat> {
+    let features = snapshot.features();
+    if !capabilities.depends_on_vectors(features) {
+        return capabilities.negotiate(features);
+    }
+    let snapshot = Arc::clone(snapshot);
+    capabilities.negotiate(&blocking(move || snapshot.exact_features()).await?)
 }
 
 fn snapshot(delta: &DeltaTable, record: &TableRecord, as_of: &AsOf) -> Result<Arc<Snapshot>> {

@@ -12,6 +12,7 @@ use crate::auth::Recipient;
 use crate::catalog::TableRecord;
 use crate::delta::{ChangeBounds, ChangePosition, FileStats, Origin};
 use crate::error::{Error, Result};
+use crate::protocol::capabilities::{Capabilities, ResponseFormat};
 use crate::protocol::digest::short_digest;
 use crate::protocol::query::{Fingerprint, Paging, TableQuery};
 use crate::protocol::tokens::{Claims, Refused, TokenKey};
@@ -159,6 +160,12 @@ pub struct ChangesPlace {
     /// Where the page begins.
     #[serde(rename = "p")]
     pub position: ChangePosition,
+    /// Whether removals are completed from what other actions say.
+    #[serde(rename = "c", default, skip_serializing_if = "std::ops::Not::not")]
+    pub completed: bool,
+    /// Whether the answer has the metadata of every version, asked for or not.
+    #[serde(rename = "m", default, skip_serializing_if = "std::ops::Not::not")]
+    pub historical_metadata: bool,
 }
 
 impl Place for ChangesPlace {
@@ -173,6 +180,9 @@ struct PageToken<P: Place> {
     /// A digest of the first two lines.
     #[serde(rename = "h")]
     head: u64,
+    /// The form of the first page, which need not be worked out again.
+    #[serde(rename = "r")]
+    format: ResponseFormat,
     #[serde(rename = "f")]
     fingerprint: Fingerprint,
 }
@@ -189,13 +199,15 @@ pub struct Page {
     tokens: Option<(Tokens, Fingerprint)>,
     /// The digest of the first page's head.
     head: Option<u64>,
+    /// The form of the first page.
+    format: Option<ResponseFormat>,
     files: u64,
 }
 
 impl Page {
     /// An answer without pages.
     pub fn whole() -> Self {
-        Self { most_files: u64::MAX, most_bytes: u64::MAX, tokens: None, head: None, files: 0 }
+        Self { most_files: u64::MAX, most_bytes: u64::MAX, tokens: None, head: None, format: None, files: 0 }
     }
 
     /// A page as it is asked for. The answer is whole where no page is.
@@ -234,13 +246,24 @@ impl Page {
             })
         })?;
         if token.fingerprint != *fingerprint {
-            return Err(Error::invalid(
-                "Query parameter mismatch detected for the next page query. The query parameter cannot change when \
-                 querying the next page results.",
-            ));
+            return Err(mismatch());
         }
         self.head = Some(token.head);
+        self.format = Some(token.format);
         Ok(Some(token.place))
+    }
+
+    /// Whether the answer begins at its first line.
+    pub(super) fn is_first(&self) -> bool {
+        self.format.is_none()
+    }
+
+    /// The form of the pages before; `None` for the first one. 400 if the client does not take it any more.
+    pub(super) fn format(&self, capabilities: &Capabilities) -> Result<Option<ResponseFormat>> {
+        match self.format {
+            Some(format) if !capabilities.accepts(format) => Err(mismatch()),
+            format => Ok(format),
+        }
     }
 
     /// Takes note of the first two lines. 400 where those of the first page were others.
@@ -269,11 +292,18 @@ impl Page {
         self.files >= self.most_files || (self.files > 0 && bytes >= self.most_bytes)
     }
 
-    /// The token of the page that begins at `place`.
-    pub(super) fn next_token<P: Place>(&self, place: P) -> Result<String> {
+    /// The token of the page that begins at `place`, after one in this form.
+    pub(super) fn next_token<P: Place>(&self, format: ResponseFormat, place: P) -> Result<String> {
         let (Some((tokens, fingerprint)), Some(head)) = (&self.tokens, self.head) else {
             return Err(Error::internal("a whole answer has no next page"));
         };
-        tokens.seal(&PageToken { place, head, fingerprint: *fingerprint }, PAGE_TOKEN_LIFE)
+        tokens.seal(&PageToken { place, head, format, fingerprint: *fingerprint }, PAGE_TOKEN_LIFE)
     }
+}
+
+fn mismatch() -> Error {
+    Error::invalid(
+        "Query parameter mismatch detected for the next page query. The query parameter cannot change when querying the \
+         next page results.",
+    )
 }

@@ -12,16 +12,16 @@ use chrono::Utc;
 
 use super::answer::{Answer, End};
 use super::changes::{open_since, respond_changes};
-use super::head::{Head, table_features};
+use super::head::Head;
 use super::lines::{FileLines, QueriedVersion};
-use super::open::{OpenSnapshot, check_history, check_start, open_snapshot};
+use super::open::{OpenSnapshot, check_history, check_start, negotiate, open_snapshot};
 use super::pages::{FilesPlace, Page, QueryId, Refresh, Tokens};
 use super::stream::{Asked, Streamed};
 use super::{Names, blocking};
 use crate::app::{App, OpenTable};
 use crate::auth::{Recipient, SharedTable};
 use crate::catalog::TableRecord;
-use crate::delta::{FileCursor, FileStats, Snapshot};
+use crate::delta::{FileCursor, FileStats};
 use crate::error::{Error, Result};
 use crate::protocol::digest::short_digest;
 use crate::protocol::query::{AsOf, Paging, QueryRequest, TableQuery};
@@ -89,6 +89,7 @@ struct Query<'a> {
 struct OpenFiles {
     table: OpenTable,
     files: FileCursor,
+    /// What the first page told, if this is a later one.
     stats: Option<FileStats>,
 }
 
@@ -131,10 +132,15 @@ impl Query<'_> {
         let first = place.is_none();
         let OpenFiles { table, files, stats } = self.open(as_of, refresh_token, place).await?;
         let snapshot = files.snapshot();
-        let format = self.asked.capabilities.negotiate(&table_features(snapshot))?;
+        let capabilities = &self.asked.capabilities;
+        let format = match page.format(capabilities)? {
+            Some(format) => format,
+            None => negotiate(capabilities, snapshot).await?,
+        };
         let signer = self.app.storage.signer(&table.location, &table.allowed, Utc::now()).await?;
-        let queried =
-            if as_of.is_historical() { Some(queried_version(Arc::clone(snapshot)).await?) } else { None };
+        // The time of the version is left out: no client needs it here, and it is gone once its commit is cleaned up.
+        let queried = QueriedVersion { version: snapshot.version(), timestamp: None };
+        let queried = as_of.is_historical().then_some(queried);
         let mut end = self.end(&page);
         if refresh && first {
             let refresh = Refresh { version: snapshot.version(), table: snapshot.metadata().id.clone() };
@@ -142,12 +148,14 @@ impl Query<'_> {
         }
         let streamed = Streamed::new(format, snapshot.version());
         let id_hash = self.asked.id_hash(format);
+        let mut lines = FileLines::new(format, id_hash, capabilities, queried, signer);
+        lines.set_partition_columns(snapshot.schema(), &snapshot.metadata().partition_columns);
         let answer = Answer {
             table: table.delta,
             files,
             stats,
             head: Head::new(format, self.record),
-            lines: FileLines::new(format, id_hash, &self.asked.capabilities, queried, signer),
+            lines,
             page,
             end,
         };
@@ -194,19 +202,18 @@ impl Query<'_> {
 
     /// Answers with the id of the query, after everything was checked that can fail at once.
     async fn submit(&self, request: QueryRequest) -> Result<Response> {
-        let (version, features) = match &request.query {
+        let (version, format) = match &request.query {
             TableQuery::Snapshot { as_of, refresh_token, .. } => {
                 let snapshot = self.version(as_of, refresh_token.as_deref()).await?.snapshot;
-                (snapshot.version(), table_features(&snapshot))
+                (snapshot.version(), negotiate(&self.asked.capabilities, &snapshot).await?)
             }
             TableQuery::Since { starting_version, ending_version, include_historical_protocol } => {
                 let versions = (*starting_version, *ending_version);
                 let opened =
                     open_since(self.app, self.record, versions, *include_historical_protocol, None).await?;
-                (*starting_version, opened.features())
+                (*starting_version, opened.check(self.app, self.asked, None).await?.format)
             }
         };
-        let format = self.asked.capabilities.negotiate(&features)?;
         let id = self.tokens.seal_query(&QueryId {
             query: request.query,
             fingerprint: request.fingerprint,
@@ -215,10 +222,4 @@ impl Query<'_> {
         })?;
         Streamed::new(format, version).respond_pending(self.asked, &id)
     }
-}
-
-/// The version of the answer with its commit time, which is left out where its commit is gone.
-async fn queried_version(snapshot: Arc<Snapshot>) -> Result<QueriedVersion> {
-    blocking(move || Ok(QueriedVersion { version: snapshot.version(), timestamp: snapshot.timestamp().ok() }))
-        .await
 }

@@ -6,8 +6,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::Response;
 
-use super::head::{Head, table_features};
-use super::open::{check_history, check_start, check_start_of_timestamp, open_snapshot};
+use super::head::Head;
+use super::open::{check_history, check_start, check_start_of_timestamp, negotiate, open_snapshot};
 use super::{NDJSON, Names, Parameters, TABLE_VERSION_HEADER, blocking, header, value, with_content_type};
 use crate::app::App;
 use crate::auth::{Recipient, SharedTable};
@@ -69,10 +69,12 @@ pub async fn query_metadata(
     let as_of = parse_metadata_parameters(&parameters)?;
     let shared = SharedTable::find(&app, &recipient, &names).await?;
     let snapshot = open_snapshot(&app, &shared.0, &as_of).await?.snapshot;
-    let format = capabilities.negotiate(&table_features(&snapshot))?;
+    let format = negotiate(&capabilities, &snapshot).await?;
     let head = Head::new(format, &shared.0);
     let version = snapshot.version();
-    let [protocol, metadata] = blocking(move || head.lines(&snapshot, head.stats(&snapshot)?)).await?;
+    // Spark plans with the size, and asks for every file if this answer does not tell it.
+    let lines = move || head.lines(&snapshot, Some(snapshot.file_stats()?));
+    let [protocol, metadata] = blocking(lines).await?;
     let body = [protocol, metadata, Vec::new()].join(&b'\n');
 
     let mut response = with_content_type(body.into(), NDJSON);

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 
 /// The request and response header that carries [`Capabilities`].
@@ -12,11 +14,13 @@ pub const CAPABILITIES_HEADER: &str = "delta-sharing-capabilities";
 pub const FILE_ID_HASH_HEADER: &str = "fileidhash";
 
 /// The two forms of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ResponseFormat {
     /// "API Response Actions in Parquet Format": any client, tables without reader features.
+    #[serde(rename = "p")]
     Parquet,
     /// "API Response Actions in Delta Format": the table's own actions, wrapped.
+    #[serde(rename = "d")]
     Delta,
 }
 
@@ -86,38 +90,57 @@ impl Capabilities {
         self.reader_features.contains(&name.to_lowercase())
     }
 
-    /// The form of the answer for a table with these reader features: parquet where that is enough and
-    /// the client takes it, else delta. A client that takes both, and knows every feature that the table
-    /// may use, gets delta where there is one.
+    /// Whether the client takes delta format and declared every feature that the versions use or list.
+    fn reads_all(&self, features: &TableFeatures) -> bool {
+        let mut all = features.used.iter().chain(&features.listed);
+        self.accepts(ResponseFormat::Delta) && all.all(|name| self.reads_feature(name))
+    }
+
+    /// Whether the answer to this client depends on [`TableFeatures::may_have_vectors`], so that somebody has to
+    /// look.
+    pub fn depends_on_vectors(&self, features: &TableFeatures) -> bool {
+        features.may_have_vectors && !self.reads_all(features)
+    }
+
+    /// The form of an answer that spans versions with these features. A client that takes both forms gets delta if it
+    /// declared every feature that the versions use or list, and parquet if files that need no feature are all there
+    /// is. Vectors that nobody has looked for count as absent: see [`Self::depends_on_vectors`].
     ///
-    /// Refused with the features' names where the client takes only parquet, or did not declare one.
+    /// 400 with the names of the features that the client would have to know.
     pub fn negotiate(&self, features: &TableFeatures) -> Result<ResponseFormat> {
-        let declares = |names: &[String]| names.iter().all(|name| self.reads_feature(name));
-        let may_use = !features.needed.is_empty() || !features.left_over.is_empty();
-        let knows_all = declares(&features.needed) && declares(&features.left_over);
-        if self.accepts(ResponseFormat::Delta) && may_use && knows_all {
+        if self.reads_all(features) && !(features.used.is_empty() && features.listed.is_empty()) {
             return Ok(ResponseFormat::Delta);
         }
-        if features.needed.is_empty() && self.accepts(ResponseFormat::Parquet) {
+        if features.used.is_empty() && self.accepts(ResponseFormat::Parquet) {
             return Ok(ResponseFormat::Parquet);
         }
-        if !self.accepts(ResponseFormat::Delta) {
-            return Err(Error::unsupported(format!(
-                "Unsupported Delta Table Properties: the table needs the reader features {}. \
-                 Read it with a client that asks for responseformat=delta.",
-                features.needed.join(", ")
-            )));
-        }
-        let missing: Vec<_> =
-            features.needed.iter().filter(|name| !self.reads_feature(name)).map(String::as_str).collect();
+        let delta = self.accepts(ResponseFormat::Delta);
+        let lacks = |name: &&String| !delta || !self.reads_feature(name);
+        let missing: Vec<&str> = features.used.iter().filter(lacks).map(String::as_str).collect();
         if missing.is_empty() {
             return Ok(ResponseFormat::Delta);
         }
-        Err(Error::unsupported(format!(
-            "Unsupported Delta Table Properties: the table needs the reader features {}, which the client \
-             did not declare in {CAPABILITIES_HEADER}.",
-            missing.join(", ")
-        )))
+        Err(self.refusal(&missing, delta))
+    }
+
+    fn refusal(&self, missing: &[&str], delta: bool) -> Error {
+        let (features, them, first) = match missing {
+            [one] => (format!("reader feature {one}"), "it", *one),
+            _ => (
+                format!("reader features {}", missing.join(", ")),
+                "them",
+                missing.first().copied().unwrap_or_default(),
+            ),
+        };
+        let lacks = match delta {
+            true => format!("which the client did not declare in {CAPABILITIES_HEADER}"),
+            false => "which answers in parquet format cannot carry".to_owned(),
+        };
+        Error::unsupported(format!(
+            "Unsupported Delta Table Properties: the table uses the {features}, {lacks}. Read the table with a client \
+             that supports {them} (responseformat=delta), or ask the provider to drop {them} from the table \
+             (ALTER TABLE … DROP FEATURE {first})."
+        ))
     }
 
     /// The response header: the form of the answer, and what of the request it honours.
@@ -128,13 +151,36 @@ impl Capabilities {
     }
 }
 
-/// The Delta reader features of a table, as far as they concern its recipients. Spelled as in the log.
+/// The name of the feature "Deletion Vectors".
+pub const DELETION_VECTORS: &str = "deletionVectors";
+
+/// What it takes to read some versions of a table, as far as recipients are concerned. Features are spelled as in the
+/// log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableFeatures {
-    /// What a recipient must know to read the table.
-    pub needed: Vec<String>,
-    /// What is switched off, but may be left in some files from when it was on.
-    pub left_over: Vec<String>,
+    /// Features that files or columns make use of: who does not know one of them reads wrong values.
+    pub used: BTreeSet<String>,
+    /// Features that the protocol lists, used or not.
+    pub listed: BTreeSet<String>,
+    /// Whether files may have deletion vectors, which nobody has looked for.
+    pub may_have_vectors: bool,
+}
+
+impl TableFeatures {
+    /// Adds what other versions of the same answer take.
+    pub fn extend(&mut self, other: Self) {
+        self.used.extend(other.used);
+        self.listed.extend(other.listed);
+        self.may_have_vectors |= other.may_have_vectors;
+    }
+
+    /// Takes note of whether files have deletion vectors.
+    pub fn set_vectors(&mut self, present: bool) {
+        self.may_have_vectors = false;
+        if present {
+            self.used.insert(DELETION_VECTORS.to_owned());
+        }
+    }
 }
 
 /// How the id of a file is made of its path in the log.
@@ -181,8 +227,12 @@ impl FileIdHash {
 mod tests {
     use super::*;
 
-    fn needs(names: &[&str]) -> TableFeatures {
-        TableFeatures { needed: names.iter().map(|&name| name.to_owned()).collect(), left_over: Vec::new() }
+    fn names(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    fn needs(used: &[&str]) -> TableFeatures {
+        TableFeatures { used: names(used), listed: names(used), may_have_vectors: false }
     }
 
     #[test]
@@ -215,8 +265,8 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_left_over_is_sent_in_delta_format_to_who_knows_it() {
-        let table = TableFeatures { needed: Vec::new(), left_over: vec!["deletionVectors".to_owned()] };
+    fn what_is_listed_and_not_used_stands_in_nobodys_way() {
+        let table = TableFeatures { listed: names(&["deletionVectors"]), ..TableFeatures::default() };
         for (header, format) in [
             ("responseformat=delta,parquet;readerfeatures=deletionvectors", ResponseFormat::Delta),
             ("responseformat=delta,parquet", ResponseFormat::Parquet),
@@ -229,14 +279,44 @@ mod tests {
     }
 
     #[test]
+    fn vectors_are_looked_for_only_when_the_answer_depends_on_them() {
+        let table = TableFeatures {
+            listed: names(&["deletionVectors"]),
+            may_have_vectors: true,
+            ..TableFeatures::default()
+        };
+        for (header, depends) in [
+            ("responseformat=delta,parquet;readerfeatures=deletionvectors", false),
+            ("responseformat=delta;readerfeatures=deletionvectors", false),
+            ("responseformat=delta,parquet", true),
+            ("responseformat=delta", true),
+            ("responseformat=parquet;readerfeatures=deletionvectors", true),
+            ("", true),
+        ] {
+            let client = Capabilities::parse(Some(header));
+            assert_eq!(client.depends_on_vectors(&table), depends, "{header}");
+            if depends {
+                let mut found = table.clone();
+                found.set_vectors(true);
+                assert!(client.negotiate(&found).is_err(), "{header}");
+                let mut absent = table.clone();
+                absent.set_vectors(false);
+                assert!(client.negotiate(&absent).is_ok(), "{header}");
+            }
+        }
+    }
+
+    #[test]
     fn what_was_not_declared_is_refused_by_name() {
         let client = Capabilities::parse(Some("responseformat=delta;readerfeatures=deletionvectors"));
         let error = client.negotiate(&needs(&["columnMapping", "deletionVectors"])).unwrap_err();
         assert!(error.message().contains("columnMapping") && !error.message().contains("deletionVectors"));
-        let parquet = Capabilities::parse(Some("responseformat=parquet"));
-        let error = parquet.negotiate(&needs(&["columnMapping"])).unwrap_err();
-        assert!(error.message().contains("Unsupported Delta Table Properties"));
-        assert!(error.message().contains("columnMapping"));
+        assert!(error.message().contains("DROP FEATURE columnMapping"), "{error}");
+        for header in ["responseformat=parquet", "responseformat=parquet;readerfeatures=columnmapping"] {
+            let error = Capabilities::parse(Some(header)).negotiate(&needs(&["columnMapping"])).unwrap_err();
+            assert!(error.message().starts_with("Unsupported Delta Table Properties"), "{error}");
+            assert!(error.message().contains("columnMapping"), "{error}");
+        }
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use deltashare::delta::{Action, ChangeKind, ChangeRange, DeltaTable, FileCursor, Origin};
+use deltashare::delta::{
+    Action, Change, ChangeCursor, ChangeKind, ChangePosition, ChangeRange, DeltaTable, FileCursor, Origin,
+};
 use deltashare::error::Result;
 use serde_json::json;
 
@@ -184,6 +186,11 @@ async fn a_poll_of_the_version_is_one_listing() {
     assert!(blocking(move || broken.latest_version()).await.is_err());
 }
 
+/// The changes of a range, from the first one on.
+fn changes(table: &DeltaTable, range: &Arc<ChangeRange>) -> ChangeCursor {
+    table.survey(range, ChangeKind::Files, None, &mut |_| Ok(())).unwrap().changes
+}
+
 fn range(table: &DeltaTable, start: u64, end: u64) -> Arc<ChangeRange> {
     Arc::new(table.change_range(&table.latest().unwrap(), start, end).unwrap())
 }
@@ -211,7 +218,7 @@ async fn pages_of_changes() {
         let read = |size: usize, fresh: bool, fault: Option<Fault>| {
             let mut seen = Vec::new();
             store.fail(None);
-            let mut cursor = table.changes(&range, ChangeKind::Files, None).unwrap();
+            let mut cursor = changes(&table, &range);
             loop {
                 for _ in 0..size {
                     let Some(change) = cursor.advance().unwrap() else { break };
@@ -230,7 +237,7 @@ async fn pages_of_changes() {
                 assert_eq!(store.requests(), (0, 0));
                 cursor = match fresh {
                     false => resumed.unwrap(),
-                    true => table.changes(&range, ChangeKind::Files, Some(position)).unwrap(),
+                    true => table.changes_from(&range, ChangeKind::Files, position).unwrap(),
                 };
             }
         };
@@ -256,7 +263,8 @@ async fn commits_of_a_range_are_fetched_together_and_not_all_at_once() {
     blocking(move || {
         let range = range(&table, 0, 199);
         store.requests();
-        let mut cursor = table.changes(&range, ChangeKind::Files, None).unwrap();
+        let start = ChangePosition { version: 0, action: 0 };
+        let mut cursor = table.changes_from(&range, ChangeKind::Files, start).unwrap();
         cursor.advance().unwrap();
         std::thread::sleep(std::time::Duration::from_millis(50));
         let (lists, gets) = store.requests();
@@ -270,6 +278,15 @@ async fn commits_of_a_range_are_fetched_together_and_not_all_at_once() {
         assert_eq!(rest, 202);
         // The first one was read to open the range.
         assert_eq!(gets + store.requests().1, 199);
+        // A survey keeps what it reads for the answer.
+        let mut surveyed = 0;
+        let mut count = |_: &Change<'_>| {
+            surveyed += 1;
+            Ok(())
+        };
+        let mut survey = table.survey(&range, ChangeKind::Files, None, &mut count).unwrap();
+        while survey.changes.advance().unwrap().is_some() {}
+        assert_eq!((surveyed, store.requests()), (202, (0, 0)));
     })
     .await;
 }

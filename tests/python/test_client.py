@@ -119,7 +119,8 @@ VERSIONS = [
 @pytest.mark.parametrize("name,version", VERSIONS)
 def test_time_travel_by_version(profile, tables, name, version, form):
     load = lambda: delta_sharing.load_as_pandas(url(profile, name), version=version, use_delta_format=form)  # noqa: E731
-    if form is False and name in DELTA_ONLY:
+    # Before the first deletion, no file has a deletion vector.
+    if form is False and name in DELTA_ONLY and (name, version) != ("deletion_vectors", 1):
         assert DELTA_ONLY[name] in refusal(load)
     else:
         assert rows(load()) == expected(tables, name, f"-v{version}")

@@ -261,12 +261,12 @@ def test_row_ids_are_kept(server):
     assert isinstance(add["baseRowId"], int) and isinstance(add["defaultRowCommitVersion"], int)
 
 
-def test_versioned_queries_name_version_and_time(server):
+def test_versioned_queries_name_the_version(server):
     answer = query(server, "py_versions", b'{"version": "1"}')
     assert answer.headers["delta-table-version"] == "1"
     assert "version" not in answer.lines[1]["metaData"]
     for line in answer.lines[2:]:
-        assert (line["file"]["version"], line["file"]["timestamp"]) == (1, 1704070800000)
+        assert line["file"]["version"] == 1 and "timestamp" not in line["file"]
 
 
 @pytest.mark.parametrize("header,length", [("parquet", 32), ("DELTA ", 64)])

@@ -8,7 +8,6 @@ use deltashare::catalog::state::{State, TableState};
 use deltashare::catalog::writer::Writer;
 use deltashare::delta::DeltaTable;
 use deltashare::error::Error;
-use deltashare::handlers::head::table_features;
 use deltashare::role::RoleArn;
 use deltashare::storage::{Location, S3Options, Storage, StorageOptions};
 use futures::{FutureExt as _, StreamExt as _, stream};
@@ -137,7 +136,7 @@ async fn open(storage: &Storage, signer_role: Option<&RoleArn>, table: &TableSta
     let read = tokio::task::spawn_blocking(move || {
         let snapshot = delta.latest()?;
         let stats = snapshot.count_files()?;
-        let features = table_features(&snapshot).needed;
+        let features = snapshot.exact_features()?.used.into_iter().collect();
         Ok((snapshot.version(), stats, features))
     });
     let (version, stats, features) =

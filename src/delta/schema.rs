@@ -1,0 +1,314 @@
+//! What a table's schema says of its files: "Schema Serialization Format" of Delta's protocol.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+const PHYSICAL_NAME: &str = "delta.columnMapping.physicalName";
+const TYPE_CHANGES: &str = "delta.typeChanges";
+
+/// A schema that was read, as far as answers depend on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schema {
+    /// Of columns at any depth, by their paths. Every column is here, whose physical name may be its own.
+    physical_names: BTreeMap<String, String>,
+    has_physical_names: bool,
+    type_changes: bool,
+    types: BTreeSet<Special>,
+    columns: BTreeMap<String, Primitive>,
+}
+
+/// A type that a reader must know a Delta feature for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Special {
+    /// `timestamp_ntz`
+    TimestampNtz,
+    /// `variant`
+    Variant,
+    /// `geometry` and `geography`
+    Geospatial,
+}
+
+/// The type of a column, as far as its values have one form as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Primitive {
+    /// `date`
+    Date,
+    /// `timestamp`
+    Timestamp,
+    /// `timestamp_ntz`
+    TimestampNtz,
+    /// `decimal`, with its scale.
+    Decimal {
+        /// Digits after the point.
+        scale: u8,
+    },
+    /// `boolean`
+    Boolean,
+    /// Any other type.
+    Other,
+}
+
+impl Schema {
+    /// Reads a `schemaString`. 400 when it is no schema, or has a type that Delta does not have.
+    pub fn parse(text: &str) -> Result<Self> {
+        // The parser has a limit to how deep values may be nested, far beyond what tables have.
+        let value: Value = serde_json::from_str(text).map_err(|error| unreadable().with_source(error))?;
+        let mut this = Self {
+            physical_names: BTreeMap::new(),
+            has_physical_names: false,
+            type_changes: false,
+            types: BTreeSet::new(),
+            columns: BTreeMap::new(),
+        };
+        let Value::Object(schema) = &value else { return Err(unreadable()) };
+        if schema.get("type").and_then(Value::as_str) != Some("struct") {
+            return Err(unreadable());
+        }
+        this.read_struct("", schema)?;
+        for field in schema.get("fields").and_then(Value::as_array).into_iter().flatten() {
+            if let (Some(name), Some(Value::String(data_type))) =
+                (field.get("name").and_then(Value::as_str), field.get("type"))
+            {
+                this.columns.insert(name.to_owned(), primitive(data_type));
+            }
+        }
+        Ok(this)
+    }
+
+    /// Whether a column, at any depth, has a physical name other than its own.
+    pub fn has_physical_names(&self) -> bool {
+        self.has_physical_names
+    }
+
+    /// Whether both schemas have a column whose files do not carry the same name. The flags say whether columns are
+    /// found by their physical names.
+    pub fn is_mapped_otherwise(&self, mapped: bool, other: &Self, other_mapped: bool) -> bool {
+        fn carried<'a>(path: &'a str, physical: &'a str, mapped: bool) -> &'a str {
+            if mapped { physical } else { path.rsplit('/').next().unwrap_or(path) }
+        }
+        let differs = |(path, physical): (&String, &String)| {
+            let other = other.physical_names.get(path).map(|name| carried(path, name, other_mapped));
+            other.is_some_and(|other| other != carried(path, physical, mapped))
+        };
+        (mapped || other_mapped) && self.physical_names.iter().any(differs)
+    }
+
+    /// Whether a column, at any depth, had a narrower type when some of the files were written.
+    pub fn has_type_changes(&self) -> bool {
+        self.type_changes
+    }
+
+    /// Whether a column, at any depth, has such a type.
+    pub fn has_type(&self, special: Special) -> bool {
+        self.types.contains(&special)
+    }
+
+    /// The type of a top-level column, by its logical name.
+    pub fn column(&self, name: &str) -> Primitive {
+        self.columns.get(name).copied().unwrap_or(Primitive::Other)
+    }
+
+    fn read_struct(&mut self, path: &str, schema: &Map<String, Value>) -> Result<()> {
+        let Some(Value::Array(fields)) = schema.get("fields") else { return Err(unreadable()) };
+        for field in fields {
+            let Some(name) = field.get("name").and_then(Value::as_str) else { return Err(unreadable()) };
+            let physical = match field.get("metadata") {
+                None | Some(Value::Null) => None,
+                Some(Value::Object(metadata)) => {
+                    self.type_changes |= metadata.get(TYPE_CHANGES).is_some_and(|changes| !changes.is_null());
+                    metadata.get(PHYSICAL_NAME).and_then(Value::as_str)
+                }
+                Some(_) => return Err(unreadable()),
+            };
+            let physical = physical.unwrap_or(name);
+            self.has_physical_names |= physical != name;
+            let path = format!("{path}/{name}");
+            self.read_type(&path, field.get("type"))?;
+            self.physical_names.insert(path, physical.to_owned());
+        }
+        Ok(())
+    }
+
+    fn read_type(&mut self, path: &str, data_type: Option<&Value>) -> Result<()> {
+        match data_type {
+            Some(Value::String(name)) => self.read_primitive(name),
+            Some(Value::Object(nested)) => match nested.get("type").and_then(Value::as_str) {
+                Some("struct") => self.read_struct(path, nested),
+                Some("array") => self.read_type(path, nested.get("elementType")),
+                Some("map") => {
+                    self.read_type(path, nested.get("keyType"))?;
+                    self.read_type(path, nested.get("valueType"))
+                }
+                // A user-defined type of Spark, which files hold as the SQL type that it names.
+                Some("udt") => self.read_type(path, nested.get("sqlType")),
+                _ => Err(unreadable()),
+            },
+            _ => Err(unreadable()),
+        }
+    }
+
+    fn read_primitive(&mut self, name: &str) -> Result<()> {
+        const PLAIN: [&str; 15] = [
+            "string",
+            "long",
+            "integer",
+            "short",
+            "byte",
+            "float",
+            "double",
+            "boolean",
+            "binary",
+            "date",
+            "timestamp",
+            "decimal",
+            "void",
+            "null",
+            "calendar_interval",
+        ];
+        match name {
+            "timestamp_ntz" => {
+                self.types.insert(Special::TimestampNtz);
+            }
+            "variant" => {
+                self.types.insert(Special::Variant);
+            }
+            _ if PLAIN.contains(&name) || decimal_scale(name).is_some() => {}
+            _ if ["geometry", "geography"].iter().any(|prefix| has_arguments(name, prefix)) => {
+                self.types.insert(Special::Geospatial);
+            }
+            _ if ["char", "varchar"].iter().any(|prefix| has_arguments(name, prefix)) => {}
+            _ if name.starts_with("interval ") || name.starts_with("string collate ") => {}
+            _ => return Err(unreadable()),
+        }
+        Ok(())
+    }
+}
+
+/// Whether a type's name is `prefix`, or `prefix` with arguments in parentheses.
+fn has_arguments(name: &str, prefix: &str) -> bool {
+    name.strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || (rest.starts_with('(') && rest.ends_with(')')))
+}
+
+fn decimal_scale(name: &str) -> Option<u8> {
+    let (precision, scale) = name.strip_prefix("decimal(")?.strip_suffix(')')?.split_once(',')?;
+    let precision = precision.trim().parse::<u8>().ok().filter(|precision| (1..=38).contains(precision))?;
+    scale.trim().parse().ok().filter(|&scale| scale <= precision)
+}
+
+fn primitive(name: &str) -> Primitive {
+    match name {
+        "date" => Primitive::Date,
+        "timestamp" => Primitive::Timestamp,
+        "timestamp_ntz" => Primitive::TimestampNtz,
+        "boolean" => Primitive::Boolean,
+        _ => decimal_scale(name).map_or(Primitive::Other, |scale| Primitive::Decimal { scale }),
+    }
+}
+
+fn unreadable() -> Error {
+    Error::unreadable_table("The table's schema cannot be read.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema(data_type: &str, metadata: &str) -> Result<Schema> {
+        Schema::parse(&format!(
+            r#"{{"type":"struct","fields":[{{"name":"a","type":{data_type},"nullable":true,"metadata":{metadata}}}]}}"#
+        ))
+    }
+
+    #[test]
+    fn what_is_no_schema_is_refused() {
+        let nested = |depth: usize| {
+            let open = r#"{"type":"array","elementType":"#.repeat(depth);
+            format!(r#"{open}"long"{}"#, r#","containsNull":true}"#.repeat(depth))
+        };
+        for text in
+            ["", "42", "null", "[]", "{}", r#"{"type":"struct"}"#, r#"{"type":"array","fields":[]}"#, "{"]
+        {
+            let error = Schema::parse(text).unwrap_err();
+            assert_eq!(error.message(), "The table's schema cannot be read.", "{text}");
+        }
+        for data_type in [
+            r#""quaternion""#,
+            r#""decimal(39,0)""#,
+            r#""decimal(2,3)""#,
+            "7",
+            r#"{"type":"set"}"#,
+            &nested(5_000),
+        ] {
+            assert!(schema(data_type, "{}").is_err(), "{data_type}");
+        }
+        assert!(schema(&nested(40), "{}").is_ok());
+        assert!(schema(r#""long""#, "7").is_err());
+    }
+
+    #[test]
+    fn types_and_names_are_found_at_any_depth() {
+        let within = |data_type: &str| {
+            let inner = format!(
+                r#"{{"type":"map","keyType":"string","valueType":{data_type},"valueContainsNull":true}}"#
+            );
+            schema(&format!(r#"{{"type":"array","elementType":{inner},"containsNull":true}}"#), "{}").unwrap()
+        };
+        assert!(within(r#""timestamp_ntz""#).has_type(Special::TimestampNtz));
+        assert!(within(r#""variant""#).has_type(Special::Variant));
+        assert!(within(r#""geometry(OGC:CRS84)""#).has_type(Special::Geospatial));
+        let mapped = |name: &str| {
+            within(&format!(
+                r#"{{"type":"struct","fields":[{{"name":"b","type":"long","nullable":true,"metadata":{{"delta.columnMapping.physicalName":"{name}"}}}}]}}"#
+            ))
+        };
+        assert!(mapped("col-1").has_physical_names() && !mapped("b").has_physical_names());
+        assert!(
+            schema(r#""long""#, r#"{"delta.typeChanges":[{"fromType":"integer"}]}"#)
+                .unwrap()
+                .has_type_changes()
+        );
+    }
+
+    #[test]
+    fn the_same_column_may_be_carried_under_two_names() {
+        let of = |physical: &str| {
+            schema(r#""long""#, &format!(r#"{{"delta.columnMapping.physicalName":"{physical}"}}"#)).unwrap()
+        };
+        for (before, mapped_before, after, mapped_after, differs) in [
+            ("col-1", true, "col-1", true, false),
+            ("col-1", true, "col-2", true, true),
+            ("col-1", true, "a", false, true),
+            ("a", true, "a", false, false),
+            ("col-1", false, "col-2", false, false),
+        ] {
+            let found = of(before).is_mapped_otherwise(mapped_before, &of(after), mapped_after);
+            assert_eq!(found, differs, "{before} {mapped_before} {after} {mapped_after}");
+        }
+        let other = Schema::parse(r#"{"type":"struct","fields":[{"name":"b","type":"long"}]}"#).unwrap();
+        assert!(!of("col-1").is_mapped_otherwise(true, &other, false));
+    }
+
+    #[test]
+    fn types_of_spark_are_known() {
+        for data_type in [
+            "string",
+            "decimal(10,2)",
+            "decimal(38,38)",
+            "void",
+            "char(3)",
+            "varchar(10)",
+            "geography(OGC:CRS84, vincenty)",
+            "interval day to second",
+        ] {
+            assert!(schema(&format!("\"{data_type}\""), "null").is_ok(), "{data_type}");
+        }
+        let udt = r#"{"type":"udt","class":"x","sqlType":{"type":"struct","fields":[{"name":"v","type":"double"}]}}"#;
+        assert!(schema(udt, "{}").is_ok());
+        assert_eq!(schema(r#""decimal(10,2)""#, "{}").unwrap().column("a"), Primitive::Decimal { scale: 2 });
+        assert_eq!(schema(r#""date""#, "{}").unwrap().column("b"), Primitive::Other);
+    }
+}

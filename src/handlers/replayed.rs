@@ -1,0 +1,173 @@
+//! What differs in delta format from the log, and why. A client of this format replays the lines of an answer as a log
+//! of its own, and its kernel refuses some things that only concern who writes the table's log. They are left out here
+//! and nowhere else; everything else is as in the log.
+//!
+//! | left out or changed | in | because |
+//! |---|---|---|
+//! | the properties of in-commit timestamps | every answer | the kernel looks for a timestamp in every commit, where only writers put it |
+//! | `columnMapping` is added to a protocol without it | versions whose files are mapped | without it the kernel reads logical names, and finds no column |
+//! | `changeDataFeed` is added to a protocol without it | change data feeds | the kernel refuses a feed that the protocol does not allow |
+//! | `delta.enableChangeDataFeed` is written `true` | change data feeds | the kernel knows no other spelling |
+//! | comments, defaults, identity and generation of columns | change data feeds | the kernel refuses a feed whose schema changed, and takes these for a change |
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::head::{CHANGE_DATA_FEED, has_change_data_feed};
+use crate::delta::{Metadata, Protocol, Snapshot};
+use crate::error::{Error, Result};
+
+const OF_COMMITS: [&str; 3] = [
+    "delta.enableInCommitTimestamps",
+    "delta.inCommitTimestampEnablementVersion",
+    "delta.inCommitTimestampEnablementTimestamp",
+];
+
+/// What the schema says of columns that matters to writers and people only.
+const OF_COLUMNS: [&str; 5] =
+    ["comment", "CURRENT_DEFAULT", "EXISTS_DEFAULT", "delta.generationExpression", "delta.invariants"];
+const OF_IDENTITY: &str = "delta.identity.";
+
+/// What an answer in delta format is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replayed {
+    /// The files of a version, or what was added and removed in a range.
+    Files,
+    /// A change data feed.
+    Feed,
+}
+
+impl Replayed {
+    /// The protocol of a version.
+    pub(super) fn protocol_of(self, snapshot: &Snapshot) -> Protocol {
+        self.protocol(snapshot.protocol().completed(snapshot.features()))
+    }
+
+    /// A protocol of the log.
+    pub(super) fn protocol(self, mut protocol: Protocol) -> Protocol {
+        /// The first version of the write protocol that has change data feeds.
+        const WITH_FEED: i32 = 4;
+        if self == Self::Feed {
+            protocol.min_writer_version = protocol.min_writer_version.max(WITH_FEED);
+            if protocol.min_writer_version >= 7 {
+                let listed = protocol.writer_features.get_or_insert_default();
+                if !listed.iter().any(|name| name == "changeDataFeed") {
+                    listed.push("changeDataFeed".to_owned());
+                }
+            }
+        }
+        protocol
+    }
+
+    /// The properties of a table.
+    pub(super) fn configuration(self, metadata: &Metadata) -> BTreeMap<String, String> {
+        let mut configuration = metadata.configuration.clone();
+        configuration.retain(|key, _| !OF_COMMITS.contains(&key.as_str()));
+        if self == Self::Feed && has_change_data_feed(metadata) {
+            configuration.insert(CHANGE_DATA_FEED.to_owned(), "true".to_owned());
+        }
+        configuration
+    }
+
+    /// The schema of a table, as JSON.
+    pub(super) fn schema(self, metadata: &Metadata) -> Result<Cow<'_, str>> {
+        let schema = metadata.schema_string.as_str();
+        let has_any = || OF_COLUMNS.iter().chain([&OF_IDENTITY]).any(|key| schema.contains(key));
+        if self == Self::Files || !has_any() {
+            return Ok(Cow::Borrowed(schema));
+        }
+        let mut schema: Value = serde_json::from_str(schema).map_err(Error::internal)?;
+        leave_out(&mut schema);
+        serde_json::to_string(&schema).map(Cow::Owned).map_err(Error::internal)
+    }
+}
+
+/// Goes through a type. Only fields have metadata, which are objects in an array called `fields`.
+fn leave_out(data_type: &mut Value) {
+    for name in ["elementType", "keyType", "valueType", "sqlType"] {
+        if let Some(inner) = data_type.get_mut(name) {
+            leave_out(inner);
+        }
+    }
+    for field in data_type.get_mut("fields").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(Value::Object(metadata)) = field.get_mut("metadata") {
+            metadata.retain(|key, _| !OF_COLUMNS.contains(&key.as_str()) && !key.starts_with(OF_IDENTITY));
+        }
+        if let Some(inner) = field.get_mut("type") {
+            leave_out(inner);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(schema: &str, configuration: &[(&str, &str)]) -> Metadata {
+        let owned = |&(key, value): &(&str, &str)| (key.to_owned(), value.to_owned());
+        Metadata {
+            id: String::new(),
+            name: None,
+            description: None,
+            format_provider: "parquet".to_owned(),
+            format_options: BTreeMap::new(),
+            schema_string: schema.to_owned(),
+            partition_columns: Vec::new(),
+            configuration: configuration.iter().map(owned).collect(),
+            created_time: None,
+        }
+    }
+
+    #[test]
+    fn properties_of_commits_are_left_out() {
+        let metadata = metadata(
+            "{}",
+            &[("delta.enableInCommitTimestamps", "true"), ("delta.enableChangeDataFeed", "TRUE"), ("a", "b")],
+        );
+        let files = Replayed::Files.configuration(&metadata);
+        assert_eq!(Vec::from_iter(files.values()), ["b", "TRUE"]);
+        assert_eq!(Vec::from_iter(Replayed::Feed.configuration(&metadata).values()), ["b", "true"]);
+    }
+
+    #[test]
+    fn a_feed_has_no_metadata_of_columns_that_only_writers_need() {
+        let schema = |metadata: &str| {
+            let field = |name: &str, data_type: &str| {
+                format!(r#"{{"metadata":{metadata},"name":"{name}","nullable":true,"type":{data_type}}}"#)
+            };
+            let inner = format!(r#"{{"fields":[{}],"type":"struct"}}"#, field("comment", "\"long\""));
+            let array = format!(r#"{{"containsNull":true,"elementType":{inner},"type":"array"}}"#);
+            format!(r#"{{"fields":[{}],"type":"struct"}}"#, field("a", &array))
+        };
+        let before = metadata(
+            &schema(r#"{"comment":"x","delta.columnMapping.id":1,"delta.identity.highWaterMark":7}"#),
+            &[],
+        );
+        let after = schema(r#"{"delta.columnMapping.id":1}"#);
+        assert_eq!(Replayed::Feed.schema(&before).unwrap(), after);
+        assert_eq!(Replayed::Files.schema(&before).unwrap(), before.schema_string);
+        let plain = metadata(r#"{"type":"struct","fields":[]}"#, &[]);
+        assert_eq!(Replayed::Feed.schema(&plain).unwrap(), plain.schema_string);
+    }
+
+    #[test]
+    fn a_feed_has_a_protocol_that_allows_it() {
+        let protocol = |writer: i32, features: Option<&[&str]>| Protocol {
+            min_reader_version: 1,
+            min_writer_version: writer,
+            reader_features: None,
+            writer_features: features.map(|names| names.iter().map(|&name| name.to_owned()).collect()),
+        };
+        for (before, after) in [
+            (protocol(2, None), protocol(4, None)),
+            (protocol(6, None), protocol(6, None)),
+            (protocol(7, Some(&[])), protocol(7, Some(&["changeDataFeed"]))),
+            (protocol(7, Some(&["changeDataFeed", "x"])), protocol(7, Some(&["changeDataFeed", "x"]))),
+        ] {
+            assert_eq!(Replayed::Feed.protocol(before.clone()), after);
+            assert_eq!(Replayed::Files.protocol(before.clone()), before);
+        }
+    }
+}
