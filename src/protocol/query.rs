@@ -242,13 +242,6 @@ pub struct ChangesQuery {
     pub fingerprint: Fingerprint,
 }
 
-impl ChangesQuery {
-    /// Reads the query parameters, already decoded.
-    pub fn parse(parameters: &[(String, String)]) -> Result<Self> {
-        ChangesRequest::parse(parameters)?.query()
-    }
-}
-
 /// A request for the change data feed of which only the page is read: whether the table shares its history is
 /// answered before anything is said of the range.
 #[derive(Debug)]
