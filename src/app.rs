@@ -51,6 +51,11 @@ impl App {
     pub fn open(&self, record: &TableRecord) -> Result<OpenTable> {
         let place = |text: &str| match Location::parse(text, std::path::Path::new("/")) {
             Ok(location) => Ok(location.read_by(record.signer_role.clone())),
+            Err(reason) if reason.is_unsupported() => Err(Error::unreadable_table(
+                "The table cannot be read: it is stored where this server does not read tables. Contact the \
+                 provider of the share.",
+            )
+            .with_source(reason.to_string())),
             Err(reason) => Err(Error::unreadable_table("The table's location cannot be read.")
                 .with_source(reason.to_string())),
         };
