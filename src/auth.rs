@@ -52,17 +52,17 @@ impl Recipient {
 /// What an `Authorization` header says. It has no `Debug`, so that no log can have it.
 #[derive(PartialEq, Eq)]
 enum Authorization<'a> {
-    /// No token. An empty one is none, as a client sends it whose profile has no token.
+    /// No token. An empty token is none: a client whose profile has an empty token still sends the header.
     Nothing,
     /// This token.
     Token(Cow<'a, str>),
-    /// Nothing that can be read; the answer is 401, also where no token is needed.
+    /// Something that cannot be read: 401, even if no token is needed.
     Unreadable,
 }
 
 impl<'a> Authorization<'a> {
-    /// Reads `Bearer` with a token, or `Basic` with the token as its password, whatever the user is called: so
-    /// send it the clients whose endpoint has it as `https://user:token@host/…`, and profiles of type `basic`.
+    /// Reads `Bearer` with a token, or `Basic` with the token as the password and any user name. Clients send
+    /// `Basic` if their endpoint is `https://user:token@host/…`, or if their profile is of type `basic`.
     /// Tolerates any case, extra spaces, and a colon after the scheme, which one client sends.
     fn parse(header: &'a str) -> Self {
         let header = header.trim();

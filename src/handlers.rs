@@ -35,7 +35,7 @@ impl<S: Send + Sync, const N: usize> FromRequestParts<S> for Names<N> {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
-        // Words of the protocol and names take turns: `/shares/{share}/schemas/{schema}/…`.
+        // Words of the protocol and names alternate: `/shares/{share}/schemas/{schema}/…`.
         let segments = parts.uri.path().split('/').skip(2).step_by(2);
         let names = segments.take(N).map(PathName::decode).collect::<Result<Vec<_>>>()?;
         names.try_into().map(Self).map_err(|_| Error::internal("the route has fewer names than its handler"))

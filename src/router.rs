@@ -136,8 +136,8 @@ fn action(method: &Method, path: &str) -> &'static str {
     }
 }
 
-/// The path below the prefix, with one slash between segments and none at the end. Nothing in it is decoded:
-/// that is left to who reads a name, once.
+/// The path below the prefix, with one slash between segments and none at the end. It is not decoded: handlers
+/// decode names, once.
 fn tidy<'a>(path: &'a str, prefix: &'a str) -> String {
     let of = |path: &'a str| path.split('/').filter(|segment| !segment.is_empty());
     let (mut segments, prefix): (Vec<_>, Vec<_>) = (of(path).collect(), of(prefix).collect());

@@ -1,7 +1,7 @@
 //! The share file: the reference server's configuration in YAML, plus `recipients:`.
 //!
-//! A file is read whole or refused whole, with the line and the reason. Only a table in a storage that this
-//! server does not read leaves the rest in force: it is listed, and to read it is refused.
+//! A file is read whole or refused whole, with the line and the reason. The exception is a table in a storage
+//! that this server does not support: it is listed, and requests to read it are refused.
 //!
 //! Shares, schemas and tables are listed in the order of the file.
 
@@ -60,9 +60,9 @@ impl std::error::Error for ShareFileError {}
 /// Why the location of a table cannot be taken as it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BadLocation {
-    /// It is wrong, and so is the file.
+    /// It is a mistake, so the file is refused.
     Wrong(String),
-    /// It may well be right, and this server does not read what lies there. The table alone cannot be read.
+    /// It may be correct, but this server does not support its storage. Only this table cannot be read.
     Unsupported(String),
 }
 
@@ -559,11 +559,11 @@ impl ShareFileCatalog {
 
 /// Where a page of a listing ended.
 ///
-/// The file may be edited before the next page is asked for. That page goes on after the last item of the page
-/// before; if that was removed, with the item that followed it; if both were, after as many items as are left
-/// of the pages before, as far as that is known. So removing items makes no other one be left out or come twice,
-/// unless both neighbours of the cut and items before them go at the same time. An item that is moved across
-/// the cut is listed twice or not at all.
+/// The file may be edited before the next page is requested. The next page starts after the last item of the
+/// previous page. If that item was removed, it starts with the item that followed; if both were removed, at the
+/// same position in the list, less the last item. So removing items neither skips nor repeats other items,
+/// unless both neighbours of the cut and earlier items are removed together. An item that is moved across the
+/// cut is listed twice or not at all.
 #[derive(Debug, PartialEq, Eq)]
 struct Cut {
     /// How many items the pages before have.

@@ -17,8 +17,8 @@ pub enum AsOf {
     Version(u64),
     /// The newest one at this time or before.
     Timestamp {
-        /// The timestamp as the client wrote it. It is read only when the table is known to share its history:
-        /// a client that may not ask for a time is told so, whatever it wrote.
+        /// The timestamp as the client wrote it. It is parsed only after the check that the table's history is
+        /// shared, so that without shared history the answer is the same whatever the client wrote.
         text: String,
     },
 }
@@ -242,8 +242,8 @@ pub struct ChangesQuery {
     pub fingerprint: Fingerprint,
 }
 
-/// A request for the change data feed of which only the page is read: whether the table shares its history is
-/// answered before anything is said of the range.
+/// A request for the change data feed whose range is not parsed yet: the check that the table's history is
+/// shared comes first.
 #[derive(Debug)]
 pub struct ChangesRequest<'a> {
     parameters: QueryParameters<'a>,

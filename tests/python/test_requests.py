@@ -353,7 +353,7 @@ def test_a_table_in_another_storage_is_an_error_of_its_own(running, tmp_path):
     for method, path_, body in [("GET", "version", None), ("GET", "metadata", None), ("POST", "query", b"{}"), ("GET", "changes?startingVersion=0", None)]:
         answer = server.request(method, f"{one}/{path_}", body=body)
         assert (answer.status, answer.json["errorCode"]) == (400, "UNSUPPORTED_OPERATION")
-        assert "this server does not read tables" in answer.json["message"] and "account" not in answer.json["message"]
+        assert "does not support its storage" in answer.json["message"] and "account" not in answer.json["message"]
     google = table("google", "gs://bucket/t")
     write(path, share("s", google, table("fine"), table("more")))
     assert "s.d.google" in server.wait_for_log("the scheme gs:// is not supported")
