@@ -51,8 +51,15 @@ impl App {
     pub fn open(&self, record: &TableRecord) -> Result<OpenTable> {
         let place = |text: &str| match Location::parse(text, std::path::Path::new("/")) {
             Ok(location) => Ok(location.read_by(record.signer_role.clone())),
-            Err(reason) => Err(Error::unreadable_table("The table's location cannot be read.")
-                .with_source(reason.to_string())),
+            Err(reason) => {
+                let message = if reason.is_unsupported() {
+                    "The table cannot be read: this server does not support its storage. Contact the provider of \
+                     the share."
+                } else {
+                    "The table's location cannot be read."
+                };
+                Err(Error::unreadable_table(message).with_source(reason.to_string()))
+            }
         };
         let location = place(&record.location)?;
         let allowed = record.allowed_locations.iter().map(|text| place(text)).collect::<Result<_>>()?;

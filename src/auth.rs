@@ -4,12 +4,17 @@
 //! the share is granted to its recipient. Holding that is the permission. What is not granted is answered
 //! exactly like what does not exist.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use futures::future::try_join_all;
+use percent_encoding::percent_decode_str;
 
 use crate::app::App;
 use crate::audit;
@@ -18,6 +23,15 @@ use crate::error::{Error, Result};
 
 /// Longer ones are refused before they are hashed; ours have 47 characters.
 const MAX_TOKEN_BYTES: usize = 4096;
+
+/// The longest `Basic` credentials: a token of any length that is taken, with a user name.
+const MAX_BASIC_CHARS: usize = 2 * MAX_TOKEN_BYTES;
+
+/// Base64 as `Basic` credentials have it, with its padding or without.
+const BASIC: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// A recipient who has sent a token. What is read for it makes sure that the token is still good.
 #[derive(Debug, Clone)]
@@ -35,13 +49,46 @@ impl Recipient {
     }
 }
 
-/// The token in an `Authorization` header. Tolerates any case, extra spaces, and a colon after the
-/// scheme, which one client sends.
-fn bearer_token(header: &str) -> Option<&str> {
-    let (scheme, token) = header.trim().split_once(char::is_whitespace)?;
-    let bearer = scheme.trim_end_matches(':').eq_ignore_ascii_case("bearer");
-    let token = token.trim();
-    (bearer && !token.is_empty() && token.len() <= MAX_TOKEN_BYTES).then_some(token)
+/// What an `Authorization` header says. It has no `Debug`, so that no log can have it.
+#[derive(PartialEq, Eq)]
+enum Authorization<'a> {
+    /// No token. An empty token is none: a client whose profile has an empty token still sends the header.
+    Nothing,
+    /// This token.
+    Token(Cow<'a, str>),
+    /// Something that cannot be read: 401, even if no token is needed.
+    Unreadable,
+}
+
+impl<'a> Authorization<'a> {
+    /// Reads `Bearer` with a token, or `Basic` with the token as the password and any user name. Clients send
+    /// `Basic` if their endpoint is `https://user:token@host/…`, or if their profile is of type `basic`.
+    /// Tolerates any case, extra spaces, and a colon after the scheme, which one client sends.
+    fn parse(header: &'a str) -> Self {
+        let header = header.trim();
+        let (scheme, rest) = header.split_once(char::is_whitespace).unwrap_or((header, ""));
+        let (scheme, rest) = (scheme.trim_end_matches(':'), rest.trim());
+        let token = if header.is_empty() || scheme.eq_ignore_ascii_case("bearer") {
+            Some(Cow::Borrowed(rest))
+        } else if scheme.eq_ignore_ascii_case("basic") {
+            basic_password(rest).map(Cow::Owned)
+        } else {
+            None
+        };
+        match token {
+            Some(token) if token.is_empty() => Self::Nothing,
+            Some(token) if token.len() <= MAX_TOKEN_BYTES => Self::Token(token),
+            Some(_) | None => Self::Unreadable,
+        }
+    }
+}
+
+/// The password in `Basic` credentials, which are the Base64 of `user:password` in UTF-8 without control
+/// characters: RFC 7617. A user name has no colon; a password may.
+fn basic_password(credentials: &str) -> Option<String> {
+    let decoded = BASIC.decode(credentials).ok().filter(|_| credentials.len() <= MAX_BASIC_CHARS)?;
+    let text = String::from_utf8(decoded).ok().filter(|text| !text.chars().any(char::is_control))?;
+    text.split_once(':').map(|(_, password)| password.to_owned())
 }
 
 impl FromRequestParts<Arc<App>> for Recipient {
@@ -49,16 +96,19 @@ impl FromRequestParts<Arc<App>> for Recipient {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self> {
         let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
-        let caller = match (headers.next(), headers.next()) {
-            (None, _) => app.catalog.anonymous().await?,
-            (Some(header), None) => match header.to_str().ok().and_then(bearer_token) {
-                Some(token) => match app.catalog.caller(TokenHash::of(token)).await? {
-                    Some(caller) => Some(caller),
-                    None => app.catalog.anonymous().await?,
-                },
-                None => None,
+        let sent = match (headers.next(), headers.next()) {
+            (None, _) => Authorization::Nothing,
+            (Some(header), None) => header.to_str().map_or(Authorization::Unreadable, Authorization::parse),
+            // Which of the two counts is not for this server to guess.
+            (Some(_), Some(_)) => Authorization::Unreadable,
+        };
+        let caller = match sent {
+            Authorization::Nothing => app.catalog.anonymous().await?,
+            Authorization::Token(token) => match app.catalog.caller(TokenHash::of(&token)).await? {
+                Some(caller) => Some(caller),
+                None => app.catalog.anonymous().await?,
             },
-            (Some(_), Some(_)) => None,
+            Authorization::Unreadable => None,
         };
         let caller = caller.ok_or_else(unknown_token)?;
         audit::note(|facts| {
@@ -120,35 +170,39 @@ impl SharedTable {
     }
 }
 
-/// A name in a path, decoded once. Some clients write a space as `+`, so a name that is not found as
-/// it stands is looked up again with its pluses as spaces.
+/// A name in a path. Some clients write a space as `+`, so a name that is not found as it stands is looked up
+/// again with its pluses as spaces; an escaped plus, `%2B`, is always a plus.
 #[derive(Debug, Clone)]
-pub struct PathName(String);
+pub struct PathName {
+    literal: String,
+    spaced: String,
+}
 
 impl PathName {
-    /// Decodes a segment of a path; 404 where it is not UTF-8, since no name is.
+    /// Decodes a segment of a path, as the client wrote it; 404 if it is not UTF-8, since every name is.
     pub fn decode(segment: &str) -> Result<Self> {
-        percent_encoding::percent_decode_str(segment)
-            .decode_utf8()
-            .map(|name| Self(name.into_owned()))
-            .map_err(|_| Error::not_found("A name in the path is not UTF-8."))
+        let decoded = |segment: &str| {
+            let name = percent_decode_str(segment).decode_utf8();
+            name.map(Cow::into_owned).map_err(|_| Error::not_found("A name in the path is not UTF-8."))
+        };
+        Ok(Self { literal: decoded(segment)?, spaced: decoded(&segment.replace('+', "%20"))? })
     }
 
     /// The name as it stands.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.literal
     }
 
     /// The spellings to look up, in their order. There are always two, the same where the name has no plus, so that
     /// one looked up after the other costs the same whatever an unknown name contains.
     pub fn spellings(&self) -> impl Iterator<Item = String> {
-        [self.0.clone(), self.0.replace('+', " ")].into_iter()
+        [self.literal.clone(), self.spaced.clone()].into_iter()
     }
 }
 
 impl std::fmt::Display for PathName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for character in self.0.chars().take(255) {
+        for character in self.literal.chars().take(255) {
             if character.is_control() {
                 write!(f, "{}", character.escape_default())?
             } else {
@@ -163,14 +217,74 @@ impl std::fmt::Display for PathName {
 mod tests {
     use super::*;
 
+    fn is_token(header: &str, token: &str) -> bool {
+        Authorization::parse(header) == Authorization::Token(token.into())
+    }
+
+    fn basic(credentials: impl AsRef<[u8]>) -> String {
+        format!("Basic {}", BASIC.encode(credentials))
+    }
+
     #[test]
     fn tokens_as_clients_send_them() {
         for header in ["Bearer t", "bearer t", "BEARER   t ", "Bearer: t", " Bearer\tt"] {
-            assert_eq!(bearer_token(header), Some("t"), "{header}");
+            assert!(is_token(header, "t"), "{header}");
         }
-        for header in ["", "Bearer", "Bearer ", "Basic t", "t", "Bearert"] {
-            assert_eq!(bearer_token(header), None, "{header}");
+        for header in ["", " ", "Bearer", "Bearer ", "bearer:", "Bearer:  "] {
+            assert!(Authorization::parse(header) == Authorization::Nothing, "{header}");
         }
-        assert_eq!(bearer_token(&format!("Bearer {}", "x".repeat(MAX_TOKEN_BYTES + 1))), None);
+        for header in ["t", "Bearert", "Bearer:t", ":", "Digest username=x", "Negotiate"] {
+            assert!(Authorization::parse(header) == Authorization::Unreadable, "{header}");
+        }
+        for length in [MAX_TOKEN_BYTES, MAX_TOKEN_BYTES + 1] {
+            let token = "x".repeat(length);
+            assert_eq!(is_token(&format!("Bearer {token}"), &token), length <= MAX_TOKEN_BYTES);
+            assert_eq!(is_token(&basic(format!("user:{token}")), &token), length <= MAX_TOKEN_BYTES);
+        }
+    }
+
+    #[test]
+    fn the_password_of_basic_credentials_is_the_token() {
+        for (credentials, token) in [
+            ("me:dss_t", "dss_t"),
+            (":dss_t", "dss_t"),
+            ("é:tökén", "tökén"),
+            ("me:with:colons:", "with:colons:"),
+            ("me: t ", " t "),
+        ] {
+            assert!(is_token(&basic(credentials), token), "{credentials}");
+        }
+        for header in ["basic bWU6dA==", "BASIC:  bWU6dA==", "Basic bWU6dA", "Basic bWU6dA="] {
+            assert!(is_token(header, "t"), "{header}");
+        }
+        assert!(Authorization::parse(&basic("me:")) == Authorization::Nothing);
+        let bad = [
+            "Basic".to_owned(),
+            "Basic dGhpcyBpcyBub3QgYmFzZTY0!".to_owned(),
+            "Basic bWU6 dA==".to_owned(),
+            "Basic bWU6dP__".to_owned(),
+            basic("no colon"),
+            basic(b"me:\xff"),
+            basic("me:t\n"),
+            basic("m\0e:t"),
+            basic(format!("{}:t", "x".repeat(2 * MAX_TOKEN_BYTES))),
+        ];
+        for header in bad {
+            assert!(Authorization::parse(&header) == Authorization::Unreadable, "{header}");
+        }
+    }
+
+    #[test]
+    fn a_plus_may_be_a_space_and_an_escaped_one_is_not() {
+        for (segment, spellings) in [
+            ("a+b", ["a+b", "a b"]),
+            ("a%2Bb", ["a+b", "a+b"]),
+            ("a+%2B%20%25", ["a++ %", "a + %"]),
+            ("with%2520space", ["with%20space", "with%20space"]),
+        ] {
+            let name = PathName::decode(segment).unwrap();
+            assert_eq!(name.spellings().collect::<Vec<_>>(), spellings, "{segment}");
+        }
+        assert!(PathName::decode("%C3").is_err() && PathName::decode("a+%FF").is_err());
     }
 }

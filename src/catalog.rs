@@ -170,12 +170,12 @@ impl TableRecord {
     }
 }
 
-/// One page of a listing, and the key to go on after where there is more.
+/// One page of a listing, and where the next one begins.
 #[derive(Debug)]
 pub struct Page<T> {
-    /// The items, sorted by key.
+    /// The items, in the catalog's order: that of the share file, or of the keys in DynamoDB.
     pub items: Vec<T>,
-    /// The key of the last item, where more follow.
+    /// Where the page ends, if more follow: what the next [`PageRequest`] says.
     pub more_after: Option<String>,
 }
 
@@ -188,10 +188,10 @@ pub struct SchemaPage {
     pub schemas: Page<Name>,
 }
 
-/// Which part of a listing: after which key, and how many at most.
+/// Which part of a listing: after which page, and how many at most.
 #[derive(Debug, Clone, Default)]
 pub struct PageRequest {
-    /// The key of the last item of the page before.
+    /// The `more_after` of the page before, which only the same catalog understands.
     pub after: Option<String>,
     /// The most items; `None` for all.
     pub limit: Option<usize>,

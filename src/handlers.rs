@@ -14,7 +14,7 @@ pub mod replayed;
 mod stream;
 pub mod table;
 
-use axum::extract::{FromRequestParts, RawPathParams};
+use axum::extract::FromRequestParts;
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
@@ -27,21 +27,19 @@ const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson; char
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 const TABLE_VERSION_HEADER: HeaderName = HeaderName::from_static("delta-table-version");
 
-/// The names in the path of a request, in their order, each decoded once.
+/// The names in the path of a request, in their order.
+///
+/// They are decoded here and nowhere else, from the path as the client wrote it: axum's own path parameters
+/// are decoded already, so a name taken from them would be decoded twice.
 pub struct Names<const N: usize>(pub [PathName; N]);
 
 impl<S: Send + Sync, const N: usize> FromRequestParts<S> for Names<N> {
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let params = RawPathParams::from_request_parts(parts, state)
-            .await
-            .map_err(|_| Error::not_found("A name in the path cannot be read."))?;
-        let names = params
-            .iter()
-            .take(N)
-            .map(|(_, segment)| PathName::decode(segment))
-            .collect::<Result<Vec<_>>>()?;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        // Words of the protocol and names alternate: `/shares/{share}/schemas/{schema}/…`.
+        let segments = parts.uri.path().split('/').skip(2).step_by(2);
+        let names = segments.take(N).map(PathName::decode).collect::<Result<Vec<_>>>()?;
         names.try_into().map(Self).map_err(|_| Error::internal("the route has fewer names than its handler"))
     }
 }
@@ -78,4 +76,38 @@ fn value(text: &str) -> Result<HeaderValue> {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let span = tracing::Span::current();
     tokio::task::spawn_blocking(move || span.in_scope(work)).await.map_err(Error::internal)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn names<const N: usize>(path: &str) -> Result<Vec<String>> {
+        let (mut parts, ()) = axum::http::Request::get(path).body(()).unwrap().into_parts();
+        let Names(names) = Names::<N>::from_request_parts(&mut parts, &()).await?;
+        Ok(names.iter().map(|name| name.as_str().to_owned()).collect())
+    }
+
+    #[tokio::test]
+    async fn names_are_decoded_once() {
+        for (segment, name) in [
+            ("100%2525", "100%25"),
+            ("100%25", "100%"),
+            ("%252F", "%2F"),
+            ("%2F", "/"),
+            ("a%2Bb", "a+b"),
+            ("a+b", "a+b"),
+            ("%C3%BC", "ü"),
+            ("%25C3%25BC", "%C3%BC"),
+            ("%2e%2e", ".."),
+            ("100%", "100%"),
+        ] {
+            let found = names::<1>(&format!("/shares/{segment}/all-tables")).await.unwrap();
+            assert_eq!(found, [name], "{segment}");
+        }
+        let found = names::<4>("/shares/a/schemas/b/tables/c%20/queries/d%25?x=%25").await.unwrap();
+        assert_eq!(found, ["a", "b", "c ", "d%"]);
+        assert_eq!(names::<3>("/shares/a/schemas/b/tables/c").await.unwrap(), ["a", "b", "c"]);
+        assert!(names::<1>("/shares/%FF").await.is_err());
+    }
 }

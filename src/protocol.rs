@@ -8,6 +8,7 @@ pub mod digest;
 pub mod json;
 pub mod listing;
 pub mod names;
+pub mod parameters;
 pub mod profile;
 pub mod query;
 pub mod timestamp;

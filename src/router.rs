@@ -10,6 +10,7 @@ use axum::http::uri::{PathAndQuery, Uri};
 use axum::http::{HeaderValue, Method};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use percent_encoding::percent_decode_str;
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
 use uuid::Uuid;
@@ -135,18 +136,24 @@ fn action(method: &Method, path: &str) -> &'static str {
     }
 }
 
-/// The path below the prefix, with one slash between segments and none at the end.
-fn tidy(path: &str, prefix: &str) -> String {
+/// The path below the prefix, with one slash between segments and none at the end. It is not decoded: handlers
+/// decode names, once.
+fn tidy<'a>(path: &'a str, prefix: &'a str) -> String {
+    let of = |path: &'a str| path.split('/').filter(|segment| !segment.is_empty());
+    let (mut segments, prefix): (Vec<_>, Vec<_>) = (of(path).collect(), of(prefix).collect());
+    let below = segments.len() >= prefix.len() && segments.iter().zip(&prefix).all(|(a, b)| same(a, b));
+    segments.drain(..if below { prefix.len() } else { 0 });
     let mut tidied = String::with_capacity(path.len());
-    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+    for segment in segments {
         tidied.push('/');
         tidied.push_str(segment);
     }
-    let below = tidied.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'));
-    match below.unwrap_or(&tidied) {
-        "" => "/".to_owned(),
-        path => path.to_owned(),
-    }
+    if tidied.is_empty() { "/".to_owned() } else { tidied }
+}
+
+/// Whether two segments of paths are the same once they are decoded.
+fn same(segment: &str, other: &str) -> bool {
+    percent_decode_str(segment).eq(percent_decode_str(other))
 }
 
 fn with_path(uri: &Uri, path: &str) -> Uri {
@@ -177,10 +184,28 @@ mod tests {
             ("/delta-sharing", "/"),
             ("/", "/"),
             ("/delta-sharing-2/shares", "/delta-sharing-2/shares"),
+            ("/delta%2Dsharing/shares", "/shares"),
+            ("/delta-sharing/delta-sharing/shares", "/delta-sharing/shares"),
             ("/shares/a%2Fb", "/shares/a%2Fb"),
+            ("/shares/%252F/%2e%2e", "/shares/%252F/%2e%2e"),
         ] {
             assert_eq!(tidy(path, "/delta-sharing"), tidied, "{path}");
         }
         assert_eq!(tidy("/shares/", ""), "/shares");
+        for path in ["/a%20b/%C3%BC/shares", "/a%20b/%c3%bc//shares/"] {
+            assert_eq!(tidy(path, "/a b/ü"), "/shares", "{path}");
+        }
+    }
+
+    #[test]
+    fn an_escaped_slash_separates_nothing() {
+        for (path, asked) in [
+            ("/shares/a%2Fschemas", "GetShare"),
+            ("/shares/a%2Fb/schemas", "ListSchemas"),
+            ("/shares/%2e%2e/all-tables", "ListAllTables"),
+            ("/shares/a/schemas/b/tables/c%2Fd/queries/e%2Ff", "GetQueryInfo"),
+        ] {
+            assert_eq!(action(&Method::GET, path), asked, "{path}");
+        }
     }
 }

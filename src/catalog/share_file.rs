@@ -1,10 +1,12 @@
 //! The share file: the reference server's configuration in YAML, plus `recipients:`.
 //!
-//! A file is read whole or refused whole, with the line and the reason.
+//! A file is read whole or refused whole, with the line and the reason. The exception is a table in a storage
+//! that this server does not support: it is listed, and requests to read it are refused.
+//!
+//! Shares, schemas and tables are listed in the order of the file.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use chrono::{DateTime, Utc};
@@ -19,7 +21,8 @@ use super::state::{RecipientState, SchemaState, ShareState, State, TableState};
 use super::{
     Caller, Catalog, Page, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::protocol::digest::short_digest;
 use crate::protocol::names::{InvalidName, Name};
 use crate::role::RoleArn;
 
@@ -54,8 +57,34 @@ impl fmt::Display for ShareFileError {
 
 impl std::error::Error for ShareFileError {}
 
-/// The file as it is written. Settings of the reference server that do not apply here are listed so
-/// that a misspelt key is noticed.
+/// Why the location of a table cannot be taken as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BadLocation {
+    /// It is a mistake, so the file is refused.
+    Wrong(String),
+    /// It may be correct, but this server does not support its storage. Only this table cannot be read.
+    Unsupported(String),
+}
+
+/// A table of the file that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadableTable {
+    /// The table, as `share.schema.table`.
+    pub name: String,
+    /// The line of its location.
+    pub line: u64,
+    /// What stands in the way.
+    pub reason: String,
+}
+
+impl fmt::Display for UnreadableTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: table {} cannot be read: {}", self.line, self.name, self.reason)
+    }
+}
+
+/// The file as it is written. Settings of the reference server that have no effect here are listed so that a
+/// misspelt key is noticed.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct File {
@@ -67,32 +96,40 @@ struct File {
     authorization: Option<FileAuthorization>,
     endpoint: Option<String>,
     pre_signed_url_timeout_seconds: Option<u64>,
-    #[serde(rename = "host")]
-    _host: Option<IgnoredAny>,
-    #[serde(rename = "port")]
-    _port: Option<IgnoredAny>,
-    #[serde(rename = "ssl")]
-    _ssl: Option<IgnoredAny>,
-    #[serde(rename = "temporaryCredentialValiditySeconds")]
-    _temporary_credential_validity_seconds: Option<IgnoredAny>,
-    #[serde(rename = "deltaTableCacheSize")]
-    _delta_table_cache_size: Option<IgnoredAny>,
-    #[serde(rename = "stalenessAcceptable")]
-    _staleness_acceptable: Option<IgnoredAny>,
-    #[serde(rename = "evaluatePredicateHints")]
-    _evaluate_predicate_hints: Option<IgnoredAny>,
-    #[serde(rename = "evaluateJsonPredicateHints")]
-    _evaluate_json_predicate_hints: Option<IgnoredAny>,
-    #[serde(rename = "evaluateJsonPredicateHintsV2")]
-    _evaluate_json_predicate_hints_v2: Option<IgnoredAny>,
-    #[serde(rename = "requestTimeoutSeconds")]
-    _request_timeout_seconds: Option<IgnoredAny>,
-    #[serde(rename = "queryTablePageSizeLimit")]
-    _query_table_page_size_limit: Option<IgnoredAny>,
-    #[serde(rename = "queryTablePageTokenTtlMs")]
-    _query_table_page_token_ttl_ms: Option<IgnoredAny>,
-    #[serde(rename = "refreshTokenTtlMs")]
-    _refresh_token_ttl_ms: Option<IgnoredAny>,
+    ssl: Option<Spanned<IgnoredAny>>,
+    host: Option<IgnoredAny>,
+    port: Option<IgnoredAny>,
+    temporary_credential_validity_seconds: Option<IgnoredAny>,
+    delta_table_cache_size: Option<IgnoredAny>,
+    staleness_acceptable: Option<IgnoredAny>,
+    evaluate_predicate_hints: Option<IgnoredAny>,
+    evaluate_json_predicate_hints: Option<IgnoredAny>,
+    evaluate_json_predicate_hints_v2: Option<IgnoredAny>,
+    request_timeout_seconds: Option<IgnoredAny>,
+    query_table_page_size_limit: Option<IgnoredAny>,
+    query_table_page_token_ttl_ms: Option<IgnoredAny>,
+    refresh_token_ttl_ms: Option<IgnoredAny>,
+}
+
+impl File {
+    /// The settings of the reference server that are in the file and have no effect.
+    fn without_effect(&self) -> Vec<&'static str> {
+        let all = [
+            ("host", self.host),
+            ("port", self.port),
+            ("temporaryCredentialValiditySeconds", self.temporary_credential_validity_seconds),
+            ("deltaTableCacheSize", self.delta_table_cache_size),
+            ("stalenessAcceptable", self.staleness_acceptable),
+            ("evaluatePredicateHints", self.evaluate_predicate_hints),
+            ("evaluateJsonPredicateHints", self.evaluate_json_predicate_hints),
+            ("evaluateJsonPredicateHintsV2", self.evaluate_json_predicate_hints_v2),
+            ("requestTimeoutSeconds", self.request_timeout_seconds),
+            ("queryTablePageSizeLimit", self.query_table_page_size_limit),
+            ("queryTablePageTokenTtlMs", self.query_table_page_token_ttl_ms),
+            ("refreshTokenTtlMs", self.refresh_token_ttl_ms),
+        ];
+        all.into_iter().filter(|(_, value)| value.is_some()).map(|(key, _)| key).collect()
+    }
 }
 
 #[derive(Deserialize)]
@@ -156,7 +193,7 @@ struct FileToken {
 /// A share file that was read and found good.
 #[derive(Debug)]
 pub struct ShareFile {
-    shares: BTreeMap<String, Share>,
+    shares: Ordered<Share>,
     tokens: HashMap<TokenHash, TokenRecord>,
     /// Keys of the shares granted to each recipient.
     grants: HashMap<Arc<str>, BTreeSet<String>>,
@@ -165,14 +202,51 @@ pub struct ShareFile {
     pub endpoint: Option<String>,
     /// The life of a presigned URL, where the file sets `preSignedUrlTimeoutSeconds`.
     pub url_ttl_seconds: Option<u64>,
+    /// Keys of the file that mean something to the reference server and have no effect here.
+    pub without_effect: Vec<&'static str>,
+    /// The tables that cannot be read.
+    pub unreadable: Vec<UnreadableTable>,
 }
 
 #[derive(Debug)]
 struct Share {
     record: ShareRecord,
-    schemas: BTreeMap<String, Name>,
-    /// By the keys of schema and table.
-    tables: BTreeMap<(String, String), TableRecord>,
+    schemas: Ordered<Name>,
+    /// By the keys of schema and table, as [`table_key`] joins them.
+    tables: Ordered<TableRecord>,
+}
+
+/// Things by their keys, in the order of the file.
+#[derive(Debug)]
+struct Ordered<T> {
+    items: Vec<(String, T)>,
+    places: HashMap<String, usize>,
+}
+
+impl<T> Ordered<T> {
+    fn new() -> Self {
+        Self { items: Vec::new(), places: HashMap::new() }
+    }
+
+    /// Adds a thing at the end; false if there is one with its key.
+    fn add(&mut self, key: String, item: T) -> bool {
+        let new = self.places.insert(key.clone(), self.items.len()).is_none();
+        self.items.push((key, item));
+        new
+    }
+
+    fn get(&self, key: &str) -> Option<&T> {
+        self.places.get(key).and_then(|place| self.items.get(*place)).map(|(_, item)| item)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
+        self.items.iter().map(|(key, item)| (key.as_str(), item))
+    }
+}
+
+/// The key of a table in its share. Names have no slash.
+fn table_key(schema: &str, table: &str) -> String {
+    format!("{schema}/{table}")
 }
 
 impl ShareFile {
@@ -180,7 +254,7 @@ impl ShareFile {
     /// the server understands, or says why it cannot.
     pub fn parse(
         text: &str,
-        locate: &dyn Fn(&str) -> std::result::Result<String, String>,
+        locate: &dyn Fn(&str) -> std::result::Result<String, BadLocation>,
     ) -> std::result::Result<Self, ShareFileError> {
         let file: File = serde_saphyr::from_str(text).map_err(|error| {
             let error = error.without_snippet();
@@ -194,8 +268,17 @@ impl ShareFile {
         if file.version.value != 1 {
             return Err(ShareFileError::at(file.version.referenced, "version must be 1"));
         }
+        if let Some(ssl) = &file.ssl {
+            return Err(ShareFileError::at(
+                ssl.referenced,
+                "ssl has no effect: this server speaks plain HTTP. Remove the key, and put a proxy or load balancer \
+                 that ends TLS in front of the server",
+            ));
+        }
         let mut this = Self {
-            shares: BTreeMap::new(),
+            without_effect: file.without_effect(),
+            unreadable: Vec::new(),
+            shares: Ordered::new(),
             tokens: HashMap::new(),
             grants: HashMap::new(),
             open: file.authorization.is_none() && file.recipients.is_none(),
@@ -218,7 +301,7 @@ impl ShareFile {
             this.add_recipient(recipient)?;
         }
         if this.open || this.tokens.values().any(|token| &*token.recipient == EVERYONE) {
-            let all = this.shares.keys().cloned().collect();
+            let all = this.shares.iter().map(|(key, _)| key.to_owned()).collect();
             this.grants.insert(EVERYONE.into(), all);
         }
         Ok(this)
@@ -227,30 +310,30 @@ impl ShareFile {
     fn add_share(
         &mut self,
         share: FileShare,
-        locate: &dyn Fn(&str) -> std::result::Result<String, String>,
+        locate: &dyn Fn(&str) -> std::result::Result<String, BadLocation>,
     ) -> std::result::Result<(), ShareFileError> {
         let name = checked(&share.name, Name::share)?;
         let id =
             share.id.map(|id| id.value).filter(|id| !id.is_empty()).unwrap_or_else(|| id_of(&[name.key()]));
         let mut added = Share {
             record: ShareRecord { name: name.clone(), id: id.clone() },
-            schemas: BTreeMap::new(),
-            tables: BTreeMap::new(),
+            schemas: Ordered::new(),
+            tables: Ordered::new(),
         };
         for schema in share.schemas.unwrap_or_default() {
             let schema_name = checked(&schema.name, Name::schema_or_table)?;
             for table in schema.tables.unwrap_or_default() {
-                let record = table_record(&name, &id, &schema_name, &table, locate)?;
-                let key = (schema_name.key().to_owned(), record.name.key().to_owned());
-                if added.tables.insert(key, record).is_some() {
+                let (record, unreadable) = table_record(&name, &id, &schema_name, &table, locate)?;
+                self.unreadable.extend(unreadable);
+                if !added.tables.add(table_key(schema_name.key(), record.name.key()), record) {
                     return Err(twice(&table.name, "table"));
                 }
             }
-            if added.schemas.insert(schema_name.key().to_owned(), schema_name).is_some() {
+            if !added.schemas.add(schema_name.key().to_owned(), schema_name) {
                 return Err(twice(&schema.name, "schema"));
             }
         }
-        if self.shares.insert(name.key().to_owned(), added).is_some() {
+        if !self.shares.add(name.key().to_owned(), added) {
             return Err(twice(&share.name, "share"));
         }
         Ok(())
@@ -262,7 +345,7 @@ impl ShareFile {
         let mut granted = BTreeSet::new();
         for share in recipient.shares {
             let key = Name::key_of(&share.value);
-            if !self.shares.contains_key(&key) {
+            if self.shares.get(&key).is_none() {
                 let reason = format!(
                     "recipient '{name}' is granted '{}', which is not a share of this file",
                     share.value
@@ -298,7 +381,7 @@ impl ShareFile {
     /// Adds a recipient that is not in the file, with one token; it sees every share.
     pub fn add_guest(&mut self, name: &str, token: &str, expires: DateTime<Utc>) {
         let who: Arc<str> = name.into();
-        self.grants.insert(Arc::clone(&who), self.shares.keys().cloned().collect());
+        self.grants.insert(Arc::clone(&who), self.shares.iter().map(|(key, _)| key.to_owned()).collect());
         let hash = TokenHash::of(token);
         self.tokens.insert(hash, TokenRecord { recipient: who, id: hash.short(), expires: Some(expires) });
     }
@@ -312,15 +395,15 @@ impl ShareFile {
     pub fn state(&self) -> State {
         let bare = |location: &String| location.trim_end_matches('/').to_owned();
         let mut state = State::default();
-        for (key, share) in &self.shares {
+        for (key, share) in self.shares.iter() {
             let mut schemas: BTreeMap<_, _> = share
                 .schemas
                 .iter()
                 .map(|(key, name)| {
-                    (key.clone(), SchemaState { name: name.as_str().to_owned(), tables: BTreeMap::new() })
+                    (key.to_owned(), SchemaState { name: name.as_str().to_owned(), tables: BTreeMap::new() })
                 })
                 .collect();
-            for ((schema, key), table) in &share.tables {
+            for (_, table) in share.tables.iter() {
                 let made = TableState {
                     name: table.name.as_str().to_owned(),
                     id: table.id.clone(),
@@ -331,10 +414,11 @@ impl ShareFile {
                     directory_access: table.directory_access,
                     signer_role: table.signer_role.clone(),
                 };
-                schemas.entry(schema.clone()).or_default().tables.insert(key.clone(), made);
+                let schema = schemas.entry(table.schema.key().to_owned()).or_default();
+                schema.tables.insert(table.name.key().to_owned(), made);
             }
             let name = share.record.name.as_str().to_owned();
-            state.shares.insert(key.clone(), ShareState { name, id: share.record.id.clone(), schemas });
+            state.shares.insert(key.to_owned(), ShareState { name, id: share.record.id.clone(), schemas });
         }
         for (name, shares) in &self.grants {
             let tokens = self.tokens.iter().filter(|(_, token)| token.recipient == *name);
@@ -348,9 +432,9 @@ impl ShareFile {
         state
     }
 
-    /// Every table of the file.
+    /// Every table of the file, in its order.
     pub fn tables(&self) -> impl Iterator<Item = &TableRecord> {
-        self.shares.values().flat_map(|share| share.tables.values())
+        self.shares.iter().flat_map(|(_, share)| share.tables.iter().map(|(_, table)| table))
     }
 
     fn granted(&self, recipient: &str, share: &str) -> Option<&Share> {
@@ -397,14 +481,23 @@ fn table_record(
     share_id: &str,
     schema: &Name,
     table: &FileTable,
-    locate: &dyn Fn(&str) -> std::result::Result<String, String>,
-) -> std::result::Result<TableRecord, ShareFileError> {
+    locate: &dyn Fn(&str) -> std::result::Result<String, BadLocation>,
+) -> std::result::Result<(TableRecord, Option<UnreadableTable>), ShareFileError> {
     let name = checked(&table.name, Name::schema_or_table)?;
-    let place = |location: &Spanned<String>| {
-        locate(&location.value).map_err(|reason| {
-            ShareFileError::at(location.referenced, format!("location of table '{name}': {reason}"))
-        })
+    let mut unreadable = None;
+    let mut place = |location: &Spanned<String>| match locate(&location.value) {
+        Ok(place) => Ok(place),
+        Err(BadLocation::Unsupported(reason)) => {
+            let (name, line) = (format!("{share}.{schema}.{name}"), location.referenced.line());
+            unreadable.get_or_insert(UnreadableTable { name, line, reason });
+            Ok(location.value.clone())
+        }
+        Err(BadLocation::Wrong(reason)) => {
+            Err(ShareFileError::at(location.referenced, format!("location of table '{name}': {reason}")))
+        }
     };
+    let location = place(&table.location)?;
+    let allowed_locations = table.allowed_locations.iter().map(place).collect::<Result<_, _>>()?;
     let id = table.id.as_ref().map(|id| id.value.clone()).filter(|id| !id.is_empty());
     let start_version = table.start_version.as_ref().map_or(Ok(0), |start| {
         u64::try_from(start.value).map_err(|_| {
@@ -420,29 +513,27 @@ fn table_record(
         })
     });
     let signer_role = signer_role.transpose()?;
+    let directory_access = table.directory_access.as_ref().is_some_and(|access| access.value);
     let record = TableRecord {
         share: share.clone(),
         share_id: share_id.to_owned(),
         schema: schema.clone(),
         id: id.unwrap_or_else(|| id_of(&[share.key(), schema.key(), name.key()])),
-        location: place(&table.location)?,
-        allowed_locations: table
-            .allowed_locations
-            .iter()
-            .map(place)
-            .collect::<std::result::Result<_, _>>()?,
+        location,
+        allowed_locations,
         history_shared: table.history_shared || table.cdf_enabled == Some(true),
         start_version,
-        directory_access: table.directory_access.as_ref().is_some_and(|access| access.value),
+        // What this server does not read, it gives no credentials for.
+        directory_access: directory_access && unreadable.is_none(),
         signer_role,
         name,
     };
     match (&table.directory_access, record.refuses_directory_access()) {
-        (Some(access), Some(reason)) if access.value => Err(ShareFileError::at(
+        (Some(access), Some(reason)) if record.directory_access => Err(ShareFileError::at(
             access.referenced,
             format!("directoryAccess of table '{}': {reason}", record.name),
         )),
-        _ => Ok(record),
+        _ => Ok((record, unreadable)),
     }
 }
 
@@ -466,31 +557,74 @@ impl ShareFileCatalog {
     }
 }
 
-/// The items of a sorted map that follow `page.after`, `page.limit` of them at most.
-fn page<'a, K: Ord + Clone + 'a, V: 'a, T>(
-    items: impl Iterator<Item = (&'a K, &'a V)>,
-    request: PageRequest,
-    key: impl Fn(&K) -> String,
-    item: impl Fn(&V) -> T,
-) -> Page<T> {
-    let mut items = items.peekable();
-    let mut taken = Vec::new();
-    let mut last = None;
-    while request.limit.is_none_or(|limit| taken.len() < limit) {
-        let Some((at, value)) = items.next() else { break };
-        last = Some(at);
-        taken.push(item(value));
-    }
-    let more_after = items.peek().is_some().then(|| match last {
-        Some(last) => key(last),
-        None => request.after.unwrap_or_default(),
-    });
-    Page { items: taken, more_after }
+/// Where a page of a listing ended.
+///
+/// The file may be edited before the next page is requested. The next page starts after the last item of the
+/// previous page. If that item was removed, it starts with the item that followed; if both were removed, at the
+/// same position in the list, less the last item. So removing items neither skips nor repeats other items,
+/// unless both neighbours of the cut and earlier items are removed together. An item that is moved across the
+/// cut is listed twice or not at all.
+#[derive(Debug, PartialEq, Eq)]
+struct Cut {
+    /// How many items the pages before have.
+    listed: usize,
+    /// The digest of the last item's key; 0 if there is none.
+    last: u64,
+    /// The digest of the key of the item that follows.
+    next: u64,
 }
 
-/// Where a page begins in a map sorted by `K`.
-fn after<K>(key: Option<K>) -> (Bound<K>, Bound<K>) {
-    (key.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
+impl Cut {
+    fn at(keys: &[&str], listed: usize) -> Self {
+        let digest = |place: Option<usize>| {
+            place.and_then(|place| keys.get(place)).map_or(0, |key| short_digest(key.as_bytes()))
+        };
+        Self { listed, last: digest(listed.checked_sub(1)), next: digest(Some(listed)) }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('.');
+        let listed = parts.next()?.parse().ok()?;
+        let mut digest = || u64::from_str_radix(parts.next()?, 16).ok();
+        let (last, next) = (digest()?, digest()?);
+        parts.next().is_none().then_some(Self { listed, last, next })
+    }
+
+    /// The place among `keys` where the next page begins.
+    fn find(&self, keys: &[&str]) -> usize {
+        if self.listed == 0 {
+            return 0;
+        }
+        let digests: Vec<u64> = keys.iter().map(|key| short_digest(key.as_bytes())).collect();
+        let place = |digest: u64| digests.iter().position(|other| *other == digest);
+        let after_last = place(self.last).map(|last| last + 1);
+        after_last.or_else(|| place(self.next)).unwrap_or((self.listed - 1).min(keys.len()))
+    }
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:x}.{:x}", self.listed, self.last, self.next)
+    }
+}
+
+/// The page that is asked for of a listing, whose items come with their keys.
+fn page<'a, V: 'a, T>(
+    items: impl Iterator<Item = (&'a str, &'a V)>,
+    request: &PageRequest,
+    item: impl Fn(&V) -> T,
+) -> Result<Page<T>> {
+    let (keys, items): (Vec<&str>, Vec<&V>) = items.unzip();
+    let start = match &request.after {
+        None => 0,
+        Some(after) => {
+            Cut::parse(after).ok_or_else(|| Error::invalid("invalid 'nextPageToken'"))?.find(&keys)
+        }
+    };
+    let end = request.limit.map_or(items.len(), |limit| items.len().min(start.saturating_add(limit)));
+    let taken = items.get(start..end).unwrap_or_default().iter().map(|value| item(value)).collect();
+    let more_after = (end < items.len()).then(|| Cut::at(&keys, end).to_string());
+    Ok(Page { items: taken, more_after })
 }
 
 impl Catalog for ShareFileCatalog {
@@ -511,11 +645,8 @@ impl Catalog for ShareFileCatalog {
         let file = self.file();
         let empty = BTreeSet::new();
         let granted = file.grants.get(caller.recipient()).unwrap_or(&empty);
-        let items = granted
-            .range::<String, _>(after(request.after.clone().filter(|key| !key.is_empty())))
-            .filter_map(|key| file.shares.get_key_value(key));
-        let page = page(items, request, String::clone, |share| share.record.clone());
-        ready(Ok(page)).boxed()
+        let items = file.shares.iter().filter(|(key, _)| granted.contains(*key));
+        ready(page(items, &request, |share| share.record.clone())).boxed()
     }
 
     fn share<'a>(&'a self, caller: &'a Caller, share: &'a str) -> BoxFuture<'a, Result<Option<ShareRecord>>> {
@@ -530,14 +661,10 @@ impl Catalog for ShareFileCatalog {
     ) -> BoxFuture<'a, Result<Option<SchemaPage>>> {
         let file = self.file();
         let found = file.granted(caller.recipient(), share).map(|share| {
-            let start = request.after.clone().filter(|key| !key.is_empty());
-            let items = share.schemas.range::<String, _>(after(start));
-            SchemaPage {
-                share: share.record.clone(),
-                schemas: page(items, request, String::clone, Name::clone),
-            }
+            let schemas = page(share.schemas.iter(), &request, Name::clone)?;
+            Ok(SchemaPage { share: share.record.clone(), schemas })
         });
-        ready(Ok(found)).boxed()
+        ready(found.transpose()).boxed()
     }
 
     fn tables<'a>(
@@ -551,17 +678,12 @@ impl Catalog for ShareFileCatalog {
         let schema = schema.map(Name::key_of);
         let found = file
             .granted(caller.recipient(), share)
-            .filter(|share| schema.as_ref().is_none_or(|schema| share.schemas.contains_key(schema)))
+            .filter(|share| schema.as_ref().is_none_or(|schema| share.schemas.get(schema).is_some()))
             .map(|share| {
-                let start = request.after.as_deref().and_then(|key| key.split_once('/'));
-                let start = start.map(|(schema, table)| (schema.to_owned(), table.to_owned()));
-                let items = share
-                    .tables
-                    .range(after(start))
-                    .filter(|((of, _), _)| schema.as_ref().is_none_or(|schema| of == schema));
-                page(items, request, |(schema, table)| format!("{schema}/{table}"), TableRecord::clone)
+                let of = |table: &TableRecord| schema.as_deref().is_none_or(|key| table.schema.key() == key);
+                page(share.tables.iter().filter(|(_, table)| of(table)), &request, TableRecord::clone)
             });
-        ready(Ok(found)).boxed()
+        ready(found.transpose()).boxed()
     }
 
     fn table<'a>(
@@ -571,7 +693,7 @@ impl Catalog for ShareFileCatalog {
         schema: &'a str,
         table: &'a str,
     ) -> BoxFuture<'a, Result<Option<TableRecord>>> {
-        let key = (Name::key_of(schema), Name::key_of(table));
+        let key = table_key(&Name::key_of(schema), &Name::key_of(table));
         ready(Ok(self
             .file()
             .granted(caller.recipient(), share)
@@ -592,6 +714,8 @@ mod tests {
 version: 1
 host: "localhost"
 port: 8080
+refreshTokenTtlMs:
+queryTablePageSizeLimit: 10
 endpoint: /delta-sharing
 preSignedUrlTimeoutSeconds: 900
 shares:
@@ -624,7 +748,9 @@ authorization:
     fn parse(text: &str) -> std::result::Result<ShareFile, ShareFileError> {
         ShareFile::parse(text, &|location| {
             if location.contains("..") {
-                Err("it leaves the directory".to_owned())
+                Err(BadLocation::Wrong("it leaves the directory".to_owned()))
+            } else if location.starts_with("wasbs") {
+                Err(BadLocation::Unsupported("wasbs:// is not supported".to_owned()))
             } else {
                 Ok(location.to_owned())
             }
@@ -683,7 +809,7 @@ authorization:
                     None => break,
                 }
             }
-            assert_eq!(names, ["customers", "Orders"]);
+            assert_eq!(names, ["Orders", "customers"]);
         }
         let none = PageRequest { after: None, limit: Some(0) };
         let page = catalog.shares(&by(""), none.clone()).await.unwrap();
@@ -692,6 +818,80 @@ authorization:
         assert_eq!(catalog.shares(&by(""), rest).await.unwrap().items.len(), 2);
         let page = catalog.tables(&by("acme"), "retail", Some("empty"), none).await.unwrap().unwrap();
         assert!(page.items.is_empty() && page.more_after.is_none());
+    }
+
+    /// A file whose share `s` has these tables in schema `c`.
+    fn file_of(tables: &[&str]) -> ShareFile {
+        let tables: Vec<String> =
+            tables.iter().map(|name| format!("    - {{name: {name}, location: x}}\n")).collect();
+        let tables = tables.concat();
+        parse(&format!("version: 1\nshares:\n- name: s\n  schemas:\n  - name: c\n    tables:\n{tables}"))
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn pages_go_on_where_they_ended_when_the_file_is_edited() {
+        for (before, limit, after, expected) in [
+            (&["d", "a", "c", "b"][..], 2, &["d", "a", "c", "b"][..], &["c", "b"][..]),
+            // Removed: an item before, the last one, the next one, these two, all that were listed.
+            (&["d", "a", "c", "b"], 2, &["a", "c", "b"], &["c", "b"]),
+            (&["d", "a", "c", "b"], 2, &["d", "c", "b"], &["c", "b"]),
+            (&["d", "a", "c", "b"], 2, &["d", "a", "b"], &["b"]),
+            (&["d", "a", "c", "b"], 1, &["a", "c", "b"], &["a", "c", "b"]),
+            (&["d", "a", "c", "b"], 2, &["c", "b"], &["c", "b"]),
+            (&["d", "a", "c", "b", "e"], 2, &["d", "b", "e"], &["b", "e"]),
+            // Added before the cut, and after it.
+            (&["d", "a", "c", "b"], 2, &["x", "d", "a", "y", "c", "b"], &["y", "c", "b"]),
+            // Nothing is left.
+            (&["d", "a", "c"], 2, &["d"], &[]),
+        ] {
+            let catalog = ShareFileCatalog::new(file_of(before));
+            let list = async |request| catalog.tables(&by(""), "s", None, request).await.unwrap().unwrap();
+            let first = list(PageRequest { after: None, limit: Some(limit) }).await;
+            assert_eq!(first.items.len(), limit);
+            let cut = first.more_after;
+            catalog.replace(file_of(after));
+            let rest = list(PageRequest { after: cut, limit: None }).await;
+            let names: Vec<_> = rest.items.iter().map(|table| table.name.as_str()).collect();
+            assert_eq!(names, expected, "{before:?} after {limit}, then {after:?}");
+        }
+        let catalog = ShareFileCatalog::new(file_of(&["a"]));
+        for bad in ["", "a", "1", "1.2", "1.2.3.4", "-1.2.3", "1.x.3", "c/a"] {
+            let request = PageRequest { after: Some(bad.to_owned()), limit: None };
+            let error = catalog.tables(&by(""), "s", None, request).await.unwrap_err();
+            assert_eq!(error.message(), "invalid 'nextPageToken'", "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_table_that_is_not_supported_is_listed_and_the_others_stay() {
+        let file = "version: 1
+shares:
+- name: s
+  schemas:
+  - name: c
+    tables:
+    - name: azure
+      location: wasbs://c@a.blob.core.windows.net/t
+      historyShared: true
+      directoryAccess: true
+    - {name: fine, location: x}
+    - {name: clone, location: x, allowedLocations: [y, wasbs://c/z]}
+";
+        let file = parse(file).unwrap();
+        let unreadable: Vec<_> = file.unreadable.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            unreadable,
+            [
+                "line 8: table s.c.azure cannot be read: wasbs:// is not supported",
+                "line 12: table s.c.clone cannot be read: wasbs:// is not supported",
+            ]
+        );
+        let catalog = ShareFileCatalog::new(file);
+        let tables = catalog.tables(&by(""), "s", None, PageRequest::default()).await.unwrap().unwrap();
+        let listed: Vec<_> =
+            tables.items.iter().map(|table| (table.name.as_str(), table.directory())).collect();
+        assert_eq!(listed, [("azure", None), ("fine", None), ("clone", None)]);
     }
 
     #[test]
@@ -706,6 +906,20 @@ authorization:
     fn settings_of_the_reference_server() {
         let file = parse(FILE).unwrap();
         assert_eq!((file.endpoint.as_deref(), file.url_ttl_seconds), (Some("/delta-sharing"), Some(900)));
+        assert_eq!(file.without_effect, ["host", "port", "queryTablePageSizeLimit"]);
+        assert!(parse("version: 1\nssl:\n").unwrap().without_effect.is_empty());
+        let every = "version: 1
+temporaryCredentialValiditySeconds: 1
+deltaTableCacheSize: 1
+stalenessAcceptable: false
+evaluatePredicateHints: true
+evaluateJsonPredicateHints: true
+evaluateJsonPredicateHintsV2: true
+requestTimeoutSeconds: 1
+queryTablePageTokenTtlMs: 1
+refreshTokenTtlMs: 1
+";
+        assert_eq!(parse(every).unwrap().without_effect.len(), 9);
         assert!(!file.is_open());
         assert!(parse("version: 1\nshares: []\n").unwrap().is_open());
         assert!(!parse("version: 1\nshares: []\nrecipients: []\n").unwrap().is_open());
@@ -719,6 +933,7 @@ authorization:
         for (text, line, reason) in [
             ("version: 2\nshares: []\n".to_owned(), 1, "version must be 1"),
             ("version: 1\nrecipents: []\n".to_owned(), 2, "recipents"),
+            ("version: 1\nssl:\n  selfSigned: true\n".to_owned(), 3, "plain HTTP"),
             ("version: 1\nshares:\n- name: a/b\n".to_owned(), 3, "slash"),
             ("version: 1\nshares:\n- name: a\n- name: A\n".to_owned(), 4, "twice"),
             (table("    - {name: t, location: ../x}\n"), 7, "leaves the directory"),

@@ -147,6 +147,6 @@ mod tests {
         let mut mended = add.clone();
         mend(&mut mended);
         assert_eq!(mended, add);
-        assert_eq!(mended(b"{\"add\":{\n\n7"), b"{\"add\":{\n7\n");
+        assert_eq!(super::mended(b"{\"add\":{\n\n7"), b"{\"add\":{\n7\n");
     }
 }

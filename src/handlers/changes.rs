@@ -24,7 +24,7 @@ use crate::delta::{
 use crate::error::{Error, Result};
 use crate::ndjson::Lines;
 use crate::protocol::capabilities::ResponseFormat;
-use crate::protocol::query::{Bound, ChangesQuery};
+use crate::protocol::query::{Bound, ChangesQuery, ChangesRequest, check_range};
 use crate::storage::FileSigner;
 
 /// `GET …/tables/{table}/changes`
@@ -35,13 +35,16 @@ pub async fn query_changes(
     Parameters(parameters): Parameters,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let asked = Asked::parse(&headers)?;
-    let query = ChangesQuery::parse(&parameters)?;
+    let request = ChangesRequest::parse(&parameters)?;
     let SharedTable(record) = SharedTable::find(&app, &recipient, &names).await?;
     if !record.history_shared {
         let (share, schema, table) = (&record.share, &record.schema, &record.name);
-        return Err(Error::invalid(format!("cdf is not enabled on table {share}.{schema}.{table}")));
+        return Err(Error::invalid(format!(
+            "cdf is not enabled on table {share}.{schema}.{table}: its provider does not share its history."
+        )));
     }
+    let asked = Asked::parse(&headers)?;
+    let query = request.query()?;
     let tokens = Tokens::new(&app, &recipient, &record);
     let mut page = Page::new(&query.paging, &tokens, query.fingerprint);
     let place = page.begin(&query.paging)?;
@@ -71,6 +74,7 @@ pub(super) async fn open_since(
             record.start_version
         )));
     }
+    check_range(start, end)?;
     let wanted = Wanted { kind: ChangeKind::Files, historical_metadata: true, historical_protocol };
     open(app, record, wanted, place, move |delta| {
         let newest = delta.latest()?;

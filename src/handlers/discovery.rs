@@ -129,7 +129,7 @@ fn table_item(table: &TableRecord) -> TableItem<'_> {
 /// How long a page token of a listing is good.
 const TOKEN_LIFE: TimeDelta = TimeDelta::hours(24);
 
-/// The key of the last item of the page before.
+/// Where the page before ended, in the words of the catalog.
 #[derive(Serialize, Deserialize)]
 struct After(String);
 

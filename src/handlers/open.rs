@@ -9,6 +9,7 @@ use crate::delta::{DeltaTable, Snapshot};
 use crate::error::{Error, Result};
 use crate::protocol::capabilities::{Capabilities, ResponseFormat};
 use crate::protocol::query::AsOf;
+use crate::protocol::timestamp::parse_timestamp;
 
 /// A shared table at one version.
 pub(super) struct OpenSnapshot {
@@ -59,9 +60,10 @@ fn snapshot(delta: &DeltaTable, record: &TableRecord, as_of: &AsOf) -> Result<Ar
             Ok(snapshot)
         }
         AsOf::Version(version) => delta.at_version(*version),
-        AsOf::Timestamp { millis, text } => {
+        AsOf::Timestamp { text } => {
+            let millis = parse_timestamp(text)?;
             let newest = delta.latest()?;
-            let version = newest.version_as_of(*millis)?;
+            let version = newest.version_as_of(millis)?;
             check_start_of_timestamp(record, version, text)?;
             delta.at_version_of(&newest, version)
         }

@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::auth::{Recipient, SharedTable};
 use crate::error::{Error, Result};
 use crate::protocol::capabilities::{CAPABILITIES_HEADER, Capabilities, FILE_ID_HASH_HEADER, FileIdHash};
+use crate::protocol::parameters::QueryParameters;
 use crate::protocol::query::parse_metadata_parameters;
 use crate::protocol::timestamp::parse_timestamp;
 
@@ -24,7 +25,7 @@ pub async fn query_version(
     Parameters(parameters): Parameters,
 ) -> Result<Response> {
     let SharedTable(record) = SharedTable::find(&app, &recipient, &names).await?;
-    let starting = parameters.into_iter().find(|(key, text)| key == "startingTimestamp" && !text.is_empty());
+    let starting = QueryParameters(&parameters).text("startingTimestamp");
     if starting.is_some() {
         check_history(&record)?;
     }
@@ -35,10 +36,10 @@ pub async fn query_version(
             check_start(&record, version)?;
             version
         }
-        Some((_, text)) => {
-            let millis = parse_timestamp(&text)?;
+        Some(text) => {
+            let millis = parse_timestamp(text)?;
             let version = blocking(move || delta.latest()?.version_at_or_after(millis)).await?;
-            check_start_of_timestamp(&record, version, &text)?;
+            check_start_of_timestamp(&record, version, text)?;
             version
         }
     };
@@ -65,9 +66,12 @@ pub async fn query_metadata(
     headers: HeaderMap,
 ) -> Result<Response> {
     let capabilities = Capabilities::parse(header(&headers, CAPABILITIES_HEADER));
-    let id_hash = FileIdHash::parse(header(&headers, FILE_ID_HASH_HEADER))?;
     let as_of = parse_metadata_parameters(&parameters)?;
     let shared = SharedTable::find(&app, &recipient, &names).await?;
+    if as_of.is_historical() {
+        check_history(&shared.0)?;
+    }
+    let id_hash = FileIdHash::parse(header(&headers, FILE_ID_HASH_HEADER))?;
     let snapshot = open_snapshot(&app, &shared.0, &as_of).await?.snapshot;
     let format = negotiate(&capabilities, &snapshot).await?;
     let head = Head::new(format, &shared.0);

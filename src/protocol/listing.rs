@@ -3,9 +3,10 @@
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::protocol::parameters::QueryParameters;
 
 /// The most items a page may ask for.
-const MAX_RESULTS: i64 = 500;
+const MAX_RESULTS: usize = 500;
 
 /// The paging parameters of a list request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,22 +21,14 @@ impl ListRequest {
     /// Reads the query parameters, already decoded. `nextPageToken` is accepted for `pageToken`,
     /// because one client sends it; an empty token means the first page.
     pub fn parse(parameters: &[(String, String)]) -> Result<Self> {
-        let get = |name: &str| {
-            parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value).filter(|v| !v.is_empty())
-        };
-        let max_results = get("maxResults")
-            .map(|text| match text.parse::<i64>() {
-                Ok(number) if (0..=MAX_RESULTS).contains(&number) => Ok(number as usize),
-                Ok(_) => Err(Error::invalid(
-                    "Acceptable values of 'maxResults' are 0 to 500, inclusive. (Default: 500)",
-                )),
-                Err(_) => Err(Error::invalid(
-                    "maxResults: expected a number but the string didn't have the appropriate format",
-                )),
+        let parameters = QueryParameters(parameters);
+        let max_results = parameters.number("maxResults")?.map(|number| {
+            usize::try_from(number).ok().filter(|number| *number <= MAX_RESULTS).ok_or_else(|| {
+                Error::invalid("Acceptable values of 'maxResults' are 0 to 500, inclusive. (Default: 500)")
             })
-            .transpose()?;
-        let page_token = get("pageToken").or_else(|| get("nextPageToken")).cloned();
-        Ok(Self { max_results, page_token })
+        });
+        let page_token = parameters.text("pageToken").or_else(|| parameters.text("nextPageToken"));
+        Ok(Self { max_results: max_results.transpose()?, page_token: page_token.map(str::to_owned) })
     }
 }
 
@@ -113,7 +106,8 @@ mod tests {
         assert_eq!(parse(&[("maxResults", "500"), ("x", "y")]).unwrap().max_results, Some(500));
         assert_eq!(parse(&[("pageToken", "")]).unwrap().page_token, None);
         assert_eq!(parse(&[("nextPageToken", "t")]).unwrap().page_token.as_deref(), Some("t"));
-        for bad in ["-1", "501", "string", "1.5", "99999999999999999999"] {
+        assert_eq!(parse(&[("maxResults", "")]).unwrap().max_results, None);
+        for bad in ["-1", "501", "string", "1.5", " 1", "1e2", "0x1", "99999999999999999999"] {
             assert!(parse(&[("maxResults", bad)]).is_err(), "{bad}");
         }
     }

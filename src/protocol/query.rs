@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::protocol::digest::short_digest;
+use crate::protocol::parameters::{QueryParameters, shown, whole_number};
 use crate::protocol::timestamp::parse_timestamp;
 
 /// Which version of the table a request is about.
@@ -14,11 +15,10 @@ pub enum AsOf {
     Latest,
     /// This one.
     Version(u64),
-    /// The newest one that is not younger than `millis`.
+    /// The newest one at this time or before.
     Timestamp {
-        /// Milliseconds since the epoch.
-        millis: i64,
-        /// The timestamp as the client wrote it.
+        /// The timestamp as the client wrote it. It is parsed only after the check that the table's history is
+        /// shared, so that without shared history the answer is the same whatever the client wrote.
         text: String,
     },
 }
@@ -32,26 +32,19 @@ impl AsOf {
 
 /// The parameters of "Query Table Metadata".
 pub fn parse_metadata_parameters(parameters: &[(String, String)]) -> Result<AsOf> {
-    let get = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-    let version = get("version").filter(|text| !text.is_empty());
-    let timestamp = get("timestamp").filter(|text| !text.is_empty());
+    let parameters = QueryParameters(parameters);
+    let version = parameters.number("version")?;
+    let timestamp = parameters.text("timestamp");
     if version.is_some() && timestamp.is_some() {
         return Err(Error::invalid("Please only provide one of: version,timestamp"));
     }
-    let version = version
-        .map(|text| {
-            text.parse::<i64>().map_err(|_| {
-                Error::invalid("version: expected a number but the string didn't have the appropriate format")
-            })
-        })
-        .transpose()?;
     as_of(version, timestamp, "version cannot be negative.")
 }
 
 fn as_of(version: Option<i64>, timestamp: Option<&str>, negative: &'static str) -> Result<AsOf> {
     match (version, timestamp) {
         (Some(version), _) => u64::try_from(version).map(AsOf::Version).map_err(|_| Error::invalid(negative)),
-        (None, Some(text)) => Ok(AsOf::Timestamp { millis: parse_timestamp(text)?, text: text.to_owned() }),
+        (None, Some(text)) => Ok(AsOf::Timestamp { text: text.to_owned() }),
         (None, None) => Ok(AsOf::Latest),
     }
 }
@@ -155,6 +148,11 @@ impl QueryRequest {
         refuse(selected > 1, "Please only provide one of: version,timestamp,startingVersion")?;
         refuse(version.is_some_and(|v| v < 0), "table version cannot be negative.")?;
         refuse(starting_version.is_some_and(|v| v < 0), "startingVersion cannot be negative.")?;
+        // Without a start, an end means nothing.
+        refuse(
+            starting_version.is_some() && ending_version.is_some_and(|v| v < 0),
+            "endingVersion cannot be negative.",
+        )?;
         let paging = Paging::new(max_files, page_token)?;
         refuse(
             selected > 0 && include_refresh_token,
@@ -174,18 +172,11 @@ impl QueryRequest {
         )?;
 
         let query = match starting_version {
-            Some(start) => {
-                if let Some(end) = ending_version.filter(|&end| start > end) {
-                    return Err(Error::invalid(format!(
-                        "startingVersion({start}) must be smaller than or equal to endingVersion({end})."
-                    )));
-                }
-                TableQuery::Since {
-                    starting_version: start.unsigned_abs(),
-                    ending_version: ending_version.map(i64::unsigned_abs),
-                    include_historical_protocol,
-                }
-            }
+            Some(start) => TableQuery::Since {
+                starting_version: start.unsigned_abs(),
+                ending_version: ending_version.map(i64::unsigned_abs),
+                include_historical_protocol,
+            },
             None => TableQuery::Snapshot {
                 as_of: as_of(version, timestamp, "table version cannot be negative.")?,
                 include_refresh_token,
@@ -211,6 +202,16 @@ impl QueryRequest {
     pub fn parse_paging(body: &[u8]) -> Result<Paging> {
         let fields = Fields(object(body)?);
         Paging::new(fields.integer("maxFiles")?, fields.string("pageToken")?)
+    }
+}
+
+/// Refuses a range of versions that ends before it starts, in a query with `startingVersion`.
+pub fn check_range(start: u64, end: Option<u64>) -> Result<()> {
+    match end {
+        Some(end) if start > end => Err(Error::invalid(format!(
+            "startingVersion({start}) must be smaller than or equal to endingVersion({end})."
+        ))),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -241,45 +242,46 @@ pub struct ChangesQuery {
     pub fingerprint: Fingerprint,
 }
 
-impl ChangesQuery {
-    /// Reads the query parameters, already decoded. The messages are those that clients match on.
-    pub fn parse(parameters: &[(String, String)]) -> Result<Self> {
-        let get = |name: &str| {
-            let found = parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-            found.filter(|text| !text.is_empty())
-        };
-        let flag = |name: &str| get(name).is_some_and(|text| text.eq_ignore_ascii_case("true"));
-        let max_files = get("maxFiles").map(|text| {
-            text.parse::<i64>().map_err(|_| {
-                Error::invalid(
-                    "maxFiles: expected a number but the string didn't have the appropriate format",
-                )
-            })
-        });
-        let paging = Paging::new(max_files.transpose()?, get("pageToken"))?;
-        let bound = |version: &str, timestamp: &str, twice: &'static str| match (get(version), get(timestamp))
-        {
-            (Some(_), Some(_)) => Err(Error::invalid(twice)),
-            (Some(text), None) => match text.parse::<i64>() {
-                // A negative start is as good as one that is too old.
-                Ok(number) => Ok(Some(Bound::Version(u64::try_from(number).unwrap_or(0)))),
-                Err(_) => Err(Error::invalid(format!("{version} is not a valid number."))),
-            },
-            (None, Some(text)) => Ok(Some(Bound::Timestamp(parse_timestamp(text)?))),
-            (None, None) => Ok(None),
-        };
-        let start = bound(
-            "startingVersion",
-            "startingTimestamp",
-            "Multiple starting arguments provided for CDF read. Please provide one of either startingTimestamp or \
-             startingVersion.",
-        )?;
-        let end = bound(
-            "endingVersion",
-            "endingTimestamp",
-            "Multiple ending arguments provided for CDF read. Please provide one of either endingTimestamp or \
-             endingVersion.",
-        )?;
+/// A request for the change data feed whose range is not parsed yet: the check that the table's history is
+/// shared comes first.
+#[derive(Debug)]
+pub struct ChangesRequest<'a> {
+    parameters: QueryParameters<'a>,
+    paging: Paging,
+}
+
+impl<'a> ChangesRequest<'a> {
+    /// Takes the query parameters, already decoded.
+    pub fn parse(parameters: &'a [(String, String)]) -> Result<Self> {
+        let parameters = QueryParameters(parameters);
+        let paging = Paging::new(parameters.number("maxFiles")?, parameters.text("pageToken"))?;
+        Ok(Self { parameters, paging })
+    }
+
+    /// Reads the rest. The messages are those that clients match on.
+    pub fn query(self) -> Result<ChangesQuery> {
+        let Self { parameters, paging } = self;
+        let get = |name: &str| parameters.text(name);
+        let both = |version: &str, timestamp: &str| get(version).is_some() && get(timestamp).is_some();
+        if both("startingVersion", "startingTimestamp") {
+            return Err(Error::invalid(
+                "Multiple starting arguments provided for CDF read. Please provide one of either startingTimestamp \
+                 or startingVersion.",
+            ));
+        }
+        if both("endingVersion", "endingTimestamp") {
+            return Err(Error::invalid(
+                "Multiple ending arguments provided for CDF read. Please provide one of either endingTimestamp or \
+                 endingVersion.",
+            ));
+        }
+        if get("startingVersion").or_else(|| get("startingTimestamp")).is_none() {
+            return Err(Error::invalid("No startingVersion or startingTimestamp provided for CDF read."));
+        }
+        let versions = [version(parameters, "startingVersion")?, version(parameters, "endingVersion")?];
+        let [start, end] = versions.map(|version| version.map(Bound::Version));
+        let at = |name: &str| get(name).map(parse_timestamp).transpose().map(|at| at.map(Bound::Timestamp));
+        let (start, end) = (start.or(at("startingTimestamp")?), end.or(at("endingTimestamp")?));
         const SELECTING: [&str; 6] = [
             "startingVersion",
             "startingTimestamp",
@@ -288,18 +290,22 @@ impl ChangesQuery {
             "includeHistoricalMetadata",
             "includeHistoricalProtocol",
         ];
-        let start = start.ok_or_else(|| {
-            Error::invalid("No startingVersion or startingTimestamp provided for CDF read.")
-        })?;
-        Ok(Self {
-            start,
+        Ok(ChangesQuery {
+            start: start.ok_or_else(|| Error::internal("a change data feed without a start"))?,
             end,
-            include_historical_metadata: flag("includeHistoricalMetadata"),
-            include_historical_protocol: flag("includeHistoricalProtocol"),
+            include_historical_metadata: parameters.flag("includeHistoricalMetadata"),
+            include_historical_protocol: parameters.flag("includeHistoricalProtocol"),
             paging,
             fingerprint: Fingerprint::of(&SELECTING.map(get))?,
         })
     }
+}
+
+/// The version in a parameter of the change data feed.
+fn version(parameters: QueryParameters<'_>, name: &str) -> Result<Option<u64>> {
+    let number = parameters.version(name)?;
+    let version = number.map(u64::try_from).transpose();
+    version.map_err(|_| Error::invalid(format!("{name} cannot be negative.")))
 }
 
 /// Reads the body of a request for temporary credentials: the location that is asked for, where one is.
@@ -338,11 +344,14 @@ impl Fields {
         let Some(value) = self.get(name) else { return Ok(None) };
         let number = match value {
             Value::Number(number) => number.as_i64().or_else(|| integral(number.as_f64()?)),
-            Value::String(text) if text.trim().is_empty() => return Ok(None),
-            Value::String(text) => text.trim().parse().ok(),
-            _ => None,
+            Value::String(text) if text.is_empty() => return Ok(None),
+            Value::String(text) => whole_number(text),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
         };
-        number.map(Some).ok_or_else(|| Error::malformed(format!("Not a numeric value: {name}")))
+        number.map(Some).ok_or_else(|| {
+            let sent = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            Error::malformed(format!("{name} is not a valid number. Not a numeric value: {}", shown(&sent)))
+        })
     }
 
     fn string(&self, name: &str) -> Result<Option<&str>> {
@@ -430,7 +439,7 @@ mod tests {
             assert_eq!(as_of(body), AsOf::Version(3), "{body}");
         }
         let at = as_of(r#"{"timestamp":"2022-01-01T00:00:00Z"}"#);
-        assert!(matches!(at, AsOf::Timestamp { millis: 1_640_995_200_000, .. }));
+        assert_eq!(at, AsOf::Timestamp { text: "2022-01-01T00:00:00Z".to_owned() });
     }
 
     #[test]
@@ -445,6 +454,11 @@ mod tests {
             r#"{"version":1.5}"#,
             r#"{"version":9223372036854775808}"#,
             r#"{"version":true}"#,
+            r#"{"version":" 3"}"#,
+            r#"{"version":"1e3"}"#,
+            r#"{"version":"3.0"}"#,
+            r#"{"startingVersion":0,"endingVersion":"0x1"}"#,
+            r#"{"maxFiles":"9223372036854775808"}"#,
             r#"{"timestamp":5}"#,
             r#"{"predicateHints":"date > 1"}"#,
             r#"{"includeRefreshToken":"maybe"}"#,
@@ -453,6 +467,13 @@ mod tests {
             assert_eq!(error.code(), ErrorCode::MalformedRequest, "{body}");
         }
         assert!(QueryRequest::parse(b"{\"a\":\"\xff\"}").is_err());
+        for (body, value) in
+            [(r#"{"version":"x3"}"#, "x3"), (r#"{"version":1.5}"#, "1.5"), (r#"{"version":[1]}"#, "[1]")]
+        {
+            let error = QueryRequest::parse(body.as_bytes()).unwrap_err();
+            let message = format!("version is not a valid number. Not a numeric value: {value}");
+            assert_eq!(error.message(), message, "{body}");
+        }
         let deep = format!("{{\"predicateHints\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
         assert_eq!(QueryRequest::parse(deep.as_bytes()).unwrap_err().code(), ErrorCode::MalformedRequest);
     }
@@ -466,6 +487,7 @@ mod tests {
             ),
             (r#"{"version":-1}"#, "table version cannot be negative."),
             (r#"{"startingVersion":-1}"#, "startingVersion cannot be negative."),
+            (r#"{"startingVersion":0,"endingVersion":-1}"#, "endingVersion cannot be negative."),
             (r#"{"maxFiles":0}"#, "maxFiles must be positive."),
             (
                 r#"{"version":1,"includeRefreshToken":true}"#,
@@ -532,7 +554,8 @@ mod tests {
         ] {
             assert_eq!(QueryRequest::parse(body.as_bytes()).unwrap().query, query, "{body}");
         }
-        let error = QueryRequest::parse(br#"{"startingVersion":3,"endingVersion":2}"#).unwrap_err();
+        assert!(check_range(2, Some(2)).is_ok() && check_range(2, None).is_ok());
+        let error = check_range(3, Some(2)).unwrap_err();
         assert_eq!(error.message(), "startingVersion(3) must be smaller than or equal to endingVersion(2).");
     }
 
@@ -540,7 +563,7 @@ mod tests {
     fn change_data_feed_parameters() {
         let parse = |parameters: &[(&str, &str)]| {
             let owned: Vec<_> = parameters.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-            ChangesQuery::parse(&owned)
+            ChangesRequest::parse(&owned)?.query()
         };
         let query = parse(&[
             ("startingVersion", "1"),
@@ -561,6 +584,15 @@ mod tests {
                 &[("startingVersion", "1"), ("endingVersion", "2"), ("endingTimestamp", "x")],
                 "Multiple ending arguments",
             ),
+            (&[("startingVersion", "-1")], "startingVersion cannot be negative."),
+            (&[("startingVersion", "0"), ("endingVersion", "-1")], "endingVersion cannot be negative."),
+            (
+                &[("startingVersion", "1.0")],
+                "startingVersion is not a valid number. Not a numeric value: 1.0",
+            ),
+            (&[("startingVersion", "")], "No startingVersion or startingTimestamp"),
+            (&[("endingTimestamp", "x")], "No startingVersion or startingTimestamp"),
+            (&[("endingVersion", "x"), ("startingTimestamp", "x")], "endingVersion is not a valid number."),
             (&[("startingTimestamp", "x")], "Invalid startingTimestamp:"),
             (&[("startingVersion", "1"), ("maxFiles", "0")], "maxFiles must be positive."),
             (&[("startingVersion", "1"), ("maxFiles", "x")], "maxFiles: expected a number"),

@@ -3,6 +3,7 @@
 use chrono::{DateTime, NaiveDate, NaiveDateTime, SecondsFormat, Utc};
 
 use crate::error::{Error, Result};
+use crate::protocol::parameters::shown;
 
 /// Reads a timestamp parameter as milliseconds since the epoch.
 ///
@@ -13,9 +14,9 @@ use crate::error::{Error, Result};
 /// clients match on it.
 pub fn parse_timestamp(text: &str) -> Result<i64> {
     parse(text.trim()).ok_or_else(|| {
-        let shown: String = text.chars().take(64).collect();
         Error::invalid(format!(
-            "Invalid startingTimestamp: '{shown}' is not an ISO 8601 timestamp such as 2022-01-01T00:00:00Z."
+            "Invalid startingTimestamp: '{}' is not an ISO 8601 timestamp such as 2022-01-01T00:00:00Z.",
+            shown(text)
         ))
     })
 }

@@ -26,18 +26,28 @@ pub enum Location {
 
 /// Why a location was refused, as a sentence for the person who wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LocationError(Cow<'static, str>);
+pub struct LocationError {
+    reason: Cow<'static, str>,
+    unsupported: bool,
+}
+
+impl LocationError {
+    /// Whether the location names a storage that this server does not read, and may be right otherwise.
+    pub fn is_unsupported(&self) -> bool {
+        self.unsupported
+    }
+}
 
 impl fmt::Display for LocationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.reason)
     }
 }
 
 impl std::error::Error for LocationError {}
 
 fn refuse(reason: impl Into<Cow<'static, str>>) -> LocationError {
-    LocationError(reason.into())
+    LocationError { reason: reason.into(), unsupported: false }
 }
 
 impl Location {
@@ -60,9 +70,9 @@ impl Location {
         if ["s3", "s3a", "s3n"].iter().any(|s3| scheme.eq_ignore_ascii_case(s3)) {
             return s3(rest);
         }
-        Err(refuse(format!(
-            "the scheme {scheme}:// is not supported; use s3://, s3a://, file:// or a directory"
-        )))
+        let reason =
+            format!("the scheme {scheme}:// is not supported; use s3://, s3a://, file:// or a directory");
+        Err(LocationError { unsupported: true, ..refuse(reason) })
     }
 
     /// The same place, read and signed by `role`. A directory is read by this process alone.
@@ -226,6 +236,22 @@ mod tests {
                 .to_string()
                 .contains("secret")
         );
+    }
+
+    #[test]
+    fn other_storages_are_told_from_mistakes() {
+        for (text, unsupported) in [
+            ("wasbs://c@a.blob.core.windows.net/t", true),
+            ("abfss://c@a.dfs.core.windows.net/t", true),
+            ("gs://bucket/t", true),
+            ("hdfs://host/t", true),
+            ("s3://Lake/t", false),
+            ("gs://bucket/*", false),
+            ("missing", false),
+        ] {
+            let refused = Location::parse(text, Path::new("/nowhere")).unwrap_err();
+            assert_eq!(refused.is_unsupported(), unsupported, "{text}: {refused}");
+        }
     }
 
     #[test]

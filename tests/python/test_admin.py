@@ -553,6 +553,8 @@ def test_everything_goes_with_an_empty_file(world, tmp_path):
     ("version: 2", "version must be 1"), ("version: 1\nrecipents: []", "unknown field"),
     ("version: 1\nauthorization: {bearerToken: x}", "cannot be kept in DynamoDB"),
     ("version: 1\nshares: [{name: s, schemas: [{name: d, tables: [{name: t, location: .}]}]}]\nrecipients: []", "is not in S3"),
+    ("version: 1\nshares: [{name: s, schemas: [{name: d, tables: [{name: t, location: 'gs://b/t'}]}]}]\nrecipients: []",
+     "line 2: table s.d.t cannot be read: the scheme gs:// is not supported"),
 ])
 def test_a_file_that_cannot_be_applied_changes_nothing(world, tmp_path, text, reason):
     admin, _, client, table = world

@@ -47,6 +47,9 @@ pub(crate) struct Export {
 fn wanted(path: &Path, now: &State) -> Result<State, Failure> {
     let file = share_file::read(path).map_err(Failure::usage)?;
     let refuse = |why: &str| Err(Failure::usage(format!("{}: {why}", path.display())));
+    if let Some(table) = file.unreadable.first() {
+        return refuse(&table.to_string());
+    }
     if let Some(local) = share_file::directories(&file).first() {
         return refuse(&format!("{} is not in S3, where tables of a DynamoDB catalog lie", local.display()));
     }

@@ -266,12 +266,7 @@ impl Source {
         match &options.shares {
             Some(path) => {
                 let file = share_file::read(path).map_err(Failure::usage)?;
-                if file.is_open() {
-                    tracing::warn!(
-                        "the share file has neither authorization nor recipients: whoever reaches this server reads \
-                         every share"
-                    );
-                }
+                share_file::warn(&file);
                 Ok(Self::File(path.clone(), file))
             }
             None => {
