@@ -213,13 +213,7 @@ impl Batch {
     }
 
     fn size(&self, row: usize) -> Result<i64> {
-        int64(&self.size, row)
-            .filter(|&size| size >= 0)
-            .ok_or_else(|| {
-                Error::unreadable_table(
-                    "The table cannot be read: its log names a file without the file's size, which recipients need.",
-                )
-            })
+        int64(&self.size, row).filter(|&size| size >= 0).ok_or_else(no_size)
     }
 
     fn map<'a>(&'a self, column: &'a MapColumn, row: usize) -> Result<Option<TextMap<'a>>> {
@@ -294,6 +288,13 @@ impl DeletionVectorColumns {
         vector.check()?;
         Ok(Some(vector))
     }
+}
+
+/// The error for a file whose size is missing or negative.
+pub(super) fn no_size() -> Error {
+    Error::unreadable_table(
+        "The table cannot be read: its log names a file without the file's size, which recipients need.",
+    )
 }
 
 fn column<'a, T, A>(array: Option<&'a T>, cast: impl FnOnce(&'a T) -> Option<&'a A>) -> Result<A>

@@ -7,11 +7,11 @@ use buoyant_kernel::FileMeta;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::actions::DeletionVector;
+use super::actions::{DeletionVector, no_size};
 use super::failure::{damaged, failure};
 use super::history::CommitTimes;
 use super::lenient::{MetadataAction, ProtocolAction};
-use super::mend::mend;
+use super::mend::{lines_of, mend, read};
 use super::read_ahead::ReadAhead;
 use super::snapshot::{Metadata, Protocol, Snapshot};
 use super::survey::Kept;
@@ -165,9 +165,9 @@ pub struct ChangedFile {
     pub modification_time: Option<i64>,
     /// When the file was removed, of a `remove`.
     pub deletion_timestamp: Option<i64>,
-    /// Whether the action changes rows, rather than only where they lie.
-    #[serde(default)]
-    pub data_change: bool,
+    /// Whether the action changes rows, rather than only where they lie. What is not there is true of a `remove`, as
+    /// Spark reads it.
+    pub data_change: Option<bool>,
     /// Statistics, JSON, as in the log.
     pub stats: Option<String>,
     /// What its writer says of the file.
@@ -204,7 +204,7 @@ impl ChangedFile {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
 struct Line {
     add: Option<ChangedFile>,
@@ -389,16 +389,16 @@ impl Commit {
         let mut actions = Vec::new();
         let mut info = CommitInfo::default();
         let mut lines = 0;
-        for line in text.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
+        for line in lines_of(text) {
             lines += 1;
             let line = match serde_json::from_slice(line) {
                 Ok(line) => line,
                 Err(_) => mended_line(line)?,
             };
             info = line.commit_info.unwrap_or(info);
-            actions.extend(line.add.map(Action::Add));
-            actions.extend(line.remove.map(Action::Remove));
-            actions.extend(line.cdc.map(Action::Cdc));
+            // A line has one action; of one with two, Spark reads the first of these.
+            let file = line.add.map(Action::Add).or(line.remove.map(Action::Remove));
+            actions.extend(file.or(line.cdc.map(Action::Cdc)));
             actions.extend(line.meta_data.map(|metadata| Action::Metadata(Box::new(metadata.into()))));
             actions.extend(line.protocol.map(|protocol| Action::Protocol(protocol.into())));
         }
@@ -414,7 +414,8 @@ impl Commit {
         actions.retain(|action| match action {
             Action::Cdc(_) => feed && !nothing,
             Action::Add(_) | Action::Remove(_) if kind == ChangeKind::AllFiles => true,
-            Action::Add(file) | Action::Remove(file) => !feed && !nothing && file.data_change,
+            Action::Add(file) => !feed && !nothing && file.data_change == Some(true),
+            Action::Remove(file) => !feed && !nothing && file.data_change != Some(false),
             Action::Metadata(_) | Action::Protocol(_) => true,
         });
         for action in &mut actions {
@@ -438,7 +439,10 @@ impl Commit {
 }
 
 fn mended_line(line: &[u8]) -> Result<Line> {
-    let mended = serde_json::from_slice(line).and_then(|mut line| {
+    let mended = read(line).and_then(|mut line| {
+        if !line.is_object() {
+            return Ok(Line::default());
+        }
         mend(&mut line);
         serde_json::from_value(line)
     });
@@ -448,8 +452,11 @@ fn mended_line(line: &[u8]) -> Result<Line> {
 fn check(action: &Action) -> Result<()> {
     match action {
         Action::Add(file) | Action::Remove(file) | Action::Cdc(file) => {
-            if file.path.is_empty() || file.size.is_some_and(|size| size < 0) {
-                return Err(damaged("a file has no path or a negative size"));
+            if file.path.is_empty() {
+                return Err(damaged("a file has no path"));
+            }
+            if file.size.is_some_and(|size| size < 0) {
+                return Err(no_size());
             }
             file.deletion_vector().map_or(Ok(()), |vector| vector.check())
         }

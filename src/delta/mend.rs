@@ -2,14 +2,24 @@
 //! and have one possible value, numbers and texts that are written as the other. They are put right before they are
 //! read. What leaves open which rows a table has is never guessed, and stays an error.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-/// The lines of a commit, put right. What is no JSON stays as it is.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// The lines of a commit, put right. What is no JSON stays as it is; what is no object is left out.
 pub(super) fn mended(commit: &[u8]) -> Vec<u8> {
     let mut lines = Vec::with_capacity(commit.len() + 64);
-    for line in commit.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
-        match serde_json::from_slice(line) {
+    for line in lines_of(commit) {
+        match read(line) {
             Ok(mut action) => {
+                if !action.is_object() {
+                    continue;
+                }
                 mend(&mut action);
                 lines.extend_from_slice(action.to_string().as_bytes());
             }
@@ -20,11 +30,110 @@ pub(super) fn mended(commit: &[u8]) -> Vec<u8> {
     lines
 }
 
+/// The lines of a commit that are not blank.
+pub(super) fn lines_of(commit: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let commit = commit.strip_prefix(BYTE_ORDER_MARK).unwrap_or(commit);
+    commit.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty())
+}
+
+/// Reads a line whose texts may have halves of surrogate pairs, which Java writes and JSON parsers refuse.
+pub(super) fn read(line: &[u8]) -> serde_json::Result<Value> {
+    serde_json::from_slice(line).or_else(|error| match whole_characters(line) {
+        Some(line) => serde_json::from_slice(&line),
+        None => Err(error),
+    })
+}
+
+/// The text with a replacement character in the place of each half of a pair; `None` if there is none.
+fn whole_characters(text: &[u8]) -> Option<Vec<u8>> {
+    let unit = |at: usize| {
+        let escape = text.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        u16::from_str_radix(std::str::from_utf8(escape).ok()?, 16).ok()
+    };
+    let (mut whole, mut at, mut replaced) = (Vec::with_capacity(text.len()), 0, false);
+    while let Some(&byte) = text.get(at) {
+        let length = match (byte, unit(at), unit(at + 6)) {
+            (b'\\', Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (b'\\', Some(0xd800..=0xdfff), _) => {
+                whole.extend_from_slice(b"\\ufffd");
+                replaced = true;
+                at += 6;
+                continue;
+            }
+            (b'\\', Some(_), _) => 6,
+            (b'\\', None, _) => 2,
+            _ => 1,
+        };
+        whole.extend_from_slice(text.get(at..at + length)?);
+        at += length;
+    }
+    replaced.then_some(whole)
+}
+
+/// The commit with only the last of several actions about the same file, as Spark reads it; `None` if every file is
+/// named once, as Delta's protocol demands. The kernel would take the first.
+pub(super) fn last_of_each_file(commit: &[u8]) -> Option<Vec<u8>> {
+    #[derive(Deserialize)]
+    struct Line<'a> {
+        #[serde(borrow)]
+        add: Option<File<'a>>,
+        #[serde(borrow)]
+        remove: Option<File<'a>>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct File<'a> {
+        #[serde(borrow)]
+        path: Cow<'a, str>,
+        #[serde(borrow)]
+        deletion_vector: Option<&'a RawValue>,
+    }
+    fn file(line: &[u8]) -> Option<File<'_>> {
+        serde_json::from_slice::<Line<'_>>(line).ok().and_then(|line| line.add.or(line.remove))
+    }
+    let mut paths = HashSet::new();
+    if !lines_of(commit).filter_map(file).any(|file| !paths.insert(file.path)) {
+        return None;
+    }
+    let key = |line| {
+        let File { path, deletion_vector } = file(line)?;
+        let vector: Option<Value> =
+            deletion_vector.and_then(|vector| serde_json::from_str(vector.get()).ok());
+        let id = vector.filter(|vector| !vector.is_null()).map(|vector| {
+            [&vector["storageType"], &vector["pathOrInlineDv"], &vector["offset"]]
+                .map(Value::to_string)
+                .concat()
+        });
+        Some((path.into_owned(), id))
+    };
+    let lines: Vec<(&[u8], Option<(String, Option<String>)>)> =
+        lines_of(commit).map(|line| (line, key(line))).collect();
+    let mut seen = HashSet::new();
+    let mut last: Vec<&[u8]> = lines
+        .iter()
+        .rev()
+        .filter(|(_, key)| key.as_ref().is_none_or(|key| seen.insert(key)))
+        .map(|(line, _)| *line)
+        .collect();
+    if last.len() == lines.len() {
+        return None;
+    }
+    last.reverse();
+    Some(last.join(&b'\n'))
+}
+
 /// Puts one line of a commit right.
 pub(super) fn mend(line: &mut Value) {
     let Value::Object(line) = line else { return };
     if let Some(Value::Object(metadata)) = line.get_mut("metaData") {
         mend_metadata(metadata);
+    }
+    if let Some(Value::Object(protocol)) = line.get_mut("protocol") {
+        set_default(protocol, "minReaderVersion", json!(1));
+        set_default(protocol, "minWriterVersion", json!(1));
+    }
+    if line.get("commitInfo").is_some_and(|info| !info.is_object()) {
+        line.remove("commitInfo");
     }
     for name in ["add", "remove", "cdc"] {
         if let Some(Value::Object(file)) = line.get_mut(name) {
@@ -62,11 +171,18 @@ fn mend_file(file: &mut Map<String, Value>, name: &str) {
     let data_change = match file.get("dataChange") {
         Some(Value::Bool(value)) => *value,
         Some(Value::String(text)) => text.eq_ignore_ascii_case("true"),
-        _ => false,
+        // What Spark takes for the value of a field that is not there.
+        None => name == "remove",
+        Some(_) => false,
     };
     file.insert("dataChange".to_owned(), Value::Bool(data_change));
     if file.get("stats").is_some_and(|stats| !stats.is_string() && !stats.is_null()) {
         file.remove("stats");
+    }
+    if let Some(Value::Object(values)) = file.get_mut("partitionValues") {
+        for value in values.values_mut().filter(|value| !value.is_string() && !value.is_null()) {
+            *value = Value::String(value.to_string());
+        }
     }
     for name in ["size", "modificationTime", "deletionTimestamp", "baseRowId", "defaultRowCommitVersion"] {
         mend_integer(file, name);
@@ -137,6 +253,38 @@ mod tests {
             mend(&mut mended);
             assert_eq!(mended, after);
         }
+    }
+
+    #[test]
+    fn texts_of_other_writers_are_read() {
+        for (before, after) in [
+            ("\u{feff}{\"a\":1}\r\n[]\n\n{\"b\":2}", "{\"a\":1}\n{\"b\":2}\n"),
+            (
+                r#"{"commitInfo":{"a":"\ud800 \ud83d\ude00 \\ud800"}}"#,
+                "{\"commitInfo\":{\"a\":\"\u{fffd} \u{1f600} \\\\ud800\"}}\n",
+            ),
+            (r#"{"commitInfo":"text"}"#, "{}\n"),
+        ] {
+            assert_eq!(String::from_utf8(super::mended(before.as_bytes())).unwrap(), after);
+        }
+    }
+
+    #[test]
+    fn the_last_action_about_a_file_counts() {
+        let add =
+            |path: &str, vector: &str| format!(r#"{{"add":{{"path":"{path}","deletionVector":{vector}}}}}"#);
+        let remove = |path: &str| format!(r#"{{"remove":{{"path":"{path}"}}}}"#);
+        let vector = r#"{"storageType":"u","pathOrInlineDv":"x","offset":1}"#;
+        let last = |lines: &[String]| last_of_each_file(lines.join("\n").as_bytes());
+        let text = |lines: &[String]| Some(lines.join("\n").into_bytes());
+        let info = r#"{"commitInfo":{}}"#.to_owned();
+        assert_eq!(last(&[info.clone(), add("a", "null"), remove("b")]), None);
+        assert_eq!(last(&[remove("a"), add("a", vector)]), None);
+        let both = [info.clone(), remove("a"), add("a", "null")];
+        assert_eq!(last(&both), text(&[info.clone(), add("a", "null")]));
+        assert_eq!(last(&[add("a", "null"), info.clone(), remove("a")]), text(&[info, remove("a")]));
+        let twice = [add("a", vector), add("a", "null"), add("a", vector)];
+        assert_eq!(last(&twice), text(&twice[1..]));
     }
 
     #[test]

@@ -68,6 +68,10 @@ impl Schema {
             return Err(unreadable());
         }
         this.read_struct("", schema)?;
+        if this.physical_names.is_empty() {
+            // The kernel of one client ends its process with a table of no columns.
+            return Err(Error::unreadable_table("The table cannot be read: its schema has no columns."));
+        }
         for field in schema.get("fields").and_then(Value::as_array).into_iter().flatten() {
             if let (Some(name), Some(Value::String(data_type))) =
                 (field.get("name").and_then(Value::as_str), field.get("type"))
@@ -106,6 +110,11 @@ impl Schema {
         self.types.contains(&special)
     }
 
+    /// Whether there is a top-level column of this name.
+    pub fn has_column(&self, name: &str) -> bool {
+        self.physical_names.contains_key(&format!("/{name}"))
+    }
+
     /// The type of a top-level column, by its logical name.
     pub fn column(&self, name: &str) -> Primitive {
         self.columns.get(name).copied().unwrap_or(Primitive::Other)
@@ -113,10 +122,15 @@ impl Schema {
 
     fn read_struct(&mut self, path: &str, schema: &Map<String, Value>) -> Result<()> {
         let Some(Value::Array(fields)) = schema.get("fields") else { return Err(unreadable()) };
+        let mut names = BTreeSet::new();
         for field in fields {
             let Some(name) = field.get("name").and_then(Value::as_str) else { return Err(unreadable()) };
+            let has_nullable = field.get("nullable").is_some_and(Value::is_boolean);
+            if !has_nullable || !names.insert(name.to_lowercase()) {
+                return Err(unreadable());
+            }
             let physical = match field.get("metadata") {
-                None | Some(Value::Null) => None,
+                None => None,
                 Some(Value::Object(metadata)) => {
                     self.type_changes |= metadata.get(TYPE_CHANGES).is_some_and(|changes| !changes.is_null());
                     metadata.get(PHYSICAL_NAME).and_then(Value::as_str)
@@ -151,7 +165,7 @@ impl Schema {
     }
 
     fn read_primitive(&mut self, name: &str) -> Result<()> {
-        const PLAIN: [&str; 15] = [
+        const PLAIN: [&str; 14] = [
             "string",
             "long",
             "integer",
@@ -166,7 +180,6 @@ impl Schema {
             "decimal",
             "void",
             "null",
-            "calendar_interval",
         ];
         match name {
             "timestamp_ntz" => {
@@ -176,7 +189,10 @@ impl Schema {
                 self.types.insert(Special::Variant);
             }
             _ if PLAIN.contains(&name) || decimal_scale(name).is_some() => {}
-            _ if ["geometry", "geography"].iter().any(|prefix| has_arguments(name, prefix)) => {
+            // A reference system has an authority and a code, such as `OGC:CRS84`.
+            _ if ["geometry", "geography"].iter().any(|prefix| has_arguments(name, prefix))
+                && (name.contains(':') || !name.contains('(')) =>
+            {
                 self.types.insert(Special::Geospatial);
             }
             _ if ["char", "varchar"].iter().any(|prefix| has_arguments(name, prefix)) => {}
@@ -288,7 +304,9 @@ mod tests {
             let found = of(before).is_mapped_otherwise(mapped_before, &of(after), mapped_after);
             assert_eq!(found, differs, "{before} {mapped_before} {after} {mapped_after}");
         }
-        let other = Schema::parse(r#"{"type":"struct","fields":[{"name":"b","type":"long"}]}"#).unwrap();
+        let other =
+            Schema::parse(r#"{"type":"struct","fields":[{"name":"b","type":"long","nullable":true}]}"#)
+                .unwrap();
         assert!(!of("col-1").is_mapped_otherwise(true, &other, false));
     }
 
@@ -304,9 +322,20 @@ mod tests {
             "geography(OGC:CRS84, vincenty)",
             "interval day to second",
         ] {
-            assert!(schema(&format!("\"{data_type}\""), "null").is_ok(), "{data_type}");
+            assert!(schema(&format!("\"{data_type}\""), "{}").is_ok(), "{data_type}");
         }
-        let udt = r#"{"type":"udt","class":"x","sqlType":{"type":"struct","fields":[{"name":"v","type":"double"}]}}"#;
+        for data_type in ["", "LONG", "int", "bigint", "calendar_interval", "geometry(4326)"] {
+            assert!(schema(&format!("\"{data_type}\""), "{}").is_err(), "{data_type}");
+        }
+        assert!(schema(r#""long""#, "null").is_err());
+        let fields = |fields: &str| Schema::parse(&format!(r#"{{"type":"struct","fields":[{fields}]}}"#));
+        let long = |name: &str| format!(r#"{{"name":"{name}","type":"long","nullable":true}}"#);
+        assert!(fields(&long("a")).is_ok());
+        for twice in [[long("a"), long("a")], [long("a"), long("A")]] {
+            assert!(fields(&twice.join(",")).is_err(), "{twice:?}");
+        }
+        assert!(fields(r#"{"name":"a","type":"long"}"#).is_err() && fields("").is_err());
+        let udt = r#"{"type":"udt","class":"x","sqlType":{"type":"struct","fields":[{"name":"v","type":"double","nullable":true}]}}"#;
         assert!(schema(udt, "{}").is_ok());
         assert_eq!(schema(r#""decimal(10,2)""#, "{}").unwrap().column("a"), Primitive::Decimal { scale: 2 });
         assert_eq!(schema(r#""date""#, "{}").unwrap().column("b"), Primitive::Other);

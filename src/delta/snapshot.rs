@@ -398,9 +398,16 @@ fn printable(name: &str) -> String {
 }
 
 impl Metadata {
-    /// Reads the schema. 400 if it is none.
+    /// Reads the schema. 400 if it is none, or lacks a partition column.
     pub fn schema(&self) -> Result<Schema> {
-        Schema::parse(&self.schema_string)
+        let schema = Schema::parse(&self.schema_string)?;
+        match self.partition_columns.iter().find(|name| !schema.has_column(name)) {
+            // Clients look for the values under the schema's spelling, and would find none.
+            Some(_) => Err(Error::unreadable_table(
+                "The table cannot be read: a partition column is not in its schema under the same name.",
+            )),
+            None => Ok(schema),
+        }
     }
 
     pub(super) fn to_json(&self) -> Value {

@@ -19,7 +19,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use super::log_path::{LogFile, file_name};
-use super::mend::mended;
+use super::mend::{last_of_each_file, mended};
 
 /// Larger commits are streamed each time.
 const COMMIT_BYTES: u64 = 1024 * 1024;
@@ -100,8 +100,14 @@ impl LogStore {
         if result.meta.size > COMMIT_BYTES {
             return Ok(result);
         }
-        let meta = result.meta.clone();
-        let piece = Piece { meta, start: 0, data: result.bytes().await? };
+        let mut meta = result.meta.clone();
+        let data = result.bytes().await?;
+        if data.len() as u64 != meta.size {
+            return Err(short(location));
+        }
+        let data = last_of_each_file(&data).map_or(data, Bytes::from);
+        meta.size = data.len() as u64;
+        let piece = Piece { meta, start: 0, data };
         self.kept().keep(location, &piece)?;
         piece.all()
     }

@@ -161,9 +161,10 @@ impl FileLines {
             }
             Change::Cdc => {}
         }
-        out.extend_from_slice(match file.data_change {
-            true => b",\"dataChange\":true",
-            false => b",\"dataChange\":false",
+        // Of what is added and removed, only what changes rows is sent.
+        out.extend_from_slice(match (change, file.data_change) {
+            (Change::Add | Change::Remove, _) | (Change::Cdc, Some(true)) => b",\"dataChange\":true",
+            (Change::Cdc, Some(false) | None) => b",\"dataChange\":false",
         });
         if change == Change::Remove {
             out.extend_from_slice(b",\"extendedFileMetadata\":true");

@@ -106,9 +106,14 @@ fn decimal(value: &str, scale: usize) -> Option<String> {
     (formed != value).then_some(formed)
 }
 
+/// What Spark takes for true and false.
 fn boolean(value: &str) -> Option<String> {
-    let lower = value.to_ascii_lowercase();
-    (lower != value && ["true", "false"].contains(&lower.as_str())).then_some(lower)
+    let formed = match value.to_ascii_lowercase().as_str() {
+        "true" | "t" | "yes" | "y" | "1" => "true",
+        "false" | "f" | "no" | "n" | "0" => "false",
+        _ => return None,
+    };
+    (formed != value).then(|| formed.to_owned())
 }
 
 #[cfg(test)]
@@ -178,7 +183,7 @@ mod tests {
     #[test]
     fn only_columns_with_one_form_are_looked_at() {
         let schema = Schema::parse(
-            r#"{"type":"struct","fields":[{"name":"d","type":"date"},{"name":"s","type":"string"},{"name":"b","type":"boolean"}]}"#,
+            r#"{"type":"struct","fields":[{"name":"d","type":"date","nullable":true},{"name":"s","type":"string","nullable":true},{"name":"b","type":"boolean","nullable":true}]}"#,
         )
         .unwrap();
         let forms = Forms::new(&schema, &["d".to_owned(), "s".to_owned(), "b".to_owned()]);
