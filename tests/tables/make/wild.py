@@ -553,7 +553,9 @@ def schema_cases():
     case("schema with a field without a name", field(name=LEFT_OUT))
     case("schema with a field without a type", field(type=LEFT_OUT))
     case("schema with an empty name", field(name=""))
-    case("schema with odd metadata", field(metadata={"a": None, "b": [1, "x"], "c": {"d": 1.5}, "delta.columnMapping.id": "x"}))
+    case("schema with odd metadata", field(metadata={"a": None, "b": [1, "x"], "c": {"d": 1.5}}))
+    case("schema with ids of mapping where columns are not mapped", field(
+        metadata={"delta.columnMapping.id": 3, "delta.columnMapping.physicalName": "more"}))
     case("schema with unknown fields", field(comment="x", more=[1]))
     case("schema with a name in another case", field(name="ID"))
     case("schema with a name twice", field(name="id"))
