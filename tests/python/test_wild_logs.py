@@ -142,16 +142,25 @@ CLIENT = reads({
     },
     "the client does not know the type": {
         "schema nested 50 deep": "rows/delta feed/delta",
-        "schema with type \"void\"": "rows",
-        "schema with type \"null\"": "rows",
-        "schema with type \"varchar(10)\"": "rows",
-        "schema with type \"char(3)\"": "rows",
+        "schema with type \"void\"": "all",
+        "schema with type \"null\"": "all",
+        "schema with type \"varchar(10)\"": "all",
+        "schema with type \"char(3)\"": "all",
         "schema with type \"decimal\"": "rows/delta feed/delta",
         "schema with type \"timestamp_ntz\"": "all",
         "schema with type \"interval day to second\"": "all",
         "schema with type \"variant\"": "all",
         "schema with type \"string collate UTF8_LCASE\"": "all",
         "schema with an empty struct in it": "rows/delta feed/delta",
+        "schema with type \"interval year to month\"": "all",
+        "schema with a user-defined type": "all",
+        "schema with an array of void": "rows/delta feed/delta",
+    },
+    "the file is not there": {
+        "remove of a file that was never added": "feed",
+    },
+    "the file lacks a column that must not be null": {
+        "schema with a column that must not be null but is": "rows/delta feed/delta",
     },
 })
 # What the server gets wrong.
