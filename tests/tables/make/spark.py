@@ -1,7 +1,7 @@
-"""Writes the tables in `tests/tables/spark` and in `examples` with Spark and its Delta connector.
+"""Writes the tables in `tests/tables/spark`, `tests/tables/features` and `examples` with Spark and its Delta connector.
 
     python3 -m venv venv && venv/bin/pip install pyspark==4.0.1 delta-spark==4.0.0     # needs Java 17
-    venv/bin/python tests/tables/make/spark.py [tables|change_feeds|clone|examples ...]
+    venv/bin/python tests/tables/make/spark.py [tables|change_feeds|clone|features|examples ...]
 
 Each table gets `expected.json`, the rows of its latest version as Spark reads them, `expected-vN.json`
 for older versions, and `expected-changes.json` where it has a change data feed. The tests do not run
@@ -19,6 +19,7 @@ import canonical  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 TABLES = ROOT / "tests/tables/spark"
+FEATURES = ROOT / "tests/tables/features"
 EXAMPLES = ROOT / "examples/tables"
 
 spark = (
@@ -77,11 +78,10 @@ class Table:
         if version is not None:
             reader = reader.option("versionAsOf", version)
         records = (row.asDict() for row in reader.load(str(self.path)).collect())
-        if self.path.is_relative_to(TABLES):
+        if not self.path.is_relative_to(EXAMPLES):
             suffix = "" if version is None else f"-v{version}"
             canonical.write(self.path / f"expected{suffix}.json", records)
         return self
-
 
     def expect_changes(self):
         changes = spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", 0)
@@ -261,6 +261,78 @@ def clone():
         other.unlink()
 
 
+def features():
+    """For each writer feature a table with a change data feed, rows that are inserted, updated and deleted, and
+    what Spark reads of it. Properties that leave the files alone are put into `plain` by the tests themselves."""
+    columns, rows = "id BIGINT, name STRING", "SELECT id, concat('n', id) name FROM range(1, 5)"
+
+    def start(name, columns=columns, properties=None, tail=""):
+        return Table(name, FEATURES).create(columns, {"delta.enableChangeDataFeed": "true", **(properties or {})}, tail)
+
+    def change(table):
+        table.do("UPDATE TABLE_NAME SET name = 'changed' WHERE id = 2").do("DELETE FROM TABLE_NAME WHERE id = 3")
+        return table
+
+    def close(table):
+        table.expect().expect_changes()
+        for checksum in (table.path / "_delta_log").glob("*.crc"):
+            checksum.unlink()
+
+    def supported(feature):
+        return {f"delta.feature.{feature}": "supported"}
+
+    close(change(start("plain").insert(rows)))
+    close(change(start("table_features", columns, supported("domainMetadata")).insert(rows)))
+    close(change(start("deletion_vectors", columns, {"delta.enableDeletionVectors": "true"}).insert(rows)))
+    close(change(start("column_mapping_name", columns, {"delta.columnMapping.mode": "name"}).insert(rows)))
+    close(change(start("column_mapping_id", columns, {"delta.columnMapping.mode": "id"}).insert(rows)))
+    close(change(start("row_tracking", columns, {"delta.enableRowTracking": "true"}).insert(rows)))
+    close(change(start("in_commit_timestamps", columns, {"delta.enableInCommitTimestamps": "true"}).insert(rows)))
+    close(change(start("type_widening", columns, {"delta.enableTypeWidening": "true"}).insert(rows)))
+    close(change(start("checkpoint_protection", columns, supported("checkpointProtection")).insert(rows)))
+    close(change(start("vacuum_protocol_check", columns, supported("vacuumProtocolCheck")).insert(rows)))
+    close(change(start("v2_checkpoint", columns, {"delta.checkpointPolicy": "v2"}).insert(rows)).checkpoint())
+    close(change(start("iceberg_compat_v1", columns, {"delta.columnMapping.mode": "name", "delta.enableIcebergCompatV1": "true"}).insert(rows)))
+    close(change(start("iceberg_compat_v2", columns, {"delta.columnMapping.mode": "name", "delta.enableIcebergCompatV2": "true"}).insert(rows)))
+    close(change(start("clustering", columns, {}, "CLUSTER BY (name)").insert(rows).do("OPTIMIZE TABLE_NAME")))
+    close(change(start("timestamp_ntz", f"{columns}, local TIMESTAMP_NTZ").insert(
+        "SELECT id, concat('n', id) name, TIMESTAMP_NTZ'2024-03-10 02:30:00.5' local FROM range(1, 5)")))
+    close(change(start("variant", f"{columns}, v VARIANT").insert(
+        "SELECT id, concat('n', id) name, parse_json('{\"a\":1}') v FROM range(1, 5)")))
+    close(change(start("not_null", "id BIGINT NOT NULL, name STRING").insert(rows)))
+    close(change(start("char_and_varchar", "id BIGINT, name VARCHAR(20), code CHAR(3)").do(
+        "INSERT INTO TABLE_NAME SELECT id, concat('n', id) name, 'abc' code FROM range(1, 5)")))
+    close(change(start("check_constraints").do("ALTER TABLE TABLE_NAME ADD CONSTRAINT positive CHECK (id > 0)").insert(rows)))
+    close(change(start("column_defaults", "id BIGINT, name STRING DEFAULT 'none'", supported("allowColumnDefaults")).insert(rows)))
+
+    # What is switched on or changed within the range of the feed.
+    close(change(start("row_tracking_later").insert(rows).do("ALTER TABLE TABLE_NAME SET TBLPROPERTIES ('delta.enableRowTracking' = 'true')")))
+    close(change(start("in_commit_timestamps_later").insert(rows).do(
+        "ALTER TABLE TABLE_NAME SET TBLPROPERTIES ('delta.enableInCommitTimestamps' = 'true')")))
+    close(change(start("check_constraints_later").insert(rows).do("ALTER TABLE TABLE_NAME ADD CONSTRAINT positive CHECK (id > 0)")))
+    close(change(start("comment_later").insert(rows).do("ALTER TABLE TABLE_NAME ALTER COLUMN name COMMENT 'what it is called'")))
+    close(change(start("default_later", columns, supported("allowColumnDefaults")).insert(rows).do(
+        "ALTER TABLE TABLE_NAME ALTER COLUMN name SET DEFAULT 'none'")))
+    close(change(start("table_comment_later").insert(rows).do("COMMENT ON TABLE TABLE_NAME IS 'about it'")))
+
+    from delta.tables import DeltaTable, IdentityGenerator
+
+    def built(name, add):
+        table = Table(name, FEATURES)
+        maker = DeltaTable.create(spark).location(str(table.path)).property("delta.enableChangeDataFeed", "true")
+        add(maker.property("delta.enableDeletionVectors", "false")).execute()
+        return table
+
+    made = built("generated_columns", lambda maker: maker.addColumn("id", "BIGINT").addColumn("name", "STRING").addColumn(
+        "twice", "BIGINT", generatedAlwaysAs="id * 2"))
+    close(change(made.insert("SELECT id, concat('n', id) name FROM range(1, 5)")))
+    # Each insert moves the high water mark, which is metadata of the column.
+    made = built("identity_columns", lambda maker: maker.addColumn(
+        "id", "BIGINT", generatedByDefaultAs=IdentityGenerator()).addColumn("name", "STRING"))
+    made.do("INSERT INTO TABLE_NAME (name) VALUES ('a'), ('b')").do("INSERT INTO TABLE_NAME (name) VALUES ('c'), ('d')")
+    close(change(made))
+
+
 def examples():
     orders = Table("orders", EXAMPLES).create(
         "order_id BIGINT, customer_id BIGINT, amount DECIMAL(10,2), status STRING, order_date DATE",
@@ -287,10 +359,11 @@ def examples():
     customers.do("DELETE FROM TABLE_NAME WHERE customer_id = 4")
 
 
-PARTS = {"tables": tables, "change_feeds": change_feeds, "clone": clone, "examples": examples}
+PARTS = {"tables": tables, "change_feeds": change_feeds, "clone": clone, "features": features, "examples": examples}
 
 if __name__ == "__main__":
     for part in sys.argv[1:] or PARTS:
         PARTS[part]()
     tidy(TABLES)
+    tidy(FEATURES)
     tidy(EXAMPLES)
