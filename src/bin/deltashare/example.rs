@@ -13,6 +13,9 @@ use super::Failure;
 /// The name of the recipient.
 pub(crate) const RECIPIENT: &str = "example";
 
+/// The table that the commands read: the one that every client can.
+pub(crate) const TABLE: &str = "products";
+
 /// The examples, below the directory that the command runs in or the one it was built in.
 pub(crate) fn share_file() -> Result<PathBuf, Failure> {
     let here = Path::new("examples/shares.yaml");

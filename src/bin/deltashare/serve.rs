@@ -312,9 +312,10 @@ impl Source {
         let mut hints = None;
         if let Some(token) = &guest {
             example::write_profile(profile, endpoint, token)?;
-            let first = file.tables().next();
-            let first = first.map(|table| format!("{}.{}.{}", table.share, table.schema, table.name));
-            hints = Some(example::commands(profile, endpoint, first.as_deref()));
+            let plain = file.tables().find(|table| table.name.as_str() == example::TABLE);
+            let shown = plain.or_else(|| file.tables().next());
+            let shown = shown.map(|table| format!("{}.{}.{}", table.share, table.schema, table.name));
+            hints = Some(example::commands(profile, endpoint, shown.as_deref()));
         }
         let prepare = move |file: &mut ShareFile| {
             if let Some(token) = &guest {

@@ -1,7 +1,7 @@
 """Writes the tables in `tests/tables/spark`, `tests/tables/features` and `examples` with Spark and its Delta connector.
 
     python3 -m venv venv && venv/bin/pip install pyspark==4.0.1 delta-spark==4.0.0     # needs Java 17
-    venv/bin/python tests/tables/make/spark.py [tables|change_feeds|clone|features|examples ...]
+    venv/bin/python tests/tables/make/spark.py [tables|change_feeds|clone|features|examples|products ...]
 
 Each table gets `expected.json`, the rows of its latest version as Spark reads them, `expected-vN.json`
 for older versions, and `expected-changes.json` where it has a change data feed. The tests do not run
@@ -359,7 +359,34 @@ def examples():
     customers.do("DELETE FROM TABLE_NAME WHERE customer_id = 4")
 
 
-PARTS = {"tables": tables, "change_feeds": change_feeds, "clone": clone, "features": features, "examples": examples}
+def products():
+    """The example that every client reads: no partitions, no reader features, no change data feed, and only types
+    that the simplest reader of Parquet knows."""
+    columns = {"product_id": "BIGINT", "name": "STRING", "category": "STRING", "price": "DOUBLE", "weight_kg": "FLOAT",
+               "stock": "INT", "available": "BOOLEAN", "listed": "DATE", "barcode": "BINARY"}
+    typed = ", ".join(f"CAST({name} AS {kind}) {name}" for name, kind in columns.items())
+    select = lambda rows: f"SELECT {typed} FROM VALUES {', '.join(rows)} AS t({', '.join(columns)})"  # noqa: E731
+    table = Table("products", EXAMPLES)
+    sql(f"CREATE TABLE {table.name} USING delta TBLPROPERTIES ('delta.enableDeletionVectors' = 'false') AS " + select([
+        "(101, 'Espresso cup', 'kitchen', 6.9, 0.25, 140, true, DATE'2025-02-03', X'4006381333931F')",
+        "(102, 'Crème brûlée torch', 'kitchen', 34.5, 0.5, 12, true, DATE'2025-02-03', X'4006381333948F')",
+        "(103, 'Cast-iron pan', 'kitchen', 59.0, 2.75, 0, false, DATE'2025-02-03', X'4006381333955F')",
+        "(104, 'Desk lamp', 'office', 44.95, 1.5, 33, true, DATE'2025-03-17', X'4006381333962F')",
+        "(105, 'Notebook, A5', 'office', 4.2, 0.125, 800, true, DATE'2025-03-17', X'4006381333979F')",
+        "(106, 'Fountain pen', 'office', 27.0, 0.0625, 58, true, DATE'2025-03-17', NULL)",
+        "(107, 'Garden shears', 'garden', 21.75, 0.75, 19, true, DATE'2025-04-28', X'4006381333986F')",
+        "(108, 'Watering can', 'garden', 18.4, NULL, 0, false, DATE'2025-04-28', X'4006381333993F')",
+    ]))
+    table.insert(select([
+        "(109, 'Seed box', 'garden', 3.8, 0.375, 250, true, DATE'2026-01-12', X'4006381334006F')",
+        "(110, 'Gift card', NULL, 25.0, 0.0, 999, true, NULL, NULL)",
+    ]))
+
+
+PARTS = {
+    "tables": tables, "change_feeds": change_feeds, "clone": clone, "features": features, "examples": examples,
+    "products": products,
+}
 
 if __name__ == "__main__":
     for part in sys.argv[1:] or PARTS:
