@@ -32,7 +32,7 @@ pub use changes::{
 };
 pub use cursor::{FileCursor, Origin};
 pub use scan::Scan;
-pub use schema::{Primitive, Schema};
+pub use schema::{Primitive, Schema, read_schema};
 pub use snapshot::{FileStats, Metadata, Protocol, Snapshot};
 pub use survey::Survey;
 pub use table::DeltaTable;

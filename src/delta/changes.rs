@@ -108,6 +108,13 @@ pub(super) struct RemovedFiles {
     pub(super) files: HashMap<FileKey, RemovedFile>,
 }
 
+impl RemovedFiles {
+    /// Nothing is known yet, so nothing is completed.
+    pub(super) fn unknown() -> Arc<Self> {
+        Arc::new(Self { partitioned: true, files: HashMap::new() })
+    }
+}
+
 /// The path of a file as the log has it, and its deletion vector's id.
 pub(super) type FileKey = (String, Option<String>);
 
@@ -440,7 +447,7 @@ impl Commit {
 
 fn mended_line(line: &[u8]) -> Result<Line> {
     let mended = read(line).and_then(|mut line| {
-        if !line.is_object() {
+        if line.is_array() {
             return Ok(Line::default());
         }
         mend(&mut line);

@@ -1,39 +1,44 @@
-//! What a version checksum (`.crc`) says that the kernel does not hand out.
+//! Version checksums (`.crc`). They are read for their totals only, which save a pass over the files. Protocol and
+//! metadata are the log's to tell: a checksum that is wrong about them would hide columns, and an answer must not
+//! depend on whether one has been written yet.
 
 use buoyant_kernel::Engine as _;
 use serde::Deserialize;
 
 use super::failure::{Cause, cause, failure};
-use super::snapshot::Snapshot;
+use super::snapshot::{FileStats, Snapshot};
 use crate::error::Result;
 
-/// A larger checksum lists every file, and is not worth reading for one number.
+/// A larger checksum lists every file, and is not worth reading for its totals.
 const MOST_BYTES: u64 = 1024 * 1024;
 
-#[derive(Deserialize)]
+/// What a checksum says of the files of a version.
+#[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Checksum {
-    num_deletion_vectors_opt: Option<u64>,
+pub(super) struct Checksum {
+    num_files: u64,
+    table_size_bytes: u64,
+    /// Absent if the writer does not count them.
+    #[serde(rename = "numDeletionVectorsOpt")]
+    pub(super) num_deletion_vectors: Option<u64>,
 }
 
-/// How many deletion vectors a version has; `None` if no checksum of that version tells.
-pub(super) fn deletion_vectors(snapshot: &Snapshot) -> Result<Option<u64>> {
-    let file = snapshot.kernel().log_segment().listed.latest_crc_file.as_ref();
-    let Some(file) =
-        file.filter(|file| file.version == snapshot.version() && file.location.size <= MOST_BYTES)
-    else {
-        return Ok(None);
-    };
-    let range = 0..file.location.size;
-    let read =
-        snapshot.engine().storage_handler().read_files(vec![(file.location.location.clone(), Some(range))]);
-    match read.map_err(failure)?.next() {
-        Some(Ok(bytes)) => {
-            let checksum = serde_json::from_slice::<Checksum>(&bytes).ok();
-            Ok(checksum.and_then(|checksum| checksum.num_deletion_vectors_opt))
+impl Checksum {
+    /// Reads the checksum of a version; `None` if there is none that can be read.
+    pub(super) fn of(snapshot: &Snapshot) -> Result<Option<Self>> {
+        let mut file = snapshot.engine().log().clone();
+        file.set_path(&format!("{}{:020}.crc", file.path(), snapshot.version()));
+        let storage = snapshot.engine().storage_handler();
+        let read = storage.read_files(vec![(file, Some(0..MOST_BYTES))]).map_err(failure)?.next();
+        match read {
+            Some(Ok(bytes)) => Ok(serde_json::from_slice(&bytes).ok()),
+            Some(Err(error)) if cause(&error) == Cause::Unavailable => Err(failure(error)),
+            Some(Err(_)) | None => Ok(None),
         }
-        // A checksum is a help and never needed.
-        Some(Err(error)) if cause(&error) == Cause::Unavailable => Err(failure(error)),
-        Some(Err(_)) | None => Ok(None),
+    }
+
+    /// The number of files and their size.
+    pub(super) fn file_stats(self) -> FileStats {
+        FileStats { num_files: self.num_files, size_bytes: self.table_size_bytes }
     }
 }

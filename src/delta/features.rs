@@ -49,6 +49,14 @@ fn is_mapped(metadata: &Metadata, schema: &Schema) -> bool {
     }
 }
 
+impl Metadata {
+    /// Whether columns are found by their physical names or ids.
+    pub fn is_mapped(&self) -> bool {
+        let mode = self.configuration.get(COLUMN_MAPPING_MODE);
+        mode.is_some_and(|mode| !mode.eq_ignore_ascii_case("none"))
+    }
+}
+
 impl Protocol {
     /// The protocol with column mapping, if files are mapped and it does not say so: clients look at the protocol to
     /// decide which names to read, and would find no column.

@@ -169,7 +169,6 @@ pub(super) struct MetadataAction {
     description: Option<String>,
     format: Format,
     schema_string: String,
-    #[serde(default)]
     partition_columns: Vec<String>,
     #[serde(default)]
     configuration: BTreeMap<String, Option<String>>,

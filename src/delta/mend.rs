@@ -11,15 +11,13 @@ use serde_json::{Map, Value, json};
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// The lines of a commit, put right. What is no JSON stays as it is; what is no object is left out.
+/// The lines of a commit, put right. What is no JSON stays as it is; lists are left out.
 pub(super) fn mended(commit: &[u8]) -> Vec<u8> {
     let mut lines = Vec::with_capacity(commit.len() + 64);
     for line in lines_of(commit) {
         match read(line) {
+            Ok(Value::Array(_)) => continue,
             Ok(mut action) => {
-                if !action.is_object() {
-                    continue;
-                }
                 mend(&mut action);
                 lines.extend_from_slice(action.to_string().as_bytes());
             }
@@ -129,7 +127,6 @@ pub(super) fn mend(line: &mut Value) {
         mend_metadata(metadata);
     }
     if let Some(Value::Object(protocol)) = line.get_mut("protocol") {
-        set_default(protocol, "minReaderVersion", json!(1));
         set_default(protocol, "minWriterVersion", json!(1));
     }
     if line.get("commitInfo").is_some_and(|info| !info.is_object()) {
@@ -144,10 +141,8 @@ pub(super) fn mend(line: &mut Value) {
 
 fn mend_metadata(metadata: &mut Map<String, Value>) {
     for (name, default) in [
-        ("id", json!("")),
         // No schema: a later action has to bring one, or the table is refused.
         ("schemaString", json!("")),
-        ("partitionColumns", json!([])),
         ("configuration", json!({})),
         ("format", json!({})),
     ] {
@@ -230,9 +225,9 @@ mod tests {
     fn what_has_one_possible_value_gets_it() {
         for (before, after) in [
             (
-                json!({"metaData": {"id": "x", "configuration": {"a": null, "b": true, "c": "d"}, "format": null}}),
+                json!({"metaData": {"configuration": {"a": null, "b": true, "c": "d"}, "format": null}}),
                 json!({"metaData": {
-                    "id": "x", "schemaString": "", "partitionColumns": [], "configuration": {"b": "true", "c": "d"},
+                    "schemaString": "", "configuration": {"b": "true", "c": "d"},
                     "format": {"provider": "parquet", "options": {}}
                 }}),
             ),

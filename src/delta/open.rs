@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use buoyant_kernel::log_segment::LogSegment;
-use buoyant_kernel::snapshot::IncrementalReplay;
 use buoyant_kernel::{DeltaResult, Engine, FileMeta, Snapshot as KernelSnapshot, SnapshotRef};
 use url::Url;
 
@@ -15,9 +14,6 @@ use super::lenient::{Raw, plain_snapshot, suits_scan};
 use super::log_path::{LogFile, file_name};
 use super::snapshot::{Metadata, Protocol, Snapshot};
 use crate::error::{Error, Result};
-
-/// How many commits may be replayed to bring a version checksum up to date.
-const CHECKSUM_REPLAY: IncrementalReplay = IncrementalReplay::UpToCommits(50);
 
 /// How many damaged checkpoints are passed over one by one before only the commits are tried.
 const CHECKPOINTS_TRIED: usize = 3;
@@ -147,8 +143,7 @@ impl Opener {
 
     fn build(self: &Arc<Self>, engine: &Arc<LogEngine>, version: Option<u64>) -> Result<Snapshot, Refusal> {
         let build = || -> DeltaResult<SnapshotRef> {
-            let mut builder =
-                KernelSnapshot::builder_for(&self.root).with_incremental_crc_replay(CHECKSUM_REPLAY);
+            let mut builder = KernelSnapshot::builder_for(&self.root);
             if let Some(version) = version {
                 builder = builder.at_version(version);
             }
@@ -237,11 +232,7 @@ impl Opener {
             return self.open(None).map(Refreshed::Newer);
         }
         let listed = known.engine().with_listing(files);
-        let build = || {
-            KernelSnapshot::builder_from(Arc::clone(known.kernel()))
-                .with_incremental_crc_replay(CHECKSUM_REPLAY)
-                .build(&listed)
-        };
+        let build = || KernelSnapshot::builder_from(Arc::clone(known.kernel())).build(&listed);
         let built = unpanicked(build)
             .map_err(Refusal::Damaged)
             .and_then(|kernel| Ok(kernel?))
@@ -301,7 +292,9 @@ fn check(segment: &LogSegment) -> Result<(), Refusal> {
         return Err(Refusal::Damaged(damaged("the log starts after version 0 and has no checkpoint")));
     }
     if commits.iter().any(|commit| commit.location.size == 0) {
-        return Err(Refusal::Final(damaged("a commit has no bytes")));
+        return Err(Refusal::Final(Error::unreadable_table(
+            "The table cannot be read: a commit of its log is empty, as after a write that was cut off.",
+        )));
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use buoyant_kernel::table_features::TableFeature;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::checksum;
+use super::checksum::Checksum;
 use super::engine::LogEngine;
 use super::failure::{Refusal, damaged, is_damage};
 use super::features::features;
@@ -79,7 +79,7 @@ pub struct Snapshot {
     /// Whether the kernel works with a stand-in for the metadata.
     plain: bool,
     counted: OnceLock<Totals>,
-    vectors: OnceLock<bool>,
+    checksum: OnceLock<Option<Checksum>>,
     timestamp: OnceLock<Option<i64>>,
     /// The same version built without the checkpoint of `kernel`, which turned out to be damaged.
     mended: OnceLock<Box<Self>>,
@@ -123,7 +123,7 @@ impl Snapshot {
             features,
             plain,
             counted: OnceLock::new(),
-            vectors: OnceLock::new(),
+            checksum: OnceLock::new(),
             timestamp: OnceLock::new(),
             mended: OnceLock::new(),
         })
@@ -191,33 +191,30 @@ impl Snapshot {
         Ok(features)
     }
 
-    /// The number of files and their size: from a version checksum (`.crc`), or else from one pass over the log,
-    /// whose result is remembered.
+    /// The number of files and their size: from a version checksum (`.crc`), or else from one pass over the log. The
+    /// result is remembered.
     pub fn file_stats(&self) -> Result<FileStats> {
-        if let (None, Some(stats)) = (self.counted.get(), self.kernel.get_file_stats_if_present()) {
-            let known =
-                u64::try_from(stats.num_files()).ok().zip(u64::try_from(stats.table_size_bytes()).ok());
-            if let Some((num_files, size_bytes)) = known {
-                return Ok(FileStats { num_files, size_bytes });
-            }
+        match (self.counted.get(), self.checksum()?) {
+            (None, Some(checksum)) => Ok(checksum.file_stats()),
+            _ => self.count_files(),
         }
-        self.count_files()
     }
 
-    /// Whether a file has a deletion vector: from a version checksum, or else from one pass over the log, whose
-    /// result is remembered.
+    /// Whether a file has a deletion vector: from a version checksum, or else from one pass over the log. The result is
+    /// remembered.
     pub fn has_deletion_vectors(&self) -> Result<bool> {
-        if let Some(&known) = self.vectors.get() {
-            return Ok(known);
+        match (self.counted.get(), self.checksum()?.and_then(|checksum| checksum.num_deletion_vectors)) {
+            (None, Some(number)) => Ok(number > 0),
+            _ => Ok(self.totals()?.has_vectors),
         }
-        let found = match self.counted.get() {
-            Some(totals) => totals.has_vectors,
-            None => match checksum::deletion_vectors(self)? {
-                Some(number) => number > 0,
-                None => self.totals()?.has_vectors,
-            },
-        };
-        Ok(*self.vectors.get_or_init(|| found))
+    }
+
+    fn checksum(&self) -> Result<Option<Checksum>> {
+        if let Some(known) = self.checksum.get() {
+            return Ok(*known);
+        }
+        let checksum = Checksum::of(self)?;
+        Ok(*self.checksum.get_or_init(|| checksum))
     }
 
     /// Counts the files in one pass over the log, without their statistics. The count is remembered.
@@ -360,6 +357,12 @@ impl Protocol {
             return Err(Error::unsupported(format!(
                 "The table requires Delta reader version {}, which this server does not support.",
                 self.min_reader_version
+            )));
+        }
+        if self.min_writer_version > 7 {
+            return Err(Error::unsupported(format!(
+                "The table requires Delta writer version {}, which does not exist.",
+                self.min_writer_version
             )));
         }
         let unknown = self.reader_features.iter().flatten().find(|name| !KNOWN.contains(&name.as_str()));

@@ -41,7 +41,7 @@ pub(super) fn survey(
     position: Option<ChangePosition>,
     check: &mut dyn FnMut(&Change<'_>) -> Result<()>,
 ) -> Result<Survey> {
-    let mut cursor = ChangeCursor::new(range, kind, None, Vec::new(), Arc::default())?;
+    let mut cursor = ChangeCursor::new(range, kind, None, Vec::new(), RemovedFiles::unknown())?;
     cursor.keep_texts(KEPT_BYTES);
     let (mut protocol, mut metadata) = (range.first.protocol().clone(), range.first.metadata().clone());
     let mut schema = range.first.schema().clone();
@@ -104,7 +104,8 @@ fn removed_files(
     mut wanted: HashMap<FileKey, u64>,
 ) -> Result<HashMap<FileKey, RemovedFile>> {
     let mut found = HashMap::with_capacity(wanted.len());
-    let mut cursor = ChangeCursor::new(range, ChangeKind::AllFiles, None, Vec::new(), Arc::default())?;
+    let mut cursor =
+        ChangeCursor::new(range, ChangeKind::AllFiles, None, Vec::new(), RemovedFiles::unknown())?;
     while let Some(change) = cursor.advance()? {
         if let Action::Add(file) = change.action
             && let Some(size) = file.size

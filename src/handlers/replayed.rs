@@ -6,6 +6,9 @@
 //! |---|---|---|
 //! | the properties of in-commit timestamps | every answer | the kernel looks for a timestamp in every commit, where only writers put it |
 //! | `columnMapping` is added to a protocol without it | versions whose files are mapped | without it the kernel reads logical names, and finds no column |
+//! | lists of features that contradict each other or their version are put right | every answer | the kernel refuses a reader feature that is not in both lists |
+//! | metadata of column mapping | versions whose columns are not mapped | the kernel refuses it |
+//! | empty metadata is added to columns without any | every answer | the kernel wants it |
 //! | `changeDataFeed` is added to a protocol without it | change data feeds | the kernel refuses a feed that the protocol does not allow |
 //! | `delta.enableChangeDataFeed` is written `true` | change data feeds | the kernel knows no other spelling |
 //! | comments, defaults, identity and generation of columns | change data feeds | the kernel refuses a feed whose schema changed, and takes these for a change |
@@ -13,10 +16,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::head::{CHANGE_DATA_FEED, has_change_data_feed};
-use crate::delta::{Metadata, Protocol, Snapshot};
+use crate::delta::{Metadata, Protocol, Snapshot, read_schema};
 use crate::error::{Error, Result};
 
 const OF_COMMITS: [&str; 3] = [
@@ -29,6 +32,7 @@ const OF_COMMITS: [&str; 3] = [
 const OF_COLUMNS: [&str; 5] =
     ["comment", "CURRENT_DEFAULT", "EXISTS_DEFAULT", "delta.generationExpression", "delta.invariants"];
 const OF_IDENTITY: &str = "delta.identity.";
+const OF_MAPPING: &str = "delta.columnMapping.";
 
 /// What an answer in delta format is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +51,7 @@ impl Replayed {
 
     /// A protocol of the log.
     pub(super) fn protocol(self, mut protocol: Protocol) -> Protocol {
+        consistent(&mut protocol);
         /// The first version of the write protocol that has change data feeds.
         const WITH_FEED: i32 = 4;
         if self == Self::Feed {
@@ -74,29 +79,69 @@ impl Replayed {
     /// The schema of a table, as JSON.
     pub(super) fn schema(self, metadata: &Metadata) -> Result<Cow<'_, str>> {
         let schema = metadata.schema_string.as_str();
-        let has_any = || OF_COLUMNS.iter().chain([&OF_IDENTITY]).any(|key| schema.contains(key));
-        if self == Self::Files || !has_any() {
+        let is_mapped = metadata.is_mapped();
+        let left_out = |key: &str| {
+            let of_columns = OF_COLUMNS.contains(&key) || key.starts_with(OF_IDENTITY);
+            (self == Self::Feed && of_columns) || (!is_mapped && key.starts_with(OF_MAPPING))
+        };
+        // Looked for in the text first, because most schemas have none of it.
+        let some = (self == Self::Feed
+            && OF_COLUMNS.iter().chain([&OF_IDENTITY]).any(|key| schema.contains(key)))
+            || (!is_mapped && schema.contains(OF_MAPPING))
+            || schema.matches("\"metadata\"").count() < schema.matches("\"nullable\"").count();
+        if !some {
             return Ok(Cow::Borrowed(schema));
         }
-        let mut schema: Value = serde_json::from_str(schema).map_err(Error::internal)?;
-        leave_out(&mut schema);
+        let mut schema = read_schema(schema)?;
+        change_metadata(&mut schema, &left_out);
         serde_json::to_string(&schema).map(Cow::Owned).map_err(Error::internal)
     }
 }
 
-/// Goes through a type. Only fields have metadata, which are objects in an array called `fields`.
-fn leave_out(data_type: &mut Value) {
+/// Puts right what a protocol of a broken log says twice and not the same.
+fn consistent(protocol: &mut Protocol) {
+    /// Features that readers and writers must both know.
+    const OF_READERS: [&str; 7] = [
+        "columnMapping",
+        "deletionVectors",
+        "timestampNtz",
+        "typeWidening",
+        "v2Checkpoint",
+        "vacuumProtocolCheck",
+        "variantType",
+    ];
+    if protocol.min_reader_version >= 3 {
+        let readers = protocol.reader_features.get_or_insert_default().clone();
+        protocol.min_writer_version = 7;
+        let writers = protocol.writer_features.get_or_insert_default();
+        writers.retain(|name| !OF_READERS.contains(&name.as_str()) || readers.contains(name));
+        for name in readers {
+            if !writers.contains(&name) {
+                writers.push(name);
+            }
+        }
+    } else if protocol.min_writer_version >= 7 {
+        protocol.writer_features.get_or_insert_default();
+    }
+}
+
+/// Goes through a type, and leaves keys of the metadata of fields out. Only fields have metadata, which are objects in
+/// an array called `fields`.
+fn change_metadata(data_type: &mut Value, left_out: &impl Fn(&str) -> bool) {
     for name in ["elementType", "keyType", "valueType", "sqlType"] {
         if let Some(inner) = data_type.get_mut(name) {
-            leave_out(inner);
+            change_metadata(inner, left_out);
         }
     }
     for field in data_type.get_mut("fields").and_then(Value::as_array_mut).into_iter().flatten() {
-        if let Some(Value::Object(metadata)) = field.get_mut("metadata") {
-            metadata.retain(|key, _| !OF_COLUMNS.contains(&key.as_str()) && !key.starts_with(OF_IDENTITY));
+        if let Some(field) = field.as_object_mut() {
+            let metadata = field.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
+            if let Value::Object(metadata) = metadata {
+                metadata.retain(|key, _| !left_out(key));
+            }
         }
         if let Some(inner) = field.get_mut("type") {
-            leave_out(inner);
+            change_metadata(inner, left_out);
         }
     }
 }
@@ -143,13 +188,23 @@ mod tests {
         };
         let before = metadata(
             &schema(r#"{"comment":"x","delta.columnMapping.id":1,"delta.identity.highWaterMark":7}"#),
-            &[],
+            &[("delta.columnMapping.mode", "name")],
         );
         let after = schema(r#"{"delta.columnMapping.id":1}"#);
         assert_eq!(Replayed::Feed.schema(&before).unwrap(), after);
         assert_eq!(Replayed::Files.schema(&before).unwrap(), before.schema_string);
         let plain = metadata(r#"{"type":"struct","fields":[]}"#, &[]);
         assert_eq!(Replayed::Feed.schema(&plain).unwrap(), plain.schema_string);
+        let unmapped = Metadata { configuration: BTreeMap::new(), ..before };
+        for schema in [Replayed::Files.schema(&unmapped), Replayed::Feed.schema(&unmapped)] {
+            assert!(!schema.unwrap().contains(OF_MAPPING));
+        }
+        let bare =
+            metadata(r#"{"fields":[{"name":"a","nullable":true,"type":"long"}],"type":"struct"}"#, &[]);
+        assert_eq!(
+            Replayed::Files.schema(&bare).unwrap(),
+            r#"{"fields":[{"metadata":{},"name":"a","nullable":true,"type":"long"}],"type":"struct"}"#
+        );
     }
 
     #[test]
@@ -168,6 +223,33 @@ mod tests {
         ] {
             assert_eq!(Replayed::Feed.protocol(before.clone()), after);
             assert_eq!(Replayed::Files.protocol(before.clone()), before);
+        }
+    }
+
+    #[test]
+    fn lists_of_features_agree() {
+        let protocol = |reader: i32, writer: i32, readers: Option<&[&str]>, writers: Option<&[&str]>| {
+            let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+            Protocol {
+                min_reader_version: reader,
+                min_writer_version: writer,
+                reader_features: readers.map(owned),
+                writer_features: writers.map(owned),
+            }
+        };
+        let (mapping, append): (&[&str], &[&str]) = (&["columnMapping"], &["appendOnly"]);
+        for (before, after) in [
+            (protocol(3, 7, Some(mapping), Some(mapping)), protocol(3, 7, Some(mapping), Some(mapping))),
+            (protocol(3, 7, Some(mapping), Some(&[])), protocol(3, 7, Some(mapping), Some(mapping))),
+            (
+                protocol(3, 7, Some(&[]), Some(&["columnMapping", "appendOnly"])),
+                protocol(3, 7, Some(&[]), Some(append)),
+            ),
+            (protocol(3, 5, None, None), protocol(3, 7, Some(&[]), Some(&[]))),
+            (protocol(1, 7, None, None), protocol(1, 7, None, Some(&[]))),
+            (protocol(2, 5, None, None), protocol(2, 5, None, None)),
+        ] {
+            assert_eq!(Replayed::Files.protocol(before), after);
         }
     }
 }

@@ -139,7 +139,7 @@ impl Capabilities {
         Error::unsupported(format!(
             "Unsupported Delta Table Properties: the table uses the {features}, {lacks}. Read the table with a client \
              that supports {them} (responseformat=delta), or ask the provider to drop {them} from the table \
-             (ALTER TABLE … DROP FEATURE {first})."
+             (ALTER TABLE ... DROP FEATURE {first})."
         ))
     }
 

@@ -48,7 +48,6 @@ CPP_BASIC = {**CPP, "Authorization": "Basic " + base64.b64encode(f"me:{TOKEN}".e
 CPP_QUERY = {**CPP, "Content-Type": "application/json; charset=UTF-8", "Authorization": f"Bearer: {TOKEN}"}
 
 # Basic authentication: expected of the server, and to be counted as soon as it has it.
-needs_basic = pytest.mark.xfail(reason="the server takes no Basic authentication yet", strict=False)
 
 
 def getline(body):
@@ -57,7 +56,6 @@ def getline(body):
     return text.removesuffix("\n").split("\n") if text else []
 
 
-@needs_basic
 @pytest.mark.parametrize("path,keys", [
     ("//shares", {"name"}),
     ("//shares/all/schemas", {"name", "share"}),
@@ -70,7 +68,6 @@ def test_cpp_lists_with_the_token_of_the_endpoint(server, path, keys):
     assert answer.json["items"] and all(keys <= set(item) for item in answer.json["items"])
 
 
-@needs_basic
 def test_cpp_metadata(server):
     answer = ask(server, "GET", f"/{TABLE}no_stats/metadata", CPP_BASIC)
     assert answer.status == 200, answer.body

@@ -175,10 +175,10 @@ def test_each_request_is_an_event_and_metrics(function):
     spaces, = metrics["_aws"]["CloudWatchMetrics"]
     assert spaces["Namespace"] == "deltashare" and spaces["Dimensions"] == [["Action"]]
     assert {metric["Name"] for metric in spaces["Metrics"]} == {
-        "Latency", "Errors", "AuthFailures", "FilesSigned", "BytesGranted", "ShortestUrlLife"}
+        "Latency", "Errors", "Gone", "Broken", "AuthFailures", "FilesSigned", "BytesGranted", "ShortestUrlLife"}
     assert all(metric["Name"] in metrics for metric in spaces["Metrics"])
     assert (metrics["Action"], metrics["FilesSigned"], metrics["BytesGranted"]) == ("QueryTable", event["files"], event["bytes"])
-    assert 1800 < metrics["ShortestUrlLife"] <= 3600 and metrics["Errors"] == metrics["AuthFailures"] == 0
+    assert 1800 < metrics["ShortestUrlLife"] <= 3600 and not any(metrics[name] for name in ("Errors", "Gone", "Broken", "AuthFailures"))
 
     refused = ask(function, "GET", "/shares", token="dss_unknown")
     event, metrics = events(function, refused.headers["x-request-id"])

@@ -89,7 +89,7 @@ CASES = {
     "column_mapping_id": Case("column_mapping_id", **needs("columnMapping")),
     "row_tracking": Case("row_tracking"),
     "in_commit_timestamps": Case("in_commit_timestamps"),
-    "type_widening": Case("type_widening", **refused("typeWidening")),
+    "type_widening": Case("type_widening"),  # no column was widened
     "checkpoint_protection": Case("checkpoint_protection"),
     "vacuum_protocol_check": Case("vacuum_protocol_check"),
     "v2_checkpoint": Case("v2_checkpoint"),
@@ -162,9 +162,9 @@ CASES |= {f"feature {name}": case for name, case in {
     "columnMapping mode none": Case("table_features", reader=["columnMapping"], configuration=properties(columnMapping__mode="none")),
     "columnMapping not enabled": Case("table_features", reader=["columnMapping"]),
     "deletionVectors not enabled": Case("table_features", reader=["deletionVectors"]),
-    "typeWidening-preview": Case("table_features", reader=["typeWidening-preview"], **refused("typeWidening-preview")),
-    "variantType-preview": Case("table_features", reader=["variantType-preview"], **refused("variantType-preview")),
-    "variantShredding-preview": Case("table_features", reader=["variantShredding-preview"], **refused("variantShredding-preview")),
+    "typeWidening-preview": Case("table_features", reader=["typeWidening-preview"]),  # no column uses it
+    "variantType-preview": Case("table_features", reader=["variantType-preview"]),  # no column uses it
+    "variantShredding-preview": Case("table_features", reader=["variantShredding-preview"]),  # no column uses it
     "catalogManaged": Case("in_commit_timestamps", reader=["catalogManaged"], **refused("catalogManaged")),
     "catalogOwned-preview": Case("in_commit_timestamps", reader=["catalogOwned-preview"], **refused("catalogOwned-preview")),
     "redirectReaderWriter-preview": Case("table_features", reader=["redirectReaderWriter-preview"],
@@ -248,23 +248,6 @@ CASES |= {f"property {name}": Case(configuration=configuration) for name, config
     "very long": {"notes": "x" * 100_000},
 }.items()}
 
-# What keeps the client from its rows: the key of the answer that does, and the reads that it spoils.
-ICT = "delta.enableInCommitTimestamps: the lines of an answer have no commitInfo, so the client's kernel misses its time"
-NO_FEATURE = "writerFeatures: the client's kernel wants changeDataFeed in it, though the property alone switches the feed on"
-SCHEMA = "metadata of columns: the client's kernel takes schemas that differ in it for different schemas: "
-BOTH = ("feed in delta format", "feed since version 2 in delta format")
-BROKEN = {(case, read): reason for case, reason, reads in [
-    ("in_commit_timestamps", ICT, BOTH),
-    ("in_commit_timestamps_later", ICT, BOTH[1:]),
-    ("feature coordinatedCommits-preview", ICT, BOTH),
-    ("identity_columns", SCHEMA + "delta.identity.highWaterMark", BOTH[:1]),
-    ("comment_later", SCHEMA + "comment", BOTH[:1]),
-    ("default_later", SCHEMA + "CURRENT_DEFAULT", BOTH[:1]),
-    ("protocol 1,7 without features", NO_FEATURE, BOTH),
-    ("protocol 3,7 without features", NO_FEATURE, BOTH),
-    ("property enableChangeDataFeed TRUE", "delta.enableChangeDataFeed: the client's kernel knows only the spelling `true`", BOTH[:1]),
-] for read in reads}
-
 READS = ["rows in parquet format", "rows in delta format", "rows in the default format", "feed in parquet format", "feed in delta format",
          "feed since version 2 in delta format"]
 
@@ -299,9 +282,7 @@ def parameters():
     for name in CASES:
         reads = (READS[0], READS[1], READS[4]) if name.startswith("property") else READS
         for read in reads:
-            broken = BROKEN.get((name, read))
-            marks = [pytest.mark.xfail(reason=broken, strict=False)] if broken else []
-            made.append(pytest.param(name, read, id=f"{name}: {read}", marks=marks))
+            made.append(pytest.param(name, read, id=f"{name}: {read}"))
     return made
 
 

@@ -300,7 +300,7 @@ def test_alarms_notify_the_topic(least, most):
 def test_alarms_and_dashboard_use_the_metrics_of_the_function(most):
     widgets = json.loads(most.one("AWS::CloudWatch::Dashboard")["DashboardBody"])["widgets"]
     shown = set(re.findall(r'\{deltashare,Action\} MetricName="(\w+)"', json.dumps(widgets).replace('\\"', '"')))
-    assert shown == {"Latency", "Errors", "AuthFailures", "FilesSigned", "BytesGranted", "ShortestUrlLife"}
+    assert shown == {"Latency", "Errors", "Gone", "Broken", "AuthFailures", "FilesSigned", "BytesGranted", "ShortestUrlLife"}
     queries = " ".join(metric["Expression"] for alarm in most.of_type("AWS::CloudWatch::Alarm").values()
                        for metric in alarm.get("Metrics", []))
     asked = re.findall(r'SELECT \w+\((\w+)\) FROM SCHEMA\("deltashare", Action\)', queries)

@@ -1,0 +1,417 @@
+"""What a table needs of its reader is decided by what its files are, in every version of an answer, and before the
+status is sent. Files and bytes are counted as they are granted."""
+
+import json
+import shutil
+import socket
+import urllib.parse
+
+import delta_sharing
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from conftest import ROOT, TOKEN, Server, hash_of, set_commit_times, write_profile
+
+BOTH = "responseformat=delta,parquet;readerfeatures=columnmapping,deletionvectors"
+LONG = {"name": "id", "type": "long", "nullable": True, "metadata": {}}
+
+
+def schema(*fields):
+    return json.dumps({"type": "struct", "fields": list(fields)})
+
+
+def mapped(field, physical):
+    return {**field, "metadata": {"delta.columnMapping.id": 1, "delta.columnMapping.physicalName": physical}}
+
+
+def protocol(reader=1, writer=2, readers=None, writers=None):
+    action = {"minReaderVersion": reader, "minWriterVersion": writer}
+    if readers is not None:
+        action["readerFeatures"] = readers
+    if writers is not None:
+        action["writerFeatures"] = writers
+    return {"protocol": action}
+
+
+def metadata(fields=(LONG,), partitions=(), **configuration):
+    return {"metaData": {
+        "id": "2a1931c7-79fb-4650-b78e-e1e1a70db665", "format": {"provider": "parquet", "options": {}},
+        "schemaString": schema(*fields), "partitionColumns": list(partitions), "createdTime": 0,
+        "configuration": {f"delta.{key}": value for key, value in configuration.items()},
+    }}
+
+
+class Table:
+    """A table whose log is written action by action. `add` and `remove` write the files too."""
+
+    def __init__(self, path):
+        self.path, self.version, self.sizes = path, 0, {}
+        (path / "_delta_log").mkdir(parents=True)
+
+    def commit(self, *actions):
+        lines = "".join(json.dumps(action) + "\n" for action in actions)
+        (self.path / f"_delta_log/{self.version:020}.json").write_text(lines)
+        self.version += 1
+        return self
+
+    def add(self, name, ids=(1,), column="id", values=None, **other):
+        path = self.path / name
+        pq.write_table(pa.table({column: pa.array(list(ids), pa.int64())}), path)
+        self.sizes[name] = path.stat().st_size
+        return {"add": {"path": name, "partitionValues": values or {}, "size": self.sizes[name],
+                        "modificationTime": 1, "dataChange": True, **other}}
+
+    def remove(self, name, **other):
+        return {"remove": {"path": name, "deletionTimestamp": 1, "dataChange": True, **other}}
+
+
+VECTOR = {"storageType": "u", "pathOrInlineDv": "^-aqEH.-t@S}K{vb[*k^", "offset": 1, "sizeInBytes": 34, "cardinality": 1}
+WITH_VECTORS = protocol(3, 7, ["deletionVectors"], ["deletionVectors", "changeDataFeed"])
+FEED = {"enableChangeDataFeed": "true"}
+
+
+def vectors_in_the_middle(t):
+    t.commit(WITH_VECTORS, metadata(**FEED, enableDeletionVectors="true"), t.add("a"))
+    t.commit(t.remove("a", size=1, partitionValues={}), t.add("a", deletionVector=VECTOR))
+    t.commit(t.remove("a", size=1, partitionValues={}, deletionVector=VECTOR), t.add("b"))
+    t.commit(protocol(1, 4), metadata(**FEED), t.add("c"))
+
+
+def replaced_by_an_unmapped_one(t):
+    t.commit(protocol(2, 5), metadata([mapped(LONG, "col-1")], **FEED, **{"columnMapping.mode": "name"}), t.add("a", column="col-1"))
+    t.commit(metadata(**FEED), t.remove("a", size=1, partitionValues={}), t.add("b"))
+    t.commit(t.add("c"))
+
+
+def mapped_again_under_other_names(t):
+    for version, name in enumerate(("col-1", "col-2")):
+        t.commit(protocol(2, 5), metadata([mapped(LONG, name)], **FEED, **{"columnMapping.mode": "name"}), t.add(f"f{version}", column=name))
+
+
+def times_in_the_middle(t):
+    ntz = {"name": "at", "type": "timestamp_ntz", "nullable": True, "metadata": {}}
+    t.commit(protocol(1, 4), metadata(**FEED), t.add("a"))
+    t.commit(protocol(3, 7, ["timestampNtz"], ["timestampNtz", "changeDataFeed"]), metadata([LONG, ntz], **FEED), t.add("b"))
+    t.commit(protocol(1, 4), metadata(**FEED), t.add("c"))
+
+
+MIDDLE = {
+    "mapped_in_the_middle": (None, "columnMapping"),
+    "vectors_in_the_middle": (vectors_in_the_middle, "deletionVectors"),
+    "replaced_by_an_unmapped_one": (replaced_by_an_unmapped_one, "columnMapping"),
+    "mapped_again_under_other_names": (mapped_again_under_other_names, "columnMapping"),
+    "times_in_the_middle": (times_in_the_middle, "timestampNtz"),
+}
+
+
+def mapping_of_writers_only(t):
+    t.commit(protocol(3, 7, [], ["columnMapping", "icebergCompatV1"]),
+             metadata([mapped(LONG, "col-1")], **{"columnMapping.mode": "name"}), t.add("a", [1, 2], column="col-1"))
+
+
+def mapping_to_the_same_names(t):
+    t.commit(protocol(2, 5), metadata([mapped(LONG, "id")], **{"columnMapping.mode": "name"}), t.add("a", [1, 2]))
+
+
+def vectors_allowed_and_unused(t):
+    t.commit(WITH_VECTORS, metadata(enableDeletionVectors="true"), t.add("a", [1, 2]))
+
+
+def vectors_used_and_gone(t):
+    t.commit(WITH_VECTORS, metadata(enableDeletionVectors="true"), t.add("x"))
+    t.commit(t.remove("x"), t.add("x", deletionVector=VECTOR))
+    t.commit(t.remove("x", deletionVector=VECTOR), t.add("a", [1, 2]))
+
+
+def features_listed_and_unused(t):
+    names = ["timestampNtz", "typeWidening", "columnMapping", "variantType", "v2Checkpoint"]
+    t.commit(protocol(3, 7, names, names), metadata(), t.add("a", [1, 2]))
+
+
+PLAIN = {function.__name__: function for function in (
+    mapping_to_the_same_names, vectors_allowed_and_unused, vectors_used_and_gone, features_listed_and_unused)}
+
+
+def remove_without_size(t):
+    t.commit(protocol(1, 4), metadata(**FEED))
+    t.commit(t.add("1.parquet"))
+    t.commit(t.remove("1.parquet"))
+
+
+def remove_without_size_of_an_older_file(t):
+    t.commit(protocol(1, 4), metadata([LONG, {**LONG, "name": "p"}], ["p"], **FEED), t.add("1.parquet", values={"p": "7"}))
+    t.commit(t.add("2.parquet", values={"p": None}))
+    t.commit(t.remove("1.parquet"), t.remove("2.parquet"))
+
+
+def remove_without_partition_values(t):
+    t.commit(protocol(1, 4), metadata([LONG, {**LONG, "name": "p"}], ["p"], **FEED), t.add("1.parquet", values={"p": "7"}))
+    t.commit(t.add("2.parquet", values={"p": None}))
+    t.commit(*(t.remove(name, size=t.sizes[name]) for name in ("1.parquet", "2.parquet")))
+
+
+def remove_without_size_of_an_unknown_file(t):
+    t.commit(protocol(1, 4), metadata(**FEED), t.add("a"))
+    t.commit(t.remove("never"))
+
+
+def feed_switched_off_and_on(t):
+    t.commit(protocol(1, 4), metadata(**FEED), t.add("a"))
+    t.commit(metadata(), t.add("b"))
+    t.commit(metadata(**FEED), t.add("c"))
+
+
+def outside(t):
+    t.commit(protocol(1, 4), metadata(**FEED), t.add("a"))
+    t.commit({"add": {"path": "../elsewhere", "partitionValues": {}, "size": 1, "modificationTime": 1, "dataChange": True}})
+
+
+def no_size_at_all(t):
+    t.commit(protocol(1, 4), metadata(**FEED), t.add("a"))
+    t.commit({"add": {"path": "b", "partitionValues": {}, "modificationTime": 1, "dataChange": True}})
+
+
+def partitions(t):
+    kinds = {"t": "timestamp", "n": "timestamp", "d": "date", "m": "decimal(10,2)", "b": "boolean", "s": "string"}
+    fields = [LONG, *({"name": name, "type": kind, "nullable": True, "metadata": {}} for name, kind in kinds.items())]
+    t.commit(protocol(), metadata(fields, list(kinds)), *(
+        t.add(f"f{n}", values=dict(zip(kinds, values))) for n, values in enumerate([
+            ("2023-11-05T00:00:00.000000Z", "2023-11-05 00:00:00.25", "2023-1-5", "1.5", "True", "2023-1-5"),
+            ("2023-11-05 00:00:00", "2023-11-05T02:00:00+02:00", "2023-01-05", "1E+2", "false", None),
+        ])))
+
+
+REST = {function.__name__: function for function in (
+    mapping_of_writers_only, remove_without_size, remove_without_size_of_an_older_file, remove_without_partition_values,
+    remove_without_size_of_an_unknown_file, feed_switched_off_and_on, outside, no_size_at_all, partitions)}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    root = tmp_path_factory.mktemp("right")
+    makers = {**{name: make for name, (make, _) in MIDDLE.items()}, **PLAIN, **REST}
+    for name, make in makers.items():
+        if make is None:
+            shutil.copytree(ROOT / "tests/tables/ranges" / name, root / name)
+        else:
+            make(Table(root / name))
+        set_commit_times(root / name)
+    big(root / "big")
+    entries = [{"name": name, "location": str(root / name), "historyShared": True} for name in [*makers, "big"]]
+    shares = root / "shares.yaml"
+    shares.write_text(json.dumps({
+        "version": 1,
+        "shares": [{"name": "s", "schemas": [{"name": "d", "tables": entries}]}],
+        "recipients": [{"name": "r", "shares": ["s"], "tokens": [{"sha256": hash_of(TOKEN), "expires": "never"}]}],
+    }))
+    server = Server("--shares", shares, env={"RUST_LOG": "info"})
+    yield server
+    assert server.stop() == 0
+
+
+BIG_FILES = 60_000
+
+
+def big(path):
+    """A log of many files, far more than fit into the buffers of a connection."""
+    (path / "_delta_log").mkdir(parents=True)
+    with open(path / f"_delta_log/{0:020}.json", "w") as log:
+        for action in (protocol(), metadata()):
+            log.write(json.dumps(action) + "\n")
+        for n in range(BIG_FILES):
+            add = {"path": f"part-{n:05}", "partitionValues": {}, "size": 1000, "modificationTime": 1, "dataChange": True}
+            log.write(json.dumps({"add": add}) + "\n")
+
+
+@pytest.fixture(scope="module")
+def profile(server, tmp_path_factory):
+    return write_profile(tmp_path_factory.mktemp("profile") / "r.share", server.endpoint, TOKEN)
+
+
+def at(name):
+    return f"/shares/s/schemas/d/tables/{name}"
+
+
+def capabilities(text):
+    return {"delta-sharing-capabilities": text} if text else {}
+
+
+def changes(server, name, since, headers=None):
+    """The range from version 0 on, as a change data feed and as a query."""
+    if since == "changes":
+        return server.request("GET", f"{at(name)}/changes?startingVersion=0", headers=headers)
+    return server.request("POST", f"{at(name)}/query", body=b'{"startingVersion":0}', headers=headers)
+
+
+@pytest.mark.parametrize("since", ["changes", "query"])
+@pytest.mark.parametrize("name", MIDDLE)
+def test_every_version_of_a_range_counts(server, name, since):
+    feature = MIDDLE[name][1]
+    for client in ("", "responseformat=parquet", "responseformat=delta", "responseformat=delta,parquet"):
+        answer = changes(server, name, since, capabilities(client))
+        assert answer.status == 400 and feature in answer.json["message"], (client, answer.body)
+        assert answer.json["errorCode"] == "UNSUPPORTED_OPERATION"
+    answer = changes(server, name, since, capabilities(f"{BOTH},timestampntz"))
+    assert answer.status == 200
+    assert answer.headers["delta-sharing-capabilities"].startswith("responseformat=delta")
+    assert "deltaProtocol" in answer.lines[0]["protocol"]
+
+
+@pytest.mark.parametrize("name", ["mapped_in_the_middle", "replaced_by_an_unmapped_one", "mapped_again_under_other_names"])
+def test_a_range_with_other_names_has_the_metadata_of_every_version(server, name):
+    """With one metadata only, the columns of some files would be null for every client."""
+    whole = changes(server, name, "changes", capabilities(BOTH)).lines
+    versions = [line["metaData"]["version"] for line in whole if "metaData" in line]
+    assert versions[0] == 0 and len(versions) > 1
+    paged, token = [], ""
+    while token is not None:
+        path = f"{at(name)}/changes?startingVersion=0&maxFiles=1{token and f'&pageToken={token}'}"
+        answer = server.request("GET", path, headers=capabilities(BOTH))
+        assert answer.status == 200, answer.body
+        paged += [line for line in answer.lines if not {"endStreamAction", "protocol"} & set(line)]
+        token = answer.lines[-1]["endStreamAction"].get("nextPageToken")
+    assert {line["metaData"]["version"] for line in paged if "metaData" in line} == set(versions)
+
+
+def test_the_ends_of_a_range_alone_are_served(server):
+    for path in ("startingVersion=0&endingVersion=1", "startingVersion=4"):
+        answer = server.request("GET", f"{at('mapped_in_the_middle')}/changes?{path}")
+        assert answer.status == 200 and answer.headers["delta-sharing-capabilities"] == "responseformat=parquet", answer.body
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_what_is_listed_and_not_used_is_served_in_parquet_format(server, profile, name):
+    for client in ("", "responseformat=parquet", "responseformat=delta,parquet"):
+        for answer in (server.request("GET", f"{at(name)}/metadata", headers=capabilities(client)),
+                       server.request("POST", f"{at(name)}/query", body=b"{}", headers=capabilities(client))):
+            assert answer.status == 200 and "responseformat=parquet" in answer.headers["delta-sharing-capabilities"]
+    frame = delta_sharing.load_as_pandas(f"{profile}#s.d.{name}", use_delta_format=False)
+    assert sorted(frame["id"]) == [1, 2]
+
+
+def test_mapping_that_the_protocol_does_not_list(server, profile):
+    answer = server.request("POST", f"{at('mapping_of_writers_only')}/query", body=b"{}")
+    assert answer.status == 400 and "columnMapping" in answer.json["message"]
+    assert "DROP FEATURE columnMapping" in answer.json["message"]
+    frame = delta_sharing.load_as_pandas(f"{profile}#s.d.mapping_of_writers_only", use_delta_format=True)
+    assert sorted(frame["id"]) == [1, 2]
+
+
+BOTH_REMOVED = {("add", 0, "1.parquet", "7"), ("add", 1, "2.parquet", None), ("remove", 2, "1.parquet", "7"), ("remove", 2, "2.parquet", None)}
+
+
+@pytest.mark.parametrize("name,files", [
+    ("remove_without_size", {("add", 1, "1.parquet", None), ("remove", 2, "1.parquet", None)}),
+    ("remove_without_size_of_an_older_file", BOTH_REMOVED),
+    ("remove_without_partition_values", BOTH_REMOVED),
+])
+def test_a_removal_has_the_size_of_what_it_removes(server, name, files):
+    def told(lines):
+        found = [(kind, file) for line in lines for kind, file in line.items() if kind in ("add", "remove")]
+        assert len({file["size"] for _, file in found}) == 1
+        return {(kind, file["version"], urllib.parse.urlsplit(file["url"]).path.rsplit("/")[-1], file["partitionValues"].get("p"))
+                for kind, file in found}
+    assert told(changes(server, name, "query").lines) == files
+    later = server.request("POST", f"{at(name)}/query", body=b'{"startingVersion":2}')
+    assert told(later.lines) == {file for file in files if file[1] == 2}
+    pages, token = [], None
+    while token is not None or not pages:
+        body = {"startingVersion": 0, "maxFiles": 1, **({"pageToken": token} if token else {})}
+        answer = server.request("POST", f"{at(name)}/query", body=json.dumps(body).encode())
+        assert answer.status == 200, answer.body
+        pages += answer.lines[2:]
+        token = answer.lines[-1]["endStreamAction"].get("nextPageToken")
+    assert told(pages) == files
+
+
+@pytest.mark.parametrize("name,since,text", [
+    ("remove_without_size", "changes", "The changes of version 2 cannot be read"),
+    ("remove_without_size_of_an_older_file", "changes", "The changes of version 2 cannot be read"),
+    ("remove_without_partition_values", "changes", "The changes of version 2 cannot be read"),
+    ("remove_without_size_of_an_unknown_file", "changes", "The changes of version 1 cannot be read"),
+    ("remove_without_size_of_an_unknown_file", "query", "The changes of version 1 cannot be read"),
+    ("feed_switched_off_and_on", "changes", "as change data was not recorded for version [1]"),
+    ("outside", "changes", "names a file that this server does not hand out"),
+    ("outside", "query", "names a file that this server does not hand out"),
+    ("no_size_at_all", "changes", "The changes of version 1 cannot be read"),
+    ("no_size_at_all", "query", "The changes of version 1 cannot be read"),
+])
+def test_what_stands_in_the_way_of_a_range_is_a_400(server, name, since, text):
+    for client in ("", f"{BOTH};includeEndStreamAction=true"):
+        answer = changes(server, name, since, capabilities(client))
+        assert answer.status == 400 and text in answer.json["message"], answer.body
+        assert "again" not in answer.json["message"]
+
+
+def test_partition_values_have_one_form_in_parquet_format(server):
+    values = [line["file"]["partitionValues"] for line in server.request("POST", f"{at('partitions')}/query", body=b"{}").lines[2:]]
+    assert sorted(values, key=str) == sorted([
+        {"t": "2023-11-05 00:00:00", "n": "2023-11-05 00:00:00.250000", "d": "2023-01-05", "m": "1.50", "b": "true", "s": "2023-1-5"},
+        {"t": "2023-11-05 00:00:00", "n": "2023-11-05 00:00:00", "d": "2023-01-05", "m": "100.00", "b": "false", "s": None},
+    ], key=str)
+    delta = server.request("POST", f"{at('partitions')}/query", body=b"{}", headers=capabilities("responseformat=delta"))
+    verbatim = [line["file"]["deltaSingleAction"]["add"]["partitionValues"]["t"] for line in delta.lines[2:]]
+    assert sorted(verbatim) == ["2023-11-05 00:00:00", "2023-11-05T00:00:00.000000Z"]
+
+
+def event(server, request_id, seconds=15):
+    """The event of a request, as fields."""
+    line = server.wait_for_log(f'request.id="{request_id}" action', seconds)
+    return dict(field.split("=", 1) for field in line.split() if "=" in field) | {"outcome": line.split("deltashare::audit: ")[1].split()[0]}
+
+
+def open_answer(server, extra=""):
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    path = urllib.parse.urlsplit(server.endpoint).path.rstrip("/") + at("big") + "/query"
+    connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n{extra}Content-Length: 2\r\n\r\n{{}}".encode())
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += connection.recv(4096)
+    request_id = head.lower().split(b"x-request-id: ")[1].split(b"\r\n")[0].decode()
+    return connection, request_id, head.split(b"\r\n\r\n", 1)[1]
+
+
+@pytest.mark.parametrize("extra", ["", "Accept-Encoding: gzip\r\n"])
+def test_what_a_client_took_before_it_left_is_counted(server, extra):
+    connection, request_id, seen = open_answer(server, extra)
+    while len(seen) < 200_000:
+        seen += connection.recv(65536)
+    connection.close()
+    told = event(server, request_id)
+    files, taken = int(told["files"]), seen.count(b'{"file":')
+    assert told["outcome"] == "gone" and told["http.status"] == "200"
+    assert 0 < taken <= files < BIG_FILES if not extra else 0 < files <= BIG_FILES
+    assert int(told["bytes"]) == files * 1000
+
+
+def test_a_whole_answer_is_counted_whole(server):
+    answer = server.request("POST", f"{at('big')}/query", body=b"{}")
+    told = event(server, answer.headers["x-request-id"])
+    assert (told["outcome"], int(told["files"]), int(told["bytes"])) == ("answered", BIG_FILES, BIG_FILES * 1000)
+
+
+@pytest.mark.parametrize("end", [True, False])
+def test_an_answer_that_breaks_says_why_and_is_counted(server, tmp_path, end):
+    """The last file of a long list lies outside of the table: 200 is sent by then."""
+    broken = tmp_path / "broken"
+    big(broken)
+    with open(broken / f"_delta_log/{0:020}.json", "a") as log:
+        add = {"path": "../elsewhere", "partitionValues": {}, "size": 1, "modificationTime": 1, "dataChange": True}
+        log.write(json.dumps({"add": add}) + "\n")
+    shares = tmp_path / "shares.yaml"
+    shares.write_text(json.dumps({"version": 1, "shares": [{"name": "s", "schemas": [
+        {"name": "d", "tables": [{"name": "big", "location": str(broken)}]}]}],
+        "recipients": [{"name": "r", "shares": ["s"], "tokens": [{"sha256": hash_of(TOKEN), "expires": "never"}]}]}))
+    other = Server("--shares", shares, env={"RUST_LOG": "info"})
+    try:
+        connection, request_id, seen = open_answer(other, "delta-sharing-capabilities: includeEndStreamAction=true\r\n" if end else "")
+        while chunk := connection.recv(1 << 20):
+            seen += chunk
+        reason = b"The table's log names a file that this server does not hand out."
+        assert reason in seen and b"sk again" not in seen
+        assert (b"INCOMPLETE ANSWER: " in seen) != end
+        told = event(other, request_id)
+        assert (told["outcome"], int(told["files"])) == ("broken", BIG_FILES)
+    finally:
+        assert other.stop() == 0
