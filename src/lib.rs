@@ -41,6 +41,9 @@
 //! Everything that can fail cheaply fails before the status is sent; what fails later is visible to
 //! every client, never a short list.
 //!
+//! A range of changes takes two passes. [`delta::DeltaTable::survey`] reads every commit before the status is sent: what
+//! the versions take to read, and whether anything stands in the way. The answer is then written from what was kept.
+//!
 //! # Pages
 //!
 //! A list of files is read through a [`delta::FileCursor`], a range of changes through a

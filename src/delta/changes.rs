@@ -12,6 +12,7 @@ use super::failure::{damaged, failure};
 use super::history::CommitTimes;
 use super::lenient::{MetadataAction, ProtocolAction};
 use super::mend::{lines_of, mend, read};
+use super::open::empty_commit;
 use super::read_ahead::ReadAhead;
 use super::snapshot::{Metadata, Protocol, Snapshot};
 use super::survey::Kept;
@@ -410,7 +411,7 @@ impl Commit {
             actions.extend(line.protocol.map(|protocol| Action::Protocol(protocol.into())));
         }
         if lines == 0 {
-            return Err(damaged("a commit has no actions"));
+            return Err(empty_commit());
         }
         for action in &actions {
             check(action)?;

@@ -63,6 +63,11 @@ impl Log {
         Some((from_start.or_else(|| self.checkpoints.first().copied())?, self.latest()?))
     }
 
+    /// Whether a commit up to `limit` has no bytes.
+    pub(super) fn has_empty_commit(&self, limit: u64) -> bool {
+        self.commits.iter().any(|commit| commit.version <= limit && commit.file.size == 0)
+    }
+
     /// The versions with a checkpoint up to `limit` that are not in `except`, newest first.
     pub(super) fn checkpoints(&self, limit: u64, except: &BTreeSet<u64>) -> impl Iterator<Item = u64> {
         self.checkpoints.range(..=limit).rev().filter(|version| !except.contains(version)).copied()

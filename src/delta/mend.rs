@@ -162,6 +162,8 @@ fn mend_file(file: &mut Map<String, Value>, name: &str) {
         // Only tables without partition columns can leave this out; in others the values stay missing.
         set_default(file, "partitionValues", json!({}));
         set_default(file, "modificationTime", json!(0));
+        // No size: whoever needs the file refuses it for that.
+        set_default(file, "size", json!(-1));
     }
     let data_change = match file.get("dataChange") {
         Some(Value::Bool(value)) => *value,

@@ -137,6 +137,7 @@ impl Opener {
             Some((earliest, _)) if version.is_some() && target < earliest => {
                 Err(not_available(target, log.range()).with_source(error))
             }
+            _ if log.has_empty_commit(target) => Err(empty_commit().with_source(error)),
             _ => Err(error),
         }
     }
@@ -292,11 +293,17 @@ fn check(segment: &LogSegment) -> Result<(), Refusal> {
         return Err(Refusal::Damaged(damaged("the log starts after version 0 and has no checkpoint")));
     }
     if commits.iter().any(|commit| commit.location.size == 0) {
-        return Err(Refusal::Final(Error::unreadable_table(
-            "The table cannot be read: a commit of its log is empty, as after a write that was cut off.",
-        )));
+        return Err(Refusal::Final(empty_commit()));
     }
     Ok(())
+}
+
+/// The error for a commit file of no bytes. Spark reads it as a commit of no actions; here it counts as one that was
+/// cut off.
+pub(super) fn empty_commit() -> Error {
+    Error::unreadable_table(
+        "The table cannot be read: a commit of its log is empty, as after a write that was cut off.",
+    )
 }
 
 fn same(a: &FileMeta, b: &FileMeta) -> bool {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::http::header::USER_AGENT;
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::Response;
 
@@ -48,6 +49,14 @@ pub async fn query_version(
     Ok(response)
 }
 
+/// Whether the client is Spark, which plans with the size of the table: if this answer does not tell it, Spark asks for
+/// every file to add up their sizes. No other client reads it in parquet format.
+fn plans_with_size(headers: &HeaderMap) -> bool {
+    const SPARK: &str = "delta-sharing-spark";
+    let user_agent = header(headers, USER_AGENT.as_str()).and_then(|agent| agent.get(..SPARK.len()));
+    user_agent.is_some_and(|agent| agent.eq_ignore_ascii_case(SPARK))
+}
+
 /// `GET …/tables/{table}`, which the protocol does not have.
 pub async fn get_table(method: Method) -> Error {
     if method == Method::GET {
@@ -76,8 +85,11 @@ pub async fn query_metadata(
     let format = negotiate(&capabilities, &snapshot).await?;
     let head = Head::new(format, &shared.0);
     let version = snapshot.version();
-    // Spark plans with the size, and asks for every file if this answer does not tell it.
-    let lines = move || head.lines(&snapshot, Some(snapshot.file_stats()?));
+    let with_size = plans_with_size(&headers);
+    let lines = move || {
+        let stats = if with_size { Some(snapshot.file_stats()?) } else { head.stats(&snapshot)? };
+        head.lines(&snapshot, stats)
+    };
     let [protocol, metadata] = blocking(lines).await?;
     let body = [protocol, metadata, Vec::new()].join(&b'\n');
 

@@ -55,7 +55,7 @@ def test_lists(profile, tables):
     client = delta_sharing.SharingClient(str(profile))
     assert [share.name for share in client.list_shares()] == ["all", "One Share"]
     schemas = client.list_schemas(delta_sharing.Share("one share"))
-    assert [schema.name for schema in schemas] == ["empty", "Small"]
+    assert [schema.name for schema in schemas] == ["Small", "empty"]
     small = client.list_tables(delta_sharing.Schema("SMALL", "ONE SHARE"))
     assert [(table.name, table.share, table.schema) for table in small] == [
         ("only", "One Share", "Small"), ("with space", "One Share", "Small"),

@@ -355,6 +355,16 @@ def test_partition_values_have_one_form_in_parquet_format(server):
     assert sorted(verbatim) == ["2023-11-05 00:00:00", "2023-11-05T00:00:00.000000Z"]
 
 
+@pytest.mark.parametrize("agent,told", [("Delta-Sharing-Spark/1.3.8 Spark/4.0.1", True), ("Delta-Sharing-Python/1.4.2", False), (None, False)])
+def test_spark_gets_the_size_to_plan_with(server, agent, told):
+    headers = {"User-Agent": agent} if agent else {}
+    for _ in range(2):
+        described = server.request("GET", f"{at('feed_switched_off_and_on')}/metadata", headers=headers).lines[1]["metaData"]
+        assert ("size" in described, "numFiles" in described) == (told, told)
+        # What somebody else asks in between makes no difference.
+        server.request("POST", f"{at('feed_switched_off_and_on')}/query", body=b"{}", headers=capabilities("responseformat=delta"))
+
+
 def event(server, request_id, seconds=15):
     """The event of a request, as fields."""
     line = server.wait_for_log(f'request.id="{request_id}" action', seconds)

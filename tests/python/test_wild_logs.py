@@ -53,7 +53,7 @@ REFUSED = reads({
         "checkpoint with timestamps for modificationTime": "rows",
     },
     "names a file that this server does not hand out": {
-        "path of many directories": "feed",
+        "path of many directories": "all",
         "path that begins with a point": "all",
         "path that goes up and down": "all",
         "path with two slashes": "all",
@@ -63,7 +63,7 @@ REFUSED = reads({
     },
     # The client would have to know the feature, which the protocol does not list.
     "timestampNtz": {
-        "schema with type \"timestamp_ntz\"": "rows/parquet feed",
+        "schema with type \"timestamp_ntz\"": "rows/parquet feed/parquet",
     },
     "variantType": {
         "schema with type \"variant\"": "all",
