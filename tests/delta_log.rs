@@ -741,9 +741,9 @@ async fn odd_schemas_and_protocols() {
         (
             field(&format!(
                 "{}{}{}",
-                r#"{"type":"array","containsNull":true,"elementType":"#.repeat(300),
+                r#"{"type":"array","containsNull":true,"elementType":"#.repeat(5_000),
                 r#""long""#,
-                "}".repeat(300)
+                "}".repeat(5_000)
             )),
             false,
         ),

@@ -150,8 +150,8 @@ async fn errors() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metadata_and_files_in_parquet_format() {
-    // What only tables with directory access have.
-    let directory = ["location", "auxiliaryLocations", "accessModes"];
+    // What only tables with directory access have, and what is optional and only told to Spark.
+    let directory = ["location", "auxiliaryLocations", "accessModes", "size", "numFiles"];
     let metadata = answer("GET", &table("orders/metadata"), "", "").await;
     let expected = example("query_table_metadata");
     assert_eq!(metadata.len(), expected.len());
