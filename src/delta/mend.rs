@@ -9,6 +9,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::changes::FileKey;
+
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// The lines of a commit, put right. What is no JSON stays as it is; lists are left out.
@@ -93,7 +95,7 @@ pub(super) fn last_of_each_file(commit: &[u8]) -> Option<Vec<u8>> {
     if !lines_of(commit).filter_map(file).any(|file| !paths.insert(file.path)) {
         return None;
     }
-    let key = |line| {
+    let key = |line: &[u8]| {
         let File { path, deletion_vector } = file(line)?;
         let vector: Option<Value> =
             deletion_vector.and_then(|vector| serde_json::from_str(vector.get()).ok());
@@ -104,15 +106,10 @@ pub(super) fn last_of_each_file(commit: &[u8]) -> Option<Vec<u8>> {
         });
         Some((path.into_owned(), id))
     };
-    let lines: Vec<(&[u8], Option<(String, Option<String>)>)> =
-        lines_of(commit).map(|line| (line, key(line))).collect();
-    let mut seen = HashSet::new();
-    let mut last: Vec<&[u8]> = lines
-        .iter()
-        .rev()
-        .filter(|(_, key)| key.as_ref().is_none_or(|key| seen.insert(key)))
-        .map(|(line, _)| *line)
-        .collect();
+    let lines: Vec<&[u8]> = lines_of(commit).collect();
+    let mut seen: HashSet<FileKey> = HashSet::new();
+    let is_last = |line: &&&[u8]| key(line).is_none_or(|key| seen.insert(key));
+    let mut last: Vec<&[u8]> = lines.iter().rev().filter(is_last).copied().collect();
     if last.len() == lines.len() {
         return None;
     }
@@ -148,12 +145,16 @@ fn mend_metadata(metadata: &mut Map<String, Value>) {
     ] {
         set_default(metadata, name, default);
     }
-    mend_texts(metadata.get_mut("configuration"));
+    if let Some(Value::Object(configuration)) = metadata.get_mut("configuration") {
+        mend_texts(configuration);
+    }
     mend_integer(metadata, "createdTime");
     if let Some(Value::Object(format)) = metadata.get_mut("format") {
         set_default(format, "provider", json!("parquet"));
         set_default(format, "options", json!({}));
-        mend_texts(format.get_mut("options"));
+        if let Some(Value::Object(options)) = format.get_mut("options") {
+            mend_texts(options);
+        }
     }
 }
 
@@ -193,8 +194,7 @@ fn set_default(object: &mut Map<String, Value>, name: &str, default: Value) {
 }
 
 /// Leaves nulls out of a map of texts, and writes what is no text as one.
-fn mend_texts(map: Option<&mut Value>) {
-    let Some(Value::Object(map)) = map else { return };
+fn mend_texts(map: &mut Map<String, Value>) {
     map.retain(|_, value| !value.is_null());
     for value in map.values_mut() {
         if !value.is_string() {
