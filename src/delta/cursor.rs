@@ -61,6 +61,8 @@ pub struct FileCursor {
     position: u64,
     /// Whether the cursor lay idle, so that what it reads from may be gone.
     idle: bool,
+    /// Whether files may have deletion vectors.
+    allows_vectors: bool,
     /// Whether a file without partition values is one whose values are not known.
     needs_values: bool,
 }
@@ -71,6 +73,7 @@ impl FileCursor {
         let partitioned = !snapshot.metadata().partition_columns.is_empty();
         Ok(Self {
             scan,
+            allows_vectors: snapshot.features().may_have_vectors,
             needs_values: partitioned && snapshot.scanned().engine().mends(),
             snapshot: Arc::clone(snapshot),
             batch: None,
@@ -106,6 +109,11 @@ impl FileCursor {
         self.row += 1;
         // `find` left the cursor at a selected row of a batch.
         let file = self.batch.as_ref().map(|batch| batch.file(self.row - 1)).transpose()?;
+        if !self.allows_vectors && file.as_ref().is_some_and(|file| file.deletion_vector.is_some()) {
+            return Err(Error::unreadable_table(
+                "The table cannot be read: files have deletion vectors, which its protocol does not allow.",
+            ));
+        }
         if self.needs_values && file.as_ref().is_some_and(|file| file.partition_values.iter().len() == 0) {
             return Err(damaged("an add action of a partitioned table has no partitionValues"));
         }

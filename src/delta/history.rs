@@ -11,6 +11,7 @@ use url::Url;
 use super::engine::LogEngine;
 use super::failure::{damaged, failure};
 use super::log_path::{LogFile, file_name};
+use super::mend::{self, lines_of};
 use super::open::not_available;
 use super::snapshot::Snapshot;
 use crate::error::{Error, Result};
@@ -292,17 +293,21 @@ fn in_commit_timestamp(engine: &LogEngine, commit: &FileMeta) -> Result<i64> {
         in_commit_timestamp: Option<i64>,
     }
 
+    // It is in the first action; other writers put it elsewhere, or write it as text.
+    let find = |text: &[u8]| {
+        lines_of(text).find_map(|line| {
+            let mut line = mend::read(line).ok()?;
+            mend::mend(&mut line);
+            serde_json::from_value::<Action>(line).ok()?.commit_info?.in_commit_timestamp
+        })
+    };
     let storage = engine.storage_handler();
-    let mut head = read(&storage, &commit.location, FIRST_ACTION_BYTES.min(commit.size))?;
-    if !head.contains(&b'\n') {
-        head = read(&storage, &commit.location, commit.size)?;
-    }
-    let line = head.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    serde_json::from_slice::<Action>(line)
-        .map_err(|error| damaged("a commit is not JSON").with_source(error))?
-        .commit_info
-        .and_then(|info| info.in_commit_timestamp)
-        .ok_or_else(|| damaged("a commit lacks its inCommitTimestamp"))
+    let head = read(&storage, &commit.location, FIRST_ACTION_BYTES.min(commit.size))?;
+    let found = match find(&head) {
+        None if commit.size > FIRST_ACTION_BYTES => find(&read(&storage, &commit.location, commit.size)?),
+        found => found,
+    };
+    found.ok_or_else(|| damaged("a commit lacks its inCommitTimestamp"))
 }
 
 fn read(storage: &Arc<dyn StorageHandler>, url: &Url, bytes: u64) -> Result<bytes::Bytes> {

@@ -126,8 +126,10 @@ pub(super) fn mend(line: &mut Value) {
     if let Some(Value::Object(protocol)) = line.get_mut("protocol") {
         set_default(protocol, "minWriterVersion", json!(1));
     }
-    if line.get("commitInfo").is_some_and(|info| !info.is_object()) {
-        line.remove("commitInfo");
+    match line.get_mut("commitInfo") {
+        Some(Value::Object(info)) => mend_integer(info, "inCommitTimestamp"),
+        Some(_) => drop(line.remove("commitInfo")),
+        None => {}
     }
     for name in ["add", "remove", "cdc"] {
         if let Some(Value::Object(file)) = line.get_mut(name) {
@@ -178,7 +180,10 @@ fn mend_file(file: &mut Map<String, Value>, name: &str) {
         file.remove("stats");
     }
     if let Some(Value::Object(values)) = file.get_mut("partitionValues") {
-        for value in values.values_mut().filter(|value| !value.is_string() && !value.is_null()) {
+        // Digits of other numbers may have been lost, so that those stay an error.
+        for value in
+            values.values_mut().filter(|value| value.is_i64() || value.is_u64() || value.is_boolean())
+        {
             *value = Value::String(value.to_string());
         }
     }

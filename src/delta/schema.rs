@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 
 const PHYSICAL_NAME: &str = "delta.columnMapping.physicalName";
+/// Between the names of a path; names do not have it.
+const SEPARATOR: char = '\0';
 const TYPE_CHANGES: &str = "delta.typeChanges";
 
 /// A schema that was read, as far as answers depend on it.
@@ -87,17 +89,13 @@ impl Schema {
         self.has_physical_names
     }
 
-    /// Whether both schemas have a column whose files do not carry the same name. The flags say whether columns are
-    /// found by their physical names.
-    pub fn is_mapped_otherwise(&self, mapped: bool, other: &Self, other_mapped: bool) -> bool {
-        fn carried<'a>(path: &'a str, physical: &'a str, mapped: bool) -> &'a str {
-            if mapped { physical } else { path.rsplit('/').next().unwrap_or(path) }
-        }
-        let differs = |(path, physical): (&String, &String)| {
-            let other = other.physical_names.get(path).map(|name| carried(path, name, other_mapped));
-            other.is_some_and(|other| other != carried(path, physical, mapped))
-        };
-        (mapped || other_mapped) && self.physical_names.iter().any(differs)
+    /// The path of every column, at any depth, with the name that files carry. `mapped` says whether that is the
+    /// physical name.
+    pub fn carried_names(&self, mapped: bool) -> impl Iterator<Item = (&str, &str)> {
+        self.physical_names.iter().map(move |(path, physical)| {
+            let own = path.rsplit(SEPARATOR).next().unwrap_or(path);
+            (path.as_str(), if mapped { physical.as_str() } else { own })
+        })
     }
 
     /// Whether a column, at any depth, had a narrower type when some of the files were written.
@@ -112,7 +110,7 @@ impl Schema {
 
     /// Whether there is a top-level column of this name.
     pub fn has_column(&self, name: &str) -> bool {
-        self.physical_names.contains_key(&format!("/{name}"))
+        self.physical_names.contains_key(&format!("{SEPARATOR}{name}"))
     }
 
     /// The type of a top-level column, by its logical name.
@@ -139,7 +137,7 @@ impl Schema {
             };
             let physical = physical.unwrap_or(name);
             self.has_physical_names |= physical != name;
-            let path = format!("{path}/{name}");
+            let path = format!("{path}{SEPARATOR}{name}");
             self.read_type(&path, field.get("type"))?;
             self.physical_names.insert(path, physical.to_owned());
         }
@@ -151,10 +149,12 @@ impl Schema {
             Some(Value::String(name)) => self.read_primitive(name),
             Some(Value::Object(nested)) => match nested.get("type").and_then(Value::as_str) {
                 Some("struct") => self.read_struct(path, nested),
-                Some("array") => self.read_type(path, nested.get("elementType")),
+                Some("array") => {
+                    self.read_type(&format!("{path}{SEPARATOR}element"), nested.get("elementType"))
+                }
                 Some("map") => {
-                    self.read_type(path, nested.get("keyType"))?;
-                    self.read_type(path, nested.get("valueType"))
+                    self.read_type(&format!("{path}{SEPARATOR}key"), nested.get("keyType"))?;
+                    self.read_type(&format!("{path}{SEPARATOR}value"), nested.get("valueType"))
                 }
                 // A user-defined type of Spark, which files hold as the SQL type that it names.
                 Some("udt") => self.read_type(path, nested.get("sqlType")),
@@ -314,24 +314,16 @@ mod tests {
     }
 
     #[test]
-    fn the_same_column_may_be_carried_under_two_names() {
-        let of = |physical: &str| {
-            schema(r#""long""#, &format!(r#"{{"delta.columnMapping.physicalName":"{physical}"}}"#)).unwrap()
-        };
-        for (before, mapped_before, after, mapped_after, differs) in [
-            ("col-1", true, "col-1", true, false),
-            ("col-1", true, "col-2", true, true),
-            ("col-1", true, "a", false, true),
-            ("a", true, "a", false, false),
-            ("col-1", false, "col-2", false, false),
-        ] {
-            let found = of(before).is_mapped_otherwise(mapped_before, &of(after), mapped_after);
-            assert_eq!(found, differs, "{before} {mapped_before} {after} {mapped_after}");
-        }
-        let other =
-            Schema::parse(r#"{"type":"struct","fields":[{"name":"b","type":"long","nullable":true}]}"#)
-                .unwrap();
-        assert!(!of("col-1").is_mapped_otherwise(true, &other, false));
+    fn files_carry_a_name_of_every_column() {
+        let column = schema(r#""long""#, r#"{"delta.columnMapping.physicalName":"col-1"}"#).unwrap();
+        assert_eq!(Vec::from_iter(column.carried_names(true)), [("\0a", "col-1")]);
+        assert_eq!(Vec::from_iter(column.carried_names(false)), [("\0a", "a")]);
+        let inner = r#"{"type":"struct","fields":[{"name":"x/y","type":"long","nullable":true}]}"#;
+        let map =
+            format!(r#"{{"type":"map","keyType":{inner},"valueType":{inner},"valueContainsNull":true}}"#);
+        let map = schema(&map, "{}").unwrap();
+        let names = Vec::from_iter(map.carried_names(false));
+        assert_eq!(names, [("\0a", "a"), ("\0a\0key\0x/y", "x/y"), ("\0a\0value\0x/y", "x/y")]);
     }
 
     #[test]

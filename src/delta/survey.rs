@@ -2,7 +2,7 @@
 //! whether anything stands in the way. The commits are fetched in parallel. The first ones are kept in memory for the
 //! answer; those beyond a budget are read again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +12,8 @@ use super::changes::{
 };
 use super::features::{COLUMN_MAPPING, features};
 use super::open::Opener;
-use super::snapshot::Snapshot;
+use super::schema::Schema;
+use super::snapshot::{Metadata, Protocol, Snapshot};
 use crate::error::{Error, ErrorCode, Result};
 use crate::protocol::capabilities::TableFeatures;
 
@@ -26,6 +27,8 @@ pub struct Survey {
     /// Whether columns are found under other names in some files than in others, so that a reader needs the metadata of
     /// every version.
     pub remapped: bool,
+    /// Whether the partition columns are not the same in every version.
+    pub repartitioned: bool,
     /// Whether removals were completed from what other actions say, which every page has to do.
     pub completed: bool,
     /// The changes.
@@ -43,35 +46,32 @@ pub(super) fn survey(
 ) -> Result<Survey> {
     let mut cursor = ChangeCursor::new(range, kind, None, Vec::new(), RemovedFiles::unknown())?;
     cursor.keep_texts(KEPT_BYTES);
-    let (mut protocol, mut metadata) = (range.first.protocol().clone(), range.first.metadata().clone());
-    let mut schema = range.first.schema().clone();
-    let mut all = range.first.features().clone();
-    let mut partitioned = !metadata.partition_columns.is_empty();
-    let mut mapped = all.used.contains(COLUMN_MAPPING);
-    let (mut remapped, mut vectors) = (false, false);
+    let start = range.bounds().start;
+    let mut current = Current::of(&range.first);
+    let mut seen = Seen::default();
+    seen.add(&current);
+    let (mut vectors, mut changed_at_start, mut removed_at_start) = (false, false, false);
     let mut incomplete: HashMap<FileKey, u64> = HashMap::new();
     while let Some(change) = cursor.advance()? {
         check(&change)?;
         match change.action {
             Action::Protocol(new) => {
-                protocol = new.clone();
-                all.extend(features(&protocol, &metadata, &schema));
+                changed_at_start |= change.version == start;
+                current.protocol = new.clone();
+                seen.add(&current);
             }
             Action::Metadata(new) => {
-                let (before, mapped_before) = (schema, mapped);
-                schema = new.schema()?;
-                metadata = (**new).clone();
-                partitioned |= !metadata.partition_columns.is_empty();
-                let needs = features(&protocol, &metadata, &schema);
-                mapped = needs.used.contains(COLUMN_MAPPING);
-                remapped |= before.is_mapped_otherwise(mapped_before, &schema, mapped);
-                all.extend(needs);
+                changed_at_start |= change.version == start;
+                current.schema = new.schema()?;
+                current.metadata = (**new).clone();
+                seen.add(&current);
             }
             Action::Add(file) | Action::Remove(file) | Action::Cdc(file) => {
+                let removed = matches!(change.action, Action::Remove(_));
+                removed_at_start |= removed && change.version == start;
                 vectors |= file.deletion_vector().is_some();
-                if !file.is_complete(partitioned) {
-                    let removed = matches!(change.action, Action::Remove(_)) && kind == ChangeKind::Files;
-                    if !removed {
+                if !file.is_complete(seen.partitioned()) {
+                    if !removed || kind != ChangeKind::Files {
                         return Err(not_recorded(change.version));
                     }
                     incomplete.entry(file.key()).or_insert(change.version);
@@ -79,13 +79,81 @@ pub(super) fn survey(
             }
         }
     }
+    let (remapped, repartitioned) = (seen.remapped, seen.partitions.len() > 1);
+    // What the first commit removes are files of the version before it, which may have been another kind of table.
+    if let Some(before) = start.checked_sub(1).filter(|_| changed_at_start && removed_at_start) {
+        let before = opener.open(Some(before)).map_err(|error| match error.is_temporary() {
+            true => error,
+            false => removes_of_another(start).with_source(error),
+        })?;
+        let before = Current::of(&before);
+        let mut both = Seen::default();
+        both.add(&before);
+        both.add(&Current::of(&range.first));
+        // A feed is read with the metadata of its own versions. Who asks for files does not read removed ones.
+        if kind == ChangeKind::Data && (both.remapped || both.partitions.len() > 1) {
+            return Err(removes_of_another(start));
+        }
+        seen.add(&before);
+    }
+    let (mut all, partitioned) = (seen.features.clone(), seen.partitioned());
     all.set_vectors(vectors);
     let completed = !incomplete.is_empty();
     let files = if completed { removed_files(opener, range, incomplete)? } else { HashMap::new() };
     let removed = Arc::new(RemovedFiles { partitioned, files });
     let kept = if position.is_none() { cursor.into_texts() } else { Vec::new() };
     let changes = ChangeCursor::new(range, kind, position, kept, removed)?;
-    Ok(Survey { features: all, remapped, completed, changes })
+    Ok(Survey { features: all, remapped, repartitioned, completed, changes })
+}
+
+/// The protocol and the metadata in force.
+struct Current {
+    protocol: Protocol,
+    metadata: Metadata,
+    schema: Schema,
+}
+
+impl Current {
+    fn of(snapshot: &Snapshot) -> Self {
+        let (protocol, metadata) = (snapshot.protocol().clone(), snapshot.metadata().clone());
+        Self { protocol, metadata, schema: snapshot.schema().clone() }
+    }
+}
+
+/// What the versions of a range are, taken together.
+#[derive(Default)]
+struct Seen {
+    features: TableFeatures,
+    partitions: BTreeSet<Vec<String>>,
+    /// The names that files carry, by the paths of columns.
+    carried: BTreeMap<String, String>,
+    remapped: bool,
+}
+
+impl Seen {
+    fn add(&mut self, current: &Current) {
+        let needs = features(&current.protocol, &current.metadata, &current.schema);
+        self.partitions.insert(current.metadata.partition_columns.clone());
+        for (path, name) in current.schema.carried_names(needs.used.contains(COLUMN_MAPPING)) {
+            match self.carried.get(path) {
+                None => drop(self.carried.insert(path.to_owned(), name.to_owned())),
+                Some(before) => self.remapped |= before != name,
+            }
+        }
+        self.features.extend(needs);
+    }
+
+    fn partitioned(&self) -> bool {
+        self.partitions.iter().any(|columns| !columns.is_empty())
+    }
+}
+
+/// The error for a range whose first commit made another kind of table and removed the files of the one before.
+fn removes_of_another(version: u64) -> Error {
+    Error::unsupported(format!(
+        "The changes of version {version} cannot be read by themselves: the version removes files that were written under \
+         other metadata. Begin with an earlier version, or with the next one."
+    ))
 }
 
 fn not_recorded(version: u64) -> Error {

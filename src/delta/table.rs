@@ -92,12 +92,15 @@ impl DeltaTable {
         })
     }
 
-    /// The number of the newest version. One listing where a version is known; new commits are not read.
+    /// The number of the newest version. One listing if nothing was committed; new commits are read, because a version
+    /// that cannot be read is none that clients should be told.
     pub fn latest_version(&self) -> Result<u64> {
         let newest = self.known().newest.clone();
-        match newest.map(|newest| self.0.opener.listed_version(&newest)).transpose()?.flatten() {
-            Some(version) => Ok(version),
-            None => self.latest().map(|snapshot| snapshot.version()),
+        let listed =
+            newest.as_ref().map(|newest| self.0.opener.listed_version(newest)).transpose()?.flatten();
+        match (newest, listed) {
+            (Some(newest), Some(version)) if version == newest.version() => Ok(version),
+            _ => self.latest().map(|snapshot| snapshot.version()),
         }
     }
 

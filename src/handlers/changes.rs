@@ -23,7 +23,7 @@ use crate::delta::{
 };
 use crate::error::{Error, Result};
 use crate::ndjson::Lines;
-use crate::protocol::capabilities::ResponseFormat;
+use crate::protocol::capabilities::{Capabilities, ResponseFormat};
 use crate::protocol::query::{Bound, ChangesQuery, ChangesRequest, check_range};
 use crate::storage::FileSigner;
 
@@ -122,6 +122,8 @@ pub(super) struct CheckedChanges {
     changes: ChangeCursor,
     completed: bool,
     signer: FileSigner,
+    /// The version whose metadata is in force where the answer begins.
+    metadata: Arc<Snapshot>,
 }
 
 /// `find` finds the range that the request names; the pages after the first one know it.
@@ -159,8 +161,10 @@ impl OpenChanges {
         format: Option<ResponseFormat>,
     ) -> Result<CheckedChanges> {
         let Self { table, range, mut wanted, begin } = self;
+        let mut metadata = range.bounds().start;
         if let Begin::At(place) | Begin::Paused(place, _) = &begin {
             wanted.historical_metadata |= place.historical_metadata;
+            metadata = place.metadata;
         }
         let mut signer = app.storage.signer(&table.location, &table.allowed, Utc::now()).await?;
         let (delta, capabilities) = (table.delta.clone(), asked.capabilities.clone());
@@ -179,16 +183,37 @@ impl OpenChanges {
                     (format, survey(Some(place.position), &mut signer)?.changes, true)
                 }
                 (Begin::Start | Begin::At(_) | Begin::Paused(..), _) => {
-                    let Survey { features, remapped, completed, changes } = survey(None, &mut signer)?;
+                    let found = survey(None, &mut signer)?;
                     // With the metadata of one version only, columns of the files of others would be null.
-                    wanted.historical_metadata |= remapped;
-                    (capabilities.negotiate(&features)?, changes, completed)
+                    wanted.historical_metadata |= found.remapped;
+                    (negotiate(&capabilities, wanted.kind, &found)?, found.changes, found.completed)
                 }
             };
-            Ok(CheckedChanges { format, table, range, wanted, changes, completed, signer })
+            let metadata = match [&range.first, &range.last].into_iter().find(|end| end.version() == metadata)
+            {
+                Some(end) => Arc::clone(end),
+                None => delta.at_version(metadata)?,
+            };
+            Ok(CheckedChanges { format, table, range, wanted, changes, completed, signer, metadata })
         })
         .await
     }
+}
+
+/// The form of an answer about a range. A client that replays a change data feed has one set of partition columns, so
+/// that a feed in which they change is right in parquet format only.
+fn negotiate(capabilities: &Capabilities, kind: ChangeKind, found: &Survey) -> Result<ResponseFormat> {
+    let format = capabilities.negotiate(&found.features)?;
+    if format == ResponseFormat::Parquet || kind != ChangeKind::Data || !found.repartitioned {
+        return Ok(format);
+    }
+    if found.features.used.is_empty() && capabilities.accepts(ResponseFormat::Parquet) {
+        return Ok(ResponseFormat::Parquet);
+    }
+    Err(Error::unsupported(
+        "The partition columns of the table change within the range, which a change data feed in delta format cannot \
+         carry. Read the versions before and after that separately.",
+    ))
 }
 
 /// Whether a change can be sent. Its files must be ones that this server hands out, and the change data feed must be
@@ -275,18 +300,25 @@ pub(super) async fn respond_changes(
 ) -> Result<Response> {
     let format = page.format(&asked.capabilities)?;
     let checked = opened.check(app, asked, format).await?;
-    let CheckedChanges { format, table, range, wanted, changes, completed, signer } = checked;
+    let CheckedChanges { format, table, range, wanted, changes, completed, signer, metadata } = checked;
     let head = Head::new(format, record);
     let head = if wanted.kind == ChangeKind::Data { head.of_feed() } else { head };
     let mut lines = FileLines::new(format, asked.id_hash(format), &asked.capabilities, None, signer);
-    let (first, last) = (&range.first, &range.last);
-    // A later page may begin after a change of the metadata, so it goes by what is the same at both ends.
-    let mut columns = first.metadata().partition_columns.clone();
-    columns.retain(|name| page.is_first() || first.schema().column(name) == last.schema().column(name));
-    lines.set_partition_columns(first.schema(), &columns);
+    lines.set_partition_columns(metadata.schema(), &metadata.metadata().partition_columns);
+    let metadata = metadata.version();
     let streamed = Streamed::new(format, range.bounds().start);
-    let answer =
-        ChangesAnswer { table: table.delta, range, wanted, changes, completed, head, lines, page, end };
+    let answer = ChangesAnswer {
+        table: table.delta,
+        range,
+        wanted,
+        changes,
+        completed,
+        metadata,
+        head,
+        lines,
+        page,
+        end,
+    };
     streamed.respond(asked, move |lines| answer.write(lines)).await
 }
 
@@ -297,6 +329,8 @@ struct ChangesAnswer {
     wanted: Wanted,
     changes: ChangeCursor,
     completed: bool,
+    /// The version whose metadata is in force.
+    metadata: u64,
     head: Head,
     lines: FileLines,
     page: Page,
@@ -328,6 +362,7 @@ impl ChangesAnswer {
                 Action::Cdc(file) => (FileChange::Cdc, file),
                 Action::Metadata(metadata) => {
                     self.lines.set_partition_columns(&metadata.schema()?, &metadata.partition_columns);
+                    self.metadata = version;
                     if self.wanted.historical_metadata && version > bounds.start {
                         let line = self.head.metadata(metadata, None, Some(version))?;
                         write_line(lines, &line)?;
@@ -353,7 +388,8 @@ impl ChangesAnswer {
             return self.end.write(lines, expires, None);
         };
         let historical_metadata = self.wanted.historical_metadata;
-        let place = ChangesPlace { bounds, position, completed: self.completed, historical_metadata };
+        let (completed, metadata) = (self.completed, self.metadata);
+        let place = ChangesPlace { bounds, position, completed, metadata, historical_metadata };
         let next = self.page.next_token(self.head.format, place)?;
         self.table.pause_changes(self.changes);
         self.end.write(lines, expires, Some(&next))

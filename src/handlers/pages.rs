@@ -163,6 +163,9 @@ pub struct ChangesPlace {
     /// Whether removals are completed from what other actions say.
     #[serde(rename = "c", default, skip_serializing_if = "std::ops::Not::not")]
     pub completed: bool,
+    /// The version whose metadata is in force there.
+    #[serde(rename = "s")]
+    pub metadata: u64,
     /// Whether the answer has the metadata of every version, asked for or not.
     #[serde(rename = "m", default, skip_serializing_if = "std::ops::Not::not")]
     pub historical_metadata: bool,
@@ -251,11 +254,6 @@ impl Page {
         self.head = Some(token.head);
         self.format = Some(token.format);
         Ok(Some(token.place))
-    }
-
-    /// Whether the answer begins at its first line.
-    pub(super) fn is_first(&self) -> bool {
-        self.format.is_none()
     }
 
     /// The form of the pages before; `None` for the first one. 400 if the client does not take it any more.

@@ -64,7 +64,7 @@ fn timestamp(value: &str) -> Option<String> {
         .or_else(|_| NaiveDateTime::parse_from_str(value, "%Y-%m-%dT%H:%M:%S%.f"))
         .or_else(|_| NaiveDate::parse_from_str(value, "%Y-%m-%d").map(|date| date.and_time(NaiveTime::MIN)))
         .ok()?;
-    let micros = time.nanosecond() / 1000;
+    let micros = Some(time.nanosecond() / 1000).filter(|&micros| micros < 1_000_000)?;
     let mut formed = time.format("%Y-%m-%d %H:%M:%S").to_string();
     if micros > 0 {
         write!(formed, ".{micros:06}").ok()?;
@@ -139,6 +139,7 @@ mod tests {
             ("0001-01-01 00:00:00", "0001-01-01 00:00:00"),
             ("", ""),
             ("yesterday", "yesterday"),
+            ("2023-11-05 00:00:60.1", "2023-11-05 00:00:60.1"),
         ] {
             assert_eq!(formed(timestamp, value), expected);
         }

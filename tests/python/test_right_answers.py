@@ -172,6 +172,31 @@ def no_size_at_all(t):
     t.commit({"add": {"path": "b", "partitionValues": {}, "modificationTime": 1, "dataChange": True}})
 
 
+def replaced_with_other_names(t):
+    """Read from version 1 on, the removed file is one of another table."""
+    t.commit(protocol(2, 5), metadata([mapped(LONG, "col-1")], **FEED, **{"columnMapping.mode": "name"}), t.add("a", column="col-1"))
+    t.commit(metadata(**FEED), t.remove("a", size=1, partitionValues={}), t.add("b"))
+
+
+def repartitioned(t):
+    p = {**LONG, "name": "p"}
+    t.commit(protocol(1, 4), metadata([LONG, p], ["p"], **FEED), t.add("a", values={"p": "7"}))
+    t.commit(metadata([LONG, p], **FEED), t.remove("a", size=1, partitionValues={"p": "7"}), t.add("b"))
+    t.commit(t.add("c"))
+
+
+def types_of_a_partition_column(t):
+    for kind, value in (("boolean", "TRUE"), ("string", "Yes"), ("boolean", "No")):
+        field = {"name": "p", "type": kind, "nullable": True, "metadata": {}}
+        first = [protocol(1, 4)] if kind == "boolean" and value == "TRUE" else []
+        t.commit(*first, metadata([LONG, field], ["p"], **FEED), t.add(f"{value}1", values={"p": value}))
+        t.commit(t.add(f"{value}2", values={"p": value}))
+
+
+def vectors_that_the_protocol_does_not_allow(t):
+    t.commit(protocol(), metadata(), t.add("a", deletionVector=VECTOR))
+
+
 def partitions(t):
     kinds = {"t": "timestamp", "n": "timestamp", "d": "date", "m": "decimal(10,2)", "b": "boolean", "s": "string"}
     fields = [LONG, *({"name": name, "type": kind, "nullable": True, "metadata": {}} for name, kind in kinds.items())]
@@ -184,7 +209,8 @@ def partitions(t):
 
 REST = {function.__name__: function for function in (
     mapping_of_writers_only, remove_without_size, remove_without_size_of_an_older_file, remove_without_partition_values,
-    remove_without_size_of_an_unknown_file, feed_switched_off_and_on, outside, no_size_at_all, partitions)}
+    remove_without_size_of_an_unknown_file, feed_switched_off_and_on, outside, no_size_at_all, partitions,
+    replaced_with_other_names, repartitioned, types_of_a_partition_column, vectors_that_the_protocol_does_not_allow)}
 
 
 @pytest.fixture(scope="module")
@@ -342,6 +368,46 @@ def test_what_stands_in_the_way_of_a_range_is_a_400(server, name, since, text):
         answer = changes(server, name, since, capabilities(client))
         assert answer.status == 400 and text in answer.json["message"], answer.body
         assert "again" not in answer.json["message"]
+
+
+def test_what_the_first_commit_removes_belongs_to_the_version_before(server):
+    for name in ("replaced_with_other_names", "repartitioned"):
+        for client in ("", BOTH):
+            answer = server.request("GET", f"{at(name)}/changes?startingVersion=1&endingVersion=1", headers=capabilities(client))
+            assert answer.status == 400 and "Begin with an earlier version" in answer.json["message"], answer.body
+    answer = server.request("POST", f"{at('replaced_with_other_names')}/query", body=b'{"startingVersion":1}')
+    assert answer.status == 400 and "columnMapping" in answer.json["message"]
+
+
+def test_partition_columns_that_change_are_carried_in_parquet_format_only(server):
+    changed = f"{at('repartitioned')}/changes?startingVersion=0"
+    for client in ("", BOTH):
+        answer = server.request("GET", changed, headers=capabilities(client))
+        assert answer.status == 200 and "responseformat=parquet" in answer.headers["delta-sharing-capabilities"]
+    answer = server.request("GET", changed, headers=capabilities("responseformat=delta"))
+    assert answer.status == 400 and "partition columns" in answer.json["message"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_partition_values_do_not_depend_on_the_page(server, size):
+    def values(lines):
+        return [file["partitionValues"]["p"] for line in lines for kind, file in line.items() if kind == "add"]
+    name = "types_of_a_partition_column"
+    assert values(changes(server, name, "changes").lines) == ["true", "true", "Yes", "Yes", "false", "false"]
+    pages, token = [], ""
+    while token is not None:
+        path = f"{at(name)}/changes?startingVersion=0&maxFiles={size}{token and f'&pageToken={token}'}"
+        answer = server.request("GET", path)
+        assert answer.status == 200, answer.body
+        pages += answer.lines
+        token = answer.lines[-1]["endStreamAction"].get("nextPageToken")
+    assert values(pages) == ["true", "true", "Yes", "Yes", "false", "false"]
+
+
+def test_vectors_that_the_protocol_does_not_allow(server):
+    for client in ("", BOTH):
+        answer = server.request("POST", f"{at('vectors_that_the_protocol_does_not_allow')}/query", body=b"{}", headers=capabilities(client))
+        assert answer.status == 400 and "which its protocol does not allow" in answer.json["message"], answer.body
 
 
 def test_partition_values_have_one_form_in_parquet_format(server):
