@@ -178,8 +178,17 @@ async fn a_poll_of_the_version_is_one_listing() {
         log.commit(newest, &[add("more")]).await;
         store.requests();
         assert_eq!(poll().await, newest);
-        assert_eq!(store.requests(), (1, 0), "a new commit is not read");
+        assert_eq!(
+            store.requests(),
+            (2, 1),
+            "a new commit is read once, so that no version is told that is damaged"
+        );
     }
+    // What one process has seen before makes no difference.
+    log.put(&commit_name(13), "{").await;
+    let broken = table.clone();
+    assert!(blocking(move || broken.latest_version()).await.is_err());
+    log.delete(&commit_name(13)).await;
     // A hole, and a table made anew, are for the whole log to judge.
     log.commit(14, &[add("after a hole")]).await;
     let broken = table.clone();
