@@ -52,6 +52,9 @@ pub(super) fn survey(
     seen.add(&current);
     let (mut vectors, mut changed_at_start, mut removed_at_start) = (false, false, false);
     let mut incomplete: HashMap<FileKey, u64> = HashMap::new();
+    // Missing partition values are none at all unless some version of the range, perhaps a later one, has columns.
+    let mut valueless: HashMap<FileKey, u64> = HashMap::new();
+    let mut valueless_for_good = None;
     while let Some(change) = cursor.advance()? {
         check(&change)?;
         match change.action {
@@ -70,11 +73,19 @@ pub(super) fn survey(
                 let removed = matches!(change.action, Action::Remove(_));
                 removed_at_start |= removed && change.version == start;
                 vectors |= file.deletion_vector().is_some();
-                if !file.is_complete(seen.partitioned()) {
-                    if !removed || kind != ChangeKind::Files {
-                        return Err(not_recorded(change.version));
+                let can_complete = removed && kind == ChangeKind::Files;
+                match (file.is_complete(false), file.is_complete(true)) {
+                    (true, true) => {}
+                    (true, false) if can_complete => {
+                        valueless.entry(file.key()).or_insert(change.version);
                     }
-                    incomplete.entry(file.key()).or_insert(change.version);
+                    (true, false) => {
+                        valueless_for_good.get_or_insert(change.version);
+                    }
+                    (false, _) if can_complete => {
+                        incomplete.entry(file.key()).or_insert(change.version);
+                    }
+                    (false, _) => return Err(not_recorded(change.version)),
                 }
             }
         }
@@ -98,6 +109,12 @@ pub(super) fn survey(
     }
     let (mut all, partitioned) = (seen.features.clone(), seen.partitioned());
     all.set_vectors(vectors);
+    if partitioned {
+        if let Some(version) = valueless_for_good {
+            return Err(not_recorded(version));
+        }
+        incomplete.extend(valueless);
+    }
     let completed = !incomplete.is_empty();
     let files = if completed { removed_files(opener, range, incomplete)? } else { HashMap::new() };
     let removed = Arc::new(RemovedFiles { partitioned, files });

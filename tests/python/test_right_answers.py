@@ -151,6 +151,13 @@ def remove_without_partition_values(t):
     t.commit(*(t.remove(name, size=t.sizes[name]) for name in ("1.parquet", "2.parquet")))
 
 
+def remove_without_partition_values_before_there_are_any(t):
+    p = {**LONG, "name": "p"}
+    t.commit(protocol(1, 4), metadata([LONG, p], **FEED), t.add("1.parquet"))
+    t.commit(t.remove("1.parquet", size=t.sizes["1.parquet"]))
+    t.commit(metadata([LONG, p], ["p"], **FEED), t.add("2.parquet", values={"p": "7"}))
+
+
 def remove_without_size_of_an_unknown_file(t):
     t.commit(protocol(1, 4), metadata(**FEED), t.add("a"))
     t.commit(t.remove("never"))
@@ -209,6 +216,7 @@ def partitions(t):
 
 REST = {function.__name__: function for function in (
     mapping_of_writers_only, remove_without_size, remove_without_size_of_an_older_file, remove_without_partition_values,
+    remove_without_partition_values_before_there_are_any,
     remove_without_size_of_an_unknown_file, feed_switched_off_and_on, outside, no_size_at_all, partitions,
     replaced_with_other_names, repartitioned, types_of_a_partition_column, vectors_that_the_protocol_does_not_allow)}
 
@@ -331,6 +339,8 @@ BOTH_REMOVED = {("add", 0, "1.parquet", "7"), ("add", 1, "2.parquet", None), ("r
     ("remove_without_size", {("add", 1, "1.parquet", None), ("remove", 2, "1.parquet", None)}),
     ("remove_without_size_of_an_older_file", BOTH_REMOVED),
     ("remove_without_partition_values", BOTH_REMOVED),
+    ("remove_without_partition_values_before_there_are_any", {
+        ("add", 0, "1.parquet", None), ("remove", 1, "1.parquet", None), ("add", 2, "2.parquet", "7")}),
 ])
 def test_a_removal_has_the_size_of_what_it_removes(server, name, files):
     def told(lines):
@@ -354,6 +364,7 @@ def test_a_removal_has_the_size_of_what_it_removes(server, name, files):
 @pytest.mark.parametrize("name,since,text", [
     ("remove_without_size", "changes", "The changes of version 2 cannot be read"),
     ("remove_without_size_of_an_older_file", "changes", "The changes of version 2 cannot be read"),
+    ("remove_without_partition_values_before_there_are_any", "changes", "The changes of version 1 cannot be read"),
     ("remove_without_partition_values", "changes", "The changes of version 2 cannot be read"),
     ("remove_without_size_of_an_unknown_file", "changes", "The changes of version 1 cannot be read"),
     ("remove_without_size_of_an_unknown_file", "query", "The changes of version 1 cannot be read"),

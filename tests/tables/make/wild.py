@@ -1,6 +1,6 @@
 """Delta logs with oddities as other writers leave them, and what Spark and the Delta kernel read of them.
 
-The tests make the tables anew. What the judges say is committed in `tests/tables/wild.json`; it is made with
+The tests write the tables each time. What the judges say is committed in `tests/tables/wild.json`; it is made with
 
     python3 -m venv venv && venv/bin/pip install pyspark==4.0.1 delta-spark==4.0.0 pyarrow deltalake==1.6.6     # needs Java 17
     venv/bin/python tests/tables/make/wild.py --judge [WORD ...]
