@@ -136,6 +136,29 @@ impl Lines {
     /// Writes one line: `write` appends it without its end. Where `write` fails, nothing of the line
     /// stays. Blocks while the client is slow; fails when it is gone.
     pub fn line(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<()> {
+        self.append(write)?;
+        self.send_if_full()
+    }
+
+    /// The same for a line that grants a file of so many bytes, until a time in milliseconds since the epoch.
+    pub fn file(
+        &mut self,
+        bytes: u64,
+        until: i64,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+    ) -> Result<()> {
+        self.append(write)?;
+        self.granted.files += 1;
+        self.granted.bytes = self.granted.bytes.saturating_add(bytes);
+        self.granted.urls_end = Some(until);
+        self.send_if_full()
+    }
+
+    fn send_if_full(&mut self) -> Result<()> {
+        if self.buffer.len() >= CHUNK_BYTES { self.send(false) } else { Ok(()) }
+    }
+
+    fn append(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<()> {
         let start = self.buffer.len();
         if let Err(error) = write(&mut self.buffer) {
             self.buffer.truncate(start);
@@ -143,19 +166,12 @@ impl Lines {
         }
         self.buffer.push(b'\n');
         self.written += (self.buffer.len() - start) as u64;
-        if self.buffer.len() >= CHUNK_BYTES { self.send(false) } else { Ok(()) }
+        Ok(())
     }
 
     /// How many bytes the lines have so far, before they are compressed.
     pub fn written(&self) -> u64 {
         self.written
-    }
-
-    /// Takes note that the line before grants a file of so many bytes, until a time in milliseconds since the epoch.
-    pub fn grant(&mut self, bytes: u64, until: i64) {
-        self.granted.files += 1;
-        self.granted.bytes = self.granted.bytes.saturating_add(bytes);
-        self.granted.urls_end = Some(until);
     }
 
     /// Counts what was granted as given. From here on it cannot be taken back.

@@ -52,8 +52,8 @@ impl Answer {
         write_head(lines, &head)?;
         while !self.page.is_full(lines.written()) {
             let Some(file) = self.files.advance()? else { break };
-            lines.line(|out| self.lines.write(&file, out))?;
-            lines.grant(file.size.unsigned_abs(), self.lines.expiration_millis());
+            let (bytes, until) = (file.size.unsigned_abs(), self.lines.expiration_millis());
+            lines.file(bytes, until, |out| self.lines.write(&file, out))?;
             self.page.count();
             if self.page.files() == FIRST_FILES {
                 lines.flush()?;

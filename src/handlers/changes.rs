@@ -378,8 +378,9 @@ impl ChangesAnswer {
                 }
             };
             self.lines.set_version(Some(QueriedVersion { version, timestamp: Some(timestamp) }));
-            lines.line(|out| self.lines.write_change(kind, file, out))?;
-            lines.grant(file.size.unwrap_or_default().unsigned_abs(), self.lines.expiration_millis());
+            let (bytes, until) =
+                (file.size.unwrap_or_default().unsigned_abs(), self.lines.expiration_millis());
+            lines.file(bytes, until, |out| self.lines.write_change(kind, file, out))?;
             self.page.count();
         }
         let expires = (self.page.files() > 0).then(|| self.lines.expiration_millis());
