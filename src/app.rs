@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::catalog::{Catalog, TableRecord};
 use crate::delta::DeltaTable;
 use crate::error::{Error, Result};
+use crate::limits::Limits;
 use crate::protocol::tokens::TokenKey;
 use crate::storage::{Location, Storage};
 
@@ -21,6 +22,8 @@ pub struct App {
     pub token_key: TokenKey,
     /// The prefix of every path, such as `/delta-sharing`; empty for none.
     pub prefix: String,
+    /// What a table, a recipient or a sender may cost.
+    pub limits: Limits,
     tables: Mutex<Vec<WarmTable>>,
 }
 
@@ -41,10 +44,16 @@ pub struct OpenTable {
 
 impl App {
     /// Puts an application together. `prefix` may have slashes at either end, or be empty.
-    pub fn new(catalog: Arc<dyn Catalog>, storage: Storage, token_key: TokenKey, prefix: &str) -> Self {
+    pub fn new(
+        catalog: Arc<dyn Catalog>,
+        storage: Storage,
+        token_key: TokenKey,
+        prefix: &str,
+        limits: Limits,
+    ) -> Self {
         let prefix = prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("/{prefix}") };
-        Self { catalog, storage, token_key, prefix, tables: Mutex::new(Vec::new()) }
+        Self { catalog, storage, token_key, prefix, limits, tables: Mutex::new(Vec::new()) }
     }
 
     /// Opens a shared table. Nothing is read yet; a table that was read before is still warm.
@@ -68,7 +77,8 @@ impl App {
             Some(at) => tables.remove(at),
             None => {
                 let store = self.storage.open(&location)?;
-                let table = DeltaTable::new(store.store, store.root, tokio::runtime::Handle::current());
+                let table =
+                    DeltaTable::new(store.store, store.root, tokio::runtime::Handle::current(), self.limits);
                 WarmTable { location: location.clone(), table }
             }
         };

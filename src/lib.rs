@@ -25,8 +25,8 @@
 //!    error         one way to fail
 //! ```
 //!
-//! Beside them stand `memory`, which sets up the allocator and knows nothing of the rest, `role`, the name of a role
-//! at AWS, and `audit`, which each of them tells what it knows of the request that is answered.
+//! Beside them stand `memory`, which sets up the allocator and knows nothing of the rest, `limits`, what one table,
+//! recipient or sender may cost, `role`, the name of a role at AWS, and `audit`, which each of them tells what it knows of the request that is answered.
 //!
 //! Imports go downwards only. `catalog`, `storage` and `delta` know neither each other nor HTTP;
 //! handlers join them. No type of the Delta kernel or of Arrow leaves `delta`. The test
@@ -76,6 +76,7 @@ pub mod catalog;
 pub mod delta;
 pub mod error;
 pub mod handlers;
+pub mod limits;
 pub mod memory;
 pub mod ndjson;
 pub mod protocol;

@@ -74,7 +74,7 @@ pub enum FailureLine {
 /// What answers may cost where something in front of this server would cut them off. An answer that reaches a limit
 /// fails as any other does, so that it is never taken for a whole one.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Limits {
+pub struct Bounds {
     /// When the answer must be over.
     pub deadline: Option<Instant>,
     /// How many bytes it may have, as they are sent.
@@ -82,13 +82,13 @@ pub struct Limits {
 }
 
 tokio::task_local! {
-    static LIMITS: Limits;
+    static BOUNDS: Bounds;
 }
 
-impl Limits {
-    /// Runs what answers a request under these limits. An error where it does not answer by the deadline.
+impl Bounds {
+    /// Runs what answers a request under these bounds. An error where it does not answer by the deadline.
     pub async fn scope<F: Future>(self, answer: F) -> Result<F::Output> {
-        let answer = LIMITS.scope(self, answer);
+        let answer = BOUNDS.scope(self, answer);
         match self.deadline {
             None => Ok(answer.await),
             Some(deadline) => timeout_at(deadline.into(), answer).await.map_err(|_| too_slow()),
@@ -118,7 +118,7 @@ pub struct Lines {
     gone: bool,
     written: u64,
     sent: u64,
-    limits: Limits,
+    bounds: Bounds,
     audit: Option<Arc<Audit>>,
     /// What was granted by lines that the connection does not have yet.
     granted: Granted,
@@ -214,7 +214,7 @@ impl Lines {
             }
         };
         self.sent += data.len() as u64;
-        if self.limits.bytes.is_some_and(|most| self.sent > most) {
+        if self.bounds.bytes.is_some_and(|most| self.sent > most) {
             return Err(Error::too_large(
                 "The answer is larger than this server can send at once; accept gzip, or ask in pages (maxFiles).",
             ));
@@ -227,7 +227,7 @@ impl Lines {
             self.gone |= first.send(Ok(())).is_err();
         }
         self.gone = self.gone
-            || match self.limits.deadline {
+            || match self.bounds.deadline {
                 None => self.chunks.blocking_send(chunk).is_err(),
                 Some(deadline) => {
                     let sent = timeout_at(deadline.into(), self.chunks.send(chunk));
@@ -332,7 +332,7 @@ pub async fn stream(
         gone: false,
         written: 0,
         sent: 0,
-        limits: LIMITS.try_with(|limits| *limits).unwrap_or_default(),
+        bounds: BOUNDS.try_with(|bounds| *bounds).unwrap_or_default(),
         audit: Audit::current(),
         granted: Granted::default(),
     };
@@ -518,12 +518,12 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_reaches_a_limit_fails_visibly() {
-        let soon = || Limits { deadline: Some(Instant::now() + Duration::from_millis(300)), bytes: None };
-        let small = || Limits { deadline: None, bytes: Some(4 * CHUNK_BYTES as u64) };
+        let soon = || Bounds { deadline: Some(Instant::now() + Duration::from_millis(300)), bytes: None };
+        let small = || Bounds { deadline: None, bytes: Some(4 * CHUNK_BYTES as u64) };
         let line = format!("\"{}\"", "x".repeat(CHUNK_BYTES));
-        for (limits, message) in [(soon(), "took too long"), (small(), "larger than")] {
+        for (bounds, message) in [(soon(), "took too long"), (small(), "larger than")] {
             let line = line.clone();
-            let body = limits.scope(stream(Encoding::Identity, FailureLine::EndStreamAction, move |lines| {
+            let body = bounds.scope(stream(Encoding::Identity, FailureLine::EndStreamAction, move |lines| {
                 loop {
                     write(lines, &line)?;
                     std::thread::sleep(Duration::from_millis(1));

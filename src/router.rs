@@ -19,7 +19,7 @@ use crate::app::App;
 use crate::audit::{Audit, Facts};
 use crate::error::Error;
 use crate::handlers::{changes, credentials, discovery, query, table};
-use crate::ndjson::Limits;
+use crate::ndjson::Bounds;
 
 /// The header that carries the id under which the log has a request.
 const REQUEST_ID_HEADER: &str = "x-request-id";
@@ -91,8 +91,8 @@ async fn front(State(front): State<Front>, mut request: Request) -> Response {
     });
     let span = tracing::info_span!("request", request.id = %id, http.method = %method, http.path = %path);
     *request.uri_mut() = with_path(request.uri(), &path);
-    let limits = request.extensions_mut().remove::<Limits>().unwrap_or_default();
-    let answer = limits.scope(front.endpoints.oneshot(request));
+    let bounds = request.extensions_mut().remove::<Bounds>().unwrap_or_default();
+    let answer = bounds.scope(front.endpoints.oneshot(request));
     let mut response = match audit.scope(answer).instrument(span).await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},

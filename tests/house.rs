@@ -8,20 +8,21 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What each module of the library may name. `error` may be named by all.
-const MAY_NAME: [(&str, &[&str]); 14] = [
+const MAY_NAME: [(&str, &[&str]); 15] = [
     ("error", &[]),
     ("audit", &[]),
+    ("limits", &[]),
     ("memory", &[]),
     ("role", &[]),
     ("protocol", &[]),
-    ("catalog", &["protocol", "role"]),
-    ("storage", &["protocol", "role"]),
-    ("delta", &["protocol"]),
-    ("ndjson", &["audit", "protocol"]),
-    ("auth", &["app", "audit", "catalog", "protocol"]),
-    ("handlers", &["app", "audit", "auth", "catalog", "storage", "delta", "ndjson", "protocol"]),
-    ("router", &["app", "audit", "handlers", "ndjson"]),
-    ("app", &["catalog", "storage", "delta", "protocol"]),
+    ("catalog", &["protocol", "role", "limits"]),
+    ("storage", &["protocol", "role", "limits"]),
+    ("delta", &["protocol", "limits"]),
+    ("ndjson", &["audit", "protocol", "limits"]),
+    ("auth", &["app", "audit", "catalog", "protocol", "limits"]),
+    ("handlers", &["app", "audit", "auth", "catalog", "storage", "delta", "ndjson", "protocol", "limits"]),
+    ("router", &["app", "audit", "handlers", "ndjson", "limits"]),
+    ("app", &["catalog", "storage", "delta", "protocol", "limits"]),
     ("lib", &[]),
 ];
 
@@ -170,4 +171,22 @@ fn the_function_depends_on_nothing_that_only_the_command_line_needs() {
     assert!(has(&function, "lambda_http"));
     let axum = function.iter().find(|line| line.starts_with("axum ")).unwrap();
     assert!(!axum.contains("tokio") && !axum.contains("http1"), "axum has its server: {axum}");
+}
+
+/// The documentation has a row for each limit, with the default that the code has.
+#[test]
+fn every_limit_is_documented() {
+    let documented =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/limits.md")).unwrap();
+    let rows: Vec<&str> = documented.lines().filter_map(|line| line.strip_prefix("| `")).collect();
+    let limits = format!("{:#?}", deltashare::limits::Limits::default());
+    let fields: Vec<(&str, &str)> = limits.lines().filter_map(|line| line.trim().split_once(": ")).collect();
+    assert!(!fields.is_empty() && fields.len() == rows.len(), "{} limits, {} rows", fields.len(), rows.len());
+    for (name, value) in fields {
+        let start = format!("{name}` | {} |", value.trim_end_matches(','));
+        assert!(
+            rows.iter().any(|row| row.starts_with(&start)),
+            "no row of docs/limits.md begins: | `{start}"
+        );
+    }
 }

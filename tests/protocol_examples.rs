@@ -12,6 +12,7 @@ use axum::body::Body;
 use axum::http::Request;
 use deltashare::app::App;
 use deltashare::catalog::share_file::{ShareFile, ShareFileCatalog};
+use deltashare::limits::Limits;
 use deltashare::protocol::actions::{EndStreamAction, EndStreamLine};
 use deltashare::protocol::profile::Profile;
 use deltashare::protocol::query::{AsOf, QueryRequest, TableQuery};
@@ -59,7 +60,13 @@ fn app() -> Arc<App> {
         directory_role: None,
     };
     let catalog = Arc::new(ShareFileCatalog::new(catalog));
-    Arc::new(App::new(catalog, Storage::new(options), TokenKey::random().unwrap(), "/delta-sharing"))
+    Arc::new(App::new(
+        catalog,
+        Storage::new(options),
+        TokenKey::random().unwrap(),
+        "/delta-sharing",
+        Limits::default(),
+    ))
 }
 
 async fn answer(method: &str, path: &str, capabilities: &str, body: &str) -> Vec<Value> {

@@ -20,6 +20,7 @@ use deltashare::handlers::head::Head;
 use deltashare::handlers::lines::FileLines;
 use deltashare::handlers::pages::Page;
 use deltashare::handlers::replayed::Replayed;
+use deltashare::limits::Limits;
 use deltashare::ndjson::{self, Encoding, FailureLine};
 use deltashare::protocol::capabilities::{Capabilities, FileIdHash, ResponseFormat};
 use deltashare::storage::presign::{BucketUrl, Credentials, Presigner};
@@ -99,7 +100,8 @@ async fn one_answer(table: &Path, format: ResponseFormat, encoding: Encoding) ->
     });
     let location = Location::parse(table.to_str().unwrap(), Path::new("/")).unwrap();
     let store = storage.open(&location).unwrap();
-    let delta = DeltaTable::new(store.store, store.root, tokio::runtime::Handle::current());
+    let delta =
+        DeltaTable::new(store.store, store.root, tokio::runtime::Handle::current(), Limits::default());
     let table = delta.clone();
     let files = tokio::task::spawn_blocking(move || delta.files(&delta.latest()?)).await.unwrap().unwrap();
     let opened = began.elapsed().as_secs_f64();

@@ -25,6 +25,7 @@ use buoyant_kernel_engine::DefaultEngineBuilder;
 use buoyant_kernel_engine::executor::tokio::TokioMultiThreadExecutor;
 use deltashare::app::App;
 use deltashare::catalog::share_file::{ShareFile, ShareFileCatalog};
+use deltashare::limits::Limits;
 use deltashare::protocol::tokens::TokenKey;
 use deltashare::router::router;
 use deltashare::storage::presign::Credentials;
@@ -109,7 +110,13 @@ fn cold(endpoint: &Url) -> Router {
     let url_ttl = Duration::from_secs(3600);
     let storage = Storage::new(StorageOptions { url_ttl, gateway: None, s3, directory_role: None });
     let catalog = Arc::new(ShareFileCatalog::new(catalog));
-    router(Arc::new(App::new(catalog, storage, TokenKey::random().unwrap(), "/delta-sharing")))
+    router(Arc::new(App::new(
+        catalog,
+        storage,
+        TokenKey::random().unwrap(),
+        "/delta-sharing",
+        Limits::default(),
+    )))
 }
 
 struct Answered {

@@ -24,6 +24,7 @@ use super::failure::{Cause, cause};
 use super::log_path::{LogFile, file_name};
 use super::read_ahead::ReadAhead;
 use super::store::LogStore;
+use crate::limits::Limits;
 
 /// Rows of a batch: large enough to amortise the kernel's work per batch, small enough to stay in cache.
 const BATCH_ROWS: NonZero<usize> = NonZero::new(4096).unwrap();
@@ -32,7 +33,7 @@ const BATCH_ROWS: NonZero<usize> = NonZero::new(4096).unwrap();
 /// is in memory at a time.
 const FILES_READ_AHEAD: NonZero<usize> = NonZero::new(16).unwrap();
 
-const LAST_CHECKPOINT: &str = "_last_checkpoint";
+pub(super) const LAST_CHECKPOINT: &str = "_last_checkpoint";
 
 /// What a view of the log leaves out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,8 +54,13 @@ pub(super) struct LogEngine {
 
 impl LogEngine {
     /// `root` ends with a slash.
-    pub(super) fn new(store: Arc<dyn ObjectStore>, root: &Url, runtime: tokio::runtime::Handle) -> Self {
-        let store = Arc::new(LogStore::new(store));
+    pub(super) fn new(
+        store: Arc<dyn ObjectStore>,
+        root: &Url,
+        runtime: tokio::runtime::Handle,
+        limits: Limits,
+    ) -> Self {
+        let store = Arc::new(LogStore::new(store, limits));
         let inner = Self::kernel_engine(&store, &runtime);
         let mut log = root.clone();
         log.set_path(&format!("{}_delta_log/", root.path()));

@@ -18,8 +18,10 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
+use super::engine::LAST_CHECKPOINT;
 use super::log_path::{LogFile, file_name};
 use super::mend::{last_of_each_file, mended};
+use crate::limits::Limits;
 
 /// Larger commits are streamed each time.
 const COMMIT_BYTES: u64 = 1024 * 1024;
@@ -39,6 +41,7 @@ pub(super) struct LogStore {
     kept: Arc<Mutex<Kept>>,
     /// Whether the actions of commits are put right.
     mends: bool,
+    limits: Limits,
 }
 
 /// Bytes of files, oldest out first.
@@ -58,13 +61,18 @@ struct Piece {
 }
 
 impl LogStore {
-    pub(super) fn new(inner: Arc<dyn ObjectStore>) -> Self {
-        Self { inner, kept: Arc::default(), mends: false }
+    pub(super) fn new(inner: Arc<dyn ObjectStore>, limits: Limits) -> Self {
+        Self { inner, kept: Arc::default(), mends: false, limits }
     }
 
     /// The same store, with the same memory, where the actions of commits are put right.
     pub(super) fn mending(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), kept: Arc::clone(&self.kept), mends: true }
+        Self {
+            inner: Arc::clone(&self.inner),
+            kept: Arc::clone(&self.kept),
+            mends: true,
+            limits: self.limits,
+        }
     }
 
     pub(super) fn mends(&self) -> bool {
@@ -86,6 +94,13 @@ impl LogStore {
             {
                 let wanted = range.clone();
                 self.tail(location, wanted, options).await
+            }
+            None if name == LAST_CHECKPOINT => {
+                let result = self.inner.get_opts(location, options).await?;
+                match result.meta.size > self.limits.last_checkpoint_bytes {
+                    true => Err(too_large(location, self.limits.last_checkpoint_bytes)),
+                    false => Ok(result),
+                }
             }
             _ => self.inner.get_opts(location, options).await,
         }
@@ -209,6 +224,10 @@ fn short(location: &Path) -> Error {
         store: "log",
         source: format!("Out of range of file {location}: it is shorter than the log says").into(),
     }
+}
+
+fn too_large(location: &Path, limit: u64) -> Error {
+    Error::Generic { store: "log", source: format!("{location} is larger than {limit} bytes").into() }
 }
 
 fn read_only<T>() -> Result<T> {

@@ -15,6 +15,7 @@ use super::open::{Opener, Refreshed, not_available};
 use super::snapshot::Snapshot;
 use super::survey::{Survey, survey};
 use crate::error::{ErrorCode, Result};
+use crate::limits::Limits;
 
 /// How many lists of files are kept where a page of them ended.
 const PAUSED_KEPT: usize = 4;
@@ -50,8 +51,13 @@ impl DeltaTable {
     /// A table at `root`, which ends with a slash and names a place in `store`. `runtime` is multi-threaded
     /// and runs the store's requests. Nothing is read yet.
     #[must_use]
-    pub fn new(store: Arc<dyn ObjectStore>, root: Url, runtime: tokio::runtime::Handle) -> Self {
-        let engine = Arc::new(LogEngine::new(store, &root, runtime));
+    pub fn new(
+        store: Arc<dyn ObjectStore>,
+        root: Url,
+        runtime: tokio::runtime::Handle,
+        limits: Limits,
+    ) -> Self {
+        let engine = Arc::new(LogEngine::new(store, &root, runtime, limits));
         Self(Arc::new(Shared {
             opener: Arc::new(Opener { root, engine }),
             known: Mutex::default(),

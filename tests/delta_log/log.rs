@@ -14,6 +14,7 @@ use buoyant_kernel_engine::DefaultEngineBuilder;
 use buoyant_kernel_engine::executor::tokio::TokioMultiThreadExecutor;
 use deltashare::delta::{DeltaTable, Snapshot};
 use deltashare::error::{Error, Result};
+use deltashare::limits::Limits;
 use serde_json::{Value, json};
 use url::Url;
 
@@ -39,7 +40,12 @@ impl Log {
     }
 
     pub(crate) fn table(&self) -> DeltaTable {
-        DeltaTable::new(self.store.clone(), self.root.clone(), tokio::runtime::Handle::current())
+        DeltaTable::new(
+            self.store.clone(),
+            self.root.clone(),
+            tokio::runtime::Handle::current(),
+            Limits::default(),
+        )
     }
 
     pub(crate) fn path(&self, name: &str) -> Path {

@@ -325,7 +325,7 @@ def test_an_answer_that_has_begun_ends_visibly_at_the_deadline(stack):
         told = ask(function, "POST", f"{TABLE_PATH}many/query", body=body, headers=headers)
         assert "took too long" in told.lines[-1]["endStreamAction"]["errorMessage"]
         event, _ = events(function, told.headers["x-request-id"])
-        assert event["message"] == "failed" and event["error.code"] == "TEMPORARILY_UNAVAILABLE"
+        assert event["message"] == "broken" and event["error.code"] == "TEMPORARILY_UNAVAILABLE"
     finally:
         function.stop()
 

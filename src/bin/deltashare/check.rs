@@ -8,6 +8,7 @@ use deltashare::catalog::state::{State, TableState};
 use deltashare::catalog::writer::Writer;
 use deltashare::delta::DeltaTable;
 use deltashare::error::Error;
+use deltashare::limits::Limits;
 use deltashare::role::RoleArn;
 use deltashare::storage::{Location, S3Options, Storage, StorageOptions};
 use futures::{FutureExt as _, StreamExt as _, stream};
@@ -132,7 +133,8 @@ async fn open(storage: &Storage, signer_role: Option<&RoleArn>, table: &TableSta
     };
     let region = storage.region(&location).await.map_err(&because)?;
     let store = storage.open(&location).map_err(&because)?;
-    let delta = DeltaTable::new(store.store, store.root, tokio::runtime::Handle::current());
+    let delta =
+        DeltaTable::new(store.store, store.root, tokio::runtime::Handle::current(), Limits::default());
     let read = tokio::task::spawn_blocking(move || {
         let snapshot = delta.latest()?;
         let stats = snapshot.count_files()?;

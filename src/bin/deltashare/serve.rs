@@ -13,6 +13,7 @@ use deltashare::app::App;
 use deltashare::catalog::Catalog;
 use deltashare::catalog::dynamodb::{self, DynamoDbCatalog};
 use deltashare::catalog::share_file::{ShareFile, ShareFileCatalog};
+use deltashare::limits::Limits;
 use deltashare::protocol::tokens::TokenKey;
 use deltashare::role::RoleArn;
 use deltashare::router::router;
@@ -199,7 +200,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
         None => source.token_key().await?,
     };
     let Serving { catalog, watcher, hints } = source.serve(gateway, &options.profile, &endpoint)?;
-    let router = router(Arc::new(App::new(catalog, storage, token_key, &prefix)));
+    let router = router(Arc::new(App::new(catalog, storage, token_key, &prefix, Limits::default())));
     let listener = listener.tap_io(|connection| {
         if let Err(error) = connection.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY cannot be set");

@@ -15,7 +15,8 @@ use axum::response::Response;
 use deltashare::app::App;
 use deltashare::audit;
 use deltashare::catalog::dynamodb::{self, DynamoDbCatalog};
-use deltashare::ndjson::Limits;
+use deltashare::limits::Limits;
+use deltashare::ndjson::Bounds;
 use deltashare::protocol::tokens::TokenKey;
 use deltashare::router::{RequestId, SourceIp, router};
 use deltashare::storage::{Storage, StorageOptions};
@@ -76,7 +77,7 @@ async fn open(config: Config) -> Result<Router, lambda_http::Error> {
         tracing::warn!("the signer role was not assumed before the first request");
     }
     let key = TokenKey::new(&key?);
-    Ok(router(Arc::new(App::new(Arc::new(catalog), storage, key, &config.base_path))))
+    Ok(router(Arc::new(App::new(Arc::new(catalog), storage, key, &config.base_path, Limits::default()))))
 }
 
 /// Answers one event, or says in time that it cannot.
@@ -87,7 +88,7 @@ async fn answer(router: Router, request: lambda_http::Request) -> Response {
         .unwrap_or_default();
     let deadline = Instant::now() + left.saturating_sub(MARGIN);
     let mut request = http_request(request, context.request_id);
-    request.extensions_mut().insert(Limits { deadline: Some(deadline), bytes: Some(LARGEST) });
+    request.extensions_mut().insert(Bounds { deadline: Some(deadline), bytes: Some(LARGEST) });
     let mut response = match router.oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},
