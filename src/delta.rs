@@ -19,6 +19,7 @@ mod log_path;
 mod mend;
 mod open;
 mod read_ahead;
+mod repeats;
 mod scan;
 mod schema;
 mod snapshot;

@@ -1,5 +1,6 @@
 //! A batch of active files, and one file of it: values borrowed from Arrow arrays.
 
+use std::hash::{BuildHasher, Hash as _, Hasher as _};
 use std::ops::Range;
 
 use buoyant_kernel::EngineData;
@@ -206,6 +207,34 @@ impl Batch {
         let vectors = &self.deletion_vector.all;
         vectors.null_count() < self.rows
             && (0..self.rows).any(|row| self.is_selected(row) && !vectors.is_null(row))
+    }
+
+    /// The rows that are files.
+    pub(super) fn selected_rows(&self) -> impl Iterator<Item = usize> {
+        (0..self.rows).filter(|&row| self.is_selected(row))
+    }
+
+    /// Takes a file out of the batch.
+    pub(super) fn leave_out(&mut self, row: usize) {
+        if self.selected.len() <= row {
+            self.selected.resize(row + 1, true);
+        }
+        if let Some(selected) = self.selected.get_mut(row) {
+            *selected = false;
+        }
+    }
+
+    /// A digest of what tells a file from others: its path and its deletion vector.
+    pub(super) fn digest(&self, row: usize, hasher: &impl BuildHasher) -> u64 {
+        let mut digest = hasher.build_hasher();
+        text(&self.path, row).hash(&mut digest);
+        let vector = &self.deletion_vector;
+        if !vector.all.is_null(row) {
+            text(&vector.storage_type, row).hash(&mut digest);
+            text(&vector.path_or_inline_dv, row).hash(&mut digest);
+            (!vector.offset.is_null(row)).then(|| vector.offset.value(row)).hash(&mut digest);
+        }
+        digest.finish()
     }
 
     fn is_selected(&self, row: usize) -> bool {

@@ -416,6 +416,8 @@ impl Commit {
         for action in &actions {
             check(action)?;
         }
+        only_last(&mut actions, |action| matches!(action, Action::Metadata(_)));
+        only_last(&mut actions, |action| matches!(action, Action::Protocol(_)));
         let has_feed = actions.iter().any(|action| matches!(action, Action::Cdc(_)));
         let feed = has_feed && kind == ChangeKind::Data;
         let nothing = info.is_empty_merge();
@@ -444,6 +446,17 @@ impl Commit {
         };
         Ok(Self { version: times.version, timestamp, actions })
     }
+}
+
+/// Leaves out all but the last of the actions that are `one`. Delta's protocol allows one for each commit; of several, the
+/// last is in force.
+fn only_last(actions: &mut Vec<Action>, one: impl Fn(&Action) -> bool) {
+    let last = actions.iter().rposition(&one);
+    let mut at = 0..;
+    actions.retain(|action| {
+        let at = at.next();
+        !one(action) || at == last
+    });
 }
 
 fn mended_line(line: &[u8]) -> Result<Line> {

@@ -25,7 +25,8 @@ pub struct Origin {
     /// The version of the checkpoint that the replay starts from; `None` where it starts at version 0.
     #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<u64>,
-    /// A digest of the names and sizes of the checkpoint's files.
+    /// A digest of the names and sizes of the checkpoint's files, and of the newest commit with its time: a table that
+    /// was made again has others.
     #[serde(rename = "d")]
     pub digest: u64,
 }
@@ -40,6 +41,10 @@ impl Origin {
             .map(|part| format!("{}:{}", file_name(part.location.location.path()), part.location.size))
             .collect();
         parts.sort_unstable();
+        let commit = segment.listed.latest_commit_file.as_ref();
+        parts.extend(
+            commit.map(|commit| format!("{}:{}", commit.location.size, commit.location.last_modified)),
+        );
         Self {
             version: snapshot.version(),
             checkpoint: segment.checkpoint_version,

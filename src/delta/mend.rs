@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
@@ -70,15 +71,41 @@ fn whole_characters(text: &[u8]) -> Option<Vec<u8>> {
     replaced.then_some(whole)
 }
 
-/// The commit with only the last of several actions about the same file, as Spark reads it; `None` if every file is
-/// named once, as Delta's protocol demands. The kernel would take the first.
-pub(super) fn last_of_each_file(commit: &[u8]) -> Option<Vec<u8>> {
+/// The commit with only the last of several actions about the same file, and only the last change of the protocol and of
+/// the metadata, as Spark reads it; `None` if there is one of each, as Delta's protocol demands. The kernel would take the
+/// first.
+pub(super) fn last_of_each(commit: &[u8]) -> Option<Vec<u8>> {
     #[derive(Deserialize)]
     struct Line<'a> {
         #[serde(borrow)]
         add: Option<File<'a>>,
         #[serde(borrow)]
         remove: Option<File<'a>>,
+        #[serde(rename = "metaData")]
+        metadata: Option<IgnoredAny>,
+        protocol: Option<IgnoredAny>,
+    }
+    impl<'a> Line<'a> {
+        /// Spark reads one action of a line: a file before the others.
+        fn subject(self) -> Option<Subject<'a>> {
+            let file = self.add.or(self.remove).map(Subject::File);
+            file.or(self.metadata.map(|_| Subject::Metadata)).or(self.protocol.map(|_| Subject::Protocol))
+        }
+    }
+    enum Subject<'a> {
+        File(File<'a>),
+        Metadata,
+        Protocol,
+    }
+    impl<'a> Subject<'a> {
+        /// No path of a file is empty or `/`.
+        fn name(self) -> Cow<'a, str> {
+            match self {
+                Self::File(File { path, .. }) => path,
+                Self::Metadata => Cow::Borrowed(""),
+                Self::Protocol => Cow::Borrowed("/"),
+            }
+        }
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -88,15 +115,18 @@ pub(super) fn last_of_each_file(commit: &[u8]) -> Option<Vec<u8>> {
         #[serde(borrow)]
         deletion_vector: Option<&'a RawValue>,
     }
-    fn file(line: &[u8]) -> Option<File<'_>> {
-        serde_json::from_slice::<Line<'_>>(line).ok().and_then(|line| line.add.or(line.remove))
+    fn subject(line: &[u8]) -> Option<Subject<'_>> {
+        serde_json::from_slice::<Line<'_>>(line).ok()?.subject()
     }
-    let mut paths = HashSet::new();
-    if !lines_of(commit).filter_map(file).any(|file| !paths.insert(file.path)) {
+    let mut names = HashSet::new();
+    if !lines_of(commit).filter_map(subject).map(Subject::name).any(|name| !names.insert(name)) {
         return None;
     }
     let key = |line: &[u8]| {
-        let File { path, deletion_vector } = file(line)?;
+        let File { path, deletion_vector } = match subject(line)? {
+            Subject::File(file) => file,
+            other => return Some((other.name().into_owned(), None)),
+        };
         let vector: Option<Value> =
             deletion_vector.and_then(|vector| serde_json::from_str(vector.get()).ok());
         let id = vector.filter(|vector| !vector.is_null()).map(|vector| {
@@ -277,7 +307,7 @@ mod tests {
             |path: &str, vector: &str| format!(r#"{{"add":{{"path":"{path}","deletionVector":{vector}}}}}"#);
         let remove = |path: &str| format!(r#"{{"remove":{{"path":"{path}"}}}}"#);
         let vector = r#"{"storageType":"u","pathOrInlineDv":"x","offset":1}"#;
-        let last = |lines: &[String]| last_of_each_file(lines.join("\n").as_bytes());
+        let last = |lines: &[String]| last_of_each(lines.join("\n").as_bytes());
         let text = |lines: &[String]| Some(lines.join("\n").into_bytes());
         let info = r#"{"commitInfo":{}}"#.to_owned();
         assert_eq!(last(&[info.clone(), add("a", "null"), remove("b")]), None);
@@ -287,6 +317,11 @@ mod tests {
         assert_eq!(last(&[add("a", "null"), info.clone(), remove("a")]), text(&[info, remove("a")]));
         let twice = [add("a", vector), add("a", "null"), add("a", vector)];
         assert_eq!(last(&twice), text(&twice[1..]));
+        let metadata = |id: u8| format!(r#"{{"metaData":{{"id":"{id}"}}}}"#);
+        let protocol = |version: u8| format!(r#"{{"protocol":{{"minReaderVersion":{version}}}}}"#);
+        assert_eq!(last(&[metadata(1), protocol(1), add("a", "null")]), None);
+        let changes = [metadata(1), protocol(1), metadata(2), add("a", "null"), protocol(3)];
+        assert_eq!(last(&changes), text(&changes[2..]));
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! The active files of a version, as a stream of batches.
 
-use buoyant_kernel::DeltaResult;
+use std::sync::Arc;
+
 use buoyant_kernel::scan::{ScanMetadata, StatsOptions};
+use buoyant_kernel::{DeltaResult, SnapshotRef};
 
 use super::actions::Batch;
+use super::engine::LogEngine;
 use super::failure::{Refusal, failure, unpanicked};
+use super::repeats::{Repeats, Seen};
 use super::snapshot::Snapshot;
 use crate::error::Result;
 
@@ -17,11 +21,56 @@ pub(super) enum Columns {
     WithoutStats,
 }
 
-/// The active files of a version, read as the iterator advances. It ends after an error.
+/// The active files of a version, read as the iterator advances. It ends after an error. Each file is there once.
 ///
 /// Only when it has returned `None` without an error before is the list complete.
 pub struct Scan {
-    batches: Option<Box<dyn Iterator<Item = DeltaResult<ScanMetadata>> + Send>>,
+    batches: Option<Batches>,
+    source: Source,
+    /// What a checkpoint named so far. Of commits, the kernel keeps account itself.
+    seen: Option<Seen>,
+    /// Which files are named again, known once one seems to be.
+    repeats: Option<Repeats>,
+}
+
+type Batches = Box<dyn Iterator<Item = DeltaResult<ScanMetadata>> + Send>;
+
+/// What batches are read from.
+struct Source {
+    kernel: SnapshotRef,
+    engine: Arc<LogEngine>,
+}
+
+impl Source {
+    fn open(&self, stats: StatsOptions) -> Result<Batches, Refusal> {
+        let open = || {
+            let scan =
+                self.kernel.clone().scan_builder().with_stats(stats).without_row_transforms().build()?;
+            scan.scan_metadata(self.engine.as_ref()).map(|batches| Box::new(batches) as Batches)
+        };
+        Ok(unpanicked(open).map_err(Refusal::Damaged)??)
+    }
+
+    /// Reads every file to tell which ones are named again.
+    fn repeats(&self) -> Result<Repeats> {
+        let mut repeats = Repeats::default();
+        let mut batches = self.open(StatsOptions::none()).map_err(Refusal::into_error)?;
+        while let Some(batch) = next(&mut batches).transpose()? {
+            repeats.read(&batch);
+        }
+        Ok(repeats)
+    }
+}
+
+fn next(batches: &mut Batches) -> Option<Result<Batch>> {
+    let next = match unpanicked(|| batches.next()) {
+        Ok(next) => next?,
+        Err(error) => return Some(Err(error)),
+    };
+    Some(next.map_err(failure).and_then(|scanned| {
+        let (data, selected) = scanned.scan_files.into_parts();
+        Batch::new(data, selected)
+    }))
 }
 
 impl Scan {
@@ -31,19 +80,28 @@ impl Scan {
             Columns::All => StatsOptions::json_only(),
             Columns::WithoutStats => StatsOptions::none(),
         };
-        let engine = snapshot.engine().as_ref();
-        let open = || {
-            let scan = snapshot
-                .kernel()
-                .clone()
-                .scan_builder()
-                .with_stats(stats)
-                .without_row_transforms()
-                .build()?;
-            scan.scan_metadata(engine).map(|batches| Box::new(batches) as Box<_>)
-        };
-        let batches = unpanicked(open).map_err(Refusal::Damaged)??;
-        Ok(Self { batches: Some(batches) })
+        let source = Source { kernel: Arc::clone(snapshot.kernel()), engine: Arc::clone(snapshot.engine()) };
+        let batches = source.open(stats)?;
+        let seen = snapshot.checkpoint().map(|_| Seen::default());
+        Ok(Self { batches: Some(batches), source, seen, repeats: None })
+    }
+
+    /// Takes files out of a batch that were there before. The log breaks Delta's protocol then; Spark reads it.
+    fn take_out_repeats(&mut self, batch: &mut Batch) -> Result<()> {
+        let Some(seen) = &mut self.seen else { return Ok(()) };
+        let first = seen.files();
+        let suspects = seen.read(batch);
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        if self.repeats.is_none() {
+            self.repeats = Some(self.source.repeats()?);
+        }
+        let Some(repeats) = &self.repeats else { return Ok(()) };
+        for suspect in suspects.into_iter().filter(|suspect| repeats.contains(first + suspect.number)) {
+            batch.leave_out(suspect.row);
+        }
+        Ok(())
     }
 }
 
@@ -52,13 +110,9 @@ impl Iterator for Scan {
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut batches = self.batches.take()?;
-        let next = match unpanicked(|| batches.next()) {
-            Ok(next) => next?,
-            Err(error) => return Some(Err(error)),
-        };
-        let batch = next.map_err(failure).and_then(|scanned| {
-            let (data, selected) = scanned.scan_files.into_parts();
-            Batch::new(data, selected)
+        let batch = next(&mut batches)?.and_then(|mut batch| {
+            self.take_out_repeats(&mut batch)?;
+            Ok(batch)
         });
         if batch.is_ok() {
             self.batches = Some(batches);

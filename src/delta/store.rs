@@ -20,7 +20,7 @@ use futures::stream::BoxStream;
 
 use super::engine::LAST_CHECKPOINT;
 use super::log_path::{LogFile, file_name};
-use super::mend::{last_of_each_file, mended};
+use super::mend::{last_of_each, mended};
 use crate::limits::Limits;
 
 /// Larger commits are streamed each time.
@@ -120,7 +120,7 @@ impl LogStore {
         if data.len() as u64 != meta.size {
             return Err(short(location));
         }
-        let data = last_of_each_file(&data).map_or(data, Bytes::from);
+        let data = last_of_each(&data).map_or(data, Bytes::from);
         meta.size = data.len() as u64;
         let piece = Piece { meta, start: 0, data };
         self.kept().keep(location, &piece)?;

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::protocol::capabilities::{CAPABILITIES_HEADER, Capabilities, FILE_ID_HASH_HEADER, FileIdHash};
 use crate::protocol::parameters::QueryParameters;
 use crate::protocol::query::parse_metadata_parameters;
-use crate::protocol::timestamp::parse_timestamp;
+use crate::protocol::timestamp::parse_start;
 
 /// `GET …/tables/{table}/version`, and the older `HEAD …/tables/{table}`.
 pub async fn query_version(
@@ -38,7 +38,7 @@ pub async fn query_version(
             version
         }
         Some(text) => {
-            let millis = parse_timestamp(text)?;
+            let millis = parse_start(text)?;
             let version = blocking(move || delta.latest()?.version_at_or_after(millis)).await?;
             check_start_of_timestamp(&record, version, text)?;
             version

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::protocol::digest::short_digest;
 use crate::protocol::parameters::{QueryParameters, shown, whole_number};
-use crate::protocol::timestamp::parse_timestamp;
+use crate::protocol::timestamp::{parse_start, parse_timestamp};
 
 /// Which version of the table a request is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -280,8 +280,9 @@ impl<'a> ChangesRequest<'a> {
         }
         let versions = [version(parameters, "startingVersion")?, version(parameters, "endingVersion")?];
         let [start, end] = versions.map(|version| version.map(Bound::Version));
-        let at = |name: &str| get(name).map(parse_timestamp).transpose().map(|at| at.map(Bound::Timestamp));
-        let (start, end) = (start.or(at("startingTimestamp")?), end.or(at("endingTimestamp")?));
+        let starting = get("startingTimestamp").map(parse_start).transpose()?.map(Bound::Timestamp);
+        let ending = get("endingTimestamp").map(parse_timestamp).transpose()?.map(Bound::Timestamp);
+        let (start, end) = (start.or(starting), end.or(ending));
         const SELECTING: [&str; 6] = [
             "startingVersion",
             "startingTimestamp",

@@ -12,7 +12,21 @@ use crate::protocol::parameters::shown;
 ///
 /// The message begins with `Invalid startingTimestamp:` whatever the parameter is called, because
 /// clients match on it.
+///
+/// Digits beyond the milliseconds are cut off, which is right for the end of a range and for the newest version at a
+/// time. Its start has to be [`parse_start`].
 pub fn parse_timestamp(text: &str) -> Result<i64> {
+    read(text).map(|time| time.timestamp_millis())
+}
+
+/// Reads a timestamp parameter from which on versions are wanted: the first whole millisecond that is not before it.
+pub fn parse_start(text: &str) -> Result<i64> {
+    let time = read(text)?;
+    let is_whole = time.timestamp_subsec_nanos() % 1_000_000 == 0;
+    Ok(time.timestamp_millis().saturating_add(i64::from(!is_whole)))
+}
+
+fn read(text: &str) -> Result<DateTime<Utc>> {
     parse(text.trim()).ok_or_else(|| {
         Error::invalid(format!(
             "Invalid startingTimestamp: '{}' is not an ISO 8601 timestamp such as 2022-01-01T00:00:00Z.",
@@ -21,9 +35,9 @@ pub fn parse_timestamp(text: &str) -> Result<i64> {
     })
 }
 
-fn parse(text: &str) -> Option<i64> {
+fn parse(text: &str) -> Option<DateTime<Utc>> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
-        return Some(time.timestamp_millis());
+        return Some(time.to_utc());
     }
     let mut text = text.replacen(' ', "T", usize::from(!text.contains('T')));
     if let Some(space) = text.rfind(' ') {
@@ -31,15 +45,15 @@ fn parse(text: &str) -> Option<i64> {
     }
     let with_offset = ["%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z"];
     if let Some(time) = with_offset.iter().find_map(|form| DateTime::parse_from_str(&text, form).ok()) {
-        return Some(time.timestamp_millis());
+        return Some(time.to_utc());
     }
     let text = text.strip_suffix('Z').unwrap_or(&text);
     let naive = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M"];
     if let Some(time) = naive.iter().find_map(|form| NaiveDateTime::parse_from_str(text, form).ok()) {
-        return Some(time.and_utc().timestamp_millis());
+        return Some(time.and_utc());
     }
     let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
-    Some(date.and_hms_opt(0, 0, 0)?.and_utc().timestamp_millis())
+    Some(date.and_hms_opt(0, 0, 0)?.and_utc())
 }
 
 /// Writes milliseconds since the epoch as the protocol does: ISO 8601 in UTC.
@@ -71,6 +85,21 @@ mod tests {
             assert_eq!(parse_timestamp(text).unwrap(), midnight, "{text}");
         }
         assert_eq!(parse_timestamp("2022-01-01T00:00:00.123456Z").unwrap(), midnight + 123);
+    }
+
+    #[test]
+    fn a_start_is_never_before_its_timestamp() {
+        for (text, millis) in [
+            ("2022-01-01T00:00:00.123Z", 123),
+            ("2022-01-01T00:00:00.123000Z", 123),
+            ("2022-01-01T00:00:00.123000001Z", 124),
+            ("2022-01-01T01:00:00.1239 01:00", 124),
+            ("2022-01-01 00:00:00.9999", 1000),
+            ("1969-12-31T23:59:59.9995Z", 0),
+        ] {
+            let midnight = if text.starts_with("1969") { 0 } else { 1_640_995_200_000 };
+            assert_eq!(parse_start(text).unwrap(), midnight + millis, "{text}");
+        }
     }
 
     #[test]

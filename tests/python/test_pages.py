@@ -199,6 +199,23 @@ def test_pages_from_two_servers_while_commits_land(growing, form):
     assert len({answer.body.split(b"\n")[1] for answer in found}) == 1
 
 
+def test_pages_end_when_the_table_is_made_again_at_the_same_version(growing):
+    table, servers = growing
+    log = table / "_delta_log"
+    first = query(servers[0], "growing", {"maxFiles": 5})
+    token = first.lines[-1]["endStreamAction"]["nextPageToken"]
+    # The same id, version and size of commits; other files.
+    for commit in log.glob("*.json"):
+        lines = [json.loads(line) for line in commit.read_text().splitlines()]
+        for add in (line["add"] for line in lines if "add" in line):
+            (table / add["path"]).rename(table / add["path"].replace("part", "trap"))
+            add["path"] = add["path"].replace("part", "trap")
+        commit.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
+    answer = query(servers[1], "growing", {"maxFiles": 5, "pageToken": token})
+    assert answer.status == 400 and "Please restart the query" in answer.json["message"], answer.body
+    assert query(servers[1], "growing", {"maxFiles": 5}).status == 200
+
+
 def test_pages_end_where_the_log_they_came_from_is_gone(growing):
     table, servers = growing
     DeltaTable(str(table)).create_checkpoint()

@@ -4,6 +4,7 @@ status is sent. Files and bytes are counted as they are granted."""
 import json
 import shutil
 import socket
+import time
 import urllib.parse
 
 import delta_sharing
@@ -103,6 +104,34 @@ MIDDLE = {
     "mapped_again_under_other_names": (mapped_again_under_other_names, "columnMapping"),
     "times_in_the_middle": (times_in_the_middle, "timestampNtz"),
 }
+
+
+def two_metadata_in_a_commit(t):
+    other = {**LONG, "name": "other"}
+    t.commit(protocol(1, 4), metadata([other], **FEED), metadata([LONG], **FEED), t.add("a", [1, 2]))
+    t.commit(metadata([other], **FEED), protocol(1, 5), metadata([LONG, other], **FEED), protocol(1, 4), t.add("b", [3]))
+
+
+def many_files_named_twice(t):
+    """Each file is in one row of the checkpoint, but for some; files with vectors are other files."""
+    adds = [t.add(f"f{n}", [n]) for n in range(50)]
+    t.commit(protocol(1, 4), metadata(), *adds)
+    rows = [{"add": {**add["add"], "partitionValues": []}} for add in [*adds, *adds[10:20], *adds[10:15]]]
+    action = {**metadata()["metaData"], "configuration": [], "format": {"provider": "parquet", "options": []}}
+    fields = {
+        "protocol": pa.struct([("minReaderVersion", pa.int32()), ("minWriterVersion", pa.int32())]),
+        "metaData": pa.struct([
+            ("id", pa.string()), ("format", pa.struct([("provider", pa.string()), ("options", pa.map_(pa.string(), pa.string()))])),
+            ("schemaString", pa.string()), ("partitionColumns", pa.list_(pa.string())), ("createdTime", pa.int64()),
+            ("configuration", pa.map_(pa.string(), pa.string()))]),
+        "add": pa.struct([
+            ("path", pa.string()), ("partitionValues", pa.map_(pa.string(), pa.string())), ("size", pa.int64()),
+            ("modificationTime", pa.int64()), ("dataChange", pa.bool_())]),
+    }
+    rows = [protocol(1, 4), {"metaData": action}, *rows]
+    table = pa.table({name: pa.array([row.get(name) for row in rows], kind) for name, kind in fields.items()})
+    pq.write_table(table, t.path / f"_delta_log/{0:020}.checkpoint.parquet")
+    t.commit(t.add("g", [50]), t.remove("f0"))
 
 
 def mapping_of_writers_only(t):
@@ -215,6 +244,7 @@ def partitions(t):
 
 
 REST = {function.__name__: function for function in (
+    two_metadata_in_a_commit, many_files_named_twice,
     mapping_of_writers_only, remove_without_size, remove_without_size_of_an_older_file, remove_without_partition_values,
     remove_without_partition_values_before_there_are_any,
     remove_without_size_of_an_unknown_file, feed_switched_off_and_on, outside, no_size_at_all, partitions,
@@ -502,3 +532,53 @@ def test_an_answer_that_breaks_says_why_and_is_counted(server, tmp_path, end):
         assert (told["outcome"], int(told["files"])) == ("broken", BIG_FILES)
     finally:
         assert other.stop() == 0
+
+
+@pytest.mark.parametrize("client", ["", BOTH])
+def test_the_last_metadata_of_a_commit_is_in_force(server, profile, client):
+    """Delta's protocol allows one in each commit. Of several, Spark reads the last."""
+    def columns(lines):
+        schemas = [line["metaData"] for line in lines if "metaData" in line]
+        schemas = [line["deltaMetadata"] if "deltaMetadata" in line else line for line in schemas]
+        return [[field["name"] for field in json.loads(line["schemaString"])["fields"]] for line in schemas]
+    path = at("two_metadata_in_a_commit")
+    answer = server.request("POST", f"{path}/query", body=b"{}", headers=capabilities(client))
+    assert columns(answer.lines) == [["id", "other"]]
+    whole = server.request("GET", f"{path}/changes?startingVersion=0&includeHistoricalMetadata=true", headers=capabilities(client))
+    assert columns(whole.lines) == [["id"], ["id", "other"]]
+    for format in ("delta", "parquet"):
+        frame = delta_sharing.load_as_pandas(f"{profile}#s.d.two_metadata_in_a_commit", use_delta_format=format == "delta")
+        assert sorted(frame["id"]) == [1, 2, 3] and list(frame.columns) == ["id", "other"]
+
+
+@pytest.mark.parametrize("client", ["", BOTH])
+def test_a_file_that_a_checkpoint_names_twice_is_there_once(server, client):
+    def path(line):
+        file = line["file"]
+        return file["deltaSingleAction"]["add"]["path"] if "deltaSingleAction" in file else file["url"]
+    name = at("many_files_named_twice")
+    answer = server.request("POST", f"{name}/query", body=b"{}", headers=capabilities(client))
+    names = [urllib.parse.urlsplit(path(line)).path.rsplit("/", 1)[-1] for line in answer.lines[2:]]
+    assert sorted(names) == sorted([*(f"f{n}" for n in range(1, 50)), "g"])
+    pages, token = [], None
+    while token is not None or not pages:
+        body = json.dumps({"maxFiles": 7, **({"pageToken": token} if token else {})}).encode()
+        answer = server.request("POST", f"{name}/query", body=body, headers=capabilities(client))
+        assert answer.status == 200, answer.body
+        pages += [path(line) for line in answer.lines if "file" in line]
+        token = answer.lines[-1]["endStreamAction"].get("nextPageToken")
+    assert [urllib.parse.urlsplit(page).path.rsplit("/", 1)[-1] for page in pages] == names
+    frame = server.request("GET", f"{name}/metadata", headers={"user-agent": "Delta-Sharing-Spark/1.0"}).lines[1]["metaData"]
+    assert frame["numFiles"] == 50
+
+
+def test_a_start_between_two_milliseconds_is_after_the_first(server):
+    path = f"{at('two_metadata_in_a_commit')}/version?startingTimestamp="
+    first = server.request("GET", f"{at('two_metadata_in_a_commit')}/changes?startingVersion=0").lines
+    times = sorted(line["add"]["timestamp"] for line in first if "add" in line)
+    def text(millis, more):
+        seconds, rest = divmod(millis, 1000)
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:03}{more}Z"
+    for more, version in (("", "0"), ("000", "0"), ("001", "1"), ("999", "1")):
+        assert server.request("GET", path + text(times[0], more)).headers["delta-table-version"] == version
+    assert server.request("GET", path + text(times[1], "001")).status == 400

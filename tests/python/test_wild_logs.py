@@ -201,13 +201,6 @@ CLIENT = reads({
         "schema with a column that must not be null but is": "rows/delta feed/delta",
     },
 })
-# What the server gets wrong: it does not look for a file that a checkpoint has twice.
-BROKEN = reads({
-    "other rows than Spark reads": {
-        "checkpoint with a file twice": "rows/parquet",
-    },
-})
-
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory):
@@ -279,13 +272,7 @@ def assert_whole(answer):
 
 
 def parameters():
-    made = []
-    for name in wild.CASES:
-        for read in READS:
-            broken = BROKEN.get((name, read))
-            marks = [pytest.mark.xfail(reason=broken, strict=True)] if broken else []
-            made.append(pytest.param(name, read, id=f"{name}: {read}", marks=marks))
-    return made
+    return [pytest.param(name, read, id=f"{name}: {read}") for name in wild.CASES for read in READS]
 
 
 @pytest.mark.parametrize("name,read", parameters())
