@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 pub struct Batch {
     /// Rows that are not files of the version are `false`; rows beyond its length are files.
     selected: Vec<bool>,
+    lenient: bool,
     rows: usize,
     path: StringArray,
     size: Int64Array,
@@ -106,8 +107,9 @@ impl<'a> TextMap<'a> {
 }
 
 impl Batch {
-    /// Takes apart what the kernel's scan yields (its "scan row" schema).
-    pub(super) fn new(data: Box<dyn EngineData>, selected: Vec<bool>) -> Result<Self> {
+    /// Takes apart what the kernel's scan yields (its "scan row" schema). If it is `lenient`, a file without partition
+    /// values has none; whether it needs them, the caller knows.
+    pub(super) fn new(data: Box<dyn EngineData>, selected: Vec<bool>, lenient: bool) -> Result<Self> {
         let batch: RecordBatch = (*ArrowEngineData::try_from_engine_data(data).map_err(failure)?).into();
         let rows = batch.num_rows();
         let deletion_vector: StructArray =
@@ -116,6 +118,7 @@ impl Batch {
             column(batch.column_by_name("fileConstantValues"), AsArray::as_struct_opt)?;
         Ok(Self {
             selected,
+            lenient,
             rows,
             path: column(batch.column_by_name("path"), AsArray::as_string_opt::<i32>)?,
             size: column(batch.column_by_name("size"), AsArray::as_primitive_opt::<Int64Type>)?,
@@ -269,9 +272,11 @@ impl Batch {
             modification_time: int64(&self.modification_time, row)
                 .ok_or_else(|| damaged("an add action has no modificationTime"))?,
             stats: text(&self.stats, row),
-            partition_values: self
-                .map(&self.partition_values, row)?
-                .ok_or_else(|| damaged("an add action has no partitionValues"))?,
+            partition_values: match self.map(&self.partition_values, row)? {
+                Some(values) => values,
+                None if self.lenient => self.partition_values.none(),
+                None => return Err(damaged("an add action has no partitionValues")),
+            },
             tags: self.map(&self.tags, row)?,
             deletion_vector: self.deletion_vector.get(row)?,
             base_row_id: int64(&self.base_row_id, row),
@@ -289,6 +294,10 @@ impl MapColumn {
             values: column(Some(maps.values()), AsArray::as_string_opt::<i32>)?,
             maps,
         })
+    }
+
+    fn none(&self) -> TextMap<'_> {
+        TextMap { keys: &self.keys, values: &self.values, range: 0..0 }
     }
 }
 

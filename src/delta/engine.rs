@@ -9,7 +9,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 
 use buoyant_kernel::object_store::ObjectStore;
-use buoyant_kernel::schema::SchemaRef;
+use buoyant_kernel::schema::{DataType, SchemaRef, StructField, StructType};
 use buoyant_kernel::{
     DeltaResult, DeltaResultIterator, DeltaResultIteratorStatic, Engine, EngineData, Error as KernelError,
     EvaluationHandler, FileDataReadResultIterator, FileMeta, FileSlice, FilteredEngineData, JsonHandler,
@@ -64,7 +64,7 @@ impl LogEngine {
         let inner = Self::kernel_engine(&store, &runtime);
         let mut log = root.clone();
         log.set_path(&format!("{}_delta_log/", root.path()));
-        let fence = Arc::new(Fence { log, hidden: Hidden::default(), listing: None });
+        let fence = Arc::new(Fence { log, hidden: Hidden::default(), listing: None, lenient: false });
         Self { inner: Arc::new(inner), store, runtime, fence }
     }
 
@@ -94,7 +94,8 @@ impl LogEngine {
     pub(super) fn mending(&self) -> Self {
         let store = Arc::new(self.store.mending());
         let inner = Arc::new(Self::kernel_engine(&store, &self.runtime));
-        Self { inner, store, runtime: self.runtime.clone(), fence: Arc::clone(&self.fence) }
+        let fence = Arc::new(Fence { lenient: true, ..self.fence.as_ref().clone() });
+        Self { inner, store, runtime: self.runtime.clone(), fence }
     }
 
     /// Whether actions are put right before they are read.
@@ -165,6 +166,8 @@ struct Fence {
     log: Url,
     hidden: Hidden,
     listing: Option<Vec<FileMeta>>,
+    /// Whether a checkpoint may lack the partition values of its files.
+    lenient: bool,
 }
 
 impl Fence {
@@ -226,6 +229,24 @@ fn plain_hint(hint: &[u8]) -> Bytes {
         Ok(Hint { version }) => Bytes::from(format!(r#"{{"version":{version},"size":0}}"#)),
         Err(_) => Bytes::new(),
     }
+}
+
+/// The schema of actions, in which partition values may be null: a checkpoint may then lack the column. Whoever reads a file
+/// of a partitioned table misses them. A checkpoint that lacks another column would hide files, and stays damaged.
+fn with_nullable_values(schema: &SchemaRef) -> DeltaResult<SchemaRef> {
+    let with_nullable = |field: &StructField| StructField {
+        nullable: field.nullable || field.name == "partitionValues",
+        ..field.clone()
+    };
+    let actions = schema.fields().map(|action| match &action.data_type {
+        DataType::Struct(fields) if action.name == "add" => {
+            let fields = StructType::try_new(fields.fields().map(with_nullable))?;
+            Ok(StructField { data_type: fields.into(), ..action.clone() })
+        }
+        _ => Ok(action.clone()),
+    });
+    let actions: Vec<StructField> = actions.collect::<DeltaResult<_>>()?;
+    Ok(Arc::new(StructType::try_new(actions)?))
 }
 
 fn read_only<T>() -> DeltaResult<T> {
@@ -328,7 +349,9 @@ impl ParquetHandler for Fenced<dyn ParquetHandler> {
         predicate: Option<PredicateRef>,
     ) -> DeltaResult<FileDataReadResultIterator> {
         self.fence.admit_all(files)?;
-        self.inner.read_parquet_files(files, physical_schema, predicate)
+        let schema =
+            if self.fence.lenient { with_nullable_values(&physical_schema)? } else { physical_schema };
+        self.inner.read_parquet_files(files, schema, predicate)
     }
 
     fn write_parquet_file(

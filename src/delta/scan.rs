@@ -55,22 +55,22 @@ impl Source {
     fn repeats(&self) -> Result<Repeats> {
         let mut repeats = Repeats::default();
         let mut batches = self.open(StatsOptions::none()).map_err(Refusal::into_error)?;
-        while let Some(batch) = next(&mut batches).transpose()? {
+        while let Some(batch) = self.next(&mut batches).transpose()? {
             repeats.read(&batch);
         }
         Ok(repeats)
     }
-}
 
-fn next(batches: &mut Batches) -> Option<Result<Batch>> {
-    let next = match unpanicked(|| batches.next()) {
-        Ok(next) => next?,
-        Err(error) => return Some(Err(error)),
-    };
-    Some(next.map_err(failure).and_then(|scanned| {
-        let (data, selected) = scanned.scan_files.into_parts();
-        Batch::new(data, selected)
-    }))
+    fn next(&self, batches: &mut Batches) -> Option<Result<Batch>> {
+        let next = match unpanicked(|| batches.next()) {
+            Ok(next) => next?,
+            Err(error) => return Some(Err(error)),
+        };
+        Some(next.map_err(failure).and_then(|scanned| {
+            let (data, selected) = scanned.scan_files.into_parts();
+            Batch::new(data, selected, self.engine.mends())
+        }))
+    }
 }
 
 impl Scan {
@@ -110,7 +110,7 @@ impl Iterator for Scan {
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut batches = self.batches.take()?;
-        let batch = next(&mut batches)?.and_then(|mut batch| {
+        let batch = self.source.next(&mut batches)?.and_then(|mut batch| {
             self.take_out_repeats(&mut batch)?;
             Ok(batch)
         });

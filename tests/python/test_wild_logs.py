@@ -49,7 +49,6 @@ REFUSED = reads({
         "a commit of no bytes": "all",
     },
     "damaged": {
-        "checkpoint without partitionValues": "rows",
         "checkpoint with timestamps for modificationTime": "rows",
     },
     "names a file that this server does not hand out": {
