@@ -23,7 +23,8 @@ use url::Url;
 use super::failure::{Cause, cause};
 use super::log_path::{LogFile, file_name};
 use super::read_ahead::ReadAhead;
-use super::store::LogStore;
+use super::repeats::without_repeats;
+use super::store::{COMMIT_BYTES, LogStore};
 use crate::limits::Limits;
 
 /// Rows of a batch: large enough to amortise the kernel's work per batch, small enough to stay in cache.
@@ -328,7 +329,17 @@ impl JsonHandler for Fenced<dyn JsonHandler> {
         if files.iter().any(|file| file.size == 0) {
             return Err(KernelError::generic("a commit has no bytes"));
         }
-        self.inner.read_json_files(files, physical_schema, predicate)
+        let is_large = |file: &FileMeta| file.size > COMMIT_BYTES;
+        if self.fence.lenient || !files.iter().any(is_large) {
+            return self.inner.read_json_files(files, physical_schema, predicate);
+        }
+        let groups = files.chunk_by(|file, next| !is_large(file) && !is_large(next)).map(|group| {
+            let batches =
+                self.inner.read_json_files(group, Arc::clone(&physical_schema), predicate.clone())?;
+            Ok(if group.iter().any(is_large) { without_repeats(batches) } else { batches })
+        });
+        let groups: Vec<FileDataReadResultIterator> = groups.collect::<DeltaResult<_>>()?;
+        Ok(Box::new(groups.into_iter().flatten()))
     }
 
     fn write_json_file(

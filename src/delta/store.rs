@@ -23,8 +23,8 @@ use super::log_path::{LogFile, file_name};
 use super::mend::{last_of_each, mended};
 use crate::limits::Limits;
 
-/// Larger commits are streamed each time.
-const COMMIT_BYTES: u64 = 1024 * 1024;
+/// Larger commits are streamed each time, and put right only if they have to be.
+pub(super) const COMMIT_BYTES: u64 = 1024 * 1024;
 
 /// How much of the end of a Parquet file is read with its footer.
 const TAIL_BYTES: u64 = 256 * 1024;
@@ -252,7 +252,9 @@ impl ObjectStore for LogStore {
         }
         let read = self.get(location, options).await?;
         let mut meta = read.meta.clone();
-        let data = Bytes::from(mended(&read.bytes().await?));
+        let data = mended(&read.bytes().await?);
+        let data = if meta.size > COMMIT_BYTES { last_of_each(&data).unwrap_or(data) } else { data };
+        let data = Bytes::from(data);
         meta.size = data.len() as u64;
         Piece { meta, start: 0, data }.all()
     }

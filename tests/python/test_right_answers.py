@@ -134,6 +134,25 @@ def many_files_named_twice(t):
     t.commit(t.add("g", [50]), t.remove("f0"))
 
 
+def large_commit_that_names_files_twice(t):
+    """More than a mebibyte, so that it is read as a stream."""
+    def add(name, **more):
+        return {"add": {"path": name, "partitionValues": {}, "size": 1, "modificationTime": 1, "dataChange": True, **more}}
+    stats = json.dumps({"numRecords": 1, "minValues": {"id": "x" * 400}})
+    t.commit(protocol(1, 4), metadata([{**LONG, "name": "other"}]), metadata(), *(add(f"f{n}", stats=stats) for n in range(3000)),
+             t.remove("f7"), t.remove("g"), add("g"), add("f8"))
+
+
+def large_commit_of_vectors(t):
+    """A file with another vector is another file."""
+    adds = [{"add": {"path": f"f{n}", "partitionValues": {}, "size": 1, "modificationTime": 1, "dataChange": True, "tags": {"t": "x" * 300}}}
+            for n in range(3000)]
+    t.commit(WITH_VECTORS, metadata(enableDeletionVectors="true"), *adds)
+    t.commit(*(action for add in adds for action in (
+        {"remove": {"path": add["add"]["path"], "size": 1, "partitionValues": {}, "dataChange": True, "deletionTimestamp": 1}},
+        {"add": {**add["add"], "deletionVector": VECTOR}})))
+
+
 def mapping_of_writers_only(t):
     t.commit(protocol(3, 7, [], ["columnMapping", "icebergCompatV1"]),
              metadata([mapped(LONG, "col-1")], **{"columnMapping.mode": "name"}), t.add("a", [1, 2], column="col-1"))
@@ -244,6 +263,7 @@ def partitions(t):
 
 
 REST = {function.__name__: function for function in (
+    large_commit_that_names_files_twice, large_commit_of_vectors,
     two_metadata_in_a_commit, many_files_named_twice,
     mapping_of_writers_only, remove_without_size, remove_without_size_of_an_older_file, remove_without_partition_values,
     remove_without_partition_values_before_there_are_any,
@@ -551,25 +571,43 @@ def test_the_last_metadata_of_a_commit_is_in_force(server, profile, client):
         assert sorted(frame["id"]) == [1, 2, 3] and list(frame.columns) == ["id", "other"]
 
 
+def paths(answer):
+    """The names of the files of an answer, in its order."""
+    def path(file):
+        return file["deltaSingleAction"]["add"]["path"] if "deltaSingleAction" in file else file["url"]
+    files = [path(line["file"]) for line in answer.lines if "file" in line]
+    return [urllib.parse.urlsplit(file).path.rsplit("/", 1)[-1] for file in files]
+
+
+@pytest.mark.parametrize("client", ["", BOTH])
+def test_the_last_action_about_a_file_counts_in_a_large_commit(server, client):
+    answer = server.request("POST", f"{at('large_commit_that_names_files_twice')}/query", body=b"{}", headers=capabilities(client))
+    assert sorted(paths(answer)) == sorted([*(f"f{n}" for n in range(3000) if n != 7), "g"])
+    assert '\\"id\\"' in json.dumps(answer.lines[1]) and "other" not in json.dumps(answer.lines[1])
+
+
+def test_a_large_commit_may_give_many_files_a_vector(server):
+    answer = server.request("POST", f"{at('large_commit_of_vectors')}/query", body=b"{}", headers=capabilities(BOTH))
+    assert sorted(paths(answer)) == sorted(f"f{n}" for n in range(3000))
+    assert all("deletionVector" in json.dumps(line) for line in answer.lines[2:])
+
+
 @pytest.mark.parametrize("client", ["", BOTH])
 def test_a_file_that_a_checkpoint_names_twice_is_there_once(server, client):
-    def path(line):
-        file = line["file"]
-        return file["deltaSingleAction"]["add"]["path"] if "deltaSingleAction" in file else file["url"]
     name = at("many_files_named_twice")
     answer = server.request("POST", f"{name}/query", body=b"{}", headers=capabilities(client))
-    names = [urllib.parse.urlsplit(path(line)).path.rsplit("/", 1)[-1] for line in answer.lines[2:]]
+    names = paths(answer)
     assert sorted(names) == sorted([*(f"f{n}" for n in range(1, 50)), "g"])
     pages, token = [], None
     while token is not None or not pages:
         body = json.dumps({"maxFiles": 7, **({"pageToken": token} if token else {})}).encode()
         answer = server.request("POST", f"{name}/query", body=body, headers=capabilities(client))
         assert answer.status == 200, answer.body
-        pages += [path(line) for line in answer.lines if "file" in line]
+        pages += paths(answer)
         token = answer.lines[-1]["endStreamAction"].get("nextPageToken")
-    assert [urllib.parse.urlsplit(page).path.rsplit("/", 1)[-1] for page in pages] == names
-    frame = server.request("GET", f"{name}/metadata", headers={"user-agent": "Delta-Sharing-Spark/1.0"}).lines[1]["metaData"]
-    assert frame["numFiles"] == 50
+    assert pages == names
+    planned = server.request("GET", f"{name}/metadata", headers={"user-agent": "Delta-Sharing-Spark/1.0"}).lines[1]["metaData"]
+    assert planned["numFiles"] == 50
 
 
 def test_a_start_between_two_milliseconds_is_after_the_first(server):
