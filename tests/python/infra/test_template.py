@@ -274,6 +274,43 @@ def test_the_web_acl_guards_the_stage_and_logs_no_token(least, most):
     assert all(rule["VisibilityConfig"]["SampledRequestsEnabled"] is False for rule in acl["Rules"])
 
 
+def test_the_cheap_web_acl_limits_each_token_and_each_address_before_anything_else(most):
+    rules = Stack(LEAST | {"Waf": "rates"}).one("AWS::WAFv2::WebACL")["Rules"]
+    assert [rule["Name"] for rule in rules] == ["rate-by-token", "rate-by-address"]
+    assert [rule["Name"] for rule in most.one("AWS::WAFv2::WebACL")["Rules"]][:2] == ["rate-by-token", "rate-by-address"]
+    assert [rule["Statement"]["RateBasedStatement"]["AggregateKeyType"] for rule in rules] == ["CUSTOM_KEYS", "IP"]
+    for rule in rules:
+        assert rule["Statement"]["RateBasedStatement"]["Limit"] == "3000"
+        response = rule["Action"]["Block"]["CustomResponse"]
+        assert response["ResponseCode"] == 429 and [header["Name"] for header in response["ResponseHeaders"]] == ["Retry-After"]
+
+
+def test_one_address_cannot_use_up_the_rate_of_all_where_there_is_a_web_acl(least):
+    [settings] = least.one("AWS::ApiGateway::Stage")["MethodSettings"]
+    # In five minutes, with room for the seconds that a web ACL takes to notice.
+    assert float(least.values["WafRateLimit"]) <= 300 * float(settings["ThrottlingRateLimit"]) / 4
+
+
+def test_copies_of_the_function_are_reserved_where_that_is_asked_for(least, most):
+    # A reservation fails a deployment in an account that has none to spare.
+    assert "ReservedConcurrentExecutions" not in least.one("AWS::Lambda::Function")
+    assert most.one("AWS::Lambda::Function")["ReservedConcurrentExecutions"] == MOST["MaxConcurrency"]
+
+
+def test_what_keeps_senders_apart_costs_nothing_while_nobody_reads(least):
+    billed = {"AWS::WAFv2::WebACL", "AWS::Lambda::Alias", "AWS::ApiGateway::UsagePlan", "AWS::CloudFront::Distribution"}
+    assert not billed & {about["Type"] for about in least.resources.values()}
+    assert "ProvisionedConcurrencyConfig" not in json.dumps(least.resources)
+
+
+def test_the_page_on_limits_has_the_defaults_of_the_stack(least):
+    section = (ROOT / "docs/limits.md").read_text().split("## On AWS")[1]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("| `")]
+    assert {row[0].strip("`") for row in rows} >= {"RateLimit", "BurstLimit", "Waf", "WafRateLimit", "MaxConcurrency"}
+    for name, default, *reason in rows:
+        assert least.values[name.strip("`")] == default and all(reason[1:2]), name
+
+
 def test_the_function_url_streams_and_has_both_permissions(least, most):
     assert not least.of_type("AWS::Lambda::Url") and "FunctionUrl" not in least.outputs
     assert most.one("AWS::Lambda::Url")["InvokeMode"] == "RESPONSE_STREAM"
