@@ -1,13 +1,14 @@
 """The Python client, told on standard input what to read: see tests/python/clients/programs.py."""
 
-import json
 import pathlib
 import sys
 
 import delta_sharing
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tables/make"))
+TESTS = pathlib.Path(__file__).parents[2]
+sys.path[:0] = [str(TESTS / "tables/make"), str(TESTS / "clients")]
 import canonical  # noqa: E402
+from questions import answer_all  # noqa: E402
 
 profile = sys.argv[1]
 
@@ -20,11 +21,4 @@ def answer(asked):
     return {"rows": canonical.rows(frame.to_dict("records")), "columns": list(frame.columns)}
 
 
-for line in sys.stdin:
-    try:
-        told = answer(json.loads(line))
-    except Exception as error:
-        told = {"error": str(error)}
-        if getattr(error, "response", None) is not None:
-            told["answer"] = error.response.json()
-    print(json.dumps(told), flush=True)
+answer_all(answer)

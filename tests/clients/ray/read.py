@@ -1,6 +1,5 @@
 """Ray Data, told on standard input what to read: see tests/python/clients/programs.py."""
 
-import json
 import logging
 import os
 import pathlib
@@ -11,8 +10,10 @@ os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_DATA_DISABLE_PROGRESS_BARS="1
 
 import ray  # noqa: E402
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tables/make"))
+TESTS = pathlib.Path(__file__).parents[2]
+sys.path[:0] = [str(TESTS / "tables/make"), str(TESTS / "clients")]
 import canonical  # noqa: E402
+from questions import answer_all  # noqa: E402
 
 profile = sys.argv[1]
 home = tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True)  # Names of sockets are short.
@@ -29,13 +30,6 @@ def answer(asked):
     return {"rows": canonical.rows(found.take_all())}
 
 
-for line in sys.stdin:
-    try:
-        told = answer(json.loads(line))
-    except Exception as error:
-        told = {"error": str(error)}
-        if getattr(error, "response", None) is not None:
-            told["answer"] = error.response.json()
-    print(json.dumps(told), file=answers, flush=True)
+answer_all(answer, answers)
 ray.shutdown()
 home.cleanup()
