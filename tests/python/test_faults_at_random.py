@@ -16,7 +16,7 @@ from test_dynamodb import SHARED, TABLE, dynamodb, put  # noqa: F401
 from test_dynamodb_faults import FAULTS as DYNAMODB_FAULTS, LISTINGS, TABLES
 from test_lambda_faults import LASTING as S3_FAULTS
 
-REQUESTS = 1000
+REQUESTS = {"dynamodb": 300, "s3": 300, "both": 1000}
 READERS = 48
 # A request waits for its own retries, and here for those of 47 others on two processors.
 IN_TIME = 30
@@ -127,15 +127,15 @@ def verdicts(server, whole, requests, seed):
         return collections.Counter(pool.map(lambda request: verdict(server, request, whole), order))
 
 
-@pytest.mark.parametrize("failing", ["dynamodb", "s3", "both"])
+@pytest.mark.parametrize("failing", REQUESTS)
 def test_half_of_the_requests_fail_and_no_answer_is_wrong(server, ways, whole, failing):
     rules = Share(0.5, DYNAMODB_KINDS, 1), Share(0.5, S3_KINDS, 2)
     for way, rule, name in zip(ways, rules, ("dynamodb", "s3")):
         way.rule = rule if failing in (name, "both") else None
-    found = verdicts(server, whole, REQUESTS if failing == "both" else REQUESTS // 2, failing)
+    found = verdicts(server, whole, REQUESTS[failing], failing)
     met = sum(rule.failed for rule in rules)
     print(f"{failing}: {dict(found)}, {met} faults")
-    assert met > REQUESTS // 4, "hardly a fault was met"
+    assert met > REQUESTS[failing] // 4, "hardly a fault was met"
     assert set(found) <= {"right", "503"}, found
     assert found["right"] > found.total() // 4, "retries are worth nothing"
     for way in ways:
@@ -143,7 +143,7 @@ def test_half_of_the_requests_fail_and_no_answer_is_wrong(server, ways, whole, f
     assert set(verdicts(server, whole, len(ASKED), "after")) == {"right"}, "the faults outlast themselves"
 
 
-@pytest.mark.parametrize("failing", ["dynamodb", "s3", "both"])
+@pytest.mark.parametrize("failing", REQUESTS)
 def test_all_of_the_requests_fail_and_no_answer_is_wrong(server, ways, whole, failing):
     rules = Share(1, DYNAMODB_KINDS, 3), Share(1, S3_KINDS, 4)
     for way, rule, name in zip(ways, rules, ("dynamodb", "s3")):
