@@ -16,7 +16,7 @@ from faults import wait_until
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
 
 FILES = 8_000
-CLIENTS = 16
+CLIENTS, ROUNDS = 8, 6
 PATH = "/delta-sharing/shares/s/schemas/d/tables/large"
 
 
@@ -108,7 +108,7 @@ def test_nothing_is_left_of_clients_that_die(server):
     # The first of them also pay for what is made once: caches, and what the allocator keeps.
     round_of_clients(server, chance)
     first = left(server)
-    for _ in range(3):
+    for _ in range(ROUNDS):
         round_of_clients(server, chance)
     last = left(server)
     print(f"{server.descriptors} descriptors, {server.threads} threads, {first} kB, later {last} kB, at most {figure(server, 'VmHWM')} kB")
