@@ -72,9 +72,9 @@ class Server:
         self.process.stderr.close()
         return code
 
-    def request(self, method, path, body=None, headers=None, token=TOKEN, below_prefix=True):
+    def request(self, method, path, body=None, headers=None, token=TOKEN, below_prefix=True, timeout=30):
         """A raw request; `path` goes out as it is."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             sent = dict(headers or {})
             if token is not None:

@@ -68,7 +68,7 @@ def die(connection, reset):
 
 def leave(server, kind, chance):
     """A client that goes: before its request is whole, before the answer, in it, or with more of it than it takes."""
-    connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=120)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     whole = request("Accept-Encoding: gzip\r\n" if chance.random() < 0.5 else "")
     if kind == "half a request":
