@@ -47,7 +47,7 @@ fn one(name: &str) -> Value {
 /// A share file over the example tables, without any token.
 fn app() -> Arc<App> {
     let share_file = format!(
-        "version: 1\nshares:\n- name: vaccine_share\n  schemas:\n  - name: acme_vaccine_data\n    tables:\n    \
+        "version: 1\nauthorization: none\nshares:\n- name: vaccine_share\n  schemas:\n  - name: acme_vaccine_data\n    tables:\n    \
          - {{name: orders, location: {0}/orders, historyShared: true}}\n    - {{name: customers, location: {0}/customers}}\n",
         root().join("examples/tables").display()
     );

@@ -93,7 +93,7 @@ fn long_log(root: &Path) -> PathBuf {
 /// A server that has seen nothing yet, over a table in the stand-in.
 fn cold(endpoint: &Url) -> Router {
     let shares = format!(
-        "version: 1\nshares:\n- name: s\n  schemas:\n  - name: d\n    tables:\n    - {{name: t, location: 's3://{BUCKET}/', historyShared: true}}\n"
+        "version: 1\nauthorization: none\nshares:\n- name: s\n  schemas:\n  - name: d\n    tables:\n    - {{name: t, location: 's3://{BUCKET}/', historyShared: true}}\n"
     );
     let catalog = ShareFile::parse(&shares, &|location| Ok(location.to_owned())).unwrap();
     let s3 = S3Options {

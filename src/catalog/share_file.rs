@@ -12,8 +12,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use chrono::{DateTime, Utc};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_saphyr::{Location, Spanned};
 use uuid::Uuid;
 
@@ -32,6 +33,13 @@ const ID_NAMESPACE: Uuid = Uuid::from_u128(0x5f1c_8e0e_6a43_4a7e_9c1d_2f0b_7d6e_
 /// The recipient that `authorization.bearerToken` stands for; it sees every share. No recipient of
 /// a file can have this name, because names are not empty.
 const EVERYONE: &str = "";
+
+/// The fewest characters of a token that is written in a file. A token of this length that is random cannot be
+/// guessed; a word that somebody thought of is shorter.
+const LEAST_TOKEN_CHARS: usize = 32;
+
+/// Makes a token.
+const TOKEN_COMMAND: &str = "echo dss_$(openssl rand -hex 32)";
 
 /// Why a share file is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,12 +99,15 @@ struct File {
     version: Spanned<u32>,
     #[serde(default)]
     shares: Option<Vec<FileShare>>,
-    #[serde(default)]
-    recipients: Option<Vec<FileRecipient>>,
-    authorization: Option<FileAuthorization>,
+    #[serde(default, deserialize_with = "said")]
+    recipients: Said<Vec<FileRecipient>>,
+    #[serde(default, deserialize_with = "said")]
+    authorization: Said<FileAuthorization>,
     endpoint: Option<String>,
-    pre_signed_url_timeout_seconds: Option<u64>,
-    ssl: Option<Spanned<IgnoredAny>>,
+    #[serde(default, deserialize_with = "said")]
+    pre_signed_url_timeout_seconds: Said<u64>,
+    #[serde(default, deserialize_with = "said")]
+    ssl: Said<IgnoredAny>,
     host: Option<IgnoredAny>,
     port: Option<IgnoredAny>,
     temporary_credential_validity_seconds: Option<IgnoredAny>,
@@ -132,10 +143,69 @@ impl File {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct FileAuthorization {
-    bearer_token: Spanned<String>,
+/// A key that decides who may read what. `None` if it is not in the file, a value of `None` if it is there with
+/// nothing behind it, as when the lines below it are commented out. The two never mean the same.
+type Said<T> = Option<Spanned<Option<T>>>;
+
+fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> std::result::Result<Said<T>, D::Error> {
+    Spanned::deserialize(deserializer).map(Some)
+}
+
+/// The value of a key that may be left out, but not left empty.
+fn not_empty<T>(key: &str, said: Said<T>) -> std::result::Result<Option<Spanned<T>>, ShareFileError> {
+    let Some(Spanned { value, referenced, defined }) = said else { return Ok(None) };
+    match value {
+        Some(value) => Ok(Some(Spanned { value, referenced, defined })),
+        None => {
+            Err(ShareFileError::at(referenced, format!("{key} has no value: give it one, or remove the key")))
+        }
+    }
+}
+
+/// Who may read without a token of their own.
+enum FileAuthorization {
+    /// `none`: everyone, without a token.
+    None,
+    /// Whoever has this token.
+    BearerToken(Said<String>),
+}
+
+impl<'de> Deserialize<'de> for FileAuthorization {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase", deny_unknown_fields)]
+        struct Keys {
+            #[serde(default, deserialize_with = "said")]
+            bearer_token: Said<String>,
+        }
+
+        struct Form;
+
+        impl<'de> Visitor<'de> for Form {
+            type Value = FileAuthorization;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the key bearerToken, or the word none")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> std::result::Result<Self::Value, E> {
+                match text {
+                    "none" => Ok(FileAuthorization::None),
+                    // It may be a token, so it is not repeated.
+                    _ => Err(E::custom("authorization must have the key bearerToken, or be the word none")),
+                }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<Self::Value, A::Error> {
+                let keys = Keys::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(FileAuthorization::BearerToken(keys.bearer_token))
+            }
+        }
+
+        deserializer.deserialize_any(Form)
+    }
 }
 
 #[derive(Deserialize)]
@@ -163,11 +233,13 @@ struct FileTable {
     id: Option<Spanned<String>>,
     #[serde(default)]
     history_shared: bool,
-    start_version: Option<Spanned<i64>>,
+    #[serde(default, deserialize_with = "said")]
+    start_version: Said<i64>,
     #[serde(default)]
-    allowed_locations: Vec<Spanned<String>>,
+    allowed_locations: Option<Vec<Spanned<String>>>,
     directory_access: Option<Spanned<bool>>,
-    signer_role: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "said")]
+    signer_role: Said<String>,
     /// What `historyShared` was called in older versions of the reference server.
     #[serde(rename = "cdfEnabled")]
     cdf_enabled: Option<bool>,
@@ -178,9 +250,9 @@ struct FileTable {
 struct FileRecipient {
     name: Spanned<String>,
     #[serde(default)]
-    shares: Vec<Spanned<String>>,
+    shares: Option<Vec<Spanned<String>>>,
     #[serde(default)]
-    tokens: Vec<FileToken>,
+    tokens: Option<Vec<FileToken>>,
 }
 
 #[derive(Deserialize)]
@@ -190,6 +262,18 @@ struct FileToken {
     expires: Spanned<String>,
 }
 
+/// Whether a share file asks for tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Only who has a token that the file knows may read.
+    Tokens,
+    /// The file says `authorization: none`: everyone may read every share.
+    Everyone,
+    /// The file has neither `recipients` nor `authorization`. At the reference server that means everyone; it is
+    /// also what is left of a file that was cut off, so not everyone who serves a file wants to take it that way.
+    Unsaid,
+}
+
 /// A share file that was read and found good.
 #[derive(Debug)]
 pub struct ShareFile {
@@ -197,7 +281,7 @@ pub struct ShareFile {
     tokens: HashMap<TokenHash, TokenRecord>,
     /// Keys of the shares granted to each recipient.
     grants: HashMap<Arc<str>, BTreeSet<String>>,
-    open: bool,
+    access: Access,
     /// The prefix of all paths, where the file sets `endpoint`.
     pub endpoint: Option<String>,
     /// The life of a presigned URL, where the file sets `preSignedUrlTimeoutSeconds`.
@@ -262,12 +346,15 @@ impl ShareFile {
             let text = error.to_string();
             let first = text.lines().next().unwrap_or_default();
             // The line is said already.
-            let reason = first.rsplit_once(" at line ").map_or(first, |(reason, _)| reason).to_owned();
+            let reason = first.rsplit_once(" at line ").map_or(first, |(reason, _)| reason);
+            // Advice for who writes the type, not for who writes the file.
+            let reason = reason.split_once("; use Option").map_or(reason, |(reason, _)| reason).to_owned();
             ShareFileError { line, reason }
         })?;
         if file.version.value != 1 {
             return Err(ShareFileError::at(file.version.referenced, "version must be 1"));
         }
+        let without_effect = file.without_effect();
         if let Some(ssl) = &file.ssl {
             return Err(ShareFileError::at(
                 ssl.referenced,
@@ -275,32 +362,47 @@ impl ShareFile {
                  that ends TLS in front of the server",
             ));
         }
+        let access = access(&file)?;
         let mut this = Self {
-            without_effect: file.without_effect(),
+            without_effect,
             unreadable: Vec::new(),
             shares: Ordered::new(),
             tokens: HashMap::new(),
             grants: HashMap::new(),
-            open: file.authorization.is_none() && file.recipients.is_none(),
+            access,
             endpoint: file.endpoint,
-            url_ttl_seconds: file.pre_signed_url_timeout_seconds,
+            url_ttl_seconds: not_empty("preSignedUrlTimeoutSeconds", file.pre_signed_url_timeout_seconds)?
+                .map(|seconds| seconds.value),
         };
         for share in file.shares.unwrap_or_default() {
             this.add_share(share, locate)?;
         }
-        if let Some(authorization) = file.authorization {
-            let token = authorization.bearer_token;
-            if token.value.trim().is_empty() {
-                return Err(ShareFileError::at(token.referenced, "bearerToken is empty"));
+        if let Some(Spanned { value: Some(authorization), referenced, .. }) = file.authorization
+            && let FileAuthorization::BearerToken(token) = authorization
+        {
+            let token = not_empty("bearerToken", token)?.ok_or_else(|| {
+                ShareFileError::at(
+                    referenced,
+                    "authorization must have the key bearerToken, or be the word none",
+                )
+            })?;
+            if token.value.chars().count() < LEAST_TOKEN_CHARS {
+                return Err(ShareFileError::at(
+                    token.referenced,
+                    format!(
+                        "bearerToken has fewer than {LEAST_TOKEN_CHARS} characters, so it can be guessed. Make one \
+                         with: {TOKEN_COMMAND}"
+                    ),
+                ));
             }
             let hash = TokenHash::of(&token.value);
             let record = TokenRecord { recipient: EVERYONE.into(), id: hash.short(), expires: None };
             this.tokens.insert(hash, record);
         }
-        for recipient in file.recipients.unwrap_or_default() {
+        for recipient in file.recipients.and_then(|recipients| recipients.value).unwrap_or_default() {
             this.add_recipient(recipient)?;
         }
-        if this.open || this.tokens.values().any(|token| &*token.recipient == EVERYONE) {
+        if this.is_open() || this.tokens.values().any(|token| &*token.recipient == EVERYONE) {
             let all = this.shares.iter().map(|(key, _)| key.to_owned()).collect();
             this.grants.insert(EVERYONE.into(), all);
         }
@@ -343,7 +445,7 @@ impl ShareFile {
         let name = checked(&recipient.name, Name::share)?;
         let who: Arc<str> = name.as_str().into();
         let mut granted = BTreeSet::new();
-        for share in recipient.shares {
+        for share in recipient.shares.unwrap_or_default() {
             let key = Name::key_of(&share.value);
             if self.shares.get(&key).is_none() {
                 let reason = format!(
@@ -359,13 +461,19 @@ impl ShareFile {
             return Err(twice(&recipient.name, "recipient"));
         }
         self.grants.insert(Arc::clone(&who), granted);
-        for token in recipient.tokens {
+        for token in recipient.tokens.unwrap_or_default() {
             let hash = TokenHash::from_hex(&token.sha256.value).ok_or_else(|| {
                 ShareFileError::at(
                     token.sha256.referenced,
                     "sha256 must be the 64 hexadecimal digits of a token's SHA-256",
                 )
             })?;
+            if hash == TokenHash::of("") {
+                return Err(ShareFileError::at(
+                    token.sha256.referenced,
+                    "this is the SHA-256 of an empty text, not of a token",
+                ));
+            }
             let expires = expiry(&token.expires)?;
             if self
                 .tokens
@@ -386,9 +494,19 @@ impl ShareFile {
         self.tokens.insert(hash, TokenRecord { recipient: who, id: hash.short(), expires: Some(expires) });
     }
 
+    /// Whether the file asks for tokens.
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
     /// Whether the file asks for no token at all, so that anyone may read every share.
     pub fn is_open(&self) -> bool {
-        self.open
+        self.access != Access::Tokens
+    }
+
+    /// Whether there is any token, also one that has expired.
+    pub fn has_tokens(&self) -> bool {
+        !self.tokens.is_empty()
     }
 
     /// Everything in the file, to be compared with another catalog.
@@ -446,6 +564,21 @@ impl ShareFile {
     }
 }
 
+/// Whether a file asks for tokens. An empty key counts as said: then nobody has a token.
+fn access(file: &File) -> std::result::Result<Access, ShareFileError> {
+    let Some(authorization) = &file.authorization else {
+        return Ok(if file.recipients.is_some() { Access::Tokens } else { Access::Unsaid });
+    };
+    match (&authorization.value, &file.recipients) {
+        (Some(FileAuthorization::None), None) => Ok(Access::Everyone),
+        (Some(FileAuthorization::None), Some(_)) => Err(ShareFileError::at(
+            authorization.referenced,
+            "authorization: none lets everyone read every share, whatever recipients says. Remove one of the two",
+        )),
+        (Some(FileAuthorization::BearerToken(_)) | None, _) => Ok(Access::Tokens),
+    }
+}
+
 fn checked(
     name: &Spanned<String>,
     check: fn(&str) -> std::result::Result<Name, InvalidName>,
@@ -497,14 +630,14 @@ fn table_record(
         }
     };
     let location = place(&table.location)?;
-    let allowed_locations = table.allowed_locations.iter().map(place).collect::<Result<_, _>>()?;
+    let allowed_locations = table.allowed_locations.iter().flatten().map(place).collect::<Result<_, _>>()?;
     let id = table.id.as_ref().map(|id| id.value.clone()).filter(|id| !id.is_empty());
-    let start_version = table.start_version.as_ref().map_or(Ok(0), |start| {
+    let start_version = not_empty("startVersion", table.start_version.clone())?.map_or(Ok(0), |start| {
         u64::try_from(start.value).map_err(|_| {
             ShareFileError::at(start.referenced, format!("startVersion of table '{name}' is negative"))
         })
     })?;
-    let signer_role = table.signer_role.as_ref().map(|role| {
+    let signer_role = not_empty("signerRole", table.signer_role.clone())?.map(|role| {
         RoleArn::parse(&role.value).ok_or_else(|| {
             ShareFileError::at(
                 role.referenced,
@@ -550,6 +683,11 @@ impl ShareFileCatalog {
     /// Answers from `file` from now on. Requests that have begun finish with the one before.
     pub fn replace(&self, file: ShareFile) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(file);
+    }
+
+    /// Whether anyone may read every share without a token.
+    pub fn is_open(&self) -> bool {
+        self.file().is_open()
     }
 
     fn file(&self) -> Arc<ShareFile> {
@@ -634,7 +772,7 @@ impl Catalog for ShareFileCatalog {
 
     fn anonymous(&self) -> BoxFuture<'_, Result<Option<Caller>>> {
         let everyone = || TokenRecord { recipient: EVERYONE.into(), id: "none".into(), expires: None };
-        ready(Ok(self.file().open.then(|| Caller::checked(everyone())))).boxed()
+        ready(Ok(self.file().is_open().then(|| Caller::checked(everyone())))).boxed()
     }
 
     fn shares<'a>(
@@ -742,7 +880,7 @@ recipients:
   - {sha256: "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b", expires: 2999-01-01T00:00:00Z}
 - {name: nobody, shares: []}
 authorization:
-  bearerToken: everything
+  bearerToken: everything-and-more-than-32-characters
 "#;
 
     fn parse(text: &str) -> std::result::Result<ShareFile, ShareFileError> {
@@ -786,7 +924,8 @@ authorization:
     #[tokio::test]
     async fn the_reference_servers_token_sees_every_share() {
         let catalog = catalog();
-        let token = catalog.caller(TokenHash::of("everything")).await.unwrap().unwrap();
+        let token =
+            catalog.caller(TokenHash::of("everything-and-more-than-32-characters")).await.unwrap().unwrap();
         let shares = catalog.shares(&token, PageRequest::default()).await.unwrap();
         assert_eq!(shares.items.len(), 2);
         assert!(catalog.anonymous().await.unwrap().is_none());
@@ -907,7 +1046,7 @@ shares:
         let file = parse(FILE).unwrap();
         assert_eq!((file.endpoint.as_deref(), file.url_ttl_seconds), (Some("/delta-sharing"), Some(900)));
         assert_eq!(file.without_effect, ["host", "port", "queryTablePageSizeLimit"]);
-        assert!(parse("version: 1\nssl:\n").unwrap().without_effect.is_empty());
+        assert!(parse("version: 1\nrefreshTokenTtlMs:\n").unwrap().without_effect.is_empty());
         let every = "version: 1
 temporaryCredentialValiditySeconds: 1
 deltaTableCacheSize: 1
@@ -920,9 +1059,83 @@ queryTablePageTokenTtlMs: 1
 refreshTokenTtlMs: 1
 ";
         assert_eq!(parse(every).unwrap().without_effect.len(), 9);
-        assert!(!file.is_open());
-        assert!(parse("version: 1\nshares: []\n").unwrap().is_open());
-        assert!(!parse("version: 1\nshares: []\nrecipients: []\n").unwrap().is_open());
+    }
+
+    #[tokio::test]
+    async fn a_file_is_open_only_if_it_says_so_or_says_nothing() {
+        for (text, access) in [
+            ("", Access::Unsaid),
+            ("authorization: none\n", Access::Everyone),
+            ("authorization: 'none'\n", Access::Everyone),
+            ("recipients: []\n", Access::Tokens),
+            ("recipients:\n", Access::Tokens),
+            ("recipients: ~\n", Access::Tokens),
+            ("recipients:\n# - name: acme\n#   shares: [s]\n", Access::Tokens),
+            ("authorization:\n", Access::Tokens),
+            ("authorization: null\n", Access::Tokens),
+            ("authorization:\n#  bearerToken: x\n", Access::Tokens),
+            ("authorization:\nrecipients:\n", Access::Tokens),
+            ("recipients:\n- {name: r, shares: , tokens: }\n", Access::Tokens),
+        ] {
+            let file = parse(&format!("version: 1\nshares:\n- name: s\n{text}")).unwrap();
+            assert_eq!(file.access(), access, "{text}");
+            let catalog = ShareFileCatalog::new(file);
+            assert_eq!(catalog.anonymous().await.unwrap().is_some(), access != Access::Tokens, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_empty_key_never_gives_more_than_a_missing_one() {
+        let table = |line: &str| {
+            format!(
+                "recipients: []\nshares:\n- name: s\n  schemas:\n  - name: c\n    tables:\n    - name: t\n      location: x\n      {line}\n"
+            )
+        };
+        let recipient =
+            |lines: &str| format!("shares: []\nrecipients:\n- name: r\n  tokens:\n  - {{{lines}}}\n");
+        for (text, reason) in [
+            ("authorization:\n  bearerToken:\n".to_owned(), "bearerToken has no value"),
+            ("authorization:\n  bearerToken: ''\n".to_owned(), "fewer than 32"),
+            ("authorization: {}\n".to_owned(), "must have the key bearerToken"),
+            ("authorization: everyone\n".to_owned(), "the word none"),
+            ("authorization: []\n".to_owned(), ""),
+            ("authorization: true\n".to_owned(), ""),
+            ("authorization: none\nrecipients: []\n".to_owned(), "Remove one of the two"),
+            ("authorization: none\nrecipients:\n".to_owned(), "Remove one of the two"),
+            ("recipients: []\nssl:\n".to_owned(), "plain HTTP"),
+            ("recipients: []\npreSignedUrlTimeoutSeconds:\n".to_owned(), "has no value"),
+            (table("startVersion:"), "startVersion has no value"),
+            (table("signerRole:"), "signerRole has no value"),
+            (table("historyShared:"), ""),
+            (table("location:"), ""),
+            (recipient("sha256: , expires: never"), "null"),
+            (recipient(&format!("sha256: {}, expires: ", "a".repeat(64))), "null"),
+            (recipient(&format!("sha256: {}", "a".repeat(64))), "expires"),
+            (recipient(&format!("sha256: {}, expires: never", TokenHash::of("").to_hex())), "empty text"),
+        ] {
+            let error = parse(&format!("version: 1\n{text}")).err();
+            let error = error.unwrap_or_else(|| panic!("taken: {text}"));
+            assert!(error.to_string().contains(reason), "{error}\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_can_be_guessed_is_refused_and_not_repeated() {
+        for length in [1, 31, 32, 64] {
+            let token = "7".repeat(length);
+            let parsed = parse(&format!("version: 1\nauthorization:\n  bearerToken: {token}\n"));
+            match parsed {
+                Ok(_) => assert!(length >= 32),
+                Err(error) => {
+                    assert!(length < 32 && error.line == Some(3));
+                    assert!(
+                        error.to_string().contains("openssl rand") && !error.to_string().contains(&token)
+                    );
+                }
+            }
+        }
+        let error = parse("version: 1\nauthorization: hunter2\n").unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
     }
 
     #[test]

@@ -551,7 +551,8 @@ def test_everything_goes_with_an_empty_file(world, tmp_path):
 
 @pytest.mark.parametrize("text,reason", [
     ("version: 2", "version must be 1"), ("version: 1\nrecipents: []", "unknown field"),
-    ("version: 1\nauthorization: {bearerToken: x}", "cannot be kept in DynamoDB"),
+    ("version: 1\nauthorization: {bearerToken: dss_one-token-for-everybody-who-reads}", "cannot be kept in DynamoDB"),
+    ("version: 1\nauthorization: none\n", "cannot be open to everyone"),
     ("version: 1\nshares: [{name: s, schemas: [{name: d, tables: [{name: t, location: .}]}]}]\nrecipients: []", "is not in S3"),
     ("version: 1\nshares: [{name: s, schemas: [{name: d, tables: [{name: t, location: 'gs://b/t'}]}]}]\nrecipients: []",
      "line 2: table s.d.t cannot be read: the scheme gs:// is not supported"),

@@ -295,10 +295,11 @@ def test_an_open_server_asks_for_nothing(running, tmp_path):
 
 
 def test_the_reference_servers_token_may_come_as_a_password(running, tmp_path):
-    path = write(tmp_path / "shares.yaml", share("s"), recipients=False, authorization={"bearerToken": "a:b"})
+    token = "dss_token-of-everyone:with-a-colon"
+    path = write(tmp_path / "shares.yaml", share("s"), recipients=False, authorization={"bearerToken": token})
     server = running("--shares", path)
-    assert (authorized(server, basic("me:a:b")), authorized(server, "Bearer a:b")) == (200, 200)
-    assert (authorized(server), authorized(server, "Bearer "), authorized(server, basic("a:b"))) == (401, 401, 401)
+    assert (authorized(server, basic(f"me:{token}")), authorized(server, f"Bearer {token}")) == (200, 200)
+    assert (authorized(server), authorized(server, "Bearer "), authorized(server, basic(token))) == (401, 401, 401)
 
 
 # The share file

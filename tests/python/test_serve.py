@@ -133,6 +133,179 @@ def test_the_share_file_is_read_again_when_it_changes(running, tmp_path):
     assert names() == ["second"]
 
 
+# Who may read
+
+TABLES = f"""shares:
+- name: s
+  schemas:
+  - name: d
+    tables:
+    - {{name: t, location: {SPARK_TABLES / 'empty'}}}
+"""
+RECIPIENT = f"""recipients:
+- name: r
+  shares: [s]
+  tokens:
+  - {{sha256: {hash_of(TOKEN)}, expires: never}}
+"""
+
+
+def anonymous(server):
+    return server.request("GET", "/shares", token=None).status
+
+
+@pytest.mark.parametrize("empty", [
+    "recipients:",
+    "recipients:\n# - name: r\n#   shares: [s]",
+    "recipients: ~",
+    "authorization:",
+    "authorization:\n#  bearerToken: x",
+    "recipients:\nauthorization:",
+])
+def test_a_key_with_nothing_below_it_is_closed(running, tmp_path, empty):
+    path = tmp_path / "shares.yaml"
+    path.write_text(f"version: 1\n{TABLES}{empty}\n")
+    server = running("--shares", path)
+    assert (anonymous(server), server.request("GET", "/shares").status) == (401, 401)
+    server.wait_for_log("nobody can read")
+
+
+def start(path, *arguments, listen="127.0.0.1:0"):
+    """What a start that is refused says."""
+    command = [BINARY, "serve", "--shares", path, "--listen", listen, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stdout) == (2, "")
+    return done.stderr
+
+
+@pytest.mark.parametrize("line", [
+    "authorization:\n  bearerToken:", "authorization:\n  bearerToken: ''", "authorization: {}", "authorization: yes",
+    "authorization: none\nrecipients:", "authorization: none\nrecipients: []",
+])
+def test_a_key_that_leaves_it_unclear_who_may_read_is_refused(tmp_path, line):
+    path = tmp_path / "shares.yaml"
+    path.write_text(f"version: 1\n{TABLES}{line}\n")
+    assert re.search(r"line \d+: ", start(path))
+
+
+@pytest.mark.parametrize("token", ["x", "one-token-for-every-share", "a" * 31])
+def test_a_short_token_is_refused_with_the_command_that_makes_one(tmp_path, token):
+    path = tmp_path / "shares.yaml"
+    path.write_text(f"version: 1\n{TABLES}authorization:\n  bearerToken: {token}\n")
+    said = start(path)
+    command = re.search(r"with: (.*)$", said, re.M)[1]
+    assert f" {token}" not in said
+    made = subprocess.run(command, shell=True, capture_output=True, text=True, check=True).stdout.strip()
+    assert re.fullmatch(r"dss_[0-9a-f]{64}", made)
+
+
+@pytest.mark.parametrize("arguments,listen", [
+    (["--public-url", "http://127.0.0.1:1"], "0.0.0.0:0"),
+    (["--public-url", "https://sharing.example.com"], "127.0.0.1:0"),
+    (["--public-url", "http://localhost.example.com"], "127.0.0.1:0"),
+    (["--public-url", "http://localhost:1"], "[::]:0"),
+])
+def test_being_open_to_other_machines_has_to_be_said(running, tmp_path, arguments, listen):
+    path = tmp_path / "shares.yaml"
+    path.write_text(f"version: 1\n{TABLES}")
+    assert "authorization: none" in start(path, *arguments, listen=listen)
+    path.write_text(f"version: 1\n{TABLES}authorization: none\n")
+    if listen == "127.0.0.1:0":
+        server = running("--shares", path, *arguments)
+        assert anonymous(server) == 200
+        server.wait_for_log("whoever reaches this server reads every share")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--public-url", "http://localhost:8080"], ["--public-url", "http://[::1]:80"]])
+def test_silence_is_open_on_this_machine_as_at_the_reference_server(running, tmp_path, arguments):
+    path = tmp_path / "shares.yaml"
+    path.write_text(f"version: 1\n{TABLES}")
+    server = running("--shares", path, *arguments)
+    assert anonymous(server) == 200
+    server.wait_for_log("neither authorization nor recipients")
+
+
+@pytest.mark.parametrize("opened", [TABLES, f"{TABLES}authorization: none\n"])
+def test_a_running_server_is_never_opened_by_its_file(running, tmp_path, opened):
+    path = tmp_path / "shares.yaml"
+    path.write_text(f"version: 1\n{TABLES}{RECIPIENT}")
+    server = running("--shares", path)
+    path.write_text(f"version: 1\n{opened}")
+    assert "ERROR" in server.wait_for_log("never opens a running server")
+    assert (anonymous(server), server.request("GET", "/shares").status) == (401, 200)
+    # A closed server stays closed too when it was open before.
+    path.write_text(f"version: 1\n{TABLES}recipients:\n")
+    server.wait_for_log("changed and is in force")
+    assert (anonymous(server), server.request("GET", "/shares").status) == (401, 401)
+
+
+def test_an_open_server_can_be_closed_and_stays_closed(running, tmp_path):
+    path = tmp_path / "shares.yaml"
+    path.write_text(f"version: 1\n{TABLES}authorization: none\n")
+    server = running("--shares", path)
+    assert anonymous(server) == 200
+    path.write_text(f"version: 1\n{TABLES}{RECIPIENT}")
+    server.wait_for_log("changed and is in force")
+    assert anonymous(server) == 401
+    path.write_text(f"version: 1\n{TABLES}authorization: none\n")
+    server.wait_for_log("never opens a running server")
+    assert anonymous(server) == 401
+
+
+def test_a_file_that_is_written_slowly_is_taken_when_it_is_whole(running, tmp_path):
+    """Written in place, a piece at a time, as a slow copy does: what is there first would be open, and share more."""
+    path = tmp_path / "shares.yaml"
+    text = f"version: 1\n{TABLES}{RECIPIENT}"
+    path.write_text(text)
+    server = running("--shares", path)
+    more = text.replace("name: t,", "name: new,")
+    pieces = more.splitlines(keepends=True)
+    seen = set()
+    with path.open("w") as file:
+        for piece in pieces:
+            file.write(piece)
+            file.flush()
+            end = time.monotonic() + 1
+            while time.monotonic() < end:
+                seen.add(anonymous(server))
+                names = [item["name"] for item in server.request("GET", "/shares/s/all-tables").json["items"]]
+                assert names == ["t"]
+    assert seen == {401}
+    server.wait_for_log("changed and is in force")
+    assert [item["name"] for item in server.request("GET", "/shares/s/all-tables").json["items"]] == ["new"]
+    assert len([line for line in server.log if "share file" in line]) == 1, "".join(server.log)
+
+
+def test_a_file_that_stays_cut_off_is_not_taken(running, tmp_path):
+    path = tmp_path / "shares.yaml"
+    text = f"version: 1\n{TABLES}{RECIPIENT}"
+    path.write_text(text)
+    server = running("--shares", path)
+    for cut in (0, len("version: 1\n"), len(f"version: 1\n{TABLES}"), len(text) // 2):
+        path.write_text(text[:cut])
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            assert (anonymous(server), server.request("GET", "/shares").status) == (401, 200), cut
+            time.sleep(0.05)
+    assert not [line for line in server.log if "is in force" in line and "refused" not in line]
+
+
+def test_a_file_that_is_replaced_by_a_link_as_a_config_map_is_taken(running, tmp_path):
+    for version, name in [("1", "first"), ("2", "second")]:
+        directory = tmp_path / f"..{version}"
+        directory.mkdir()
+        (directory / "shares.yaml").write_text(f"version: 1\n{TABLES.replace('name: t,', f'name: {name},')}{RECIPIENT}")
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "shares.yaml").symlink_to("..data/shares.yaml")
+    server = running("--shares", tmp_path / "shares.yaml")
+    names = lambda: [item["name"] for item in server.request("GET", "/shares/s/all-tables").json["items"]]  # noqa: E731
+    assert names() == ["first"]
+    (tmp_path / "..new").symlink_to("..2")
+    (tmp_path / "..new").rename(tmp_path / "..data")
+    server.wait_for_log("changed and is in force")
+    assert names() == ["second"]
+
+
 def test_a_table_that_is_no_longer_shared_cannot_be_fetched(running, tmp_path):
     path = shares(tmp_path / "shares.yaml", {"t": SPARK_TABLES / "all_types", "other": SPARK_TABLES / "empty"})
     server = running("--shares", path)

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use deltashare::catalog::share_file::Access;
 use deltashare::catalog::state::{Change, State};
 use deltashare::catalog::writer::Writer;
 
@@ -45,7 +46,7 @@ pub(crate) struct Export {
 
 /// What a share file says: shares, and recipients where it names any. Only what DynamoDB can hold is taken.
 fn wanted(path: &Path, now: &State) -> Result<State, Failure> {
-    let file = share_file::read(path).map_err(Failure::usage)?;
+    let (file, _) = share_file::read(path).map_err(Failure::usage)?;
     let refuse = |why: &str| Err(Failure::usage(format!("{}: {why}", path.display())));
     if let Some(table) = file.unreadable.first() {
         return refuse(&table.to_string());
@@ -54,9 +55,13 @@ fn wanted(path: &Path, now: &State) -> Result<State, Failure> {
         return refuse(&format!("{} is not in S3, where tables of a DynamoDB catalog lie", local.display()));
     }
     let mut state = file.state();
-    if file.is_open() {
+    match file.access() {
         // It says nothing of recipients, so they stay as they are.
-        state.recipients.clone_from(&now.recipients);
+        Access::Unsaid => state.recipients.clone_from(&now.recipients),
+        Access::Everyone => {
+            return refuse("a DynamoDB catalog cannot be open to everyone; remove authorization: none");
+        }
+        Access::Tokens => {}
     }
     if state.recipients.contains_key("") {
         return refuse(

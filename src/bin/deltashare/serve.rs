@@ -1,8 +1,8 @@
 //! `deltashare serve`: the server on this machine, over local directories or S3.
 
 use std::io::IsTerminal as _;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +23,9 @@ use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use url::Url;
+use url::{Host, Url};
 
+use super::share_file::{Silence, Stamp};
 use super::{Failure, example, share_file, token_key};
 
 /// How long requests in flight may go on after SIGTERM.
@@ -199,7 +200,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
         Some(path) => token_key::read_or_make(path)?,
         None => source.token_key().await?,
     };
-    let Serving { catalog, watcher, hints } = source.serve(gateway, &options.profile, &endpoint)?;
+    let Serving { catalog, watcher, hints } = source.serve(gateway, &options, &endpoint)?;
     let router = router(Arc::new(App::new(catalog, storage, token_key, &prefix, Limits::default())));
     let listener = listener.tap_io(|connection| {
         if let Err(error) = connection.set_nodelay(true) {
@@ -241,9 +242,9 @@ async fn serve(options: Options) -> Result<(), Failure> {
 /// Where shares and recipients are written down.
 enum Source {
     /// A share file, and where it is.
-    File(PathBuf, ShareFile),
+    File(PathBuf, ShareFile, Stamp),
     /// The examples, for a recipient that is made at start.
-    Examples(PathBuf, ShareFile, example::Token),
+    Examples(PathBuf, ShareFile, Stamp, example::Token),
     /// A DynamoDB table.
     DynamoDb(DynamoDbCatalog),
 }
@@ -266,21 +267,23 @@ impl Source {
         }
         match &options.shares {
             Some(path) => {
-                let file = share_file::read(path).map_err(Failure::usage)?;
+                let (file, stamp) = share_file::read(path).map_err(Failure::usage)?;
+                let checked = silence(options).check(&file);
+                checked.map_err(|reason| Failure::usage(format!("{}: {reason}", path.display())))?;
                 share_file::warn(&file);
-                Ok(Self::File(path.clone(), file))
+                Ok(Self::File(path.clone(), file, stamp))
             }
             None => {
                 let path = example::share_file()?;
-                let file = share_file::read(&path).map_err(Failure::usage)?;
-                Ok(Self::Examples(path, file, example::Token::random()?))
+                let (file, stamp) = share_file::read(&path).map_err(Failure::usage)?;
+                Ok(Self::Examples(path, file, stamp, example::Token::random()?))
             }
         }
     }
 
     fn file(&self) -> Option<&ShareFile> {
         match self {
-            Self::File(_, file) | Self::Examples(_, file, _) => Some(file),
+            Self::File(_, file, _) | Self::Examples(_, file, ..) => Some(file),
             Self::DynamoDb(_) => None,
         }
     }
@@ -302,16 +305,17 @@ impl Source {
 
     /// Begins to serve: local directories through `gateway`, the examples' recipient with a profile for
     /// `endpoint`.
-    fn serve(self, gateway: Arc<Gateway>, profile: &Path, endpoint: &str) -> Result<Serving, Failure> {
-        let (path, mut file, guest) = match self {
+    fn serve(self, gateway: Arc<Gateway>, options: &Options, endpoint: &str) -> Result<Serving, Failure> {
+        let (path, mut file, stamp, guest) = match self {
             Self::DynamoDb(catalog) => {
                 return Ok(Serving { catalog: Arc::new(catalog), watcher: None, hints: None });
             }
-            Self::File(path, file) => (path, file, None),
-            Self::Examples(path, file, token) => (path, file, Some(token)),
+            Self::File(path, file, stamp) => (path, file, stamp, None),
+            Self::Examples(path, file, stamp, token) => (path, file, stamp, Some(token)),
         };
         let mut hints = None;
         if let Some(token) = &guest {
+            let profile = options.profile.as_path();
             example::write_profile(profile, endpoint, token)?;
             let plain = file.tables().find(|table| table.name.as_str() == example::TABLE);
             let shown = plain.or_else(|| file.tables().next());
@@ -327,9 +331,22 @@ impl Source {
         };
         prepare(&mut file);
         let catalog = Arc::new(ShareFileCatalog::new(file));
-        let watcher = share_file::watch(path, Arc::clone(&catalog), prepare).boxed();
+        let watcher = share_file::watch(path, stamp, Arc::clone(&catalog), silence(options), prepare).boxed();
         Ok(Serving { catalog, watcher: Some(watcher), hints })
     }
+}
+
+/// A file may be silent about who may read only where no other machine reaches this server.
+fn silence(options: &Options) -> Silence {
+    let local = |ip: IpAddr| ip.to_canonical().is_loopback();
+    let public = options.public_url.as_ref().and_then(Url::host);
+    let public_is_local = match public {
+        None => true,
+        Some(Host::Ipv4(ip)) => local(ip.into()),
+        Some(Host::Ipv6(ip)) => local(ip.into()),
+        Some(Host::Domain(name)) => name == "localhost",
+    };
+    if local(options.listen.ip()) && public_is_local { Silence::Opens } else { Silence::IsRefused }
 }
 
 /// The URL by which recipients reach this server, without the prefix.

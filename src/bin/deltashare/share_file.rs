@@ -1,18 +1,37 @@
 //! Reading the share file, and reading it again when it changes.
+//!
+//! A file that is written in place can be seen half written, and half a share file may grant more than the whole one. So
+//! a change is taken only when the file has looked the same for a while.
 
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use deltashare::catalog::share_file::{BadLocation, ShareFile, ShareFileCatalog};
+use deltashare::catalog::share_file::{Access, BadLocation, ShareFile, ShareFileCatalog};
 use deltashare::storage::Location;
 
 /// How often the file is looked at.
-const INTERVAL: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Reads and checks a share file. The error names the file, the line and the reason.
-pub(crate) fn read(path: &Path) -> Result<ShareFile, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+/// How long a file must have looked the same before it is taken.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// The same for a file that looks as if it were cut off.
+const LONG_QUIET: Duration = Duration::from_secs(10);
+
+/// When a file that has just changed is looked at again at the start, where nobody wants to wait long.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Reads and checks a share file, as soon as it is not being written. The error names the file, the line and the
+/// reason.
+pub(crate) fn read(path: &Path) -> Result<(ShareFile, Stamp), String> {
+    let (text, stamp) = settled_text(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok((parse(path, &text)?, stamp))
+}
+
+fn parse(path: &Path, text: &str) -> Result<ShareFile, String> {
     let base = std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let base = base.parent().unwrap_or(Path::new("/"));
     let locate = |location: &str| match Location::parse(location, base) {
@@ -24,7 +43,7 @@ pub(crate) fn read(path: &Path) -> Result<ShareFile, String> {
         Err(reason) if reason.is_unsupported() => Err(BadLocation::Unsupported(reason.to_string())),
         Err(reason) => Err(BadLocation::Wrong(reason.to_string())),
     };
-    ShareFile::parse(&text, &locate).map_err(|error| format!("{}: {error}", path.display()))
+    ShareFile::parse(text, &locate).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// The local directories that a share file names.
@@ -34,12 +53,19 @@ pub(crate) fn directories(file: &ShareFile) -> Vec<PathBuf> {
     locations.filter(|location| location.starts_with('/')).map(PathBuf::from).collect()
 }
 
-/// Logs what of a good share file has no effect, and which tables cannot be read.
+/// Logs what of a good share file has no effect, which tables cannot be read, and who may read.
 pub(crate) fn warn(file: &ShareFile) {
-    if file.is_open() {
-        tracing::warn!(
-            "the share file has neither authorization nor recipients: whoever reaches this server reads every share"
-        );
+    match file.access() {
+        Access::Everyone => tracing::warn!(
+            "the share file says authorization: none, so whoever reaches this server reads every share"
+        ),
+        Access::Unsaid => tracing::warn!(
+            "the share file has neither authorization nor recipients, so whoever reaches this server reads every share"
+        ),
+        Access::Tokens if !file.has_tokens() => {
+            tracing::warn!("the share file has no token, so nobody can read");
+        }
+        Access::Tokens => {}
     }
     if !file.without_effect.is_empty() {
         tracing::warn!(
@@ -52,40 +78,150 @@ pub(crate) fn warn(file: &ShareFile) {
     }
 }
 
-/// Reads the file again whenever it changes after this call. `prepare` completes a file before it is in force.
-/// A file that is refused changes nothing.
-pub(crate) fn watch(
+const WOULD_OPEN: &str = "the file lets everyone read every share without a token. A change of the file never opens a \
+     running server; if it is meant to be open, stop it and start it again";
+
+/// Whether a file that says nothing of who may read is open to everyone, as at the reference server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// It is: only this machine reaches the server.
+    Opens,
+    /// It is refused.
+    IsRefused,
+}
+
+impl Silence {
+    /// Refuses a file that is open although it does not say so.
+    pub(crate) fn check(self, file: &ShareFile) -> Result<(), &'static str> {
+        match (self, file.access()) {
+            (Self::IsRefused, Access::Unsaid) => Err(
+                "the file has neither recipients nor authorization, and other machines can reach this server. Name \
+                 who may read under recipients, or write authorization: none to let everyone read every share \
+                 without a token",
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Reads the file again whenever it has changed since `taken` and is no longer being written. `prepare` completes a
+/// file before it is in force. A file that is refused changes nothing, and a file that would open a closed server is
+/// refused.
+pub(crate) async fn watch(
     path: PathBuf,
+    taken: Stamp,
     catalog: Arc<ShareFileCatalog>,
+    silence: Silence,
     mut prepare: impl FnMut(&mut ShareFile),
-) -> impl Future<Output = ()> {
-    let mut seen = stamp(&path);
-    async move {
-        loop {
-            tokio::time::sleep(INTERVAL).await;
-            let now = stamp(&path);
-            if now == seen {
-                continue;
+) {
+    let mut changes = Changes { taken: Some(taken.clone()), seen: Some(taken), since: Instant::now() };
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        let Some(read) = changes.settled(&path) else { continue };
+        let text = read.map_err(|error| error.to_string());
+        let checked = text.and_then(|text| {
+            let file = parse(&path, &text)?;
+            if file.is_open() && !catalog.is_open() {
+                return Err(WOULD_OPEN.to_owned());
             }
-            seen = now;
-            match read(&path) {
-                Ok(mut file) => {
-                    warn(&file);
-                    prepare(&mut file);
-                    let tables = file.tables().count();
-                    catalog.replace(file);
-                    tracing::info!(tables, "the share file changed and is in force");
-                }
-                Err(reason) => {
-                    tracing::error!("the share file is refused, the one before stays in force: {reason}")
-                }
+            silence.check(&file)?;
+            Ok(file)
+        });
+        match checked {
+            Ok(mut file) => {
+                prepare(&mut file);
+                warn(&file);
+                let tables = file.tables().count();
+                catalog.replace(file);
+                tracing::info!(tables, "the share file changed and is in force");
+            }
+            Err(reason) => {
+                tracing::error!("the share file is refused, the one before stays in force: {reason}");
             }
         }
     }
 }
 
+/// What was seen of a file that is looked at again and again.
+struct Changes {
+    /// The file that was read last, whether it is in force or was refused.
+    taken: Option<Stamp>,
+    /// The file at the last look.
+    seen: Option<Stamp>,
+    /// Since when it looks like that.
+    since: Instant,
+}
+
+impl Changes {
+    /// The text of the file, once for each change, when the change is over.
+    fn settled(&mut self, path: &Path) -> Option<io::Result<String>> {
+        let now = Stamp::of(path).ok();
+        if now != self.seen {
+            (self.seen, self.since) = (now, Instant::now());
+            return None;
+        }
+        let quiet = self.since.elapsed();
+        let is_file = now.as_ref().is_none_or(|now| now.is_file);
+        if !is_file || now == self.taken || quiet < QUIET {
+            return None;
+        }
+        let text = std::fs::read_to_string(path);
+        if Stamp::of(path).ok() != now || text.as_ref().is_ok_and(|text| quiet < LONG_QUIET && is_cut(text)) {
+            return None;
+        }
+        self.taken = now;
+        Some(text)
+    }
+}
+
+/// Whether a file ends in the middle of a line, as it does while it is written in pieces. Some editors leave the last
+/// line without its end too.
+fn is_cut(text: &str) -> bool {
+    !text.ends_with(['\n', '}', ']'])
+}
+
+/// The text of a file that nobody writes to at the moment.
+fn settled_text(path: &Path) -> io::Result<(String, Stamp)> {
+    let began = Instant::now();
+    loop {
+        let before = Stamp::of(path)?;
+        let text = std::fs::read_to_string(path)?;
+        if before.is_file && before.is_recent() {
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        // A pipe can be read only once.
+        if !before.is_file || Stamp::of(path)? == before {
+            return Ok((text, before));
+        }
+        if began.elapsed() > LONG_QUIET {
+            return Err(io::Error::other("the file is being written; try again when it is complete"));
+        }
+    }
+}
+
 /// What changes when a file is written or replaced.
-fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    modified: SystemTime,
+    changed: (i64, i64),
+    inode: (u64, u64),
+    len: u64,
+    is_file: bool,
+}
+
+impl Stamp {
+    fn of(path: &Path) -> io::Result<Self> {
+        let metadata = std::fs::metadata(path)?;
+        Ok(Self {
+            modified: metadata.modified()?,
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            inode: (metadata.dev(), metadata.ino()),
+            len: metadata.len(),
+            is_file: metadata.is_file(),
+        })
+    }
+
+    fn is_recent(&self) -> bool {
+        self.modified.elapsed().is_ok_and(|age| age < QUIET)
+    }
 }
