@@ -20,6 +20,10 @@ pub enum ErrorCode {
     UnsupportedOperation,
     /// The answer would be larger than what can be carried (400).
     ResourceLimitExceeded,
+    /// The request did not arrive in time (408).
+    RequestTimeout,
+    /// The body of the request is too large (413).
+    RequestTooLarge,
     /// No token, an unknown token, an expired token (401).
     Unauthenticated,
     /// The recipient may not do this (403).
@@ -44,6 +48,8 @@ impl ErrorCode {
             | Self::InvalidParameterValue
             | Self::UnsupportedOperation
             | Self::ResourceLimitExceeded => 400,
+            Self::RequestTimeout => 408,
+            Self::RequestTooLarge => 413,
             Self::Unauthenticated => 401,
             Self::PermissionDenied => 403,
             Self::ResourceDoesNotExist => 404,
@@ -61,6 +67,8 @@ impl ErrorCode {
             Self::InvalidParameterValue => "INVALID_PARAMETER_VALUE",
             Self::UnsupportedOperation => "UNSUPPORTED_OPERATION",
             Self::ResourceLimitExceeded => "RESOURCE_LIMIT_EXCEEDED",
+            Self::RequestTimeout => "REQUEST_TIMEOUT",
+            Self::RequestTooLarge => "REQUEST_TOO_LARGE",
             Self::Unauthenticated => "UNAUTHENTICATED",
             Self::PermissionDenied => "PERMISSION_DENIED",
             Self::ResourceDoesNotExist => "RESOURCE_DOES_NOT_EXIST",
@@ -105,6 +113,16 @@ impl Error {
     /// 400: the answer would be larger than what can be carried.
     pub fn too_large(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::ResourceLimitExceeded, message)
+    }
+
+    /// 408: the client did not send its request in time.
+    pub fn request_timeout(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::RequestTimeout, message)
+    }
+
+    /// 413: the body of the request is too large.
+    pub fn request_too_large(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::RequestTooLarge, message)
     }
 
     /// 401: no token, an unknown one, an expired one.

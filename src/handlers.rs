@@ -1,6 +1,7 @@
 //! One function for each endpoint. A handler parses, finds what is shared, asks the table, and answers.
 
 pub mod answer;
+mod body;
 pub mod changes;
 pub mod credentials;
 pub mod discovery;

@@ -113,6 +113,11 @@ async fn front(State(front): State<Front>, mut request: Request) -> Response {
     response
 }
 
+/// Whether a path asks for the health of the server, with the prefix or without.
+pub fn is_health(prefix: &str, path: &str) -> bool {
+    tidy(path, prefix) == "/health"
+}
+
 /// What a request asks, by the names that the protocol gives its endpoints.
 fn action(method: &Method, path: &str) -> &'static str {
     let segments: Vec<&str> = path.split('/').skip(1).collect();

@@ -9,7 +9,7 @@ use axum::http::HeaderValue;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::Response;
 
-use super::query::read_body;
+use super::body::read_body;
 use super::{JSON, Names, with_content_type};
 use crate::app::App;
 use crate::auth::{Recipient, SharedTable};
@@ -28,7 +28,7 @@ pub async fn temporary_table_credentials(
     Names(names): Names<3>,
     body: Body,
 ) -> Result<Response> {
-    let asked = parse_location(&read_body(body).await?)?;
+    let asked = parse_location(&read_body(body, &app.limits).await?)?;
     let SharedTable(record) = SharedTable::find(&app, &recipient, &names).await?;
     let directory = allowed_directory(&record)?;
     let location = app.open(&record)?.location;

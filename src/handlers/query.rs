@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use bytes::Bytes;
 use chrono::Utc;
 
 use super::answer::{Answer, End};
+use super::body::read_body;
 use super::changes::{open_since, respond_changes};
 use super::head::Head;
 use super::lines::{FileLines, QueriedVersion};
@@ -26,9 +26,6 @@ use crate::error::{Error, Result};
 use crate::protocol::digest::short_digest;
 use crate::protocol::query::{AsOf, Paging, QueryRequest, TableQuery};
 
-/// The largest body of a request; what API Gateway takes.
-const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
-
 /// `POST …/tables/{table}/query`
 pub async fn query_table(
     State(app): State<Arc<App>>,
@@ -37,7 +34,7 @@ pub async fn query_table(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response> {
-    let request = QueryRequest::parse(&read_body(body).await?)?;
+    let request = QueryRequest::parse(&read_body(body, &app.limits).await?)?;
     let asked = Asked::parse(&headers)?;
     let shared = SharedTable::find(&app, &recipient, &names).await?;
     let tokens = Tokens::new(&app, &recipient, &shared.0);
@@ -60,7 +57,7 @@ pub async fn query_result(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response> {
-    let paging = QueryRequest::parse_paging(&read_body(body).await?)?;
+    let paging = QueryRequest::parse_paging(&read_body(body, &app.limits).await?)?;
     let asked = Asked::parse(&headers)?;
     let shared = SharedTable::find(&app, &recipient, &[share, schema, table]).await?;
     let tokens = Tokens::new(&app, &recipient, &shared.0);
@@ -68,13 +65,6 @@ pub async fn query_result(
     let asked = asked.of_async_query(id_hash.as_deref())?;
     let page = Page::buffered(&paging, &tokens, fingerprint);
     Query { app: &app, asked: &asked, record: &shared.0, tokens: &tokens }.answer(&query, &paging, page).await
-}
-
-/// The body of a request.
-pub(super) async fn read_body(body: Body) -> Result<Bytes> {
-    to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| {
-        Error::too_large("The body of the request could not be read, or is over 10 MiB.").with_source(error)
-    })
 }
 
 /// A query of a shared table.

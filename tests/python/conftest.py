@@ -34,9 +34,10 @@ EXPIRED_TOKEN = "dss_test-token-that-has-expired"
 class Server:
     """One `deltashare serve`, ended by its own process id."""
 
-    def __init__(self, *arguments, cwd=None, env=None):
+    def __init__(self, *arguments, before=(), cwd=None, env=None):
+        """`before` is a command that runs the server in its place."""
         self.process = subprocess.Popen(
-            [str(BINARY), "serve", "--listen", "127.0.0.1:0", *map(str, arguments)],
+            [*before, str(BINARY), "serve", "--listen", "127.0.0.1:0", *map(str, arguments)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env={**os.environ, **(env or {})},
         )
         self.log = []

@@ -296,12 +296,20 @@ def test_lenient_bodies_get_every_file(server, body):
 @pytest.mark.parametrize("body", [
     b"{", b"[]", b"7", b'"x"', b"\xff\xfe", b'{"a":"\xff"}', b'{"version":1e400}', b'{"version":9223372036854775808}',
     b'{"version":-1}', b'{"version":1.5}', b'{"maxFiles":0}', b'{"predicateHints":"x"}', b'{"timestamp":7}',
-    b'{"predicateHints":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b" " * (10 * 1024 * 1024 + 1),
+    b'{"predicateHints":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     b'{"startingVersion":99}', b'{"maxFiles":"x"}', b'{"pageToken":"x"}', b'{"refreshToken":"x"}',
 ])
 def test_bad_bodies_get_a_clear_400(server, body):
     answer = query(server, "py_versions", body)
     assert answer.status == 400 and answer.json["message"] and answer.json["errorCode"]
+
+
+def test_a_body_of_a_mebibyte_is_the_largest(server):
+    largest = b'{"predicateHints":["' + b"x" * (2**20 - 23) + b'"]}'
+    assert len(largest) == 2**20 and query(server, "py_versions", largest).status == 200
+    for body in (largest + b" ", b" " * (10 * 2**20 + 1)):
+        answer = query(server, "py_versions", body)
+        assert (answer.status, answer.json["errorCode"]) == (413, "REQUEST_TOO_LARGE")
 
 
 def test_the_end_of_the_stream_only_where_it_was_asked_for(server):

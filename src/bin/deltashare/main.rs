@@ -5,12 +5,15 @@
 mod admin;
 mod arguments;
 mod check;
+mod connections;
+mod descriptors;
 mod example;
 mod output;
 mod plan;
 mod profile;
 mod serve;
 mod share_file;
+mod socket;
 mod token_key;
 
 use std::process::ExitCode;

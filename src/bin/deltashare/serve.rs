@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::BehaviorVersion;
-use axum::serve::ListenerExt as _;
 use clap::Args;
 use deltashare::app::App;
 use deltashare::catalog::Catalog;
@@ -26,7 +25,7 @@ use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
 use super::share_file::{Silence, Stamp};
-use super::{Failure, example, share_file, token_key};
+use super::{Failure, connections, descriptors, example, share_file, token_key};
 
 /// How long requests in flight may go on after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
@@ -35,6 +34,9 @@ const DEFAULT_URL_TTL: Duration = Duration::from_secs(3600);
 
 /// The longest life that S3 gives a presigned URL.
 const MAX_URL_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The longest time that a connection may be set to wait.
+const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Serve the tables of a share file, or the examples.
 ///
@@ -97,12 +99,44 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ARN", value_parser = parse_role)]
     signer_role: Option<RoleArn>,
 
+    /// How many connections there may be at once. Beyond them, connections without a request are closed, and then
+    /// requests get 503. Default: 1024, or what the limit of open files allows.
+    #[arg(long, value_name = "NUMBER", value_parser = parse_number)]
+    max_connections: Option<usize>,
+
+    /// How many of them may come from one address. Behind a proxy, all of them do. Default: half.
+    #[arg(long, value_name = "NUMBER", value_parser = parse_number)]
+    max_connections_per_address: Option<usize>,
+
+    /// How long a connection stays open without a request, as a number with s or m. A proxy in front of this server
+    /// must close idle connections sooner. Default: 75s.
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
+    idle_timeout: Option<Duration>,
+
+    /// How long a client may take nothing of its answer before the connection is closed. Default: 60s.
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
+    send_timeout: Option<Duration>,
+
     /// Where the profile of the examples' recipient is written.
     #[arg(long, value_name = "FILE", default_value = "example.share", conflicts_with = "shares")]
     profile: PathBuf,
 }
 
 fn parse_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = parse_time(text)?;
+    if ttl > MAX_URL_TTL { Err("must be at most 7 days".to_owned()) } else { Ok(ttl) }
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = parse_time(text)?;
+    if timeout > MAX_TIMEOUT { Err("must be at most 1 hour".to_owned()) } else { Ok(timeout) }
+}
+
+fn parse_number(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "not a number from 1".to_owned())
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
     let (number, unit) = match text.find(|character: char| !character.is_ascii_digit()) {
         Some(at) => text.split_at(at),
         None => (text, "s"),
@@ -116,10 +150,7 @@ fn parse_ttl(text: &str) -> Result<Duration, String> {
     };
     let ttl = seconds.zip(number.parse::<u64>().ok()).and_then(|(unit, number)| number.checked_mul(unit));
     let ttl = Duration::from_secs(ttl.ok_or("not a time such as 900, 30m, 1h or 7d")?);
-    if ttl.is_zero() || ttl > MAX_URL_TTL {
-        return Err("must be at least 1 second and at most 7 days".to_owned());
-    }
-    Ok(ttl)
+    if ttl.is_zero() { Err("must be at least 1 second".to_owned()) } else { Ok(ttl) }
 }
 
 /// The name of the DynamoDB table.
@@ -201,16 +232,8 @@ async fn serve(options: Options) -> Result<(), Failure> {
         None => source.token_key().await?,
     };
     let Serving { catalog, watcher, hints } = source.serve(gateway, &options, &endpoint)?;
-    let router = router(Arc::new(App::new(catalog, storage, token_key, &prefix, Limits::default())));
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY cannot be set");
-        }
-    });
-    let (stop, mut stopping) = tokio::sync::watch::channel(());
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
-        drop(stopping.changed().await);
-    });
+    let limits = limits(&options);
+    let router = router(Arc::new(App::new(catalog, storage, token_key, &prefix, limits)));
     let stopped = asked_to_stop();
     println!(
         "listening on http://{address}/{}",
@@ -221,22 +244,28 @@ async fn serve(options: Options) -> Result<(), Failure> {
     }
     let watcher = watcher.map(tokio::spawn);
 
-    let mut running = std::pin::pin!(std::future::IntoFuture::into_future(server));
-    let done = tokio::select! {
-        done = &mut running => done,
-        () = stopped => {
-            tracing::info!("stopping; requests in flight have {} seconds", GRACE.as_secs());
-            drop(stop);
-            tokio::time::timeout(GRACE, running).await.unwrap_or_else(|_| {
-                tracing::warn!("requests were still in flight and are cut off");
-                Ok(())
-            })
-        }
+    let stopped = async {
+        stopped.await;
+        tracing::info!("stopping; requests in flight have {} seconds", GRACE.as_secs());
     };
+    if !connections::serve(listener, router, &prefix, limits, stopped, GRACE).await {
+        tracing::warn!("requests were still in flight and are cut off");
+    }
     if let Some(watcher) = watcher {
         watcher.abort();
     }
-    done.map_err(|error| Failure::failed(error.to_string()))
+    Ok(())
+}
+
+/// The limits that the options set, as far as the system allows them.
+fn limits(options: &Options) -> Limits {
+    let mut limits = Limits::default();
+    limits.connections = descriptors::connections(options.max_connections.unwrap_or(limits.connections));
+    let half = limits.connections.div_ceil(2);
+    limits.connections_per_address = options.max_connections_per_address.unwrap_or(half);
+    limits.idle_timeout = options.idle_timeout.unwrap_or(limits.idle_timeout);
+    limits.send_timeout = options.send_timeout.unwrap_or(limits.send_timeout);
+    limits
 }
 
 /// Where shares and recipients are written down.
