@@ -429,3 +429,70 @@ impl Seldom {
         Some(std::mem::take(&mut self.times))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: (usize, usize) = (4, 3);
+
+    fn limits() -> Limits {
+        Limits { connections: LIMITS.0, connections_per_address: LIMITS.1, ..Limits::default() }
+    }
+
+    fn watched(address: &str) -> Arc<Watched> {
+        let sender = Sender::of(address.parse().unwrap());
+        let phase = Mutex::new(Phase::New(Instant::now()));
+        Arc::new(Watched { sender, phase, sending: AtomicBool::new(false), end: Notify::new() })
+    }
+
+    /// Opens a connection, with a request or without one; its number, and whether it is in the reserve.
+    fn open(open: &mut Open, address: &str, busy: bool) -> (u64, bool) {
+        let new = watched(address);
+        let place = open.admit(&new, &limits());
+        if busy {
+            *new.phase() = Phase::Busy;
+        }
+        place
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_sender() {
+        let of = |address: &str| Sender::of(address.parse().unwrap());
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1:2:3"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
+    }
+
+    #[test]
+    fn the_sender_with_the_most_connections_makes_room_and_its_oldest_goes_first() {
+        let mut all = Open::default();
+        for address in ["10.0.0.1", "10.0.0.2", "10.0.0.2", "10.0.0.2", "10.0.0.3"] {
+            assert!(!open(&mut all, address, false).1);
+        }
+        assert_eq!(all.admitted.keys().copied().collect::<Vec<_>>(), [0, 2, 3, 4]);
+        // The sender with three of them would have a fourth one.
+        let mut all = Open::default();
+        for _ in 0..5 {
+            assert!(!open(&mut all, "10.0.0.1", false).1);
+        }
+        assert_eq!(all.admitted.keys().copied().collect::<Vec<_>>(), [2, 3, 4]);
+    }
+
+    #[test]
+    fn a_connection_with_a_request_is_never_closed_for_another_one() {
+        let mut all = Open::default();
+        assert!(!open(&mut all, "10.0.0.2", true).1);
+        assert!((0..3).all(|_| !open(&mut all, "10.0.0.1", true).1));
+        assert!((0..100).all(|_| open(&mut all, "10.0.0.1", false).1), "a sender has more than its part");
+        assert!(open(&mut all, "10.0.0.3", false).1, "there is more than the limit");
+        assert_eq!((all.admitted.len(), all.reserve.len()), (LIMITS.0, RESERVE));
+        // The reserve has the newest ones.
+        assert_eq!(all.reserve.keys().next_back(), Some(&104));
+        for number in 0..105 {
+            all.remove(number);
+        }
+        assert!(all.admitted.is_empty() && all.reserve.is_empty() && all.by_sender.is_empty());
+    }
+}
