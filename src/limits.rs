@@ -29,6 +29,9 @@ pub struct Limits {
     pub body_bytes: usize,
     /// How long a client may take to send a body.
     pub body_timeout: Duration,
+    /// How long a query goes on: pages and refreshed answers that follow on one another end so many seconds after the
+    /// first one, with tokens of any age.
+    pub query_life_seconds: u32,
 }
 
 impl Default for Limits {
@@ -43,6 +46,7 @@ impl Default for Limits {
             send_timeout: Duration::from_secs(60),
             body_bytes: 1 << 20,
             body_timeout: Duration::from_secs(30),
+            query_life_seconds: 7 * 24 * 60 * 60,
         }
     }
 }

@@ -47,7 +47,9 @@ pub async fn query_changes(
     let query = request.query()?;
     let tokens = Tokens::new(&app, &recipient, &record);
     let mut page = Page::new(&query.paging, &tokens, query.fingerprint);
-    let place = page.begin(&query.paging)?;
+    let place: Option<ChangesPlace> = page.begin(&query.paging)?;
+    // The first page was asked for when the provider may have shared more.
+    place.as_ref().map_or(Ok(()), |place| check_shared(&record, place.bounds.start))?;
     let action = asked.end_stream_action() || page.is_one_of_several();
     let wanted = Wanted {
         kind: ChangeKind::Data,
@@ -257,16 +259,19 @@ fn feed(delta: &DeltaTable, record: &TableRecord, query: &ChangesQuery) -> Resul
             "CDF range from start {start} to end {end} was invalid. End cannot be before start."
         )));
     }
-    if start < record.start_version {
-        return Err(Error::invalid(format!(
-            "You can only query table changes since version {}.",
-            record.start_version
-        )));
-    }
+    check_shared(record, start)?;
     let range = delta.change_range(&newest, start, end)?;
     check_recorded(range.first.metadata(), start, (start, end))?;
     check_recorded(range.last.metadata(), end, (start, end))?;
     Ok(range)
+}
+
+/// Refuses a range that begins before the oldest version shared.
+fn check_shared(record: &TableRecord, start: u64) -> Result<()> {
+    if start >= record.start_version {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("You can only query table changes since version {}.", record.start_version)))
 }
 
 fn check_start(start: u64, newest: &Snapshot) -> Result<()> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{JSON, Names, Parameters, with_content_type};
@@ -144,6 +144,8 @@ struct Listing<'a> {
     /// What page tokens are bound to.
     name: String,
     page: PageRequest,
+    /// When its first page was asked for.
+    began: DateTime<Utc>,
 }
 
 impl<'a> Listing<'a> {
@@ -154,22 +156,25 @@ impl<'a> Listing<'a> {
         parameters: &[(String, String)],
     ) -> Result<Self> {
         let request = ListRequest::parse(parameters)?;
+        let now = Utc::now();
         let open = |token: &String| {
-            let opened = app.token_key.open(token, &[recipient.name(), &name], Utc::now());
-            opened.map(|After(after)| after).map_err(|refused| {
+            app.token_key.open(token, &[recipient.name(), &name], now).map_err(|refused| {
                 Error::invalid(match refused {
                     Refused::NotOurs => "invalid 'nextPageToken'",
                     Refused::Expired => "invalid 'nextPageToken': it has expired, begin the listing again",
                 })
             })
         };
-        let after = request.page_token.as_ref().map(open).transpose()?;
-        Ok(Self { app, recipient, page: PageRequest { after, limit: request.max_results }, name })
+        let opened = request.page_token.as_ref().map(open).transpose()?;
+        let (after, began) = opened.map_or((None, now), |(After(after), began)| (Some(after), began));
+        Ok(Self { app, recipient, page: PageRequest { after, limit: request.max_results }, name, began })
     }
 
     fn answer<T: Serialize>(&self, items: Vec<T>, more_after: Option<String>) -> Result<Response> {
         let bound_to = [self.recipient.name(), self.name.as_str()];
-        let seal = |after| self.app.token_key.seal(&bound_to, &After(after), Utc::now() + TOKEN_LIFE);
+        let end = self.began + TimeDelta::seconds(self.app.limits.query_life_seconds.into());
+        let expires = (Utc::now() + TOKEN_LIFE).min(end);
+        let seal = |after| self.app.token_key.seal(&bound_to, &After(after), self.began, expires);
         json(&ListResponse { items, next_page_token: more_after.map(seal).transpose()? })
     }
 }

@@ -3,7 +3,7 @@
 //! A page token names the files of the log that the list was made from and a place in it, so any process can
 //! go on; it holds a digest of the first two lines, which must be the same on every page.
 
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,8 @@ const BUFFERED_BYTES: u64 = 4 * 1024 * 1024;
 pub(super) struct Tokens {
     key: TokenKey,
     bound_to: [String; 6],
+    /// How long after its first token a query has its last one.
+    query_life: TimeDelta,
 }
 
 impl Tokens {
@@ -44,28 +46,36 @@ impl Tokens {
             &table.id,
             &table.location,
         ];
-        Self { key: app.token_key.clone(), bound_to: bound_to.map(str::to_owned) }
+        let query_life = TimeDelta::seconds(app.limits.query_life_seconds.into());
+        Self { key: app.token_key.clone(), bound_to: bound_to.map(str::to_owned), query_life }
     }
 
     fn bound_to(&self) -> [&str; 6] {
         self.bound_to.each_ref().map(String::as_str)
     }
 
-    fn seal(&self, claims: &impl Claims, life: TimeDelta) -> Result<String> {
-        self.key.seal(&self.bound_to(), claims, Utc::now() + life)
+    /// A token of a query that began at `began`.
+    fn seal(&self, claims: &impl Claims, began: DateTime<Utc>, life: TimeDelta) -> Result<String> {
+        let expires = (Utc::now() + life).min(began + self.query_life);
+        self.key.seal(&self.bound_to(), claims, began, expires)
     }
 
-    fn open<C: Claims>(&self, token: &str) -> Result<C, Refused> {
-        self.key.open(token, &self.bound_to(), Utc::now())
+    /// What a token says, and when its query began.
+    fn open<C: Claims>(&self, token: &str) -> Result<(C, DateTime<Utc>), Refused> {
+        let now = Utc::now();
+        let (claims, began) = self.key.open(token, &self.bound_to(), now)?;
+        // The expiry may come from a time when queries were allowed to go on for longer.
+        if began + self.query_life <= now { Err(Refused::Expired) } else { Ok((claims, began)) }
     }
 
-    /// A token that asks for this version again.
-    pub(super) fn seal_refresh(&self, refresh: &Refresh) -> Result<String> {
-        self.seal(refresh, REFRESH_TOKEN_LIFE)
+    /// A token that asks for this version again, in a query that began at `began`.
+    pub(super) fn seal_refresh(&self, refresh: &Refresh, began: DateTime<Utc>) -> Result<String> {
+        self.seal(refresh, began, REFRESH_TOKEN_LIFE)
     }
 
-    /// 400 where the token is not one for this recipient and table, or has expired.
-    pub(super) fn open_refresh(&self, token: &str) -> Result<Refresh> {
+    /// What a refresh token says, and when its query began. 400 where the token is not one for this recipient and
+    /// table, or has expired.
+    pub(super) fn open_refresh(&self, token: &str) -> Result<(Refresh, DateTime<Utc>)> {
         self.open(token).map_err(|refused| {
             Error::invalid(match refused {
                 Refused::NotOurs => {
@@ -79,15 +89,14 @@ impl Tokens {
     /// The id of an asynchronous query: the same one for the same query and idempotency key until the end of
     /// the next day.
     pub(super) fn seal_query(&self, query: &QueryId) -> Result<String> {
-        const DAY: i64 = 24 * 60 * 60;
-        let now = Utc::now();
-        let until_midnight = TimeDelta::seconds(DAY - now.timestamp().rem_euclid(DAY));
-        self.seal(query, until_midnight + TimeDelta::seconds(DAY))
+        let today = Utc::now().with_time(NaiveTime::MIN).single().unwrap_or_else(Utc::now);
+        self.key.seal(&self.bound_to(), query, today, today + TimeDelta::days(2))
     }
 
     /// 404 where the id is not one for this recipient and table, or has expired.
     pub(super) fn open_query(&self, id: &str) -> Result<QueryId> {
-        self.open(id).map_err(|_| Error::not_found("The query does not exist, or its id has expired."))
+        let opened = self.open(id).map(|(query, _)| query);
+        opened.map_err(|_| Error::not_found("The query does not exist, or its id has expired."))
     }
 }
 
@@ -205,12 +214,22 @@ pub struct Page {
     /// The form of the first page.
     format: Option<ResponseFormat>,
     files: u64,
+    /// When the query began: with its first page, or with the answer that is refreshed.
+    began: DateTime<Utc>,
 }
 
 impl Page {
     /// An answer without pages.
     pub fn whole() -> Self {
-        Self { most_files: u64::MAX, most_bytes: u64::MAX, tokens: None, head: None, format: None, files: 0 }
+        Self {
+            most_files: u64::MAX,
+            most_bytes: u64::MAX,
+            tokens: None,
+            head: None,
+            format: None,
+            files: 0,
+            began: Utc::now(),
+        }
     }
 
     /// A page as it is asked for. The answer is whole where no page is.
@@ -240,7 +259,7 @@ impl Page {
         let (Some(token), Some((tokens, fingerprint))) = (&paging.page_token, &self.tokens) else {
             return Ok(None);
         };
-        let token: PageToken<P> = tokens.open(token).map_err(|refused| {
+        let (token, began): (PageToken<P>, _) = tokens.open(token).map_err(|refused| {
             Error::invalid(match refused {
                 Refused::NotOurs => {
                     "Error decoding the page token: it was not made by this server for this recipient and table."
@@ -253,7 +272,18 @@ impl Page {
         }
         self.head = Some(token.head);
         self.format = Some(token.format);
+        self.began = began;
         Ok(Some(token.place))
+    }
+
+    /// Takes the page for the first one of an answer that is refreshed, in a query that began at `began`.
+    pub(super) fn refreshes(&mut self, began: DateTime<Utc>) {
+        self.began = began;
+    }
+
+    /// When the query began.
+    pub(super) fn began(&self) -> DateTime<Utc> {
+        self.began
     }
 
     /// The form of the pages before; `None` for the first one. 400 if the client does not take it any more.
@@ -295,7 +325,8 @@ impl Page {
         let (Some((tokens, fingerprint)), Some(head)) = (&self.tokens, self.head) else {
             return Err(Error::internal("a whole answer has no next page"));
         };
-        tokens.seal(&PageToken { place, head, format, fingerprint: *fingerprint }, PAGE_TOKEN_LIFE)
+        let token = PageToken { place, head, format, fingerprint: *fingerprint };
+        tokens.seal(&token, self.began, PAGE_TOKEN_LIFE)
     }
 }
 

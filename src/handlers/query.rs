@@ -120,7 +120,15 @@ impl Query<'_> {
     ) -> Result<Response> {
         let place: Option<FilesPlace> = page.begin(paging)?;
         let first = place.is_none();
-        let OpenFiles { table, files, stats } = self.open(as_of, refresh_token, place).await?;
+        let refreshed = match refresh_token.filter(|_| first) {
+            Some(token) => {
+                let (refreshed, began) = self.tokens.open_refresh(token)?;
+                page.refreshes(began);
+                Some(refreshed)
+            }
+            None => None,
+        };
+        let OpenFiles { table, files, stats } = self.open(as_of, refreshed, place).await?;
         let snapshot = files.snapshot();
         let capabilities = &self.asked.capabilities;
         let format = match page.format(capabilities)? {
@@ -134,7 +142,8 @@ impl Query<'_> {
         let mut end = self.end(&page);
         if refresh && first {
             let refresh = Refresh { version: snapshot.version(), table: snapshot.metadata().id.clone() };
-            end = End { action: true, refresh_token: Some(self.tokens.seal_refresh(&refresh)?) };
+            let token = self.tokens.seal_refresh(&refresh, page.began())?;
+            end = End { action: true, refresh_token: Some(token) };
         }
         let streamed = Streamed::new(format, snapshot.version());
         let id_hash = self.asked.id_hash(format);
@@ -155,11 +164,11 @@ impl Query<'_> {
     async fn open(
         &self,
         as_of: &AsOf,
-        refresh_token: Option<&str>,
+        refreshed: Option<Refresh>,
         place: Option<FilesPlace>,
     ) -> Result<OpenFiles> {
         let Some(place) = place else {
-            let OpenSnapshot { table, snapshot } = self.version(as_of, refresh_token).await?;
+            let OpenSnapshot { table, snapshot } = self.version(as_of, refreshed).await?;
             let delta = table.delta.clone();
             let files = blocking(move || delta.files(&snapshot)).await?;
             return Ok(OpenFiles { table, files, stats: None });
@@ -175,9 +184,10 @@ impl Query<'_> {
         Ok(OpenFiles { table, files, stats })
     }
 
-    async fn version(&self, as_of: &AsOf, refresh_token: Option<&str>) -> Result<OpenSnapshot> {
-        let Some(token) = refresh_token else { return open_snapshot(self.app, self.record, as_of).await };
-        let Refresh { version, table: id } = self.tokens.open_refresh(token)?;
+    async fn version(&self, as_of: &AsOf, refreshed: Option<Refresh>) -> Result<OpenSnapshot> {
+        let Some(Refresh { version, table: id }) = refreshed else {
+            return open_snapshot(self.app, self.record, as_of).await;
+        };
         check_start(self.record, version)?;
         let table = self.app.open(self.record)?;
         let delta = table.delta.clone();
@@ -194,7 +204,9 @@ impl Query<'_> {
     async fn submit(&self, request: QueryRequest) -> Result<Response> {
         let (version, format) = match &request.query {
             TableQuery::Snapshot { as_of, refresh_token, .. } => {
-                let snapshot = self.version(as_of, refresh_token.as_deref()).await?.snapshot;
+                let refreshed = refresh_token.as_ref().map(|token| self.tokens.open_refresh(token));
+                let refreshed = refreshed.transpose()?.map(|(refreshed, _)| refreshed);
+                let snapshot = self.version(as_of, refreshed).await?.snapshot;
                 (snapshot.version(), negotiate(&self.asked.capabilities, &snapshot).await?)
             }
             TableQuery::Since { starting_version, ending_version, include_historical_protocol } => {

@@ -1,7 +1,8 @@
 //! Tokens that the server hands out and takes back: page tokens, refresh tokens, ids of queries.
 //!
 //! What a token says is authenticated, not secret; it is bound to what it was made for, has an expiry, and
-//! holds only characters that need no escape in a URL.
+//! holds only characters that need no escape in a URL. Where one token leads to the next, each has the time when the
+//! first one was made, so that the row of them can end.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -42,6 +43,9 @@ impl std::fmt::Debug for TokenKey {
 
 #[derive(Serialize, Deserialize)]
 struct Payload<C> {
+    /// When the first of a row of tokens was made, in seconds since the epoch. Tokens of an older server do not say it.
+    #[serde(rename = "b", default)]
+    began: Option<i64>,
     /// Seconds since the epoch.
     #[serde(rename = "e")]
     expires: i64,
@@ -76,17 +80,30 @@ impl TokenKey {
         mac
     }
 
-    /// The token that says `claims`, for nothing but `bound_to`, until `expires`.
-    pub fn seal<C: Claims>(&self, bound_to: &[&str], claims: &C, expires: DateTime<Utc>) -> Result<String> {
-        let payload = Payload { expires: expires.timestamp(), claims };
+    /// The token that says `claims`, for nothing but `bound_to`, until `expires`. It is the first of its row, or follows
+    /// on one that was made at `began`.
+    pub fn seal<C: Claims>(
+        &self,
+        bound_to: &[&str],
+        claims: &C,
+        began: DateTime<Utc>,
+        expires: DateTime<Utc>,
+    ) -> Result<String> {
+        let payload = Payload { began: Some(began.timestamp()), expires: expires.timestamp(), claims };
         let mut bytes = serde_json::to_vec(&payload).map_err(Error::internal)?;
         let tag = self.tag(C::KIND, bound_to, &bytes).finalize().into_bytes();
         bytes.extend_from_slice(&tag[..TAG_BYTES]);
         Ok(URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// What a token says, where it was made with this key for the same `bound_to` and is still good.
-    pub fn open<C: Claims>(&self, token: &str, bound_to: &[&str], now: DateTime<Utc>) -> Result<C, Refused> {
+    /// What a token says and when its row began, where it was made with this key for the same `bound_to` and is still
+    /// good.
+    pub fn open<C: Claims>(
+        &self,
+        token: &str,
+        bound_to: &[&str],
+        now: DateTime<Utc>,
+    ) -> Result<(C, DateTime<Utc>), Refused> {
         let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| Refused::NotOurs)?;
         let (payload, tag) =
             bytes.split_at_checked(bytes.len().wrapping_sub(TAG_BYTES)).ok_or(Refused::NotOurs)?;
@@ -96,7 +113,8 @@ impl TokenKey {
         if payload.expires <= now.timestamp() {
             return Err(Refused::Expired);
         }
-        Ok(payload.claims)
+        let began = payload.began.and_then(|began| DateTime::from_timestamp(began, 0));
+        Ok((payload.claims, began.unwrap_or(now)))
     }
 }
 
@@ -125,7 +143,8 @@ mod tests {
     }
 
     fn seal(key: &TokenKey, bound_to: &[&str]) -> String {
-        key.seal(bound_to, &Place("sä\"les".to_owned()), now() + Duration::hours(1)).unwrap()
+        let began = now() - Duration::days(1);
+        key.seal(bound_to, &Place("sä\"les".to_owned()), began, now() + Duration::hours(1)).unwrap()
     }
 
     #[test]
@@ -134,7 +153,8 @@ mod tests {
         let token = seal(&key, &["acme", "retail"]);
         assert!(token.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'));
         let open = |bound_to: &[&str]| key.open::<Place>(&token, bound_to, now());
-        assert_eq!(open(&["acme", "retail"]).unwrap().0, "sä\"les");
+        let (place, began) = open(&["acme", "retail"]).unwrap();
+        assert_eq!((place.0.as_str(), began), ("sä\"les", now() - Duration::days(1)));
         for other in [&["acme", "sales"][..], &["globex", "retail"], &["acmeretail"], &["acme", "retail", ""]]
         {
             assert_eq!(open(other), Err(Refused::NotOurs), "{other:?}");
