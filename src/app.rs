@@ -1,5 +1,6 @@
 //! The composition root: what a request needs, put together once.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::catalog::{Catalog, TableRecord};
@@ -58,9 +59,15 @@ impl App {
 
     /// Opens a shared table. Nothing is read yet; a table that was read before is still warm.
     pub fn open(&self, record: &TableRecord) -> Result<OpenTable> {
-        let place = |text: &str| match Location::parse(text, std::path::Path::new("/")) {
+        let base = record.may_be_local.then_some(Path::new("/"));
+        let place = |text: &str| match Location::parse(text, base) {
             Ok(location) => Ok(location.read_by(record.signer_role.clone())),
             Err(reason) => {
+                // A share file is checked when it is read; this is the first to look at a record of DynamoDB.
+                if !record.may_be_local {
+                    let table = format!("{}.{}.{}", record.share, record.schema, record.name);
+                    tracing::error!(table, location = text, %reason, "a location of a shared table cannot be read");
+                }
                 let message = if reason.is_unsupported() {
                     "The table cannot be read: this server does not support its storage. Contact the provider of \
                      the share."

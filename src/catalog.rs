@@ -137,6 +137,9 @@ pub struct TableRecord {
     pub id: String,
     /// Where the table lies: `s3://…`, `s3a://…`, `file://…` or an absolute directory.
     pub location: String,
+    /// Whether its locations may be directories of the server's machine: only the operator's own share file may name
+    /// those.
+    pub may_be_local: bool,
     /// Other places its log may point into, for shallow clones.
     pub allowed_locations: Vec<String>,
     /// Whether recipients may read older versions.

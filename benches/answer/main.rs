@@ -98,7 +98,7 @@ async fn one_answer(table: &Path, format: ResponseFormat, encoding: Encoding) ->
         },
         directory_role: None,
     });
-    let location = Location::parse(table.to_str().unwrap(), Path::new("/")).unwrap();
+    let location = Location::parse(table.to_str().unwrap(), Some(Path::new("/"))).unwrap();
     let store = storage.open(&location).unwrap();
     let delta =
         DeltaTable::new(store.store, store.root, tokio::runtime::Handle::current(), Limits::default());

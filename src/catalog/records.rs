@@ -164,6 +164,7 @@ pub(super) fn table(item: &Item, share: &ShareRecord) -> Result<TableRecord> {
         name: reader.name("name", Name::schema_or_table)?,
         id: reader.required("id")?.to_owned(),
         location: reader.required("location")?.to_owned(),
+        may_be_local: false,
         allowed_locations: reader.texts("allowedLocations")?,
         history_shared: reader.flag("historyShared")?,
         start_version: reader.number("startVersion")?.unwrap_or(0),

@@ -653,6 +653,7 @@ fn table_record(
         schema: schema.clone(),
         id: id.unwrap_or_else(|| id_of(&[share.key(), schema.key(), name.key()])),
         location,
+        may_be_local: true,
         allowed_locations,
         history_shared: table.history_shared || table.cdf_enabled == Some(true),
         start_version,

@@ -170,6 +170,7 @@ impl Writer {
 
     /// Makes a table in a schema.
     pub async fn create_table(&self, share: &str, schema: &str, table: &TableState) -> Result<()> {
+        check_locations(table)?;
         let name =
             &Name::schema_or_table(&table.name).map_err(|error| WriteError::Refused(error.to_string()))?;
         let missing = || format!("schema '{schema}' in share '{share}'");
@@ -546,6 +547,7 @@ impl Writer {
     /// Changes a table from what it was read as. Told of a conflict where it is no longer that.
     async fn update_table(&self, share: &str, schema: &str, both: &(TableState, TableState)) -> Result<()> {
         let (before, after) = both;
+        check_locations(after)?;
         let name =
             Name::schema_or_table(&after.name).map_err(|error| WriteError::Refused(error.to_string()))?;
         let key = Key::table(share, schema, &before.name);
@@ -799,6 +801,15 @@ impl Writer {
     }
 }
 
+/// A server over DynamoDB reads tables in S3 only, and least of all files of its own machine.
+fn check_locations(table: &TableState) -> Result<()> {
+    let is_s3 = |text: &str| ["s3://", "s3a://", "s3n://"].iter().any(|scheme| text.starts_with(scheme));
+    let mut locations = std::iter::once(&table.location).chain(&table.allowed_locations);
+    locations.find(|location| !is_s3(location)).map_or(Ok(()), |location| {
+        Err(WriteError::Refused(format!("location {location}: a table served from DynamoDB lies in s3://")))
+    })
+}
+
 fn table_attributes<'a>(schema: &str, name: &Name, table: &TableState) -> Vec<(&'a str, AttributeValue)> {
     let mut attributes = vec![
         ("name", text(name.as_str())),
@@ -831,13 +842,19 @@ fn table_state(item: &Item) -> TableState {
     TableState {
         name: string(item, "name").to_owned(),
         id: string(item, "id").to_owned(),
-        location: string(item, "location").trim_end_matches('/').to_owned(),
-        allowed_locations: allowed.map(|location| location.trim_end_matches('/').to_owned()).collect(),
+        location: bare(string(item, "location")),
+        allowed_locations: allowed.map(|location| bare(location)).collect(),
         history_shared: flag("historyShared"),
         start_version: start.unwrap_or(0),
         directory_access: flag("directoryAccess"),
         signer_role: RoleArn::parse(string(item, "signerRole")),
     }
+}
+
+/// A location without the slashes at its end, unless it has nothing else.
+fn bare(location: &str) -> String {
+    let bare = location.trim_end_matches('/');
+    if bare.is_empty() { location.to_owned() } else { bare.to_owned() }
 }
 
 fn token_key(hash: &str) -> Key {

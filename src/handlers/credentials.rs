@@ -1,6 +1,5 @@
 //! "Generate Temporary Table Credential": read a table's directory instead of presigned URLs.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -70,7 +69,7 @@ fn allowed_directory(record: &TableRecord) -> Result<&str> {
 /// Whether a location that a client wrote is in the table. Only S3's are looked at.
 fn lies_in(asked: &str, table: &Location) -> bool {
     let is_s3 = asked.split_once("://").is_some_and(|(scheme, _)| scheme.to_lowercase().starts_with("s3"));
-    let asked = if is_s3 { Location::parse(asked, Path::new("/")).ok() } else { None };
+    let asked = if is_s3 { Location::parse(asked, None).ok() } else { None };
     match (asked, table) {
         (Some(Location::S3 { bucket: asked, prefix: below, .. }), Location::S3 { bucket, prefix, .. }) => {
             asked == *bucket && below.starts_with(prefix.as_str())

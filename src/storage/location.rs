@@ -50,10 +50,18 @@ fn refuse(reason: impl Into<Cow<'static, str>>) -> LocationError {
     LocationError { reason: reason.into(), unsupported: false }
 }
 
+fn no_directory() -> LocationError {
+    let reason = "the location is a directory of the server's machine, which only a share file can name";
+    LocationError { unsupported: true, ..refuse(reason) }
+}
+
 impl Location {
     /// Reads `s3://`, `s3a://`, `s3n://`, `file:` (percent-decoded), an absolute directory, or a directory
     /// relative to `base`. A directory has to exist. An S3 prefix is taken as it is written, not decoded.
-    pub fn parse(text: &str, base: &Path) -> Result<Self, LocationError> {
+    ///
+    /// Without a `base`, a directory of this machine is refused, whether it exists or not: that is for what does not
+    /// come from the operator of this machine.
+    pub fn parse(text: &str, base: Option<&Path>) -> Result<Self, LocationError> {
         if text.is_empty() {
             return Err(refuse("the location is empty"));
         }
@@ -63,10 +71,13 @@ impl Location {
         if text.contains(['*', '?']) {
             return Err(refuse("the location has a wildcard or a query; name one table's root"));
         }
+        let base = base.ok_or_else(no_directory);
         if let Some(path) = strip_scheme(text, "file:") {
-            return file_uri(path);
+            return base.and_then(|_| file_uri(path));
         }
-        let Some((scheme, rest)) = text.split_once("://") else { return directory(&base.join(text)) };
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return base.and_then(|base| directory(&base.join(text)));
+        };
         if ["s3", "s3a", "s3n"].iter().any(|s3| scheme.eq_ignore_ascii_case(s3)) {
             return s3(rest);
         }
@@ -117,6 +128,12 @@ fn directory(path: &Path) -> Result<Location, LocationError> {
         path.canonicalize().map_err(|error| refuse(format!("the directory cannot be opened: {error}")))?;
     if !canonical.is_dir() {
         return Err(refuse("the location is a file; name the directory that holds _delta_log"));
+    }
+    // Every file of the machine is below it, and a log could name any of them.
+    if canonical.parent().is_none() {
+        return Err(refuse(
+            "the location is the root directory of this machine; name a table's own directory",
+        ));
     }
     if canonical.to_str().is_none() {
         return Err(refuse("the directory's name is not UTF-8"));
@@ -176,7 +193,7 @@ mod tests {
     use super::*;
 
     fn parse_s3(text: &str) -> (String, String) {
-        match Location::parse(text, Path::new("/")).unwrap() {
+        match Location::parse(text, None).unwrap() {
             Location::S3 { bucket, prefix, .. } => (bucket, prefix),
             Location::Local(path) => panic!("{text} became {path:?}"),
         }
@@ -227,14 +244,11 @@ mod tests {
             "file:///tmp/%2e%2e/tmp",
             "file:///tmp#a",
         ] {
-            let refused = Location::parse(text, directory.path());
+            let refused = Location::parse(text, Some(directory.path()));
             assert!(refused.is_err(), "{text:?} became {refused:?}");
         }
         assert!(
-            !Location::parse("s3://user:secret@lake/c", Path::new("/"))
-                .unwrap_err()
-                .to_string()
-                .contains("secret")
+            !Location::parse("s3://user:secret@lake/c", None).unwrap_err().to_string().contains("secret")
         );
     }
 
@@ -249,8 +263,34 @@ mod tests {
             ("gs://bucket/*", false),
             ("missing", false),
         ] {
-            let refused = Location::parse(text, Path::new("/nowhere")).unwrap_err();
+            let refused = Location::parse(text, Some(Path::new("/nowhere"))).unwrap_err();
             assert_eq!(refused.is_unsupported(), unsupported, "{text}: {refused}");
+        }
+    }
+
+    #[test]
+    fn without_a_base_no_directory_is_named_and_none_is_looked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let here = directory.path().to_str().unwrap();
+        let mut refusals = Vec::new();
+        for text in [here, "/", ".", "t", "/missing", "file:///", &format!("file://{here}"), "FILE:/missing"]
+        {
+            let refused = Location::parse(text, None).unwrap_err();
+            assert!(refused.is_unsupported(), "{text}: {refused}");
+            refusals.push(refused);
+        }
+        refusals.dedup();
+        assert_eq!(refusals.len(), 1, "{refusals:?}");
+        assert!(Location::parse("s3://lake/t", None).is_ok());
+    }
+
+    #[test]
+    fn the_root_of_the_file_system_is_no_table() {
+        let base = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/", base.path().join("link")).unwrap();
+        for text in ["/", "//", "/.", "file:///", "file:/", "link"] {
+            let refused = Location::parse(text, Some(base.path())).unwrap_err().to_string();
+            assert!(refused.contains("root directory"), "{text}: {refused}");
         }
     }
 
@@ -271,7 +311,7 @@ mod tests {
             format!("file:{root}/a%20b%23é/"),
             format!("FILE://localhost{root}/link"),
         ] {
-            assert_eq!(Location::parse(&text, base.path()).as_ref(), Ok(&canonical), "{text}");
+            assert_eq!(Location::parse(&text, Some(base.path())).as_ref(), Ok(&canonical), "{text}");
         }
     }
 }

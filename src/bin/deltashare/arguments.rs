@@ -1,6 +1,6 @@
 //! What the commands take that change what is shared.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use chrono::TimeDelta;
 use clap::{ArgGroup, Args, Subcommand};
@@ -468,7 +468,7 @@ pub(crate) fn s3_location(text: &str) -> Result<String, Failure> {
     if !lies {
         return Err(Failure::usage(format!("location {text}: a table served from DynamoDB lies in s3://")));
     }
-    match Location::parse(text, Path::new("/")) {
+    match Location::parse(text, None) {
         Ok(Location::S3 { bucket, prefix, .. }) => {
             Ok(format!("s3://{bucket}/{}", prefix.trim_end_matches('/')))
         }

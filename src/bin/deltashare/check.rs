@@ -1,6 +1,5 @@
 //! Whether every table can be read, as the server would read it.
 
-use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
@@ -122,9 +121,13 @@ impl Reason {
 }
 
 async fn open(storage: &Storage, signer_role: Option<&RoleArn>, table: &TableState) -> Result<Found, Reason> {
-    let location = Location::parse(&table.location, Path::new("/"))
-        .map_err(|reason| Reason { why: reason.to_string(), allow: None })?
-        .read_by(table.signer_role.clone().or_else(|| signer_role.cloned()));
+    let place = |text: &String| {
+        let role = table.signer_role.clone().or_else(|| signer_role.cloned());
+        let place = Location::parse(text, None).map(|location| location.read_by(role));
+        place.map_err(|reason| Reason { why: format!("{text:?}: {reason}"), allow: None })
+    };
+    let location = place(&table.location)?;
+    table.allowed_locations.iter().try_for_each(|allowed| place(allowed).map(drop))?;
     let because = |error: Error| {
         let source =
             std::error::Error::source(&error).map(|source| format!(" ({source})")).unwrap_or_default();

@@ -223,7 +223,8 @@ async fn serve(options: Options) -> Result<(), Failure> {
     s3.signer_role.clone_from(&options.signer_role);
     let storage = Storage::new(StorageOptions {
         url_ttl,
-        gateway: Some(Arc::clone(&gateway)),
+        // Tables of DynamoDB are in S3: without a gateway nothing can hand out files of this machine.
+        gateway: source.file().map(|_| Arc::clone(&gateway)),
         s3,
         directory_role: options.directory_role.clone(),
     });

@@ -34,7 +34,7 @@ pub(crate) fn read(path: &Path) -> Result<(ShareFile, Stamp), String> {
 fn parse(path: &Path, text: &str) -> Result<ShareFile, String> {
     let base = std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let base = base.parent().unwrap_or(Path::new("/"));
-    let locate = |location: &str| match Location::parse(location, base) {
+    let locate = |location: &str| match Location::parse(location, Some(base)) {
         Ok(Location::Local(directory)) => directory
             .to_str()
             .map(str::to_owned)
