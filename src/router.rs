@@ -1,5 +1,7 @@
 //! The table of contents: one line for each endpoint of the protocol.
 
+mod files;
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -73,30 +75,36 @@ struct Front {
 }
 
 async fn front(State(front): State<Front>, mut request: Request) -> Response {
-    if let Some(gateway) = front.app.storage.gateway().filter(|gateway| gateway.owns(request.uri().path())) {
-        return gateway.serve(request).await;
-    }
+    let is_file = files::owns(&front.app, request.uri().path());
     let given = request.extensions_mut().remove::<RequestId>();
     let id = given.map_or_else(|| Uuid::new_v4().to_string(), |RequestId(id)| id);
     let method = request.method().clone();
-    let path = tidy(request.uri().path(), &front.app.prefix);
+    let path = match is_file {
+        // Its path is signed, and so left as it is.
+        true => request.uri().path().to_owned(),
+        false => tidy(request.uri().path(), &front.app.prefix),
+    };
     let source_ip = request.extensions_mut().remove::<SourceIp>().map(|SourceIp(address)| address);
     let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
     let audit = Audit::begin(Facts {
         request_id: id.clone(),
-        action: action(&method, &path),
+        action: if is_file { "GetFile" } else { action(&method, &path) },
         user_agent: user_agent.map(|text| text.chars().take(256).collect()),
         source_ip,
         ..Facts::default()
     });
     let span = tracing::info_span!("request", request.id = %id, http.method = %method, http.path = %path);
-    *request.uri_mut() = with_path(request.uri(), &path);
-    let bounds = request.extensions_mut().remove::<Bounds>().unwrap_or_default();
-    let answer = bounds.scope(front.endpoints.oneshot(request));
-    let mut response = match audit.scope(answer).instrument(span).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(never)) => match never {},
-        Err(late) => late.into_response(),
+    let mut response = if is_file {
+        files::serve(&front.app, request, &audit).instrument(span).await
+    } else {
+        *request.uri_mut() = with_path(request.uri(), &path);
+        let bounds = request.extensions_mut().remove::<Bounds>().unwrap_or_default();
+        let answer = bounds.scope(front.endpoints.oneshot(request));
+        match audit.scope(answer).instrument(span).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(late) => late.into_response(),
+        }
     };
     audit.note(|facts| {
         facts.status = response.status().as_u16();

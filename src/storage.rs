@@ -7,6 +7,8 @@
 mod directory;
 #[cfg_attr(not(feature = "cli"), path = "storage/no_gateway.rs")]
 mod gateway;
+#[cfg_attr(not(feature = "cli"), path = "storage/no_local.rs")]
+mod local;
 mod location;
 mod log_path;
 pub mod presign;
@@ -29,6 +31,7 @@ use crate::role::RoleArn;
 pub use directory::DirectoryCredentials;
 use directory::{AssumedRole, Sts};
 pub use gateway::Gateway;
+use local::LocalDirectory;
 pub use location::{Location, LocationError};
 use log_path::Root;
 use presign::{BucketUrl, Credentials, LONGEST_EXPIRES, Presigner};
@@ -117,15 +120,18 @@ impl Storage {
             }
         };
         let root = Url::parse(&root).map_err(Error::internal)?;
+        let missing = "The table's files are not there.";
         let rooted = match location {
             Location::S3 { bucket, prefix, role } => {
                 RootedStore::s3(name, self.bucket(bucket, role.as_ref()), prefix)
+                    .map_err(|error| Error::unreadable_table(missing).with_source(error))?
             }
-            Location::Local(path) => RootedStore::directory(name, path),
+            Location::Local(path) => {
+                let directory = LocalDirectory::open(path)
+                    .map_err(|error| Error::unreadable_table(missing).with_source(error))?;
+                RootedStore::directory(name, directory)
+            }
         };
-        let rooted = rooted.map_err(|error| {
-            Error::unreadable_table("The table's files are not there.").with_source(error)
-        })?;
         let table = TableStore { store: Arc::new(SharedStore(Arc::new(rooted))), root };
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(tables.entry(location.clone()).or_insert(table).clone())

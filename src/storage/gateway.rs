@@ -17,6 +17,7 @@ use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use bytes::Bytes;
+use percent_encoding::percent_decode_str;
 use s3s::auth::SimpleAuth;
 use s3s::dto::{ETag, GetObjectInput, GetObjectOutput, StreamingBlob};
 use s3s::service::{S3Service, S3ServiceBuilder};
@@ -26,7 +27,7 @@ use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 use url::Url;
 
-use super::location::canonical_under;
+use super::local::{LocalDirectory, Unreadable};
 use super::presign::{BucketUrl, Credentials, LONGEST_EXPIRES, hmac};
 
 /// The one bucket, whose keys are `<root id>/<path under the root>`.
@@ -91,6 +92,14 @@ impl Gateway {
     /// Whether this path belongs to the gateway's bucket, with or without the path of the base URL.
     pub fn owns(&self, path: &str) -> bool {
         self.strip_base(path).is_some()
+    }
+
+    /// The file that a path of the gateway names, for the log; `None` where it lies in no registered directory.
+    pub fn file_of(&self, path: &str) -> Option<String> {
+        let key = self.strip_base(path)?.strip_prefix('/')?.strip_prefix(BUCKET)?.strip_prefix('/')?;
+        let (id, file) = key.split_once('/')?;
+        let root = self.roots.read().get(id)?.display().to_string();
+        Some(format!("{root}/{}", percent_decode_str(file).decode_utf8_lossy()))
     }
 
     pub(super) fn credentials(&self) -> &Credentials {
@@ -253,23 +262,19 @@ fn range_not_satisfiable(size: u64) -> S3Error {
 /// Opens the regular file at `path` under the canonical directory `root`. What is elsewhere, by whatever way
 /// of links, does not exist.
 fn open_under(root: &Path, path: &str) -> S3Result<(File, Metadata)> {
-    // Canonicalising would forgive `a//b` and `a/./b`; in S3 these are other keys.
+    // A file system would forgive `a//b` and `a/./b`; in S3 these are other keys.
     if path.split('/').any(|segment| matches!(segment, "" | "." | "..")) || path.contains('\0') {
         return Err(no_such_key());
     }
-    let canonical = canonical_under(root, Path::new(path)).ok_or_else(no_such_key)?;
-    // Looked at before it is opened, because opening a pipe waits for its writer.
-    if !canonical.metadata().is_ok_and(|metadata| metadata.is_file()) {
-        return Err(no_such_key());
-    }
-    let file = File::open(&canonical).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => no_such_key(),
-        _ => S3Error::with_message(S3ErrorCode::AccessDenied, "Access Denied"),
-    })?;
-    match file.metadata() {
-        Ok(metadata) if metadata.is_file() => Ok((file, metadata)),
-        _ => Err(no_such_key()),
-    }
+    let opened = LocalDirectory::open(root).and_then(|directory| directory.file(Path::new(path)));
+    opened.map_err(|error| match error {
+        Unreadable::Missing | Unreadable::Outside => no_such_key(),
+        Unreadable::Denied => S3Error::with_message(S3ErrorCode::AccessDenied, "Access Denied"),
+        Unreadable::Odd(_) => {
+            S3Error::with_message(S3ErrorCode::InvalidRequest, "What the key names is not a file.")
+        }
+        Unreadable::Failed(error) => S3Error::with_source(S3ErrorCode::InternalError, error.into()),
+    })
 }
 
 /// Reads `length` bytes from `start`, one chunk at a time and only when the client has taken the one before.

@@ -141,16 +141,6 @@ fn directory(path: &Path) -> Result<Location, LocationError> {
     Ok(Location::Local(canonical))
 }
 
-/// Where `path` under the canonical directory `root` leads when every link is followed, if that is still
-/// under `root`.
-pub(super) fn canonical_under(root: &Path, path: &Path) -> Option<PathBuf> {
-    if !path.components().all(|part| matches!(part, Component::Normal(_))) {
-        return None;
-    }
-    let canonical = root.join(path).canonicalize().ok()?;
-    canonical.starts_with(root).then_some(canonical)
-}
-
 fn s3(rest: &str) -> Result<Location, LocationError> {
     if rest.contains('#') {
         return Err(refuse("an S3 location has no fragment"));

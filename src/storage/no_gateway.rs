@@ -21,6 +21,10 @@ impl Gateway {
         match *self {}
     }
 
+    pub fn file_of(&self, _: &str) -> Option<String> {
+        match *self {}
+    }
+
     pub(super) fn credentials(&self) -> &Credentials {
         match *self {}
     }

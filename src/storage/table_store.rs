@@ -2,13 +2,12 @@
 //!
 //! The log names other files (sidecars, checkpoint parts, deletion vectors), and the log is third-party
 //! input. So the store has a root of its own: a URL whose path is one opaque segment, with the table's root
-//! under it. No path that the log can write leads out of it, and neither do symbolic links in a directory.
+//! under it. No path that the log can write leads out of it.
 //! The opaque segment also keeps a root with odd characters (`%`, spaces) out of the URLs that the kernel
 //! makes, which it does not always decode as often as it encodes them.
 
 use std::fmt;
 use std::ops::Range;
-use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
-use object_store::local::LocalFileSystem;
 use object_store::path::{Path, PathPart};
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, OBJECT_STORE_COALESCE_DEFAULT,
@@ -24,7 +22,7 @@ use object_store::{
     coalesce_ranges,
 };
 
-use super::location::canonical_under;
+use super::local::LocalDirectory;
 use super::s3::S3Bucket;
 
 /// How long a request may take until its answer begins, with all retries.
@@ -42,7 +40,7 @@ pub(super) struct RootedStore {
 #[derive(Debug)]
 enum Place {
     S3 { bucket: Arc<S3Bucket>, prefix: Path },
-    Directory { root: PathBuf, files: LocalFileSystem },
+    Directory(LocalDirectory),
 }
 
 impl fmt::Display for RootedStore {
@@ -56,9 +54,8 @@ impl RootedStore {
         Ok(Self { name, place: Place::S3 { bucket, prefix: Path::parse(prefix)? } })
     }
 
-    pub(super) fn directory(name: String, root: &FilePath) -> Result<Self> {
-        let files = LocalFileSystem::new_with_prefix(root)?;
-        Ok(Self { name, place: Place::Directory { root: root.to_owned(), files } })
+    pub(super) fn directory(name: String, directory: LocalDirectory) -> Self {
+        Self { name, place: Place::Directory(directory) }
     }
 
     /// The path inside the place, of a path that the kernel made.
@@ -69,7 +66,7 @@ impl RootedStore {
         }
         Ok(match &self.place {
             Place::S3 { prefix, .. } => prefix.parts().chain(parts).collect(),
-            Place::Directory { .. } => parts.collect(),
+            Place::Directory(_) => parts.collect(),
         })
     }
 
@@ -81,7 +78,7 @@ impl RootedStore {
                 Some(rest) => Ok(name.chain(rest).collect()),
                 None => Err(outside(location)),
             },
-            Place::Directory { .. } => Ok(name.chain(location.parts()).collect()),
+            Place::Directory(_) => Ok(name.chain(location.parts()).collect()),
         }
     }
 
@@ -94,17 +91,11 @@ impl RootedStore {
                     answer => answer,
                 }
             }
-            Place::Directory { files, .. } => files.get_opts(inner, options).await,
+            Place::Directory(directory) => {
+                let (directory, inner) = (directory.clone(), inner.clone());
+                blocking(move || directory.get(&inner, options)).await
+            }
         }
-    }
-
-    /// Refuses a file or a directory that a link leads to from the table's root out of it. What is not there
-    /// is left to the store to report.
-    async fn check_links(&self, location: &Path) -> Result<()> {
-        let Place::Directory { root, .. } = &self.place else { return Ok(()) };
-        let (root, path) = (root.clone(), relative_path(location));
-        let inside = blocking(move || !root.join(&path).exists() || canonical_under(&root, &path).is_some());
-        if inside.await? { Ok(()) } else { Err(outside(location)) }
     }
 
     async fn list_from(self: Arc<Self>, prefix: Path, offset: Option<Path>) -> Result<ListStream> {
@@ -126,36 +117,16 @@ impl RootedStore {
                 }
                 Ok(futures::stream::iter(first).chain(each_in_time(listed.boxed())).boxed())
             }
-            Place::Directory { root, files } => {
-                let mut objects = Vec::new();
-                let mut directories = vec![prefix];
-                // Not `files.list`, which follows links to directories wherever they lead.
-                while let Some(directory) = directories.pop() {
-                    self.check_links(&directory).await?;
-                    let listed = files.list_with_delimiter(Some(&directory)).await?;
-                    let after =
-                        |object: &ObjectMeta| offset.as_ref().is_none_or(|offset| object.location > *offset);
-                    objects.extend(listed.objects.into_iter().filter(after));
-                    for found in listed.common_prefixes {
-                        let path = root.join(relative_path(&found));
-                        if !blocking(move || path.is_symlink()).await? {
-                            directories.push(found);
-                        }
-                    }
-                }
-                // The kernel expects the order of S3 from every scheme but `file:`.
-                objects.sort_unstable_by(|left, right| left.location.cmp(&right.location));
-                Ok(futures::stream::iter(objects.into_iter().map(Ok)).boxed())
+            Place::Directory(directory) => {
+                let directory = directory.clone();
+                let listed = blocking(move || directory.list(&prefix, offset.as_ref())).await?;
+                Ok(futures::stream::iter(listed.into_iter().map(Ok)).boxed())
             }
         }
     }
 }
 
 type ListStream = BoxStream<'static, Result<ObjectMeta>>;
-
-fn relative_path(location: &Path) -> PathBuf {
-    location.parts().map(|part| part.as_ref().to_owned()).collect()
-}
 
 fn outside(location: &Path) -> Error {
     Error::PermissionDenied {
@@ -168,8 +139,8 @@ fn read_only() -> Error {
     Error::NotSupported { source: "tables are only read".into() }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|source| Error::JoinError { source })
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|source| Error::JoinError { source })?
 }
 
 fn too_late(_: tokio::time::error::Elapsed) -> Error {
@@ -235,10 +206,7 @@ impl ObjectStore for SharedStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let inner = self.0.inner(location)?;
-        let answered = tokio::time::timeout(ANSWER_BEGINS, async {
-            self.0.check_links(&inner).await?;
-            self.0.get(&inner, options).await
-        });
+        let answered = tokio::time::timeout(ANSWER_BEGINS, self.0.get(&inner, options));
         let mut answer = answered.await.map_err(too_late)??;
         answer.meta.location = location.clone();
         Ok(answer)
@@ -251,10 +219,10 @@ impl ObjectStore for SharedStore {
                 let fetch = |range| self.get_range(location, range);
                 coalesce_ranges(ranges, fetch, OBJECT_STORE_COALESCE_DEFAULT).await
             }
-            Place::Directory { files, .. } => {
-                let inner = self.0.inner(location)?;
-                self.0.check_links(&inner).await?;
-                files.get_ranges(&inner, ranges).await
+            Place::Directory(directory) => {
+                let (directory, inner) = (directory.clone(), self.0.inner(location)?);
+                let ranges = ranges.to_vec();
+                blocking(move || directory.get_ranges(&inner, &ranges)).await
             }
         }
     }
@@ -285,6 +253,7 @@ impl ObjectStore for SharedStore {
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::path::Path as FilePath;
 
     use super::*;
     use crate::storage::{Location, S3Options, Storage, StorageOptions, TableStore};
