@@ -19,6 +19,7 @@ use aws_sdk_dynamodb::types::{
 use deltashare::catalog::dynamodb::DynamoDbCatalog;
 use deltashare::catalog::keys::{Key, PARTITION, SORT};
 use deltashare::catalog::share_file::{ShareFile, ShareFileCatalog};
+use deltashare::catalog::writer::Writer;
 use deltashare::catalog::{Caller, Catalog, PageRequest, TokenHash, TokenRecord};
 use deltashare::error::ErrorCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -188,6 +189,10 @@ impl Engine {
 
     fn catalog(&self) -> DynamoDbCatalog {
         DynamoDbCatalog::new(config(&self.endpoint), &self.table, DEADLINE)
+    }
+
+    fn writer(&self) -> Writer {
+        Writer::new(config(&self.endpoint), &self.table)
     }
 
     fn tapped(&self, tap: &Tap) -> DynamoDbCatalog {
@@ -600,7 +605,7 @@ async fn a_share_that_is_gone_is_not_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_that_cannot_be_read_are_errors() {
+async fn a_table_whose_record_cannot_be_read_is_left_out_of_lists_and_refused_by_name() {
     let text = |text: &str| AttributeValue::S(text.to_owned());
     let number = |text: &str| AttributeValue::N(text.to_owned());
     let bad: [(&str, &[(&str, AttributeValue)]); 6] = [
@@ -635,17 +640,175 @@ async fn records_that_cannot_be_read_are_errors() {
     let engine = Engine::start().await;
     engine.fill().await;
     let catalog = engine.catalog();
+    let good =
+        [("name", text("good")), ("schema", text("s")), ("id", text("i")), ("location", text("s3://a/good"))];
+    engine.put(&Key::table("secret", "s", "good"), &good).await;
     for (reason, attributes) in bad {
         engine.put(&Key::table("secret", "s", "t"), attributes).await;
-        for error in [
-            catalog.table(&by("globex"), "secret", "s", "t").await.unwrap_err(),
-            catalog.tables(&by("globex"), "secret", None, all()).await.unwrap_err(),
-        ] {
-            assert_eq!(error.code(), ErrorCode::InternalError);
-            let source = std::error::Error::source(&error).unwrap().to_string();
-            assert!(source.contains("a table record") && source.contains(reason), "{source}");
-            assert!(!error.message().contains("record"), "{error}");
+        let error = catalog.table(&by("globex"), "secret", "s", "t").await.unwrap_err();
+        // Not 5xx, which clients retry, and not 404, which says that it is gone.
+        assert_eq!(error.code(), ErrorCode::UnsupportedOperation);
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(
+            source.contains("the table record SHARE#secret TABLE#s#t") && source.contains(reason),
+            "{source}"
+        );
+        assert!(error.message().contains("The record of the table cannot be read"), "{error}");
+        assert!(!error.message().contains("secret"), "{error}");
+        for schema in [None, Some("s")] {
+            let page = catalog.tables(&by("globex"), "secret", schema, all()).await.unwrap().unwrap();
+            let listed: Vec<_> = page.items.iter().map(|table| table.name.as_str()).collect();
+            assert_eq!(listed, ["good"], "{reason}");
         }
+        assert!(catalog.table(&by("globex"), "secret", "s", "good").await.unwrap().is_some());
+        let found = engine.writer().bad_records().await.unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].sort == "TABLE#s#t" && found[0].reason.contains(reason), "{found:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_share_schema_or_grant_costs_the_others_nothing() {
+    let engine = Engine::start().await;
+    engine.fill().await;
+    let catalog = engine.catalog();
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let names = async || {
+        let page = catalog.shares(&by("Acme Corp"), all()).await.unwrap();
+        page.items.iter().map(|share| share.name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(names().await, ["many", "Retail Data"]);
+
+    // A share: without its id, and of a later format.
+    for attributes in [&[("name", text("many"))][..], &[("format", AttributeValue::N("2".to_owned()))]] {
+        engine.put(&Key::share("many"), attributes).await;
+        assert_eq!(names().await, ["Retail Data"]);
+        let error = catalog.share(&by("Acme Corp"), "many").await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::UnsupportedOperation);
+        let error = catalog.table(&by("Acme Corp"), "many", "s", "t000").await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::UnsupportedOperation);
+        // To whom it is not granted it is not there, good or bad.
+        assert!(catalog.share(&by("globex"), "many").await.unwrap().is_none());
+    }
+    engine.put(&Key::share("many"), &[("name", text("many")), ("id", text("i"))]).await;
+
+    engine.put(&Key::schema("Retail Data", "Sales"), &[("name", AttributeValue::Bool(true))]).await;
+    let schemas = catalog.schemas(&by("Acme Corp"), "Retail Data", all()).await.unwrap().unwrap().schemas;
+    let schemas: Vec<_> = schemas.items.iter().map(|name| name.as_str()).collect();
+    assert_eq!(schemas, ["Empty", "sal", "Sales2"]);
+
+    // Grants: without a name, of a later format, and with the name of a share that the key does not grant.
+    let bad: [&[(&str, AttributeValue)]; 3] = [
+        &[],
+        &[("share", text("many")), ("format", AttributeValue::N("2".to_owned()))],
+        &[("share", text("secret"))],
+    ];
+    for attributes in bad {
+        engine.put(&Key::grant("Acme Corp", "many"), attributes).await;
+        assert_eq!(names().await, ["Retail Data"], "{attributes:?}");
+        for refused in [
+            catalog.share(&by("Acme Corp"), "many").await.unwrap_err(),
+            catalog.schemas(&by("Acme Corp"), "many", all()).await.unwrap_err(),
+            catalog.tables(&by("Acme Corp"), "many", None, all()).await.unwrap_err(),
+            catalog.table(&by("Acme Corp"), "many", "s", "t000").await.unwrap_err(),
+        ] {
+            assert_eq!(refused.code(), ErrorCode::PermissionDenied, "{attributes:?}");
+        }
+        assert!(catalog.share(&by("Acme Corp"), "secret").await.unwrap().is_none());
+    }
+    let found = engine.writer().bad_records().await.unwrap();
+    let found: Vec<_> = found.iter().map(|bad| format!("{} {}", bad.partition, bad.sort)).collect();
+    assert_eq!(found, ["RECIPIENT#acme%20corp SHARE#many", "SHARE#retail%20data SCHEMA#sales"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_token_or_recipient_lets_nobody_in() {
+    let engine = Engine::start().await;
+    engine.fill().await;
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let newer = ("format", AttributeValue::N("2".to_owned()));
+    let hash = TokenHash::of("dss_acme");
+    let good = [("recipient", text("Acme Corp")), ("expires", text("never"))];
+    let bad_tokens: [&[(&str, AttributeValue)]; 5] = [
+        &[("expires", text("never"))],
+        &[("recipient", text("Acme Corp"))],
+        &[("recipient", text("Acme Corp")), ("expires", text("soon"))],
+        &[("recipient", text("Acme Corp")), ("expires", AttributeValue::N("1".to_owned()))],
+        &[good[0].clone(), good[1].clone(), newer.clone()],
+    ];
+    for attributes in bad_tokens {
+        // Read as it is, and remembered from when it was good.
+        engine.put(&Key::token(hash), &good).await;
+        let catalog = engine.catalog();
+        let caller = catalog.caller(hash).await.unwrap().unwrap();
+        assert!(catalog.share(&caller, "many").await.unwrap().is_some());
+        let caller = catalog.caller(hash).await.unwrap().unwrap();
+        engine.put(&Key::token(hash), attributes).await;
+        let refused = catalog.share(&caller, "many").await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::Unauthenticated, "{attributes:?}");
+        assert!(catalog.caller(hash).await.unwrap().is_none(), "{attributes:?}");
+        assert!(engine.catalog().caller(hash).await.unwrap().is_none(), "{attributes:?}");
+    }
+    let found = engine.writer().bad_records().await.unwrap();
+    assert!(found.len() == 1 && found[0].partition.len() == "TOKEN#".len() + 8, "{found:?}");
+    engine.put(&Key::token(hash), &good).await;
+
+    let bad_recipients: [&[(&str, AttributeValue)]; 4] = [
+        &[],
+        &[("status", text("Active"))],
+        &[("status", AttributeValue::Bool(true))],
+        &[("status", text("active")), newer],
+    ];
+    let catalog = engine.catalog();
+    for attributes in bad_recipients {
+        engine.put(&Key::recipient("Acme Corp"), attributes).await;
+        let caller = by("Acme Corp");
+        for refused in [
+            catalog.shares(&caller, all()).await.unwrap_err(),
+            catalog.share(&caller, "many").await.unwrap_err(),
+            catalog.schemas(&caller, "many", all()).await.unwrap_err(),
+            catalog.tables(&caller, "many", None, all()).await.unwrap_err(),
+            catalog.table(&caller, "many", "s", "t000").await.unwrap_err(),
+        ] {
+            assert_eq!(refused.code(), ErrorCode::PermissionDenied, "{attributes:?}");
+        }
+        assert!(catalog.share(&by("globex"), "secret").await.unwrap().is_some());
+    }
+}
+
+/// DynamoDB refuses to look for keys that it cannot hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_too_long_for_a_key_are_not_there() {
+    let engine = Engine::start().await;
+    engine.fill().await;
+    let tap = Tap::default();
+    let catalog = engine.tapped(&tap);
+    let acme = by("Acme Corp");
+    for name in ["日".repeat(255), "x".repeat(3000), "%".repeat(700)] {
+        assert!(catalog.share(&acme, &name).await.unwrap().is_none());
+        assert!(catalog.schemas(&acme, &name, all()).await.unwrap().is_none());
+        assert!(catalog.tables(&acme, &name, None, all()).await.unwrap().is_none());
+        assert!(catalog.table(&acme, &name, "s", "t000").await.unwrap().is_none());
+        assert!(catalog.table(&acme, "many", &name, "t000").await.unwrap().is_none());
+        assert!(catalog.table(&acme, "many", "s", &name).await.unwrap().is_none());
+        assert!(catalog.tables(&acme, "many", Some(&name), all()).await.unwrap().is_none());
+        let stranger = by(&name);
+        let refused = catalog.shares(&stranger, all()).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::Unauthenticated);
+    }
+    for (_, parameters) in tap.take() {
+        let longest = longest_text(&parameters);
+        assert!(longest <= 1024, "{longest}");
+    }
+}
+
+/// The length of the longest string in a request.
+fn longest_text(value: &serde_json::Value) -> usize {
+    match value {
+        serde_json::Value::String(text) => text.len(),
+        serde_json::Value::Array(items) => items.iter().map(longest_text).max().unwrap_or(0),
+        serde_json::Value::Object(fields) => fields.values().map(longest_text).max().unwrap_or(0),
+        _ => 0,
     }
 }
 

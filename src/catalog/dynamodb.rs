@@ -20,7 +20,7 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::keys::{self, Key};
-use super::records::{self, Item, key_attributes};
+use super::records::{self, BadRecord, Item, key_attributes};
 use super::{
     Caller, Catalog, Page, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord,
     unknown_token,
@@ -68,7 +68,7 @@ impl DynamoDbCatalog {
     pub async fn token_key(&self) -> Result<[u8; 32]> {
         let key = Key::token_key();
         if let Some(item) = self.get(&key).await? {
-            return records::token_key(&item);
+            return records::token_key(&item).map_err(Error::internal);
         }
         let mut made = [0; 32];
         getrandom::fill(&mut made).map_err(|error| Error::internal(error.to_string()))?;
@@ -78,10 +78,8 @@ impl DynamoDbCatalog {
             Ok(_) => Ok(made),
             Err(error) if error.code() == Some("ConditionalCheckFailedException") => {
                 let item = self.get(&key).await?;
-                item.as_ref()
-                    .map(records::token_key)
-                    .transpose()?
-                    .ok_or_else(|| unavailable("the key is gone"))
+                let item = item.ok_or_else(|| unavailable("the key is gone"))?;
+                records::token_key(&item).map_err(Error::internal)
             }
             Err(error) => Err(failed(error)),
         }
@@ -102,8 +100,9 @@ impl DynamoDbCatalog {
     async fn get_all(&self, wanted: &[Key]) -> Result<Vec<Option<Item>>> {
         let mut found = HashMap::with_capacity(wanted.len());
         let until = Instant::now() + self.deadline;
-        for chunk in wanted.chunks(BATCH) {
-            let mut left: Vec<Item> = chunk.iter().map(key_attributes).collect();
+        let possible: Vec<&Key> = wanted.iter().filter(|key| key.fits()).collect();
+        for chunk in possible.chunks(BATCH) {
+            let mut left: Vec<Item> = chunk.iter().copied().map(key_attributes).collect();
             let mut wait = FIRST_WAIT;
             while !left.is_empty() {
                 let asked = left.len();
@@ -131,6 +130,9 @@ impl DynamoDbCatalog {
 
     /// Items of a partition whose sort keys begin with `prefix`, sorted by them.
     async fn query(&self, partition: &str, prefix: &str, page: &PageRequest) -> Result<Page<Item>> {
+        if !(Key { partition: partition.to_owned(), sort: prefix.to_owned() }).fits() {
+            return Ok(Page { items: Vec::new(), more_after: None });
+        }
         let until = Instant::now() + self.deadline;
         // One more than asked for tells whether there are more.
         let wanted = page.limit.map(|limit| limit + 1);
@@ -174,6 +176,28 @@ impl DynamoDbCatalog {
         Ok(Page { items, more_after })
     }
 
+    /// Leaves a record that cannot be read out of a list, so that the others are listed.
+    fn listed<T>(&self, record: Result<T, BadRecord>) -> Option<T> {
+        record.map_err(|bad| self.report(&bad)).ok()
+    }
+
+    /// Tells the log of a record that cannot be read.
+    fn report(&self, bad: &BadRecord) {
+        tracing::error!(
+            dynamodb.table = self.table,
+            record.kind = bad.kind,
+            record.partition = bad.partition,
+            record.sort = bad.sort,
+            reason = bad.reason,
+            "a record of the catalog cannot be read"
+        );
+    }
+
+    /// What a token's item says. One that cannot be read stands for nobody.
+    fn token_of(&self, item: Option<&Item>) -> Option<TokenRecord> {
+        item.and_then(|item| self.listed(records::token(item)))
+    }
+
     /// What is remembered of tokens. A panic while it was held has left it as it was.
     fn tokens(&self) -> MutexGuard<'_, HashMap<TokenHash, TokenRecord>> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
@@ -198,15 +222,20 @@ impl DynamoDbCatalog {
         if let Some(hash) = caller.remembered {
             self.check_remembered(caller, hash, items.next().flatten().as_ref())?;
         }
-        match recipient.as_ref().map(records::is_active).transpose()? {
-            Some(true) => Ok(items.collect()),
-            Some(false) | None => Err(unknown_token()),
+        match recipient.as_ref().map(records::is_active).transpose() {
+            Ok(Some(true)) => Ok(items.collect()),
+            Ok(Some(false) | None) => Err(unknown_token()),
+            Err(bad) => {
+                self.report(&bad);
+                let message =
+                    "The record of the recipient cannot be read. Contact the provider of the share.";
+                Err(Error::forbidden(message).with_source(bad))
+            }
         }
     }
 
     fn check_remembered(&self, caller: &Caller, hash: TokenHash, item: Option<&Item>) -> Result<()> {
-        let token = item.map(records::token).transpose()?;
-        match token {
+        match self.token_of(item) {
             Some(token) if token.recipient == caller.token.recipient => {
                 self.remember(hash, &token);
                 token.check_expiry()
@@ -230,9 +259,18 @@ impl DynamoDbCatalog {
         let mut items = self.get_for(caller, &keys).await?.into_iter();
         let mut next = || items.next().flatten();
         let (grant, share, other) = (next(), next(), next());
-        let granted = grant.as_ref().map(records::grant).transpose()?.is_some();
-        let share = share.filter(|_| granted).as_ref().map(records::share).transpose()?.flatten();
-        Ok((share, other))
+        let Some(grant) = grant else { return Ok((None, None)) };
+        if let Err(bad) = records::grant(&grant) {
+            self.report(&bad);
+            let message = "The grant of the share cannot be read. Contact the provider of the share.";
+            return Err(Error::forbidden(message).with_source(bad));
+        }
+        let share = share.as_ref().map(records::share).transpose().map_err(|bad| {
+            self.report(&bad);
+            let message = "The record of the share cannot be read. Contact the provider of the share.";
+            Error::unreadable_table(message).with_source(bad)
+        })?;
+        Ok((share.flatten(), other))
     }
 
     /// The share, where it is granted to the caller.
@@ -284,7 +322,7 @@ impl Catalog for DynamoDbCatalog {
                 return Ok(Some(Caller::remembered(token, hash)));
             }
             let item = self.get(&Key::token(hash)).await?;
-            let token = item.as_ref().map(records::token).transpose()?;
+            let token = self.token_of(item.as_ref());
             token.iter().for_each(|token| self.remember(hash, token));
             Ok(token.map(Caller::checked))
         }
@@ -304,12 +342,12 @@ impl Catalog for DynamoDbCatalog {
             let partition = keys::recipient_partition(caller.recipient());
             let (_, grants) =
                 tokio::try_join!(self.get_for(caller, &[]), self.query(&partition, keys::GRANTS, &page))?;
-            let granted = grants.items.iter().map(records::grant).collect::<Result<Vec<_>>>()?;
-            let wanted: Vec<Key> = granted.iter().map(|share| Key::share(share.as_str())).collect();
+            let granted = grants.items.iter().filter_map(|item| self.listed(records::grant(item)));
+            let wanted: Vec<Key> = granted.map(|share| Key::share(share.as_str())).collect();
             let shares = self.get_all(&wanted).await?;
             // A share that is gone leaves its grants for a moment.
-            let shares = shares.iter().flatten().map(records::share).collect::<Result<Vec<_>>>()?;
-            Ok(Page { items: shares.into_iter().flatten().collect(), more_after: grants.more_after })
+            let shares = shares.iter().flatten().filter_map(|item| self.listed(records::share(item)));
+            Ok(Page { items: shares.flatten().collect(), more_after: grants.more_after })
         }
         .boxed()
     }
@@ -329,7 +367,7 @@ impl Catalog for DynamoDbCatalog {
             let (granted, found) =
                 tokio::try_join!(self.granted(caller, share), self.query(&partition, keys::SCHEMAS, &page))?;
             let Some(share) = granted else { return Ok(None) };
-            let items = found.items.iter().map(records::schema).collect::<Result<_>>()?;
+            let items = found.items.iter().filter_map(|item| self.listed(records::schema(item))).collect();
             Ok(Some(SchemaPage { share, schemas: Page { items, more_after: found.more_after } }))
         }
         .boxed()
@@ -353,8 +391,8 @@ impl Catalog for DynamoDbCatalog {
             let Some(granted) = granted.filter(|_| schema.is_none() || schema_item.is_some()) else {
                 return Ok(None);
             };
-            let items =
-                found.items.iter().map(|item| records::table(item, &granted)).collect::<Result<_>>()?;
+            let tables = found.items.iter().filter_map(|item| self.listed(records::table(item, &granted)));
+            let items = tables.collect();
             Ok(Some(Page { items, more_after: found.more_after }))
         }
         .boxed()
@@ -371,7 +409,12 @@ impl Catalog for DynamoDbCatalog {
             let key = Key::table(share, schema, table);
             let (granted, found) = self.granted_with(caller, share, Some(key)).await?;
             match (granted, found) {
-                (Some(share), Some(item)) => records::table(&item, &share).map(Some),
+                (Some(share), Some(item)) => records::table(&item, &share).map(Some).map_err(|bad| {
+                    self.report(&bad);
+                    let message =
+                        "The record of the table cannot be read. Contact the provider of the share.";
+                    Error::unreadable_table(message).with_source(bad)
+                }),
                 _ => Ok(None),
             }
         }

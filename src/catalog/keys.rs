@@ -37,7 +37,17 @@ pub fn encoded(name: &str) -> String {
     key
 }
 
+/// The longest partition key that DynamoDB takes, in bytes.
+const LONGEST_PARTITION: usize = 2048;
+/// The longest sort key.
+const LONGEST_SORT: usize = 1024;
+
 impl Key {
+    /// Whether DynamoDB can hold an item with this key; it refuses to look for one that it cannot.
+    pub fn fits(&self) -> bool {
+        self.partition.len() <= LONGEST_PARTITION && self.sort.len() <= LONGEST_SORT
+    }
+
     fn new(partition: String, sort: impl Into<String>) -> Self {
         Self { partition, sort: sort.into() }
     }
@@ -132,6 +142,16 @@ mod tests {
         ] {
             assert_eq!(encoded(name), key);
         }
+    }
+
+    #[test]
+    fn keys_that_dynamodb_cannot_hold() {
+        let longest = "x".repeat(255);
+        assert!(Key::table(&longest, &longest, &longest).fits());
+        let letters = |count: usize| "日".repeat(count);
+        assert!(Key::share(&letters(226)).fits() && !Key::share(&letters(227)).fits());
+        assert!(Key::table("s", &letters(56), &letters(57)).fits());
+        assert!(!Key::table("s", &letters(57), &letters(57)).fits());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! with their own scripts.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -9,7 +10,6 @@ use chrono::{DateTime, Utc};
 
 use super::keys::{self, Key};
 use super::{ShareRecord, TableRecord, TokenRecord};
-use crate::error::{Error, Result};
 use crate::protocol::names::Name;
 use crate::role::RoleArn;
 
@@ -19,15 +19,39 @@ pub type Item = HashMap<String, AttributeValue>;
 /// The version of the record format that this server reads and writes.
 pub const FORMAT: u32 = 1;
 
+/// A record that cannot be read, and why. It names the record and not what is in it; the log may have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadRecord {
+    /// What the record is, such as `table`.
+    pub kind: &'static str,
+    /// Its partition key; of a token, no more than the first digits of its hash.
+    pub partition: String,
+    /// Its sort key.
+    pub sort: String,
+    /// What is wrong, as the end of a sentence about the record.
+    pub reason: String,
+}
+
+impl fmt::Display for BadRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, partition, sort, reason } = self;
+        write!(f, "the {kind} record {partition} {sort} {reason}")
+    }
+}
+
+impl std::error::Error for BadRecord {}
+
+type Result<T, E = BadRecord> = std::result::Result<T, E>;
+
 /// An item that is read: its kind, for messages, and its attributes.
-pub(super) struct Reader<'a> {
+struct Reader<'a> {
     kind: &'static str,
     item: &'a Item,
 }
 
 impl<'a> Reader<'a> {
     /// Refuses an item that a newer version wrote.
-    pub(super) fn new(kind: &'static str, item: &'a Item) -> Result<Self> {
+    fn new(kind: &'static str, item: &'a Item) -> Result<Self> {
         let this = Self { kind, item };
         match this.number("format")? {
             Some(format) if format == u64::from(FORMAT) => Ok(this),
@@ -38,9 +62,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The record is named in the log and not to the recipient; what is in it is shown to nobody.
-    fn unreadable(&self, what: &str) -> Error {
-        Error::internal(format!("a {} record {what}", self.kind))
+    fn unreadable(&self, reason: &str) -> BadRecord {
+        let key =
+            |name: &str| self.item.get(name).and_then(|value| value.as_s().ok()).map_or("", String::as_str);
+        let (partition, sort) = (key(keys::PARTITION), key(keys::SORT));
+        // Of a token's hash, as much as names it.
+        let shown = if partition.starts_with(keys::TOKENS) { keys::TOKENS.len() + 8 } else { usize::MAX };
+        BadRecord {
+            kind: self.kind,
+            partition: partition.chars().take(shown).collect(),
+            sort: sort.to_owned(),
+            reason: reason.to_owned(),
+        }
     }
 
     fn get<T>(
@@ -62,7 +95,7 @@ impl<'a> Reader<'a> {
         self.get(name, |value| value.as_s().ok().map(String::as_str), "a string")
     }
 
-    pub(super) fn required(&self, name: &str) -> Result<&'a str> {
+    fn required(&self, name: &str) -> Result<&'a str> {
         let text = self.text(name)?.filter(|text| !text.is_empty());
         text.ok_or_else(|| self.unreadable(&format!("has no attribute {name}")))
     }
@@ -95,6 +128,14 @@ impl<'a> Reader<'a> {
     ) -> Result<Name> {
         check(self.required(attribute)?)
             .map_err(|error| self.unreadable(&format!("has a name that is none: {error}")))
+    }
+
+    /// Refuses a record whose name is not the one in its key.
+    fn has_sort_key(&self, key: &Key) -> Result<()> {
+        match self.item.get(keys::SORT).and_then(|sort| sort.as_s().ok()) {
+            Some(sort) if *sort == key.sort => Ok(()),
+            _ => Err(self.unreadable("has a name that is not the one in its key")),
+        }
     }
 
     fn role(&self, name: &str) -> Result<Option<RoleArn>> {
@@ -144,9 +185,12 @@ pub(super) fn share(item: &Item) -> Result<Option<ShareRecord>> {
     Ok(Some(record))
 }
 
-/// The name of a share that is granted.
+/// The name of a share that is granted. The key is what grants it, so the name must be the one in the key.
 pub(super) fn grant(item: &Item) -> Result<Name> {
-    Reader::new("grant", item)?.name("share", Name::share)
+    let reader = Reader::new("grant", item)?;
+    let share = reader.name("share", Name::share)?;
+    reader.has_sort_key(&Key::grant("", share.as_str()))?;
+    Ok(share)
 }
 
 /// The name of a schema.
@@ -171,6 +215,31 @@ pub(super) fn table(item: &Item, share: &ShareRecord) -> Result<TableRecord> {
         directory_access: reader.flag("directoryAccess")?,
         signer_role: reader.role("signerRole")?,
     })
+}
+
+/// Finds what is wrong with an item, if it is one that servers read.
+pub(super) fn check(item: &Item) -> Result<()> {
+    let key = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).map_or("", String::as_str);
+    let (partition, sort) = (key(keys::PARTITION), key(keys::SORT));
+    match (partition.split_once('#').map(|(kind, _)| kind), sort) {
+        (Some("TOKEN"), "TOKEN") => token(item).map(drop),
+        (Some("RECIPIENT"), "RECIPIENT") => is_active(item).map(drop),
+        (Some("RECIPIENT"), sort) if sort.starts_with(keys::GRANTS) => grant(item).map(drop),
+        (Some("RECIPIENT"), sort) if sort.starts_with(keys::TOKENS) => token(item).map(drop),
+        (Some("SHARE"), "SHARE") => share(item).map(drop),
+        (Some("SHARE"), sort) if sort.starts_with(keys::SCHEMAS) => {
+            let reader = Reader::new("schema", item)?;
+            reader.has_sort_key(&Key::schema("", schema(item)?.as_str()))
+        }
+        (Some("SHARE"), sort) if sort.starts_with(keys::TABLES) => {
+            let reader = Reader::new("table", item)?;
+            // Which share it is in makes no difference.
+            let share = ShareRecord { name: reader.name("name", Name::share)?, id: String::new() };
+            let table = table(item, &share)?;
+            reader.has_sort_key(&Key::table("", table.schema.as_str(), table.name.as_str()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The key that tokens are authenticated with: 32 bytes.

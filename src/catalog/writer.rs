@@ -14,7 +14,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, Delete, Put, Trans
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 use super::keys::{self, Key};
-use super::records::{self, FORMAT, Item, key_attributes};
+use super::records::{self, BadRecord, FORMAT, Item, key_attributes};
 use super::state::{Change, RecipientState, ShareState, State, TableState};
 use super::{TokenHash, TokenRecord};
 use crate::protocol::names::{InvalidName, Name};
@@ -435,6 +435,14 @@ impl Writer {
             otherwise: WriteError::Conflict(format!("recipient '{recipient}'")),
         };
         Ok(Turn { step, who: string(&item, "name").to_owned(), tokens: self.tokens(recipient).await? })
+    }
+
+    /// The records that servers cannot read.
+    pub async fn bad_records(&self) -> Result<Vec<BadRecord>> {
+        let mut bad: Vec<_> =
+            self.items().await?.iter().filter_map(|item| records::check(item).err()).collect();
+        bad.sort_by(|a, b| (&a.partition, &a.sort).cmp(&(&b.partition, &b.sort)));
+        Ok(bad)
     }
 
     /// Everything that the table holds, but for shares that are being deleted.

@@ -3,7 +3,10 @@
 import base64
 import hmac
 import json
+import os
 import re
+import shutil
+import subprocess
 import time
 
 import boto3.dynamodb.types
@@ -12,7 +15,7 @@ import delta_sharing
 import pytest
 
 from aws import Aws
-from conftest import OTHER_TOKEN, Server, TOKEN, hash_of, write_profile
+from conftest import BINARY, OTHER_TOKEN, Server, TOKEN, hash_of, write_profile
 
 TABLE = "deltashare"
 BUCKET = "catalog"
@@ -189,6 +192,151 @@ def test_a_page_token_of_another_server_over_the_same_table_is_good(server, aws)
         assert first["items"] + rest["items"] == server.request("GET", listing).json["items"]
     finally:
         assert second.stop() == 0
+
+
+@pytest.fixture
+def bad(dynamodb):
+    """A recipient with a share of its own, whose records a test may spoil."""
+    token = "dss_test-recipient-with-bad-records"
+    put(dynamodb, "RECIPIENT#umbrella", "RECIPIENT", name="umbrella", status="active")
+    put(dynamodb, f"TOKEN#{hash_of(token)}", "TOKEN", recipient="umbrella", id="1", expires="never")
+    put(dynamodb, "SHARE#bad", "SHARE", name="bad", id="id-bad")
+    put(dynamodb, "SHARE#bad", "SCHEMA#s", name="s")
+    put(dynamodb, "SHARE#bad", "TABLE#s#good", name="good", schema="s", id="i", location=f"s3://{BUCKET}/py_versions")
+    for share in ("bad", "retail"):
+        put(dynamodb, "RECIPIENT#umbrella", f"SHARE#{share}", share=share, recipient="umbrella")
+    yield token
+    for partition in ("SHARE#bad", "RECIPIENT#umbrella", f"TOKEN#{hash_of(token)}"):
+        items = dynamodb.query(TableName=TABLE, KeyConditionExpression="pk = :pk", ExpressionAttributeValues={":pk": {"S": partition}})
+        for item in items["Items"]:
+            dynamodb.delete_item(TableName=TABLE, Key={"pk": item["pk"], "sk": item["sk"]})
+
+
+def errors_since(server, before):
+    """The errors in the log from there on, of which there is one at least."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        found = [line for line in server.log[before:] if "ERROR" in line]
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError("".join(server.log))
+
+
+def check(aws, *arguments):
+    command = [str(BINARY), "check", "--table", TABLE, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **aws.environment})
+
+
+GOOD = {"name": "t", "schema": "s", "id": "i", "location": f"s3://{BUCKET}/py_versions"}
+BAD_TABLES = [
+    ({**GOOD, "historyShared": "true"}, "historyShared that is not a boolean"), ({**GOOD, "location": 1}, "location that is not a string"),
+    ({**GOOD, "startVersion": "0"}, "startVersion that is not a whole number"), ({**GOOD, "format": 2}, "has format 2"),
+    ({"name": "t", "schema": "s"}, "has no attribute id"), ({**GOOD, "signerRole": "me"}, "signerRole that is not the ARN"),
+]
+
+
+@pytest.mark.parametrize("attributes,reason", BAD_TABLES)
+def test_a_bad_table_costs_its_neighbours_nothing(server, aws, dynamodb, bad, attributes, reason):
+    put(dynamodb, "SHARE#bad", "TABLE#s#t", **attributes)
+    for listing in ("/shares/bad/all-tables", "/shares/bad/schemas/s/tables"):
+        before = len(server.log)
+        answer = server.request("GET", listing, token=bad)
+        assert answer.status == 200 and [item["name"] for item in answer.json["items"]] == ["good"]
+        event, = errors_since(server, before)
+        for text in (TABLE, "SHARE#bad", "TABLE#s#t", reason):
+            assert text in event, event
+    for method, path in (("GET", "version"), ("GET", "metadata"), ("POST", "query"), ("GET", "changes?startingVersion=0")):
+        answer = server.request(method, f"/shares/bad/schemas/s/tables/t/{path}", token=bad)
+        assert (answer.status, answer.json["errorCode"]) == (400, "UNSUPPORTED_OPERATION"), answer.body
+        assert "The record of the table cannot be read" in answer.json["message"]
+        answer = server.request(method, f"/shares/bad/schemas/s/tables/good/{path}", token=bad)
+        assert answer.status == 200 or "does not share its history" in answer.json["message"], answer.body
+    checked = check(aws)
+    assert checked.returncode == 1
+    assert re.search(rf"^SHARE#bad TABLE#s#t: NOT readable: the table record .*{reason}", checked.stdout, re.MULTILINE), checked.stdout
+    assert "bad.s.good: readable" in checked.stdout and "bad.s.t:" not in checked.stdout
+    assert "1 records cannot be read" in checked.stderr
+
+
+@pytest.mark.parametrize("pk,sk,attributes,listed", [
+    ("SHARE#bad", "SHARE", {"name": "bad"}, ["Retail"]), ("SHARE#bad", "SHARE", {"name": "bad", "id": "x", "deleting": "no"}, ["Retail"]),
+    ("RECIPIENT#umbrella", "SHARE#bad", {"recipient": "umbrella"}, ["Retail"]),
+    ("RECIPIENT#umbrella", "SHARE#bad", {"share": "bad", "format": 7}, ["Retail"]),
+])
+def test_a_bad_share_or_grant_costs_the_others_nothing(server, dynamodb, bad, pk, sk, attributes, listed):
+    put(dynamodb, pk, sk, **attributes)
+    answer = server.request("GET", "/shares", token=bad)
+    assert answer.status == 200 and [item["name"] for item in answer.json["items"]] == listed
+    for path in ("/shares/bad", "/shares/bad/all-tables", "/shares/bad/schemas/s/tables/good/version"):
+        answer = server.request("GET", path, token=bad)
+        assert answer.status in (400, 403) and "cannot be read. Contact the provider" in answer.json["message"], answer.body
+    # Whom it is not granted to learns nothing.
+    assert server.request("GET", "/shares/bad").status == 404
+    assert server.request("GET", "/shares").status == 200
+
+
+def test_a_bad_token_or_recipient_lets_nobody_in(server, dynamodb, bad):
+    token_key = f"TOKEN#{hash_of(bad)}"
+    for attributes in ({"expires": "never"}, {"recipient": "umbrella"}, {"recipient": "umbrella", "expires": 1},
+                       {"recipient": "umbrella", "expires": "never", "format": 2}):
+        assert server.request("GET", "/shares", token=bad).status == 200
+        put(dynamodb, token_key, "TOKEN", **attributes)
+        for path in ("/shares", "/shares/bad", "/shares/bad/all-tables"):
+            answer = server.request("GET", path, token=bad)
+            assert (answer.status, answer.json["errorCode"]) == (401, "UNAUTHENTICATED"), answer.body
+        put(dynamodb, token_key, "TOKEN", recipient="umbrella", id="1", expires="never")
+    for attributes in ({"name": "umbrella"}, {"status": "Active"}, {"status": True}, {"status": "active", "format": 2}):
+        before = len(server.log)
+        put(dynamodb, "RECIPIENT#umbrella", "RECIPIENT", **attributes)
+        for path in ("/shares", "/shares/bad", "/shares/bad/all-tables", "/shares/bad/schemas/s/tables/good/version"):
+            answer = server.request("GET", path, token=bad)
+            assert (answer.status, answer.json["errorCode"]) == (403, "PERMISSION_DENIED"), answer.body
+        assert "RECIPIENT#umbrella" in errors_since(server, before)[0]
+        assert server.request("GET", "/shares").status == 200
+
+
+@pytest.mark.parametrize("name", ["%E6%97%A5" * 255, "x" * 3000, "%25" * 700])
+def test_names_over_the_limits_of_keys_are_not_there(server, name):
+    for path in (name, f"{name}/schemas", f"{name}/all-tables", f"retail/schemas/{name}/tables", f"{name}/schemas/s/tables/t/version",
+                 f"retail/schemas/{name}/tables/t/version", f"retail/schemas/sales/tables/{name}/version"):
+        answer = server.request("GET", f"/shares/{path}")
+        assert (answer.status, answer.json["errorCode"]) == (404, "RESOURCE_DOES_NOT_EXIST"), answer.body
+
+
+@pytest.fixture
+def on_this_machine(tmp_path, tables):
+    """A directory that is a table, with a file that its log names beside it."""
+    table = tmp_path / "table"
+    shutil.copytree(tables["py_versions"], table)
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    add = {"add": {"path": f"file://{secret}", "partitionValues": {}, "size": 6, "modificationTime": 0, "dataChange": True}}
+    commits = sorted((table / "_delta_log").glob("*.json"))
+    (table / "_delta_log" / f"{len(commits):020}.json").write_text(json.dumps(add) + "\n")
+    return table
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}", "file:{}", "FILE://localhost{}", "{}/../table"])
+def test_a_record_cannot_name_a_directory_of_the_host(server, aws, dynamodb, bad, on_this_machine, form):
+    location = form.format(on_this_machine)
+    s3 = f"s3://{BUCKET}/py_versions"
+    for attributes in ({"location": location}, {"location": location, "allowedLocations": ["/"]}, {"location": s3, "allowedLocations": ["/"]},
+                       {"location": s3, "allowedLocations": ["s3://other/t", location]}, {"location": "/"}, {"location": "."}):
+        before = len(server.log)
+        put(dynamodb, "SHARE#bad", "TABLE#s#t", name="t", schema="s", id="i", historyShared=True, **attributes)
+        for method, path in (("GET", "version"), ("GET", "metadata"), ("POST", "query"), ("GET", "changes?startingVersion=0")):
+            answer = server.request(method, f"/shares/bad/schemas/s/tables/t/{path}", token=bad)
+            assert (answer.status, answer.json["errorCode"]) == (400, "UNSUPPORTED_OPERATION"), answer.body
+            assert "does not support its storage" in answer.json["message"] and "/table" not in answer.json["message"]
+        event = errors_since(server, before)[0]
+        assert "a location of a shared table cannot be read" in event and "bad.s.t" in event
+        checked = check(aws)
+        assert checked.returncode == 1
+        assert re.search(r"^bad\.s\.t: NOT readable: .*only a share file can name", checked.stdout, re.MULTILINE), checked.stdout
+    # There is no gateway that could hand out a file of this machine.
+    answer = server.request("GET", "/deltashare-local/x/etc/passwd", below_prefix=False, token=None)
+    assert answer.status == 404 and answer.json["errorCode"] == "RESOURCE_DOES_NOT_EXIST"
 
 
 def test_without_its_table_a_server_does_not_start(aws):

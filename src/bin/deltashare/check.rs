@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use clap::Args;
+use deltashare::catalog::keys::Key;
+use deltashare::catalog::records::BadRecord;
 use deltashare::catalog::state::{State, TableState};
 use deltashare::catalog::writer::Writer;
 use deltashare::delta::DeltaTable;
@@ -19,10 +21,10 @@ use super::serve::parse_role;
 /// How many tables are opened at the same time.
 const AT_ONCE: usize = 8;
 
-/// Open every table as the server would, and say what stands in the way.
+/// Read every record and open every table as the server would, and say what stands in the way.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  deltashare check --signer-role arn:aws:iam::123456789012:role/signer\n\nEnds with 1 where a table cannot be read."
+    after_help = "Example:\n  deltashare check --signer-role arn:aws:iam::123456789012:role/signer\n\nEnds with 1 where a record or a table cannot be read."
 )]
 pub(crate) struct Check {
     /// The role that reads tables, as the server assumes it. Default: the credentials in the environment.
@@ -37,11 +39,23 @@ pub(crate) async fn check(writer: &Writer, options: &Check) -> Result<(), Failur
     s3.signer_role.clone_from(&options.signer_role);
     let url_ttl = Duration::from_secs(3600);
     let storage = Storage::new(StorageOptions { url_ttl, gateway: None, s3, directory_role: None });
+    let bad = writer.bad_records().await?;
+    for record in &bad {
+        let BadRecord { kind, partition, sort, reason } = record;
+        let line = match options.common.is_json() {
+            true => json!({"record": {"pk": partition, "sk": sort}, "kind": kind, "readable": false, "reason": reason})
+                .to_string(),
+            false => format!("{partition} {sort}: NOT readable: the {kind} record {reason}"),
+        };
+        println!("{line}");
+    }
     let state = writer.state().await?;
     let signer_role = options.signer_role.as_ref();
     let (mut tables, mut unreadable) = (0, 0);
-    let opened = stream::iter(named(&state))
-        .map(|(name, table)| open(&storage, signer_role, table).map(|found| (name, found)));
+    // A server does not open a table whose record it cannot read.
+    let is_bad = |key: &Key| bad.iter().any(|bad| bad.partition == key.partition && bad.sort == key.sort);
+    let opened = stream::iter(named(&state).filter(|(key, ..)| !is_bad(key)))
+        .map(|(_, name, table)| open(&storage, signer_role, table).map(|found| (name, found)));
     let mut opened = opened.buffered(AT_ONCE);
     while let Some((name, found)) = opened.next().await {
         tables += 1;
@@ -61,21 +75,28 @@ pub(crate) async fn check(writer: &Writer, options: &Check) -> Result<(), Failur
         };
         println!("{line}");
     }
-    if unreadable > 0 {
-        return Err(Failure::failed(format!("{unreadable} of {tables} tables cannot be read")));
+    match (unreadable, bad.len()) {
+        (0, 0) => {}
+        (unreadable, 0) => {
+            return Err(Failure::failed(format!("{unreadable} of {tables} tables cannot be read")));
+        }
+        (unreadable, bad) => {
+            let what = format!("{unreadable} of {tables} tables and {bad} records cannot be read");
+            return Err(Failure::failed(what));
+        }
     }
     eprintln!("{tables} tables can be read");
     Ok(())
 }
 
-/// Every table with its whole name.
-fn named(state: &State) -> impl Iterator<Item = (String, &TableState)> {
+/// Every table with its key and its whole name.
+fn named(state: &State) -> impl Iterator<Item = (Key, String, &TableState)> {
     state.shares.values().flat_map(|share| {
         share.schemas.values().flat_map(move |schema| {
-            schema
-                .tables
-                .values()
-                .map(move |table| (format!("{}.{}.{}", share.name, schema.name, table.name), table))
+            schema.tables.values().map(move |table| {
+                let key = Key::table(&share.name, &schema.name, &table.name);
+                (key, format!("{}.{}.{}", share.name, schema.name, table.name), table)
+            })
         })
     })
 }
