@@ -13,12 +13,17 @@ mod deletion_vector;
 mod engine;
 mod failure;
 mod features;
+mod footer;
+mod guard;
 mod history;
+mod json_guard;
 mod lenient;
 mod log_path;
 mod mend;
 mod open;
+mod pages;
 mod read_ahead;
+mod refused;
 mod repeats;
 mod scan;
 mod schema;
@@ -26,6 +31,7 @@ mod snapshot;
 mod store;
 mod survey;
 mod table;
+mod thrift;
 
 pub use actions::{AddFile, Batch, DeletionVector, TextMap};
 pub use changes::{

@@ -32,6 +32,31 @@ pub struct Limits {
     /// How long a query goes on: pages and refreshed answers that follow on one another end so many seconds after the
     /// first one, with tokens of any age.
     pub query_life_seconds: u32,
+    /// How deep lists and objects may lie in each other in an action, in statistics and in a schema.
+    pub log_depth: usize,
+    /// The largest action of a log, where each value in it counts for 32 bytes more than its text.
+    pub log_action_bytes: u64,
+    /// The largest batch of actions that is held in memory.
+    pub log_batch_bytes: u64,
+    /// The largest commit that is read as a whole, as a list of changes needs it. For a list of files, commits are read
+    /// action by action.
+    pub log_commit_bytes: u64,
+    /// The most names that one action lists: table features, partition columns, properties.
+    pub log_names: usize,
+    /// The largest schema, as its text.
+    pub schema_bytes: usize,
+    /// The most columns of a schema, at any depth.
+    pub schema_columns: usize,
+    /// How deep groups may lie in each other in the schema of a Parquet file in the log.
+    pub parquet_depth: usize,
+    /// The largest footer of such a file.
+    pub parquet_footer_bytes: u64,
+    /// The most columns that the schema and the row groups of such a file list.
+    pub parquet_columns: usize,
+    /// The largest page of such a file, unpacked.
+    pub parquet_page_bytes: u64,
+    /// The most that is fetched of a row group of such a file, packed.
+    pub parquet_row_group_bytes: u64,
 }
 
 impl Default for Limits {
@@ -47,6 +72,18 @@ impl Default for Limits {
             body_bytes: 1 << 20,
             body_timeout: Duration::from_secs(30),
             query_life_seconds: 7 * 24 * 60 * 60,
+            log_depth: 512,
+            log_action_bytes: 32 << 20,
+            log_batch_bytes: 192 << 20,
+            log_commit_bytes: 128 << 20,
+            log_names: 10_000,
+            schema_bytes: 16 << 20,
+            schema_columns: 50_000,
+            parquet_depth: 200,
+            parquet_footer_bytes: 16 << 20,
+            parquet_columns: 100_000,
+            parquet_page_bytes: 64 << 20,
+            parquet_row_group_bytes: 384 << 20,
         }
     }
 }

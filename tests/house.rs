@@ -34,7 +34,7 @@ const ONLY_IN: [(&str, &[&str]); 8] = [
     ("delta_kernel", &["delta"]),
     ("object_store", &["delta", "storage"]),
     ("s3s", &["storage"]),
-    ("flate2", &["ndjson"]),
+    ("flate2", &["delta", "ndjson"]),
     ("serde_saphyr", &["catalog"]),
 ];
 

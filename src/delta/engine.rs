@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::num::NonZero;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use buoyant_kernel::object_store::ObjectStore;
 use buoyant_kernel::schema::{DataType, SchemaRef, StructField, StructType};
@@ -21,14 +22,22 @@ use bytes::Bytes;
 use url::Url;
 
 use super::failure::{Cause, cause};
+use super::guard::{check_names, check_texts};
 use super::log_path::{LogFile, file_name};
 use super::read_ahead::ReadAhead;
 use super::repeats::without_repeats;
-use super::store::{COMMIT_BYTES, LogStore};
+use super::store::{COMMIT_BYTES, LogStore, View};
 use crate::limits::Limits;
 
 /// Rows of a batch: large enough to amortise the kernel's work per batch, small enough to stay in cache.
 const BATCH_ROWS: NonZero<usize> = NonZero::new(4096).unwrap();
+
+/// The same where files are so large that their actions may be, too: columns by the thousand have statistics of many
+/// kilobytes for each file.
+const SMALL_BATCH_ROWS: NonZero<usize> = NonZero::new(512).unwrap();
+
+/// Files from this size on are read in small batches.
+const LARGE_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Files opened ahead: commits are fetched together, of a checkpoint's parts only the footers. One row group
 /// is in memory at a time.
@@ -45,9 +54,16 @@ pub(super) struct Hidden {
     pub(super) checkpoints: BTreeSet<u64>,
 }
 
+/// The kernel's engines, which differ in the size of their batches.
+#[derive(Clone)]
+struct KernelEngines {
+    common: Arc<DefaultEngine<TokioMultiThreadExecutor>>,
+    for_large_files: Arc<DefaultEngine<TokioMultiThreadExecutor>>,
+}
+
 /// The engine of one table, or a view of it.
 pub(super) struct LogEngine {
-    inner: Arc<DefaultEngine<TokioMultiThreadExecutor>>,
+    inner: KernelEngines,
     store: Arc<LogStore>,
     runtime: tokio::runtime::Handle,
     fence: Arc<Fence>,
@@ -61,28 +77,23 @@ impl LogEngine {
         runtime: tokio::runtime::Handle,
         limits: Limits,
     ) -> Self {
-        let store = Arc::new(LogStore::new(store, limits));
-        let inner = Self::kernel_engine(&store, &runtime);
+        let view = View { mends: false, batch_rows: BATCH_ROWS.get() };
+        let store = Arc::new(LogStore::new(store, view, limits));
+        let inner = KernelEngines::new(&store, &runtime);
         let mut log = root.clone();
         log.set_path(&format!("{}_delta_log/", root.path()));
-        let fence = Arc::new(Fence { log, hidden: Hidden::default(), listing: None, lenient: false });
-        Self { inner: Arc::new(inner), store, runtime, fence }
-    }
-
-    fn kernel_engine(
-        store: &Arc<LogStore>,
-        runtime: &tokio::runtime::Handle,
-    ) -> DefaultEngine<TokioMultiThreadExecutor> {
-        DefaultEngineBuilder::new(Arc::clone(store) as Arc<dyn ObjectStore>)
-            .with_task_executor(Arc::new(TokioMultiThreadExecutor::new(runtime.clone())))
-            .with_batch_size(BATCH_ROWS)
-            .with_buffer_size(FILES_READ_AHEAD)
-            .build()
+        let fence = Arc::new(Fence {
+            log,
+            hidden: Hidden::default(),
+            listing: None,
+            listings_left: None,
+            lenient: false,
+        });
+        Self { inner, store, runtime, fence }
     }
 
     fn behind(&self, fence: Fence) -> Self {
-        let (inner, store, runtime) =
-            (Arc::clone(&self.inner), Arc::clone(&self.store), self.runtime.clone());
+        let (inner, store, runtime) = (self.inner.clone(), Arc::clone(&self.store), self.runtime.clone());
         Self { inner, store, runtime, fence: Arc::new(fence) }
     }
 
@@ -93,20 +104,32 @@ impl LogEngine {
 
     /// The same view of the log, whose actions are put right before they are read.
     pub(super) fn mending(&self) -> Self {
-        let store = Arc::new(self.store.mending());
-        let inner = Arc::new(Self::kernel_engine(&store, &self.runtime));
+        let store = Arc::new(self.store.viewed(View { mends: true, ..self.store.view() }));
+        let inner = KernelEngines::new(&store, &self.runtime);
         let fence = Arc::new(Fence { lenient: true, ..self.fence.as_ref().clone() });
         Self { inner, store, runtime: self.runtime.clone(), fence }
     }
 
     /// Whether actions are put right before they are read.
     pub(super) fn mends(&self) -> bool {
-        self.store.mends()
+        self.store.view().mends
     }
 
     /// The same view, where a listing that has been made is not made again.
     pub(super) fn with_listing(&self, files: Vec<FileMeta>) -> Self {
-        self.behind(Fence { listing: Some(files), ..self.fence.as_ref().clone() })
+        self.behind(Fence { listing: Some(files.into()), ..self.fence.as_ref().clone() })
+    }
+
+    /// The same view, which makes only so many listings. To find an older version, the kernel makes one for every
+    /// thousand versions until it meets a checkpoint or version 0, whatever versions there are.
+    pub(super) fn searching(&self, listings: u64) -> Self {
+        let listings_left = Some(Arc::new(AtomicU64::new(listings)));
+        self.behind(Fence { listings_left, ..self.fence.as_ref().clone() })
+    }
+
+    /// Whether a search took all the listings it may make.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.fence.listings_left.as_ref().is_some_and(|left| left.load(Ordering::Relaxed) == 0)
     }
 
     /// The files of the versions from `version` on, in the order of their names.
@@ -144,21 +167,53 @@ impl LogEngine {
     }
 }
 
+impl KernelEngines {
+    fn new(store: &Arc<LogStore>, runtime: &tokio::runtime::Handle) -> Self {
+        let engine = |store: Arc<LogStore>, batch_rows| {
+            DefaultEngineBuilder::new(store as Arc<dyn ObjectStore>)
+                .with_task_executor(Arc::new(TokioMultiThreadExecutor::new(runtime.clone())))
+                .with_batch_size(batch_rows)
+                .with_buffer_size(FILES_READ_AHEAD)
+                .build()
+        };
+        let small = Arc::new(store.viewed(View { batch_rows: SMALL_BATCH_ROWS.get(), ..store.view() }));
+        Self {
+            common: Arc::new(engine(Arc::clone(store), BATCH_ROWS)),
+            for_large_files: Arc::new(engine(small, SMALL_BATCH_ROWS)),
+        }
+    }
+}
+
 impl Engine for LogEngine {
     fn evaluation_handler(&self) -> Arc<dyn EvaluationHandler> {
-        self.inner.evaluation_handler()
+        self.inner.common.evaluation_handler()
     }
 
     fn storage_handler(&self) -> Arc<dyn StorageHandler> {
-        Arc::new(Fenced { inner: self.inner.storage_handler(), fence: Arc::clone(&self.fence) })
+        Arc::new(Fenced {
+            inner: self.inner.common.storage_handler(),
+            for_large_files: self.inner.for_large_files.storage_handler(),
+            fence: Arc::clone(&self.fence),
+            limits: *self.store.limits(),
+        })
     }
 
     fn json_handler(&self) -> Arc<dyn JsonHandler> {
-        Arc::new(Fenced { inner: self.inner.json_handler(), fence: Arc::clone(&self.fence) })
+        Arc::new(Fenced {
+            inner: self.inner.common.json_handler(),
+            for_large_files: self.inner.for_large_files.json_handler(),
+            fence: Arc::clone(&self.fence),
+            limits: *self.store.limits(),
+        })
     }
 
     fn parquet_handler(&self) -> Arc<dyn ParquetHandler> {
-        Arc::new(Fenced { inner: self.inner.parquet_handler(), fence: Arc::clone(&self.fence) })
+        Arc::new(Fenced {
+            inner: self.inner.common.parquet_handler(),
+            for_large_files: self.inner.for_large_files.parquet_handler(),
+            fence: Arc::clone(&self.fence),
+            limits: *self.store.limits(),
+        })
     }
 }
 
@@ -166,7 +221,9 @@ impl Engine for LogEngine {
 struct Fence {
     log: Url,
     hidden: Hidden,
-    listing: Option<Vec<FileMeta>>,
+    /// By the names of the files.
+    listing: Option<Arc<[FileMeta]>>,
+    listings_left: Option<Arc<AtomicU64>>,
     /// Whether a checkpoint may lack the partition values of its files.
     lenient: bool,
 }
@@ -192,7 +249,12 @@ impl Fence {
         if listed.split('/').count() != self.log.path().split('/').count() {
             return None;
         }
-        let path = format!("{}{}", self.log.path(), file_name(listed));
+        // No log has versions beyond these, and the kernel counts on to the next one.
+        let name = file_name(listed);
+        if name.as_bytes().first().is_some_and(u8::is_ascii_digit) && LogFile::parse(name).is_none() {
+            return None;
+        }
+        let path = format!("{}{name}", self.log.path());
         file.location = self.log.clone();
         file.location.set_path(&path);
         Some(file)
@@ -216,7 +278,27 @@ impl Fence {
 
 struct Fenced<H: ?Sized> {
     inner: Arc<H>,
+    for_large_files: Arc<H>,
     fence: Arc<Fence>,
+    limits: Limits,
+}
+
+impl<H: ?Sized> Fenced<H> {
+    /// The handler that reads these files.
+    fn suited(&self, files: &[FileMeta]) -> &H {
+        let large = files.iter().any(|file| file.size >= LARGE_FILE_BYTES);
+        if large { &self.for_large_files } else { &self.inner }
+    }
+
+    /// Batches of actions, checked as they are read.
+    fn checked(&self, batches: FileDataReadResultIterator) -> FileDataReadResultIterator {
+        let limits = self.limits;
+        Box::new(batches.map(move |batch| {
+            let batch = batch?;
+            check_names(batch.as_ref(), &limits)?;
+            Ok(batch)
+        }))
+    }
 }
 
 /// Keeps the version of `_last_checkpoint`. The schema and the actions that it may repeat are the
@@ -258,10 +340,16 @@ impl StorageHandler for Fenced<dyn StorageHandler> {
     fn list_from(&self, path: &Url) -> DeltaResult<Box<dyn Iterator<Item = DeltaResult<FileMeta>>>> {
         self.fence.admit(path)?;
         let fence = Arc::clone(&self.fence);
-        if let Some(listing) = &fence.listing {
-            let later = listing.iter().filter(|file| file.location.path() > path.path());
-            let files: Vec<_> = later.cloned().map(Ok).collect();
-            return Ok(Box::new(files.into_iter()));
+        if let Some(left) = &fence.listings_left {
+            let took = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            if took.is_err() {
+                return Err(KernelError::generic("the log has no checkpoint where one is looked for"));
+            }
+        }
+        if let Some(listing) = fence.listing.clone() {
+            let first = listing.partition_point(|file| file.location.path() <= path.path());
+            let later = (first..listing.len()).filter_map(move |at| listing.get(at).cloned());
+            return Ok(Box::new(later.filter(move |file| !fence.hides(&file.location)).map(Ok)));
         }
         let files = self.inner.list_from(path)?;
         Ok(Box::new(files.filter_map(move |file| match file {
@@ -316,6 +404,7 @@ impl JsonHandler for Fenced<dyn JsonHandler> {
         json_strings: Box<dyn EngineData>,
         output_schema: SchemaRef,
     ) -> DeltaResult<Box<dyn EngineData>> {
+        check_texts(json_strings.as_ref(), &self.limits, BATCH_ROWS.get())?;
         self.inner.parse_json(json_strings, output_schema)
     }
 
@@ -331,11 +420,13 @@ impl JsonHandler for Fenced<dyn JsonHandler> {
         }
         let is_large = |file: &FileMeta| file.size > COMMIT_BYTES;
         if self.fence.lenient || !files.iter().any(is_large) {
-            return self.inner.read_json_files(files, physical_schema, predicate);
+            let batches = self.suited(files).read_json_files(files, physical_schema, predicate)?;
+            return Ok(self.checked(batches));
         }
         let groups = files.chunk_by(|file, next| !is_large(file) && !is_large(next)).map(|group| {
-            let batches =
-                self.inner.read_json_files(group, Arc::clone(&physical_schema), predicate.clone())?;
+            let schema = Arc::clone(&physical_schema);
+            let batches = self.suited(group).read_json_files(group, schema, predicate.clone())?;
+            let batches = self.checked(batches);
             Ok(if group.iter().any(is_large) { without_repeats(batches) } else { batches })
         });
         let groups: Vec<FileDataReadResultIterator> = groups.collect::<DeltaResult<_>>()?;
@@ -362,7 +453,8 @@ impl ParquetHandler for Fenced<dyn ParquetHandler> {
         self.fence.admit_all(files)?;
         let schema =
             if self.fence.lenient { with_nullable_values(&physical_schema)? } else { physical_schema };
-        self.inner.read_parquet_files(files, schema, predicate)
+        let batches = self.suited(files).read_parquet_files(files, schema, predicate)?;
+        Ok(self.checked(batches))
     }
 
     fn write_parquet_file(

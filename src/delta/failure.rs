@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use buoyant_kernel::object_store;
 use buoyant_kernel::parquet::errors::ParquetError;
 
+use super::refused::Refused;
 use crate::error::{Error, Result};
 
 type KernelError = buoyant_kernel::Error;
@@ -20,6 +21,8 @@ pub(super) enum Cause {
     Missing,
     /// The table needs what the kernel does not do.
     Unsupported,
+    /// The log has what would cost too much.
+    Refused(Refused),
     /// Anything else: the log says something that cannot be right.
     Damaged,
 }
@@ -44,7 +47,9 @@ impl From<KernelError> for Refusal {
     fn from(error: KernelError) -> Self {
         match cause(&error) {
             Cause::Unavailable | Cause::Denied | Cause::Unsupported => Self::Final(failure(error)),
-            Cause::Missing | Cause::Damaged => Self::Damaged(failure(error)),
+            // What the table is in any view of its log.
+            Cause::Refused(Refused::Names | Refused::Schema) => Self::Final(failure(error)),
+            Cause::Missing | Cause::Damaged | Cause::Refused(_) => Self::Damaged(failure(error)),
         }
     }
 }
@@ -82,6 +87,9 @@ pub(super) fn store_cause(error: &object_store::Error) -> Cause {
 fn generic_store_cause(source: &(dyn std::error::Error + 'static)) -> Cause {
     let mut next = Some(source);
     while let Some(error) = next {
+        if let Some(refused) = error.downcast_ref::<Refused>() {
+            return refused_cause(*refused);
+        }
         if let Some(error) = error.downcast_ref::<object_store::Error>() {
             return store_cause(error);
         }
@@ -118,6 +126,13 @@ fn generic_store_cause(source: &(dyn std::error::Error + 'static)) -> Cause {
     }
 }
 
+fn refused_cause(refused: Refused) -> Cause {
+    match refused {
+        Refused::Malformed => Cause::Damaged,
+        refused => Cause::Refused(refused),
+    }
+}
+
 fn is_about_directories(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::IsADirectory | std::io::ErrorKind::NotADirectory)
 }
@@ -139,6 +154,9 @@ fn io_cause(error: &std::io::Error) -> Cause {
 fn chain_cause(error: &(dyn std::error::Error + 'static)) -> Cause {
     let mut next = Some(error);
     while let Some(error) = next {
+        if let Some(refused) = error.downcast_ref::<Refused>() {
+            return refused_cause(*refused);
+        }
         if let Some(error) = error.downcast_ref::<object_store::Error>() {
             return store_cause(error);
         }
@@ -164,6 +182,7 @@ pub(super) fn failure(error: KernelError) -> Error {
         Cause::Unsupported => {
             Error::unsupported("The table uses a Delta feature that this server does not support.")
         }
+        Cause::Refused(refused) => Error::unreadable_table(refused.message()),
         Cause::Damaged => return damaged(error),
     }
     .with_source(error)

@@ -39,7 +39,7 @@ impl Log {
     }
 
     /// The log that has these files.
-    fn of(files: Vec<FileMeta>) -> Self {
+    pub(super) fn of(files: Vec<FileMeta>) -> Self {
         let mut this = Self { commits: Vec::new(), checkpoints: BTreeSet::new() };
         for file in files {
             match LogFile::parse(file_name(file.location.path())) {
@@ -62,6 +62,24 @@ impl Log {
     pub(super) fn range(&self) -> Option<(u64, u64)> {
         let from_start = self.commits.first().filter(|commit| commit.version == 0).map(|_| 0);
         Some((from_start.or_else(|| self.checkpoints.first().copied())?, self.latest()?))
+    }
+
+    /// How many versions a view of the log reaches back from `version` without a gap, if it then has a checkpoint or
+    /// version 0 to begin with. `None` for a version that cannot be built.
+    pub(super) fn reach(&self, version: u64, hidden: &BTreeSet<u64>) -> Option<u64> {
+        let until = self.commits.partition_point(|commit| commit.version <= version);
+        let commits = self.commits.get(..until).unwrap_or_default().iter().rev();
+        let run =
+            commits.zip((0..=version).rev()).take_while(|(commit, expected)| commit.version == *expected);
+        let first = version.checked_sub(run.count() as u64);
+        match first {
+            // Down to version 0.
+            None => Some(version),
+            Some(before) => self
+                .checkpoints(version, hidden)
+                .any(|checkpoint| checkpoint >= before)
+                .then(|| version - before),
+        }
     }
 
     /// Whether a commit up to `limit` has no bytes.

@@ -12,13 +12,14 @@ pub(super) enum LogFile {
 }
 
 impl LogFile {
-    /// Reads the last segment of a path. `None` for a name that does not start with a version.
+    /// Reads the last segment of a path. `None` for a name that does not start with a version. Versions are 64 bits
+    /// with a sign in every implementation, so that there is always a next one here.
     pub(super) fn parse(name: &str) -> Option<Self> {
         let (version, rest) = name.split_once('.')?;
         if version.len() != 20 || !version.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
-        let version = version.parse().ok()?;
+        let version = u64::try_from(version.parse::<i64>().ok()?).ok()?;
         Some(if rest == "json" {
             Self::Commit(version)
         } else if rest.starts_with("checkpoint.") {
@@ -53,6 +54,9 @@ mod tests {
         );
         assert_eq!(parse("00000000000000000007.crc"), Some(LogFile::Other));
         assert_eq!(parse("00000000000000000000.00000000000000000007.compacted.json"), Some(LogFile::Other));
+        assert_eq!(parse("09223372036854775807.json"), Some(LogFile::Commit(i64::MAX.unsigned_abs())));
+        assert_eq!(parse("09223372036854775808.json"), None);
+        assert_eq!(parse("18446744073709551615.json"), None);
         assert_eq!(parse("99999999999999999999.json"), None);
         assert_eq!(parse("+0000000000000000007.json"), None);
         assert_eq!(parse("_last_checkpoint"), None);

@@ -18,6 +18,12 @@ use crate::error::{Error, Result};
 /// How many damaged checkpoints are passed over one by one before only the commits are tried.
 const CHECKPOINTS_TRIED: usize = 3;
 
+/// How many listings are made to find an older version, before the log is listed once as a whole.
+const LISTINGS: u64 = 4;
+
+/// How many versions the kernel looks for in one listing.
+const VERSIONS_OF_A_LISTING: u64 = 1_000;
+
 /// Opens versions of one table.
 pub(super) struct Opener {
     pub(super) root: Url,
@@ -74,7 +80,10 @@ impl Opener {
     /// Opens a version of a log whose files are known, from the first one on, without asking for them again.
     pub(super) fn open_listed(self: &Arc<Self>, version: u64, files: &[FileMeta]) -> Result<Snapshot> {
         let hidden = Hidden { last_checkpoint: true, ..Hidden::default() };
-        let listed = self.engine.hiding(hidden).with_listing(files.to_vec());
+        let Some(reach) = Log::of(files.to_vec()).reach(version, &hidden.checkpoints) else {
+            return self.open(Some(version));
+        };
+        let listed = self.engine.hiding(hidden).with_listing(files.to_vec()).searching(listings(reach));
         let build = || KernelSnapshot::builder_for(&self.root).at_version(version).build(&listed);
         match unpanicked(build) {
             Ok(Ok(kernel)) => match self.accept(kernel, &self.engine) {
@@ -104,7 +113,8 @@ impl Opener {
         version: Option<u64>,
         error: Error,
     ) -> Result<Snapshot> {
-        let log = Log::list(&self.engine)?;
+        let files = self.engine.list_from(0).map_err(failure)?;
+        let log = Log::of(files.clone());
         let Some(latest) = log.latest() else {
             return Err(
                 Error::unreadable_table("The table cannot be read: table files missing.").with_source(error)
@@ -116,8 +126,10 @@ impl Opener {
             return Err(not_available(target, log.range()).with_source(error));
         }
         for attempt in 0.. {
+            let Some(reach) = log.reach(target, &hidden.checkpoints) else { break };
             let engine = Arc::new(self.engine.hiding(hidden.clone()).mending());
-            match self.build(&engine, Some(target)) {
+            let listed = engine.with_listing(files.clone()).searching(listings(reach));
+            match self.build_in(&listed, &engine, Some(target)) {
                 Ok(snapshot) => return Ok(snapshot),
                 Err(Refusal::Final(error)) => return Err(error),
                 Err(Refusal::Damaged(error)) => {
@@ -143,18 +155,43 @@ impl Opener {
     }
 
     fn build(self: &Arc<Self>, engine: &Arc<LogEngine>, version: Option<u64>) -> Result<Snapshot, Refusal> {
+        let search = engine.searching(LISTINGS);
+        match (self.build_in(&search, engine, version), version) {
+            (Err(Refusal::Damaged(error)), Some(version)) if search.is_exhausted() => {
+                let files = engine.list_from(0)?;
+                match Log::of(files.clone()).reach(version, &engine.hidden().checkpoints) {
+                    Some(reach) => {
+                        let listed = engine.with_listing(files).searching(listings(reach));
+                        self.build_in(&listed, engine, Some(version))
+                    }
+                    None => Err(Refusal::Damaged(error)),
+                }
+            }
+            (built, _) => built,
+        }
+    }
+
+    /// Builds a version from what `view` lists. What the snapshot reads later, it reads by way of `engine`.
+    fn build_in(
+        self: &Arc<Self>,
+        view: &LogEngine,
+        engine: &Arc<LogEngine>,
+        version: Option<u64>,
+    ) -> Result<Snapshot, Refusal> {
         let build = || -> DeltaResult<SnapshotRef> {
             let mut builder = KernelSnapshot::builder_for(&self.root);
             if let Some(version) = version {
                 builder = builder.at_version(version);
             }
-            builder.build(engine.as_ref())
+            builder.build(view)
         };
         match unpanicked(build).map_err(Refusal::Damaged)? {
             Ok(kernel) => self.accept(kernel, engine),
             Err(error) => match cause(&error) {
-                Cause::Unsupported | Cause::Damaged => self.build_plain(engine, version, error),
-                Cause::Unavailable | Cause::Denied | Cause::Missing => Err(error.into()),
+                Cause::Unsupported | Cause::Damaged if !view.is_exhausted() => {
+                    self.build_plain(engine, version, error)
+                }
+                _ => Err(error.into()),
             },
         }
     }
@@ -304,6 +341,11 @@ pub(super) fn empty_commit() -> Error {
     Error::unreadable_table(
         "The table cannot be read: a commit of its log is empty, as after a write that was cut off.",
     )
+}
+
+/// How many listings the kernel takes for so many versions, with those that a range begins and ends within.
+fn listings(reach: u64) -> u64 {
+    reach / VERSIONS_OF_A_LISTING + 3
 }
 
 fn same(a: &FileMeta, b: &FileMeta) -> bool {

@@ -11,6 +11,9 @@ const PHYSICAL_NAME: &str = "delta.columnMapping.physicalName";
 /// Between the names of a path; names do not have it.
 const SEPARATOR: char = '\0';
 const TYPE_CHANGES: &str = "delta.typeChanges";
+/// The most bytes of all paths together. The names of schemas whose text is within its limit do not come near, unless
+/// long ones are in each other hundreds of times.
+const PATH_BYTES: usize = 64 << 20;
 
 /// A schema that was read, as far as answers depend on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +24,7 @@ pub struct Schema {
     type_changes: bool,
     types: BTreeSet<Special>,
     columns: BTreeMap<String, Primitive>,
+    path_bytes: usize,
 }
 
 /// A type that a reader must know a Delta feature for.
@@ -64,6 +68,7 @@ impl Schema {
             type_changes: false,
             types: BTreeSet::new(),
             columns: BTreeMap::new(),
+            path_bytes: 0,
         };
         let Value::Object(schema) = &value else { return Err(unreadable()) };
         if schema.get("type").and_then(Value::as_str) != Some("struct") {
@@ -138,6 +143,10 @@ impl Schema {
             let physical = physical.unwrap_or(name);
             self.has_physical_names |= physical != name;
             let path = format!("{path}{SEPARATOR}{name}");
+            self.path_bytes += path.len();
+            if self.path_bytes > PATH_BYTES {
+                return Err(unreadable());
+            }
             self.read_type(&path, field.get("type"))?;
             self.physical_names.insert(path, physical.to_owned());
         }
@@ -287,6 +296,19 @@ mod tests {
         }
         assert!(schema(&nested(400), "{}").is_ok());
         assert!(schema(r#""long""#, "7").is_err());
+    }
+
+    #[test]
+    fn long_names_in_each_other_are_refused() {
+        let nested = |depth: usize| {
+            let name = "n".repeat(10_000);
+            let open = format!(
+                r#"{{"type":"struct","fields":[{{"name":"{name}","nullable":true,"metadata":{{}},"type":"#
+            );
+            format!(r#"{}"long"{}"#, open.repeat(depth), "}]}".repeat(depth))
+        };
+        assert!(schema(&nested(50), "{}").is_ok());
+        assert!(schema(&nested(150), "{}").is_err());
     }
 
     #[test]

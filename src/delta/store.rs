@@ -3,8 +3,11 @@
 //! The kernel reads every commit twice (once for protocol and metadata, once for files) and every Parquet
 //! footer three times. On S3 each of those is a round trip. Small commits are kept whole, and of a
 //! checkpoint the end, which holds the footer and, in a small one, everything.
+//!
+//! Every byte of a log passes here before a parser sees it, so this is where it is checked against the limits.
 
 use std::collections::{HashMap, VecDeque};
+use std::io::Read as _;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,15 +15,19 @@ use async_trait::async_trait;
 use buoyant_kernel::object_store::path::Path;
 use buoyant_kernel::object_store::{
     CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload,
-    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult, Result, coalesce_ranges,
 };
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use super::engine::LAST_CHECKPOINT;
+use super::footer::{END_BYTES, Footer};
+use super::json_guard::JsonGuard;
 use super::log_path::{LogFile, file_name};
 use super::mend::{last_of_each, mended};
+use super::refused::Refused;
 use crate::limits::Limits;
 
 /// Larger commits are streamed each time, and put right only if they have to be.
@@ -33,15 +40,38 @@ const TAIL_BYTES: u64 = 256 * 1024;
 const KEPT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Parquet readers ask for these bytes first: the length of the metadata and the magic number.
-const PARQUET_FOOTER_BYTES: u64 = 8;
+const PARQUET_FOOTER_BYTES: u64 = END_BYTES as u64;
+
+/// How many columns of row groups are remembered of the Parquet files that are being read.
+const COLUMNS_KEPT: usize = 256 * 1024;
+
+/// How much of a local file is read at a time.
+const PIECE_BYTES: usize = 256 * 1024;
 
 #[derive(Debug)]
 pub(super) struct LogStore {
     inner: Arc<dyn ObjectStore>,
     kept: Arc<Mutex<Kept>>,
-    /// Whether the actions of commits are put right.
-    mends: bool,
+    footers: Arc<Mutex<Footers>>,
+    view: View,
     limits: Limits,
+}
+
+/// How a store is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View {
+    /// Whether the actions of commits are put right.
+    pub(super) mends: bool,
+    /// How many actions a parser holds at most.
+    pub(super) batch_rows: usize,
+}
+
+/// Footers of Parquet files that were checked, oldest out first.
+#[derive(Debug, Default)]
+struct Footers {
+    files: HashMap<Path, Arc<Footer>>,
+    order: VecDeque<Path>,
+    columns: usize,
 }
 
 /// Bytes of files, oldest out first.
@@ -61,22 +91,23 @@ struct Piece {
 }
 
 impl LogStore {
-    pub(super) fn new(inner: Arc<dyn ObjectStore>, limits: Limits) -> Self {
-        Self { inner, kept: Arc::default(), mends: false, limits }
+    pub(super) fn new(inner: Arc<dyn ObjectStore>, view: View, limits: Limits) -> Self {
+        Self { inner, kept: Arc::default(), footers: Arc::default(), view, limits }
     }
 
-    /// The same store, with the same memory, where the actions of commits are put right.
-    pub(super) fn mending(&self) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-            kept: Arc::clone(&self.kept),
-            mends: true,
-            limits: self.limits,
-        }
+    /// The same store, with the same memory, read in another way.
+    pub(super) fn viewed(&self, view: View) -> Self {
+        let (inner, kept, footers) =
+            (Arc::clone(&self.inner), Arc::clone(&self.kept), Arc::clone(&self.footers));
+        Self { inner, kept, footers, view, limits: self.limits }
     }
 
-    pub(super) fn mends(&self) -> bool {
-        self.mends
+    pub(super) fn view(&self) -> View {
+        self.view
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     async fn get(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -84,25 +115,39 @@ impl LogStore {
             return kept;
         }
         let name = location.filename().unwrap_or_default();
+        let is_parquet = name.ends_with(".parquet");
         match &options.range {
             None if matches!(LogFile::parse(file_name(name)), Some(LogFile::Commit(_))) => {
                 self.commit(location, options).await
             }
             Some(GetRange::Bounded(range))
-                if name.ends_with(".parquet")
-                    && range.end.checked_sub(range.start) == Some(PARQUET_FOOTER_BYTES) =>
+                if is_parquet && range.end.checked_sub(range.start) == Some(PARQUET_FOOTER_BYTES) =>
             {
                 let wanted = range.clone();
-                self.tail(location, wanted, options).await
+                self.tail(location, Some(wanted), options).await
+            }
+            // Where the log does not tell the size.
+            Some(GetRange::Suffix(PARQUET_FOOTER_BYTES)) if is_parquet => {
+                self.tail(location, None, options).await
             }
             None if name == LAST_CHECKPOINT => {
                 let result = self.inner.get_opts(location, options).await?;
                 match result.meta.size > self.limits.last_checkpoint_bytes {
-                    true => Err(too_large(location, self.limits.last_checkpoint_bytes)),
+                    // The log is listed then.
+                    true => Err(Refused::Malformed.into()),
                     false => Ok(result),
                 }
             }
-            _ => self.inner.get_opts(location, options).await,
+            None if name.ends_with(".json") => {
+                Ok(self.guarded(self.inner.get_opts(location, options).await?))
+            }
+            None => Err(Refused::Malformed.into()),
+            Some(GetRange::Bounded(range))
+                if range.end.saturating_sub(range.start) > self.limits.log_commit_bytes =>
+            {
+                Err(Refused::Commit.into())
+            }
+            Some(_) => self.inner.get_opts(location, options).await,
         }
     }
 
@@ -113,13 +158,14 @@ impl LogStore {
     async fn commit(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let result = self.inner.get_opts(location, options).await?;
         if result.meta.size > COMMIT_BYTES {
-            return Ok(result);
+            return Ok(self.guarded(result));
         }
         let mut meta = result.meta.clone();
         let data = result.bytes().await?;
         if data.len() as u64 != meta.size {
             return Err(short(location));
         }
+        self.guard().count(&data)?;
         let data = last_of_each(&data).map_or(data, Bytes::from);
         meta.size = data.len() as u64;
         let piece = Piece { meta, start: 0, data };
@@ -127,18 +173,129 @@ impl LogStore {
         piece.all()
     }
 
-    /// Reads the end of a Parquet file of which the last bytes are wanted.
-    async fn tail(&self, location: &Path, wanted: Range<u64>, options: GetOptions) -> Result<GetResult> {
-        let start = wanted.end.saturating_sub(TAIL_BYTES);
-        let range = Some(GetRange::Bounded(start..wanted.end));
-        let result = self.inner.get_opts(location, GetOptions { range, ..options }).await?;
-        let meta = result.meta.clone();
-        let piece = Piece { meta, start, data: result.bytes().await? };
+    fn guard(&self) -> JsonGuard {
+        JsonGuard::new(&self.limits, self.view.batch_rows)
+    }
+
+    /// The same file, whose pieces are counted before they are handed on.
+    fn guarded(&self, result: GetResult) -> GetResult {
+        let mut guard = self.guard();
+        let GetResult { payload, meta, range, attributes, .. } = result;
+        let pieces = match payload {
+            GetResultPayload::Stream(pieces) => pieces,
+            GetResultPayload::File(file, _) => pieces_of(file),
+        };
+        let counted = pieces.map(move |piece| {
+            let piece = piece?;
+            guard.count(&piece)?;
+            Ok(piece)
+        });
+        GetResult { payload: GetResultPayload::Stream(counted.boxed()), meta, range, attributes }
+    }
+
+    /// Reads the end of a Parquet file and checks its footer. `wanted` are its last bytes as the log tells its size.
+    async fn tail(
+        &self,
+        location: &Path,
+        wanted: Option<Range<u64>>,
+        options: GetOptions,
+    ) -> Result<GetResult> {
+        let range = match &wanted {
+            Some(wanted) => GetRange::Bounded(wanted.end.saturating_sub(TAIL_BYTES)..wanted.end),
+            None => GetRange::Suffix(TAIL_BYTES),
+        };
+        let read =
+            |range| self.inner.get_opts(location, GetOptions { range: Some(range), ..options.clone() });
+        let result = read(range).await?;
+        let (meta, start) = (result.meta.clone(), result.range.start);
+        let mut piece = Piece { meta, start, data: result.bytes().await? };
+        let end = piece.meta.size;
+        let last = end.saturating_sub(PARQUET_FOOTER_BYTES)..end;
         // The size in a listing or a sidecar action may be wrong; then these are not the last bytes.
-        if piece.meta.size == wanted.end {
-            self.kept().keep(location, &piece)?;
+        if wanted.is_some_and(|wanted| wanted != last) || start + piece.data.len() as u64 != end {
+            return Err(short(location));
         }
-        piece.get(&wanted).unwrap_or_else(|| Err(short(location)))
+        if let Some(bytes) = Footer::metadata_bytes(&piece.data) {
+            if bytes > self.limits.parquet_footer_bytes {
+                return Err(Refused::Footer.into());
+            }
+            let Some(start) = last.start.checked_sub(bytes) else { return Err(Refused::Malformed.into()) };
+            if start < piece.start {
+                piece.data = read(GetRange::Bounded(start..end)).await?.bytes().await?;
+                piece.start = start;
+            }
+            let metadata = piece.bytes(&(start..last.start)).ok_or_else(|| short(location))?;
+            let footer = Footer::read(&metadata, end, &self.limits)?;
+            self.footers().keep(location, footer);
+        }
+        self.kept().keep(location, &piece)?;
+        piece.get(&last).unwrap_or_else(|| Err(short(location)))
+    }
+
+    fn footers(&self) -> MutexGuard<'_, Footers> {
+        self.footers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads columns of a row group, and checks what they unpack into.
+    async fn columns(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let bytes = ranges.iter().map(|range| range.end.saturating_sub(range.start));
+        if bytes.fold(0, u64::saturating_add) > self.limits.parquet_row_group_bytes {
+            return Err(Refused::RowGroup.into());
+        }
+        let fetch = |range| async move {
+            let range = Some(GetRange::Bounded(range));
+            self.get_columns(location, GetOptions { range, ..GetOptions::default() }).await?.bytes().await
+        };
+        let fetched = coalesce_ranges(ranges, fetch, OBJECT_STORE_COALESCE_DEFAULT).await?;
+        let known = self.footers().files.get(location).cloned();
+        let footer = match known {
+            Some(footer) => footer,
+            // Others were read in between.
+            None => {
+                self.tail(location, None, GetOptions::default()).await?;
+                self.footers().files.get(location).cloned().ok_or_else(|| short(location))?
+            }
+        };
+        footer.check(ranges, &fetched, self.view.batch_rows as u64, &self.limits)?;
+        Ok(fetched)
+    }
+
+    async fn get_columns(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if let Some(kept) = self.kept().get(location, options.range.as_ref()) {
+            return kept;
+        }
+        self.inner.get_opts(location, options).await
+    }
+}
+
+/// Reads a local file. Pieces are larger than the ones that its store would make.
+fn pieces_of(file: std::fs::File) -> BoxStream<'static, Result<Bytes>> {
+    let next = |file: std::fs::File| async move {
+        let read = tokio::task::spawn_blocking(move || {
+            let mut piece = Vec::with_capacity(PIECE_BYTES);
+            let read = (&file).take(PIECE_BYTES as u64).read_to_end(&mut piece);
+            read.map(|_| (Bytes::from(piece), file))
+        });
+        match read.await {
+            Ok(Ok((piece, file))) => Ok((!piece.is_empty()).then_some((piece, file))),
+            Ok(Err(error)) => Err(Error::Generic { store: "log", source: error.into() }),
+            Err(source) => Err(Error::JoinError { source }),
+        }
+    };
+    futures::stream::try_unfold(file, next).boxed()
+}
+
+impl Footers {
+    fn keep(&mut self, location: &Path, footer: Footer) {
+        self.columns += footer.len();
+        match self.files.insert(location.clone(), Arc::new(footer)) {
+            Some(before) => self.columns -= before.len(),
+            None => self.order.push_back(location.clone()),
+        }
+        while self.columns > COLUMNS_KEPT && self.order.len() > 1 {
+            let Some(oldest) = self.order.pop_front() else { break };
+            self.columns -= self.files.remove(&oldest).map_or(0, |footer| footer.len());
+        }
     }
 }
 
@@ -203,10 +360,14 @@ impl Piece {
 
     /// `None` where the range is not within the piece.
     fn get(&self, range: &Range<u64>) -> Option<Result<GetResult>> {
+        self.bytes(range).map(|data| Ok(self.result(range.clone(), data)))
+    }
+
+    /// `None` where the range is not within the piece, or empty.
+    fn bytes(&self, range: &Range<u64>) -> Option<Bytes> {
         let start = usize::try_from(range.start.checked_sub(self.start)?).ok()?;
         let end = usize::try_from(range.end.checked_sub(self.start)?).ok()?;
-        (start < end && end <= self.data.len())
-            .then(|| Ok(self.result(range.clone(), self.data.slice(start..end))))
+        (start < end && end <= self.data.len()).then(|| self.data.slice(start..end))
     }
 
     fn result(&self, range: Range<u64>, data: Bytes) -> GetResult {
@@ -226,10 +387,6 @@ fn short(location: &Path) -> Error {
     }
 }
 
-fn too_large(location: &Path, limit: u64) -> Error {
-    Error::Generic { store: "log", source: format!("{location} is larger than {limit} bytes").into() }
-}
-
 fn read_only<T>() -> Result<T> {
     Err(Error::NotSupported { source: "the log is only read".into() })
 }
@@ -247,16 +404,29 @@ impl ObjectStore for LogStore {
             return self.inner.get_opts(location, options).await;
         }
         let is_json = location.filename().is_some_and(|name| name.ends_with(".json"));
-        if !self.mends || !is_json || options.range.is_some() {
+        if !self.view.mends || !is_json || options.range.is_some() {
             return self.get(location, options).await;
         }
         let read = self.get(location, options).await?;
         let mut meta = read.meta.clone();
+        if meta.size > self.limits.log_commit_bytes {
+            return Err(Refused::Commit.into());
+        }
         let data = mended(&read.bytes().await?);
         let data = if meta.size > COMMIT_BYTES { last_of_each(&data).unwrap_or(data) } else { data };
+        // What was left out or put right may have changed what the rest means.
+        self.guard().count(&data)?;
         let data = Bytes::from(data);
         meta.size = data.len() as u64;
         Piece { meta, start: 0, data }.all()
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        if location.filename().is_some_and(|name| name.ends_with(".parquet")) {
+            return self.columns(location, ranges).await;
+        }
+        let fetch = |range| self.get_range(location, range);
+        coalesce_ranges(ranges, fetch, OBJECT_STORE_COALESCE_DEFAULT).await
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
