@@ -1,14 +1,23 @@
 //! The composition root: what a request needs, put together once.
 
+mod answers;
+mod table;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::catalog::{Catalog, TableRecord};
-use crate::delta::DeltaTable;
+use crate::delta::{CommitBudget, DeltaTable};
 use crate::error::{Error, Result};
+use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::protocol::tokens::TokenKey;
 use crate::storage::{Location, Storage};
+
+use answers::Answers;
+pub use answers::InFlight;
+pub use table::OpenTable;
+use table::SharedTable;
 
 /// How many tables keep their newest snapshot in memory.
 const WARM_TABLES: usize = 64;
@@ -26,21 +35,14 @@ pub struct App {
     /// What a table, a recipient or a sender may cost.
     pub limits: Limits,
     tables: Mutex<Vec<WarmTable>>,
+    gate: Gate,
+    answers: Arc<Answers>,
+    commits: Arc<CommitBudget>,
 }
 
 struct WarmTable {
     location: Location,
-    table: DeltaTable,
-}
-
-/// A shared table, ready to be read: its log and its places.
-pub struct OpenTable {
-    /// The table's log.
-    pub delta: DeltaTable,
-    /// The table's root.
-    pub location: Location,
-    /// Other places its log may point into.
-    pub allowed: Vec<Location>,
+    table: Arc<SharedTable>,
 }
 
 impl App {
@@ -54,7 +56,17 @@ impl App {
     ) -> Self {
         let prefix = prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("/{prefix}") };
-        Self { catalog, storage, token_key, prefix, limits, tables: Mutex::new(Vec::new()) }
+        Self {
+            catalog,
+            storage,
+            token_key,
+            prefix,
+            limits,
+            tables: Mutex::default(),
+            gate: Gate::new(limits),
+            answers: Arc::new(Answers::new(limits)),
+            commits: Arc::new(CommitBudget::new(limits.range_kept_bytes)),
+        }
     }
 
     /// Opens a shared table. Nothing is read yet; a table that was read before is still warm.
@@ -79,22 +91,55 @@ impl App {
         };
         let location = place(&record.location)?;
         let allowed = record.allowed_locations.iter().map(|text| place(text)).collect::<Result<_>>()?;
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let warm = match tables.iter().position(|warm| warm.location == location) {
-            Some(at) => tables.remove(at),
+        let table = match self.warm(&location) {
+            Some(table) => table,
             None => {
                 let store = self.storage.open(&location)?;
-                let table =
-                    DeltaTable::new(store.store, store.root, tokio::runtime::Handle::current(), self.limits);
-                WarmTable { location: location.clone(), table }
+                let runtime = tokio::runtime::Handle::current();
+                let commits = Arc::clone(&self.commits);
+                let delta = DeltaTable::with_budget(store.store, store.root, runtime, self.limits, commits);
+                let table = Arc::new(SharedTable::new(delta, self.gate.lane(place_of(&location))));
+                self.keep(&location, table)
             }
         };
-        let delta = warm.table.clone();
+        Ok(OpenTable::new(table, location, allowed))
+    }
+
+    /// Counts one more answer that a recipient has in flight, until the result is dropped.
+    ///
+    /// 429 where the recipient has too many, 503 where all recipients together have.
+    pub fn begin_answer(&self, recipient: &str) -> Result<InFlight> {
+        self.answers.begin(recipient)
+    }
+
+    /// The table at a location, if it was opened before. It moves to the end, as the one used last.
+    fn warm(&self, location: &Location) -> Option<Arc<SharedTable>> {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = tables.iter().position(|warm| warm.location == *location)?;
+        tables[at..].rotate_left(1);
+        tables.last().map(|warm| Arc::clone(&warm.table))
+    }
+
+    /// Keeps a table, unless another request was faster.
+    fn keep(&self, location: &Location, table: Arc<SharedTable>) -> Arc<SharedTable> {
+        if let Some(faster) = self.warm(location) {
+            return faster;
+        }
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         if tables.len() >= WARM_TABLES {
             tables.remove(0);
         }
-        tables.push(warm);
-        Ok(OpenTable { delta, location, allowed })
+        tables.push(WarmTable { location: location.clone(), table: Arc::clone(&table) });
+        table
+    }
+}
+
+/// Names what hangs together with a location: its bucket, or a directory by itself, since no two need be on the same
+/// disk.
+fn place_of(location: &Location) -> String {
+    match location {
+        Location::S3 { bucket, .. } => format!("s3://{bucket}"),
+        Location::Local(path) => format!("file://{}", path.display()),
     }
 }
 

@@ -4,6 +4,7 @@
 //! machine or a library's own text; those go into the source, which only the log sees.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The result of everything in this crate that can fail.
@@ -82,12 +83,13 @@ impl ErrorCode {
 
 type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 
-/// A failed request: what the recipient is told, and what the log is told.
-#[derive(Debug)]
+/// A failed request: what the recipient is told, and what the log is told. A clone is for another request that fails
+/// for the same cause.
+#[derive(Debug, Clone)]
 pub struct Error {
     code: ErrorCode,
     message: Cow<'static, str>,
-    source: Option<Source>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync + 'static>>,
 }
 
 impl Error {
@@ -151,6 +153,11 @@ impl Error {
         Self::new(ErrorCode::MethodNotAllowed, "This path does not take that method.")
     }
 
+    /// 429: the recipient asks for too much at the same time.
+    pub fn too_many_requests(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::RequestLimitExceeded, message)
+    }
+
     /// 503: something behind this server does not answer.
     pub fn unavailable(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::TemporarilyUnavailable, message)
@@ -165,7 +172,7 @@ impl Error {
     /// Adds the cause, for the log.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Source>) -> Self {
-        self.source = Some(source.into());
+        self.source = Some(Arc::from(source.into()));
         self
     }
 
@@ -240,7 +247,7 @@ impl axum::response::IntoResponse for Error {
         if let Some(wait) = self.retry_after() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
         }
-        response.extensions_mut().insert(std::sync::Arc::new(self));
+        response.extensions_mut().insert(Arc::new(self));
         response
     }
 }

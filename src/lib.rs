@@ -26,7 +26,8 @@
 //! ```
 //!
 //! Beside them stand `memory`, which sets up the allocator and knows nothing of the rest, `limits`, what one table,
-//! recipient or sender may cost, `role`, the name of a role at AWS, and `audit`, which each of them tells what it knows of the request that is answered.
+//! recipient or sender may cost, `gate`, the threads for what
+//! blocks, `flight`, work that is done once for many, `role`, the name of a role at AWS, and `audit`, which each of them tells what it knows of the request that is answered.
 //!
 //! Imports go downwards only. `catalog`, `storage` and `delta` know neither each other nor HTTP;
 //! handlers join them. No type of the Delta kernel or of Arrow leaves `delta`. The test
@@ -75,6 +76,8 @@ pub mod auth;
 pub mod catalog;
 pub mod delta;
 pub mod error;
+pub mod flight;
+pub mod gate;
 pub mod handlers;
 pub mod limits;
 pub mod memory;

@@ -57,6 +57,29 @@ pub struct Limits {
     pub parquet_page_bytes: u64,
     /// The most that is fetched of a row group of such a file, packed.
     pub parquet_row_group_bytes: u64,
+    /// How many threads the runtime may have for work that blocks. Local files are read on those that `work_threads`
+    /// leaves over.
+    pub blocking_threads: usize,
+    /// How many threads may read logs and write answers at the same time.
+    pub work_threads: usize,
+    /// How many of them may work for tables in one bucket.
+    pub bucket_threads: usize,
+    /// How many of them may work for one table.
+    pub table_threads: usize,
+    /// How many requests may wait until a thread for their bucket is free.
+    pub bucket_queue: usize,
+    /// How many seconds such a request waits at most.
+    pub queue_seconds: u64,
+    /// For how many milliseconds a table whose storage did not answer counts as unavailable without being asked again.
+    pub unavailable_millis: u64,
+    /// How many answers may be in flight: lists of files and of changes that their client does not have as a whole yet.
+    pub answers: usize,
+    /// How many of them may be one recipient's.
+    pub recipient_answers: usize,
+    /// How many seconds a client may leave a chunk of an answer unread.
+    pub chunk_seconds: u64,
+    /// How many bytes of commits all answers together keep between their two passes over a range of changes.
+    pub range_kept_bytes: usize,
 }
 
 impl Default for Limits {
@@ -84,6 +107,17 @@ impl Default for Limits {
             parquet_columns: 100_000,
             parquet_page_bytes: 64 << 20,
             parquet_row_group_bytes: 384 << 20,
+            blocking_threads: 512,
+            work_threads: 256,
+            bucket_threads: 32,
+            table_threads: 8,
+            bucket_queue: 256,
+            queue_seconds: 10,
+            unavailable_millis: 2000,
+            answers: 256,
+            recipient_answers: 64,
+            chunk_seconds: 60,
+            range_kept_bytes: 64 << 20,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! From lines to a streamed body: one pass, back-pressure, and never a short answer that looks whole.
 //!
-//! A blocking task writes lines; chunks of them, compressed where the client accepts gzip, go through
-//! a channel of two to the body. A slow client stops the task, a gone client ends it.
+//! Lines are written on a thread where that may block; chunks of them, compressed where the client accepts gzip, go
+//! through a channel of two to the body. A slow client gives the thread back until there is room for the next chunk, so
+//! that it holds memory and nothing else. A gone client ends the answer, and so does one that leaves a chunk unread for
+//! too long.
 //!
 //! Nothing is sent before the first chunk is complete, so a failure until then is an HTTP error. A
 //! failure after that ends the answer with an `endStreamAction` that has an `errorMessage`, where the
@@ -9,19 +11,25 @@
 //! the connection is broken. An answer whose task died without a word breaks the connection too.
 
 use std::io::{self, Write as _};
-use std::sync::Arc;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures::future::{Either, select};
 use futures::stream;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout_at;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Sleep, sleep, timeout, timeout_at};
+use tracing::Instrument as _;
 
 use crate::audit::{Audit, Facts};
 use crate::error::{Error, Result};
+use crate::gate::{Lane, Turn};
 use crate::protocol::actions::{EndStreamAction, EndStreamLine};
 use crate::protocol::json::write_json;
 
@@ -30,6 +38,12 @@ const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Level 1 costs a third of level 6 and compresses presigned lines six times.
 const GZIP_LEVEL: u32 = 1;
+
+/// How long a thread waits for a client to take a chunk. One that reads as fast as it can is faster.
+const ROOM_SOON: Duration = Duration::from_millis(5);
+
+/// How long a thread works for one answer before it is another one's turn, if there is one that waits.
+const SLICE: Duration = Duration::from_millis(100);
 
 /// How long a broken answer's last line has to be sent before the connection is broken.
 const LAST_WORDS: Duration = Duration::from_millis(50);
@@ -96,6 +110,15 @@ impl Bounds {
     }
 }
 
+/// What a call that writes lines came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Everything is written.
+    Whole,
+    /// The call was told to pause, and goes on when it is made again.
+    Paused,
+}
+
 fn too_slow() -> Error {
     Error::unavailable("The answer took too long; try again later, or ask in pages (maxFiles).")
 }
@@ -119,13 +142,20 @@ pub struct Lines {
     written: u64,
     sent: u64,
     bounds: Bounds,
+    /// How long a client may leave a chunk unread.
+    patience: Duration,
     audit: Option<Arc<Audit>>,
-    /// What was granted by lines that the connection does not have yet.
+    /// What was granted by lines that are in no chunk yet.
     granted: Granted,
+    /// A chunk that there is no room for yet, and what it grants.
+    waiting: Option<(Bytes, Granted)>,
+    /// When this answer has had its thread for long enough.
+    slice_ends: Instant,
+    pause: bool,
 }
 
 /// Files whose URLs are in lines.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 struct Granted {
     files: u64,
     bytes: u64,
@@ -169,14 +199,20 @@ impl Lines {
         Ok(())
     }
 
+    /// Whether who writes should return [`Progress::Paused`], because the client is slow or it is another answer's turn.
+    /// Lines that are written in spite of it block until there is room for them.
+    pub fn should_pause(&self) -> bool {
+        self.pause
+    }
+
     /// How many bytes the lines have so far, before they are compressed.
     pub fn written(&self) -> u64 {
         self.written
     }
 
     /// Counts what was granted as given. From here on it cannot be taken back.
-    fn give(&mut self) {
-        let Granted { files, bytes, urls_end } = std::mem::take(&mut self.granted);
+    fn give(&self, granted: Granted) {
+        let Granted { files, bytes, urls_end } = granted;
         if files > 0 {
             self.note(|facts| {
                 facts.files += files;
@@ -226,19 +262,61 @@ impl Lines {
         if let Some(first) = self.first.take() {
             self.gone |= first.send(Ok(())).is_err();
         }
-        self.gone = self.gone
-            || match self.bounds.deadline {
-                None => self.chunks.blocking_send(chunk).is_err(),
-                Some(deadline) => {
-                    let sent = timeout_at(deadline.into(), self.chunks.send(chunk));
-                    Handle::current().block_on(sent).map_err(|_| too_slow())?.is_err()
-                }
-            };
         if self.gone {
             return Err(gone());
         }
-        self.give();
-        Ok(())
+        if self.waiting.is_some() {
+            Handle::current().block_on(self.make_room())?;
+        }
+        if self.is_late() {
+            return Err(too_slow());
+        }
+        self.pause = Instant::now() >= self.slice_ends;
+        let granted = std::mem::take(&mut self.granted);
+        match self.chunks.try_send(chunk) {
+            Ok(()) => self.give(granted),
+            Err(TrySendError::Closed(_)) => self.gone = true,
+            Err(TrySendError::Full(chunk)) => {
+                let room = Handle::current().block_on(timeout(ROOM_SOON, self.chunks.reserve()));
+                match room {
+                    Ok(Ok(room)) => {
+                        room.send(chunk);
+                        self.give(granted);
+                    }
+                    Ok(Err(_)) => self.gone = true,
+                    Err(_) => {
+                        self.waiting = Some((chunk, granted));
+                        self.pause = true;
+                    }
+                }
+            }
+        }
+        if self.gone { Err(gone()) } else { Ok(()) }
+    }
+
+    /// Whether the answer must be over by now.
+    fn is_late(&self) -> bool {
+        self.bounds.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    /// Sends the chunk that waits, as soon as there is room. Fails where the client is gone or leaves it unread.
+    async fn make_room(&mut self) -> Result<()> {
+        let Some((chunk, granted)) = self.waiting.take() else { return Ok(()) };
+        let unread = Instant::now() + self.patience;
+        let until = self.bounds.deadline.map_or(unread, |deadline| deadline.min(unread));
+        match timeout_at(until.into(), self.chunks.reserve()).await {
+            Ok(Ok(room)) => {
+                room.send(chunk);
+                self.give(granted);
+                Ok(())
+            }
+            Ok(Err(_)) => {
+                self.gone = true;
+                Err(gone())
+            }
+            Err(_) if until < unread => Err(too_slow()),
+            Err(_) => Err(left_unread()),
+        }
     }
 
     /// What is left to send, with the end of its encoding.
@@ -260,12 +338,13 @@ impl Lines {
             self.note(|facts| facts.gone = true);
             return Err(gone());
         }
-        self.give();
+        let granted = std::mem::take(&mut self.granted);
+        self.give(granted);
         self.ending.send(ending).map_err(|_| gone())
     }
 
     fn fail(mut self, error: Error, line: FailureLine) {
-        if self.gone {
+        if self.gone || self.ending.is_closed() {
             self.note(|facts| facts.gone = true);
             return;
         }
@@ -310,20 +389,41 @@ fn gone() -> Error {
     Error::unavailable("The client closed the connection.")
 }
 
-/// The body of an answer whose lines `produce` writes on a thread of its own.
+fn left_unread() -> Error {
+    Error::unavailable("The answer was not read in time; ask again.")
+}
+
+/// How an answer is sent.
+pub struct Sending {
+    /// How the body is encoded.
+    pub encoding: Encoding,
+    /// What the last line is where the answer fails on its way.
+    pub failure: FailureLine,
+    /// Where the threads come from.
+    pub lane: Lane,
+    /// Dropped when the answer is over.
+    pub in_flight: Box<dyn Send + Sync>,
+}
+
+/// The body of an answer whose lines `produce` writes on threads where that may block. It is called again and again
+/// while it returns [`Progress::Paused`].
 ///
 /// Returns when the first chunk is ready, or with the error where `produce` fails before that.
 pub async fn stream(
-    encoding: Encoding,
-    failure: FailureLine,
-    produce: impl FnOnce(&mut Lines) -> Result<()> + Send + 'static,
+    sending: Sending,
+    produce: impl FnMut(&mut Lines) -> Result<Progress> + Send + 'static,
 ) -> Result<Body> {
+    let Sending { encoding, failure, lane, in_flight } = sending;
+    let turn = lane.turn().await?;
     let (chunks, receiver) = mpsc::channel(2);
     let (ending, ended) = oneshot::channel();
     let (first, started) = oneshot::channel();
+    let (taking, taken) = watch::channel(());
     let gzip = (encoding == Encoding::Gzip)
         .then(|| GzEncoder::new(Vec::with_capacity(CHUNK_BYTES), Compression::new(GZIP_LEVEL)));
-    let mut lines = Lines {
+    let patience = Duration::from_secs(lane.limits().chunk_seconds);
+    let audit = Audit::current();
+    let lines = Lines {
         buffer: Vec::with_capacity(CHUNK_BYTES),
         gzip,
         chunks,
@@ -333,33 +433,178 @@ pub async fn stream(
         written: 0,
         sent: 0,
         bounds: BOUNDS.try_with(|bounds| *bounds).unwrap_or_default(),
-        audit: Audit::current(),
+        patience,
+        audit: audit.clone(),
         granted: Granted::default(),
+        waiting: None,
+        slice_ends: Instant::now(),
+        pause: false,
     };
-    let reading = Reading { audit: Audit::current(), over: false };
-    let span = tracing::Span::current();
-    tokio::task::spawn_blocking(move || {
-        let _entered = span.enter();
-        match produce(&mut lines) {
+    let reader = Reader { place: Place::Chunks(receiver, ended), taking, audit, over: false };
+    let reader = Arc::new(Mutex::new(Some(reader)));
+    let writing = Writing { lines, produce, failure, result: None };
+    let watched = Watched { reader: Arc::downgrade(&reader), taken, patience };
+    let answer = async move {
+        write(writing, turn, &lane, watched).await;
+        drop(in_flight);
+    };
+    tokio::spawn(answer.in_current_span());
+    let body = body(reader);
+    started.await.map_err(|_| Error::internal("the task that writes the answer died"))??;
+    Ok(body)
+}
+
+/// An answer that is being written.
+struct Writing<P> {
+    lines: Lines,
+    produce: P,
+    failure: FailureLine,
+    /// What `produce` returned in the end, while its last chunk waits.
+    result: Option<Result<()>>,
+}
+
+impl<P: FnMut(&mut Lines) -> Result<Progress>> Writing<P> {
+    /// Writes until the client is too slow or the answer is over; then nothing is returned.
+    fn go_on(mut self) -> Option<Self> {
+        self.lines.slice_ends = Instant::now() + SLICE;
+        self.lines.pause = false;
+        let result = match self.result.take() {
+            Some(result) => result,
+            None => match (self.produce)(&mut self.lines) {
+                Ok(Progress::Paused) => return Some(self),
+                Ok(Progress::Whole) => Ok(()),
+                Err(error) => Err(error),
+            },
+        };
+        if self.lines.waiting.is_some() && !self.lines.gone {
+            self.result = Some(result);
+            return Some(self);
+        }
+        match result {
             Ok(()) => {
-                if let Err(error) = lines.complete() {
+                if let Err(error) = self.lines.complete() {
                     tracing::info!(%error, "an answer could not be completed");
                 }
             }
-            Err(error) => lines.fail(error, failure),
+            Err(error) => self.lines.fail(error, self.failure),
         }
-    });
-    started.await.map_err(|_| Error::internal("the task that writes the answer died"))??;
-    Ok(body(receiver, ended, reading))
+        None
+    }
+}
+
+/// Writes an answer to its end, and waits until the client has all of it.
+async fn write<P>(mut writing: Writing<P>, mut turn: Turn, lane: &Lane, mut watched: Watched)
+where
+    P: FnMut(&mut Lines) -> Result<Progress> + Send + 'static,
+{
+    let audit = writing.lines.audit.as_ref().map(Arc::downgrade);
+    loop {
+        // Where the client goes away the turn is given up, so that nothing more is read for it.
+        let step = {
+            let (step, gone) = (pin!(turn.run(move || writing.go_on())), pin!(watched.gone()));
+            match select(step, gone).await {
+                Either::Left((step, _)) => step,
+                Either::Right(_) => return,
+            }
+        };
+        match step {
+            Ok(Some(paused)) => writing = paused,
+            Ok(None) => break,
+            Err(error) => {
+                tracing::error!(%error, "the task that writes an answer died");
+                return;
+            }
+        }
+        match writing.lines.make_room().await {
+            Ok(()) => {}
+            Err(_) if writing.lines.gone => {
+                writing.lines.note(|facts| facts.gone = true);
+                return;
+            }
+            // The last line of one that is cut off at a deadline may still be read.
+            Err(error) if writing.lines.is_late() => {
+                writing.lines.fail(error, writing.failure);
+                break;
+            }
+            Err(_) => {
+                drop(writing);
+                watched.give_up(audit.as_ref());
+                return;
+            }
+        }
+        let next = {
+            let (next, gone) = (pin!(lane.next_turn()), pin!(watched.gone()));
+            match select(next, gone).await {
+                Either::Left((next, _)) => next,
+                Either::Right(_) => return,
+            }
+        };
+        turn = match next {
+            Ok(turn) => turn,
+            Err(error) => {
+                writing.lines.fail(error, writing.failure);
+                break;
+            }
+        };
+    }
+    watched.until_read(audit.as_ref()).await;
+}
+
+/// A client, as the task sees it that writes for it.
+struct Watched {
+    reader: Weak<Mutex<Option<Reader>>>,
+    /// Changes with every chunk that is taken.
+    taken: watch::Receiver<()>,
+    patience: Duration,
+}
+
+impl Watched {
+    /// Returns when the client has all or is gone.
+    async fn gone(&mut self) {
+        while self.taken.changed().await.is_ok() {}
+    }
+
+    /// Waits until the client has all or is gone, or leaves something unread for too long.
+    async fn until_read(mut self, audit: Option<&Weak<Audit>>) {
+        loop {
+            match timeout(self.patience, self.taken.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return,
+                Err(_) => return self.give_up(audit),
+            }
+        }
+    }
+
+    /// Breaks the body, and lets go of what the client has not read.
+    fn give_up(&self, audit: Option<&Weak<Audit>>) {
+        if let Some(audit) = audit.and_then(Weak::upgrade) {
+            audit.note(|facts| facts.fail(&left_unread()));
+        }
+        if let Some(reader) = self.reader.upgrade() {
+            drop(reader.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
+    }
+}
+
+/// The chunks as a body. It ends well only when the task said that the answer is whole.
+fn body(reader: Arc<Mutex<Option<Reader>>>) -> Body {
+    Body::from_stream(stream::poll_fn(move |context| {
+        match reader.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            Some(reader) => reader.poll_next(context),
+            None => Poll::Ready(Some(Err(incomplete()))),
+        }
+    }))
 }
 
 /// A client that reads an answer. The event of the request waits for it.
-struct Reading {
+struct Reader {
+    place: Place,
+    taking: watch::Sender<()>,
     audit: Option<Arc<Audit>>,
     over: bool,
 }
 
-impl Drop for Reading {
+impl Drop for Reader {
     fn drop(&mut self) {
         if let (Some(audit), false) = (&self.audit, self.over) {
             audit.note(|facts| facts.gone = true);
@@ -367,38 +612,59 @@ impl Drop for Reading {
     }
 }
 
-/// The chunks as a body. It ends well only when the task said that the answer is whole.
-fn body(chunks: mpsc::Receiver<Bytes>, ending: oneshot::Receiver<Ending>, reading: Reading) -> Body {
-    Body::from_stream(stream::unfold(
-        (Place::Chunks(chunks, ending), reading),
-        |(place, mut reading)| async {
-            let (data, place) = match place {
-                Place::Chunks(mut chunks, ending) => match chunks.recv().await {
-                    Some(data) => (Ok(data), Place::Chunks(chunks, ending)),
-                    None => match ending.await {
-                        Ok(Ending::Whole(rest)) => (Ok(rest), Place::Over),
-                        Ok(Ending::Broken(rest)) => (Ok(rest), Place::LastWords),
-                        Err(_) => (Err(incomplete()), Place::Over),
-                    },
-                },
-                Place::LastWords => {
-                    // The HTTP library drops what it has not sent when a body fails, and sends while it waits.
-                    tokio::time::sleep(LAST_WORDS).await;
-                    (Err(incomplete()), Place::Over)
-                }
-                Place::Over => return None,
-            };
-            reading.over = matches!(place, Place::Over);
-            Some((data, (place, reading)))
-        },
-    ))
-}
-
 /// Where a body stands.
 enum Place {
     Chunks(mpsc::Receiver<Bytes>, oneshot::Receiver<Ending>),
-    LastWords,
+    Ending(oneshot::Receiver<Ending>),
+    LastWords(Pin<Box<Sleep>>),
     Over,
+}
+
+impl Reader {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let data = loop {
+            break match std::mem::replace(&mut self.place, Place::Over) {
+                Place::Chunks(mut chunks, ending) => match chunks.poll_recv(context) {
+                    Poll::Pending => {
+                        self.place = Place::Chunks(chunks, ending);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Some(data)) => {
+                        self.place = Place::Chunks(chunks, ending);
+                        Ok(data)
+                    }
+                    Poll::Ready(None) => {
+                        self.place = Place::Ending(ending);
+                        continue;
+                    }
+                },
+                Place::Ending(mut ending) => match Pin::new(&mut ending).poll(context) {
+                    Poll::Pending => {
+                        self.place = Place::Ending(ending);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Ok(Ending::Whole(rest))) => Ok(rest),
+                    Poll::Ready(Ok(Ending::Broken(rest))) => {
+                        // The HTTP library drops what it has not sent when a body fails, and sends while it waits.
+                        self.place = Place::LastWords(Box::pin(sleep(LAST_WORDS)));
+                        Ok(rest)
+                    }
+                    Poll::Ready(Err(_)) => Err(incomplete()),
+                },
+                Place::LastWords(mut wait) => match wait.as_mut().poll(context) {
+                    Poll::Pending => {
+                        self.place = Place::LastWords(wait);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(()) => Err(incomplete()),
+                },
+                Place::Over => return Poll::Ready(None),
+            };
+        };
+        self.over = matches!(self.place, Place::Over);
+        self.taking.send_replace(());
+        Poll::Ready(Some(data))
+    }
 }
 
 fn incomplete() -> io::Error {
@@ -412,12 +678,37 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
+    use crate::gate::Gate;
+    use crate::limits::Limits;
 
     fn write(lines: &mut Lines, text: &str) -> Result<()> {
         lines.line(|out| {
             out.extend_from_slice(text.as_bytes());
             Ok(())
         })
+    }
+
+    fn lane(limits: Limits) -> Lane {
+        Gate::new(limits).lane("bucket".to_owned())
+    }
+
+    fn sending(encoding: Encoding, failure: FailureLine, limits: Limits) -> Sending {
+        Sending { encoding, failure, lane: lane(limits), in_flight: Box::new(()) }
+    }
+
+    /// An answer that is written in one go, however slow its client is.
+    async fn stream(
+        encoding: Encoding,
+        failure: FailureLine,
+        produce: impl FnOnce(&mut Lines) -> Result<()> + Send + 'static,
+    ) -> Result<Body> {
+        let mut produce = Some(produce);
+        let sending = sending(encoding, failure, Limits::default());
+        super::stream(sending, move |lines| {
+            produce.take().unwrap()(lines)?;
+            Ok(Progress::Whole)
+        })
+        .await
     }
 
     async fn read(body: Body) -> (Vec<u8>, bool) {
@@ -583,5 +874,87 @@ mod tests {
         assert!(sent <= 3, "{sent} chunks were made for a client that reads none");
         drop(body);
         while counted.recv().await.is_some() {}
+    }
+
+    /// Writes so many numbered lines of 1 kB, and pauses when it is told to.
+    fn numbers(until: u32) -> impl FnMut(&mut Lines) -> Result<Progress> {
+        let mut next = 0;
+        move |lines| {
+            while next < until {
+                write(lines, &format!("{next:01000}"))?;
+                next += 1;
+                if lines.should_pause() {
+                    return Ok(Progress::Paused);
+                }
+            }
+            Ok(Progress::Whole)
+        }
+    }
+
+    #[tokio::test]
+    async fn slow_clients_hold_no_thread_and_get_everything() {
+        let limits = Limits { table_threads: 1, ..Limits::default() };
+        let lane = lane(limits);
+        let mut bodies = Vec::new();
+        for _ in 0..20 {
+            let sending =
+                Sending { lane: lane.clone(), ..sending(Encoding::Identity, FailureLine::NotJson, limits) };
+            bodies.push(super::stream(sending, numbers(2000)).await.unwrap());
+        }
+        // All of them have an answer that is not read, and the table's only thread is free.
+        assert_eq!(lane.run(|| 1).await.unwrap(), 1);
+        let expected: String = (0..2000).map(|number| format!("{number:01000}\n")).collect();
+        for body in bodies {
+            let (bytes, whole) = read(body).await;
+            assert!(whole && bytes == expected.as_bytes());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_a_chunk_unread_is_given_up() {
+        let limits = Limits { chunk_seconds: 1, ..Limits::default() };
+        // One that reads nothing while there is more to write, and one that leaves the end.
+        for lines in [2000, 100] {
+            let (over, mut is_over) = oneshot::channel::<()>();
+            let sending = Sending {
+                in_flight: Box::new(over),
+                ..sending(Encoding::Identity, FailureLine::NotJson, limits)
+            };
+            let mut body = super::stream(sending, numbers(lines)).await.unwrap();
+            body.frame().await.unwrap().unwrap();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            assert!(is_over.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty));
+            assert!(is_over.await.is_err());
+            let (_, whole) = read(body).await;
+            assert!(!whole);
+        }
+        // Who reads slowly, but reads, is not.
+        let mut body = super::stream(sending(Encoding::Identity, FailureLine::NotJson, limits), numbers(400))
+            .await
+            .unwrap();
+        let mut bytes = 0;
+        while let Some(frame) = body.frame().await {
+            bytes += frame.unwrap().into_data().unwrap().len();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        assert_eq!(bytes, 400 * 1001);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_over_or_left_lets_go_of_what_it_held() {
+        for reads in [true, false] {
+            let (over, is_over) = oneshot::channel::<()>();
+            let sending = Sending {
+                in_flight: Box::new(over),
+                ..sending(Encoding::Identity, FailureLine::NotJson, Limits::default())
+            };
+            let body = super::stream(sending, numbers(1000)).await.unwrap();
+            if reads {
+                assert!(read(body).await.1);
+            } else {
+                drop(body);
+            }
+            assert!(timeout(Duration::from_secs(10), is_over).await.unwrap().is_err());
+        }
     }
 }

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests too
 #![allow(clippy::needless_pass_by_value)] // `json!` at the call site reads better without `&`
 
+#[path = "delta_log/flights.rs"]
+mod flights;
 #[path = "delta_log/log.rs"]
 mod log;
 #[path = "delta_log/pages.rs"]
@@ -1135,27 +1137,6 @@ async fn requests() {
     store.requests();
     blocking(move || assert_eq!(paths(&table.latest().unwrap()).unwrap(), files(0..25))).await;
     assert_eq!(store.requests(), (1, 5));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn many_first_requests_open_the_table_once() {
-    let store = Rigged::new();
-    let log = Log::on(store.clone());
-    log.commits(10).await;
-    store.requests();
-    let table = log.table();
-    let readers: Vec<_> = (0..8)
-        .map(|_| {
-            let table = table.clone();
-            tokio::task::spawn_blocking(move || table.latest().unwrap().version())
-        })
-        .collect();
-    for reader in readers {
-        assert_eq!(reader.await.unwrap(), 9);
-    }
-    let (lists, gets) = store.requests();
-    assert!(lists <= 8, "{lists}");
-    assert_eq!(gets, 11);
 }
 
 // ---------------------------------------------------------------------------------------------------------

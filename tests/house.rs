@@ -8,21 +8,26 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What each module of the library may name. `error` may be named by all.
-const MAY_NAME: [(&str, &[&str]); 15] = [
+const MAY_NAME: [(&str, &[&str]); 17] = [
     ("error", &[]),
     ("audit", &[]),
     ("limits", &[]),
+    ("gate", &["limits"]),
+    ("flight", &[]),
     ("memory", &[]),
     ("role", &[]),
     ("protocol", &[]),
     ("catalog", &["protocol", "role", "limits"]),
     ("storage", &["protocol", "role", "limits"]),
-    ("delta", &["protocol", "limits"]),
-    ("ndjson", &["audit", "protocol", "limits"]),
+    ("delta", &["protocol", "limits", "gate"]),
+    ("ndjson", &["audit", "protocol", "limits", "gate"]),
     ("auth", &["app", "audit", "catalog", "protocol", "limits"]),
-    ("handlers", &["app", "audit", "auth", "catalog", "storage", "delta", "ndjson", "protocol", "limits"]),
+    (
+        "handlers",
+        &["app", "audit", "auth", "catalog", "storage", "delta", "ndjson", "protocol", "limits", "gate"],
+    ),
     ("router", &["app", "audit", "handlers", "ndjson", "limits"]),
-    ("app", &["catalog", "storage", "delta", "protocol", "limits"]),
+    ("app", &["catalog", "storage", "delta", "protocol", "limits", "gate", "flight"]),
     ("lib", &[]),
 ];
 

@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use deltashare::delta::DeltaTable;
+use deltashare::gate::Gate;
 use deltashare::handlers::answer::{Answer, End};
 use deltashare::handlers::head::Head;
 use deltashare::handlers::lines::FileLines;
 use deltashare::handlers::pages::Page;
 use deltashare::handlers::replayed::Replayed;
 use deltashare::limits::Limits;
-use deltashare::ndjson::{self, Encoding, FailureLine};
+use deltashare::ndjson::{self, Encoding, FailureLine, Sending};
 use deltashare::protocol::capabilities::{Capabilities, FileIdHash, ResponseFormat};
 use deltashare::storage::presign::{BucketUrl, Credentials, Presigner};
 use deltashare::storage::{Location, S3Options, Storage, StorageOptions};
@@ -118,8 +119,9 @@ async fn one_answer(table: &Path, format: ResponseFormat, encoding: Encoding) ->
         page: Page::whole(),
         end: End::default(),
     };
-    let body =
-        ndjson::stream(encoding, FailureLine::NotJson, move |lines| answer.write(lines)).await.unwrap();
+    let lane = Gate::new(Limits::default()).lane("bucket".to_owned());
+    let sending = Sending { encoding, failure: FailureLine::NotJson, lane, in_flight: Box::new(()) };
+    let body = ndjson::stream(sending, answer.into_writer()).await.unwrap();
     let mut chunks = body.into_data_stream();
     let mut first = None;
     let mut bytes = 0;

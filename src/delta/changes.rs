@@ -1,10 +1,9 @@
 //! The commits of a range of versions, one after the other: what a change data feed and a stream read.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use buoyant_kernel::FileMeta;
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::actions::{DeletionVector, no_size};
@@ -15,7 +14,7 @@ use super::mend::{lines_of, mend, read};
 use super::open::empty_commit;
 use super::read_ahead::ReadAhead;
 use super::snapshot::{Metadata, Protocol, Snapshot};
-use super::survey::Kept;
+use super::survey::{Kept, Texts};
 use crate::error::Result;
 
 /// A range of versions, opened: both ends can be read.
@@ -87,7 +86,7 @@ pub struct ChangeCursor {
     kind: ChangeKind,
     commits: std::vec::IntoIter<CommitTimes>,
     /// The texts of the commits that come next, as far as they are in memory.
-    kept: VecDeque<Bytes>,
+    kept: Texts,
     /// The texts of the commits after those.
     texts: ReadAhead,
     /// What removals do not tell of their files.
@@ -274,7 +273,7 @@ impl ChangeCursor {
         range: &Arc<ChangeRange>,
         kind: ChangeKind,
         position: Option<ChangePosition>,
-        kept: Vec<Bytes>,
+        kept: Texts,
         removed: Arc<RemovedFiles>,
     ) -> Result<Self> {
         let start = range.bounds().start;
@@ -287,7 +286,7 @@ impl ChangeCursor {
             range: Arc::clone(range),
             kind,
             commits: commits.into_iter(),
-            kept: kept.into(),
+            kept,
             texts,
             removed,
             commit: None,
@@ -297,13 +296,13 @@ impl ChangeCursor {
         })
     }
 
-    /// Keeps the texts that are read from now on, up to so many bytes.
-    pub(super) fn keep_texts(&mut self, bytes: usize) {
-        self.keeping = Some(Kept::new(bytes));
+    /// Keeps the texts that are read from now on, as far as there is room.
+    pub(super) fn keep_texts(&mut self, kept: Kept) {
+        self.keeping = Some(kept);
     }
 
     /// The texts that were kept.
-    pub(super) fn into_texts(self) -> Vec<Bytes> {
+    pub(super) fn into_texts(self) -> Texts {
         self.keeping.map(Kept::into_texts).unwrap_or_default()
     }
 
@@ -343,7 +342,7 @@ impl ChangeCursor {
                 self.next = 0;
             }
             let Some(times) = self.commits.next() else { return Ok(false) };
-            let text = match self.kept.pop_front().map(Ok).or_else(|| self.texts.next()) {
+            let text = match self.kept.next().map(Ok).or_else(|| self.texts.next()) {
                 Some(Ok(text)) => text,
                 Some(Err(error)) if self.idle => {
                     tracing::info!(error = %error, "paused changes are read again");
@@ -352,7 +351,7 @@ impl ChangeCursor {
                         &self.range,
                         self.kind,
                         Some(place),
-                        Vec::new(),
+                        Texts::default(),
                         Arc::clone(&self.removed),
                     )?;
                     continue;
@@ -383,10 +382,10 @@ impl ChangeCursor {
     /// Texts that are kept for an answer that goes on are not kept for one that may never.
     pub(super) fn pause(&mut self) {
         self.idle = true;
-        if !self.kept.is_empty() {
+        if self.kept.len() > 0 {
             let files = self.commits.as_slice().iter().map(|commit| commit.file.clone()).collect();
             if let Ok(texts) = self.range.last.engine().read_ahead(files) {
-                (self.texts, self.kept) = (texts, VecDeque::new());
+                (self.texts, self.kept) = (texts, Texts::default());
             }
         }
     }

@@ -16,7 +16,6 @@ use buoyant_kernel::{
     EvaluationHandler, FileDataReadResultIterator, FileMeta, FileSlice, FilteredEngineData, JsonHandler,
     ParquetFooter, ParquetHandler, PredicateRef, StorageHandler,
 };
-use buoyant_kernel_engine::executor::tokio::TokioMultiThreadExecutor;
 use buoyant_kernel_engine::{DefaultEngine, DefaultEngineBuilder};
 use bytes::Bytes;
 use url::Url;
@@ -26,6 +25,7 @@ use super::guard::{check_names, check_texts};
 use super::log_path::{LogFile, file_name};
 use super::read_ahead::ReadAhead;
 use super::repeats::without_repeats;
+use super::stop::StoppableExecutor;
 use super::store::{COMMIT_BYTES, LogStore, View};
 use crate::limits::Limits;
 
@@ -57,8 +57,8 @@ pub(super) struct Hidden {
 /// The kernel's engines, which differ in the size of their batches.
 #[derive(Clone)]
 struct KernelEngines {
-    common: Arc<DefaultEngine<TokioMultiThreadExecutor>>,
-    for_large_files: Arc<DefaultEngine<TokioMultiThreadExecutor>>,
+    common: Arc<DefaultEngine<StoppableExecutor>>,
+    for_large_files: Arc<DefaultEngine<StoppableExecutor>>,
 }
 
 /// The engine of one table, or a view of it.
@@ -171,7 +171,7 @@ impl KernelEngines {
     fn new(store: &Arc<LogStore>, runtime: &tokio::runtime::Handle) -> Self {
         let engine = |store: Arc<LogStore>, batch_rows| {
             DefaultEngineBuilder::new(store as Arc<dyn ObjectStore>)
-                .with_task_executor(Arc::new(TokioMultiThreadExecutor::new(runtime.clone())))
+                .with_task_executor(Arc::new(StoppableExecutor::new(runtime.clone())))
                 .with_batch_size(batch_rows)
                 .with_buffer_size(FILES_READ_AHEAD)
                 .build()

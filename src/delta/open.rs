@@ -13,6 +13,7 @@ use super::history::Log;
 use super::lenient::{Raw, plain_snapshot, suits_scan};
 use super::log_path::{LogFile, file_name};
 use super::snapshot::{Metadata, Protocol, Snapshot};
+use super::survey::CommitBudget;
 use crate::error::{Error, Result};
 
 /// How many damaged checkpoints are passed over one by one before only the commits are tried.
@@ -28,6 +29,8 @@ const VERSIONS_OF_A_LISTING: u64 = 1_000;
 pub(super) struct Opener {
     pub(super) root: Url,
     pub(super) engine: Arc<LogEngine>,
+    /// What answers keep of commits between their passes over them.
+    pub(super) commits: Arc<CommitBudget>,
 }
 
 /// What a refresh found.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use buoyant_kernel::FileMeta;
 use buoyant_kernel::object_store::path::Path;
-use buoyant_kernel::object_store::{self, ObjectStore, ObjectStoreExt as _};
+use buoyant_kernel::object_store::{self, Error as StoreError, ObjectStore, ObjectStoreExt as _};
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::failure::failure;
-use crate::error::{Error, Result};
+use super::stop::unless_stopped;
+use crate::error::Result;
 
 /// The most files that are fetched at the same time.
 const FILES: usize = 48;
@@ -49,8 +50,10 @@ impl ReadAhead {
         self.fill();
         let mut fetch = self.running.pop_front()?;
         self.bytes -= fetch.bytes;
-        let read = self.runtime.block_on(&mut fetch.task);
-        Some(read.map_err(Error::internal).and_then(|read| read.map_err(|error| failure(error.into()))))
+        let task =
+            async { (&mut fetch.task).await.unwrap_or_else(|source| Err(StoreError::JoinError { source })) };
+        let read = self.runtime.block_on(unless_stopped(task));
+        Some(read.map_err(|error| failure(error.into())))
     }
 
     fn fill(&mut self) {

@@ -28,6 +28,7 @@ use super::json_guard::JsonGuard;
 use super::log_path::{LogFile, file_name};
 use super::mend::{last_of_each, mended};
 use super::refused::Refused;
+use super::stop::{stoppable, unless_stopped};
 use crate::limits::Limits;
 
 /// Larger commits are streamed each time, and put right only if they have to be.
@@ -401,13 +402,13 @@ impl std::fmt::Display for LogStore {
 impl ObjectStore for LogStore {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         if options.head {
-            return self.inner.get_opts(location, options).await;
+            return unless_stopped(self.inner.get_opts(location, options)).await;
         }
         let is_json = location.filename().is_some_and(|name| name.ends_with(".json"));
         if !self.view.mends || !is_json || options.range.is_some() {
-            return self.get(location, options).await;
+            return unless_stopped(self.get(location, options)).await;
         }
-        let read = self.get(location, options).await?;
+        let read = unless_stopped(self.get(location, options)).await?;
         let mut meta = read.meta.clone();
         if meta.size > self.limits.log_commit_bytes {
             return Err(Refused::Commit.into());
@@ -423,14 +424,14 @@ impl ObjectStore for LogStore {
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         if location.filename().is_some_and(|name| name.ends_with(".parquet")) {
-            return self.columns(location, ranges).await;
+            return unless_stopped(self.columns(location, ranges)).await;
         }
         let fetch = |range| self.get_range(location, range);
         coalesce_ranges(ranges, fetch, OBJECT_STORE_COALESCE_DEFAULT).await
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
+        stoppable(self.inner.list(prefix))
     }
 
     fn list_with_offset(
@@ -439,7 +440,7 @@ impl ObjectStore for LogStore {
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
         let kept = Arc::clone(&self.kept);
-        let listed = self.inner.list_with_offset(prefix, offset);
+        let listed = stoppable(self.inner.list_with_offset(prefix, offset));
         listed
             .inspect(move |file| {
                 if let Ok(file) = file {

@@ -13,7 +13,7 @@ use super::failure::failure;
 use super::history::Log;
 use super::open::{Opener, Refreshed, not_available};
 use super::snapshot::Snapshot;
-use super::survey::{Survey, survey};
+use super::survey::{CommitBudget, Survey, Texts, survey};
 use crate::error::{ErrorCode, Result};
 use crate::limits::Limits;
 
@@ -30,8 +30,6 @@ pub struct DeltaTable(Arc<Shared>);
 struct Shared {
     opener: Arc<Opener>,
     known: Mutex<Known>,
-    /// Held while the first snapshot is opened, so that many first requests open it once.
-    opening: Mutex<()>,
     /// Lists of files that may go on, the one paused last at the end.
     paused_files: Paused<FileCursor>,
     /// Ranges of changes that may go on, the one paused last at the end.
@@ -57,11 +55,23 @@ impl DeltaTable {
         runtime: tokio::runtime::Handle,
         limits: Limits,
     ) -> Self {
+        let commits = Arc::new(CommitBudget::new(limits.range_kept_bytes));
+        Self::with_budget(store, root, runtime, limits, commits)
+    }
+
+    /// The same, where other tables keep their commits in the same budget.
+    #[must_use]
+    pub fn with_budget(
+        store: Arc<dyn ObjectStore>,
+        root: Url,
+        runtime: tokio::runtime::Handle,
+        limits: Limits,
+        commits: Arc<CommitBudget>,
+    ) -> Self {
         let engine = Arc::new(LogEngine::new(store, &root, runtime, limits));
         Self(Arc::new(Shared {
-            opener: Arc::new(Opener { root, engine }),
+            opener: Arc::new(Opener { root, engine, commits }),
             known: Mutex::default(),
-            opening: Mutex::new(()),
             paused_files: Mutex::default(),
             paused_changes: Mutex::default(),
         }))
@@ -73,14 +83,7 @@ impl DeltaTable {
     pub fn latest(&self) -> Result<Arc<Snapshot>> {
         let opener = &self.0.opener;
         let newest = self.known().newest.clone();
-        let Some(newest) = newest else {
-            let opening = self.0.opening.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.known().newest.is_none() {
-                return Ok(self.keep(opener.open(None)?));
-            }
-            drop(opening);
-            return self.latest();
-        };
+        let Some(newest) = newest else { return Ok(self.keep(opener.open(None)?)) };
         Ok(match opener.refresh(&newest)? {
             Refreshed::Unchanged => newest,
             Refreshed::Newer(snapshot) => {
@@ -96,6 +99,12 @@ impl DeltaTable {
                 snapshot
             }
         })
+    }
+
+    /// Whether a version of the table is known, so that looking for a newer one takes one listing.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.known().newest.is_some()
     }
 
     /// The number of the newest version. One listing if nothing was committed; new commits are read, because a version
@@ -115,11 +124,14 @@ impl DeltaTable {
         match self.latest() {
             Ok(newest) => self.at_version_of(&newest, version),
             // A commit that cannot be read does not stand in the way of the versions before it.
-            Err(error) if error.code() != ErrorCode::TemporarilyUnavailable => {
-                self.0.opener.open(Some(version)).map(Arc::new)
-            }
+            Err(error) if error.code() != ErrorCode::TemporarilyUnavailable => self.at_version_alone(version),
             Err(error) => Err(error),
         }
+    }
+
+    /// An exact version of a log whose newest one cannot be read.
+    pub fn at_version_alone(&self, version: u64) -> Result<Arc<Snapshot>> {
+        self.0.opener.open(Some(version)).map(Arc::new)
     }
 
     /// An exact version, where the newest one is known.
@@ -221,7 +233,7 @@ impl DeltaTable {
         kind: ChangeKind,
         position: ChangePosition,
     ) -> Result<ChangeCursor> {
-        ChangeCursor::new(range, kind, Some(position), Vec::new(), Arc::default())
+        ChangeCursor::new(range, kind, Some(position), Texts::default(), Arc::default())
     }
 
     /// The range that a paused cursor of these versions was in, with the cursor.

@@ -6,7 +6,7 @@ use super::lines::FileLines;
 use super::pages::{FilesPlace, Page};
 use crate::delta::{DeltaTable, FileCursor, FileStats};
 use crate::error::{Error, Result};
-use crate::ndjson::Lines;
+use crate::ndjson::{Lines, Progress};
 use crate::protocol::actions::{EndStreamAction, EndStreamLine};
 use crate::protocol::json::write_json;
 
@@ -41,15 +41,36 @@ pub struct End {
 }
 
 impl Answer {
-    /// Writes the answer in one pass over the log. Blocks on the log's store and on the client.
-    pub fn write(mut self, lines: &mut Lines) -> Result<()> {
-        let stats = match self.stats {
-            Some(stats) => Some(stats),
-            None => self.head.stats(self.files.snapshot())?,
-        };
-        let head = self.head.lines(self.files.snapshot(), stats)?;
+    /// Writes the answer in one pass over the log. Blocks on the log's store, and pauses for the client.
+    pub fn into_writer(self) -> impl FnMut(&mut Lines) -> Result<Progress> + Send + 'static {
+        let (mut going, mut begun) = (Some(self), false);
+        move |lines| {
+            let Some(mut answer) = going.take() else {
+                return Err(Error::internal("an answer goes on after its end"));
+            };
+            if !begun {
+                answer.begin(lines)?;
+                begun = true;
+            }
+            let progress = answer.write_files(lines)?;
+            match progress {
+                Progress::Paused => going = Some(answer),
+                Progress::Whole => answer.end(lines)?,
+            }
+            Ok(progress)
+        }
+    }
+
+    fn begin(&mut self, lines: &mut Lines) -> Result<()> {
+        if self.stats.is_none() {
+            self.stats = self.head.stats(self.files.snapshot())?;
+        }
+        let head = self.head.lines(self.files.snapshot(), self.stats)?;
         self.page.check_head(&head)?;
-        write_head(lines, &head)?;
+        write_head(lines, &head)
+    }
+
+    fn write_files(&mut self, lines: &mut Lines) -> Result<Progress> {
         while !self.page.is_full(lines.written()) {
             let Some(file) = self.files.advance()? else { break };
             let (bytes, until) = (file.size.unsigned_abs(), self.lines.expiration_millis());
@@ -58,12 +79,20 @@ impl Answer {
             if self.page.files() == FIRST_FILES {
                 lines.flush()?;
             }
+            if lines.should_pause() {
+                return Ok(Progress::Paused);
+            }
         }
+        Ok(Progress::Whole)
+    }
+
+    fn end(mut self, lines: &mut Lines) -> Result<()> {
         let expires = (self.page.files() > 0).then(|| self.lines.expiration_millis());
         if !self.files.has_more()? {
             return self.end.write(lines, expires, None);
         }
-        let place = FilesPlace { origin: self.files.origin(), position: self.files.position(), stats };
+        let place =
+            FilesPlace { origin: self.files.origin(), position: self.files.position(), stats: self.stats };
         let next = self.page.next_token(self.head.format, place)?;
         self.table.pause_files(self.files);
         self.end.write(lines, expires, Some(&next))

@@ -13,8 +13,8 @@ use super::lines::{Change as FileChange, FileLines, QueriedVersion};
 use super::open::check_history;
 use super::pages::{ChangesPlace, Page, Tokens};
 use super::stream::{Asked, Streamed};
-use super::{Names, Parameters, blocking};
-use crate::app::{App, OpenTable};
+use super::{Names, Parameters};
+use crate::app::{App, InFlight, OpenTable};
 use crate::auth::{Recipient, SharedTable};
 use crate::catalog::TableRecord;
 use crate::delta::{
@@ -22,7 +22,7 @@ use crate::delta::{
     Survey,
 };
 use crate::error::{Error, Result};
-use crate::ndjson::Lines;
+use crate::ndjson::{Lines, Progress};
 use crate::protocol::capabilities::{Capabilities, ResponseFormat};
 use crate::protocol::query::{Bound, ChangesQuery, ChangesRequest, check_range};
 use crate::storage::FileSigner;
@@ -45,6 +45,7 @@ pub async fn query_changes(
     }
     let asked = Asked::parse(&headers)?;
     let query = request.query()?;
+    let in_flight = app.begin_answer(recipient.name())?;
     let tokens = Tokens::new(&app, &recipient, &record);
     let mut page = Page::new(&query.paging, &tokens, query.fingerprint);
     let place: Option<ChangesPlace> = page.begin(&query.paging)?;
@@ -57,8 +58,10 @@ pub async fn query_changes(
         historical_protocol: query.include_historical_protocol,
     };
     let shared = record.clone();
-    let opened = open(&app, &record, wanted, place, move |delta| feed(delta, &shared, &query)).await?;
-    respond_changes(&app, &asked, &record, opened, page, End { action, refresh_token: None }).await
+    let find = move |delta: &DeltaTable, newest: &Arc<Snapshot>| feed(delta, newest, &shared, &query);
+    let opened = open(&app, &record, wanted, place, find).await?;
+    let end = End { action, refresh_token: None };
+    respond_changes(&app, &asked, &record, opened, page, end, in_flight).await
 }
 
 /// Opens the range of a query with `startingVersion`, or a page of it.
@@ -78,12 +81,11 @@ pub(super) async fn open_since(
     }
     check_range(start, end)?;
     let wanted = Wanted { kind: ChangeKind::Files, historical_metadata: true, historical_protocol };
-    open(app, record, wanted, place, move |delta| {
-        let newest = delta.latest()?;
-        check_start(start, &newest)?;
+    open(app, record, wanted, place, move |delta, newest| {
+        check_start(start, newest)?;
         // The end is a hint: one that is not there yet is the newest version.
         let end = end.map_or(newest.version(), |end| end.min(newest.version()));
-        delta.change_range(&newest, start, end)
+        delta.change_range(newest, start, end)
     })
     .await
 }
@@ -134,20 +136,23 @@ async fn open(
     record: &TableRecord,
     wanted: Wanted,
     place: Option<ChangesPlace>,
-    find: impl FnOnce(&DeltaTable) -> Result<ChangeRange> + Send + 'static,
+    find: impl FnOnce(&DeltaTable, &Arc<Snapshot>) -> Result<ChangeRange> + Send + 'static,
 ) -> Result<OpenChanges> {
     let table = app.open(record)?;
-    let delta = table.delta.clone();
-    let kind = wanted.kind;
-    let (range, begin) = blocking(move || {
-        let Some(place) = place else { return Ok((Arc::new(find(&delta)?), Begin::Start)) };
-        if let Some(paused) = delta.resume_changes(place.bounds, kind, place.position) {
-            return Ok((Arc::clone(paused.range()), Begin::Paused(place, Box::new(paused))));
+    let (kind, paused) = (wanted.kind, place.as_ref().map(|place| (place.bounds, place.position)));
+    let resume = |(bounds, position)| table.delta().resume_changes(bounds, kind, position);
+    let (range, begin) = match (place, paused.and_then(resume)) {
+        (Some(place), Some(paused)) => (Arc::clone(paused.range()), Begin::Paused(place, Box::new(paused))),
+        (Some(place), None) => {
+            let (newest, bounds) = (table.latest().await?, place.bounds);
+            let range = table.run(move |delta| delta.change_range(&newest, bounds.start, bounds.end));
+            (Arc::new(range.await?), Begin::At(place))
         }
-        let range = delta.change_range(&delta.latest()?, place.bounds.start, place.bounds.end)?;
-        Ok((Arc::new(range), Begin::At(place)))
-    })
-    .await?;
+        (None, _) => {
+            let newest = table.latest().await?;
+            (Arc::new(table.run(move |delta| find(delta, &newest)).await?), Begin::Start)
+        }
+    };
     Ok(OpenChanges { table, range, wanted, begin })
 }
 
@@ -169,8 +174,8 @@ impl OpenChanges {
             metadata = place.metadata;
         }
         let mut signer = app.storage.signer(&table.location, &table.allowed, Utc::now()).await?;
-        let (delta, capabilities) = (table.delta.clone(), asked.capabilities.clone());
-        blocking(move || {
+        let (of, capabilities) = (table.clone(), asked.capabilities.clone());
+        of.run(move |delta| {
             let survey = |position, signer: &mut FileSigner| {
                 let bounds = range.bounds();
                 let mut check = |change: &Change<'_>| check_change(change, wanted.kind, bounds, signer);
@@ -242,13 +247,17 @@ fn check_change(
     }
 }
 
-fn feed(delta: &DeltaTable, record: &TableRecord, query: &ChangesQuery) -> Result<ChangeRange> {
-    let newest = delta.latest()?;
+fn feed(
+    delta: &DeltaTable,
+    newest: &Arc<Snapshot>,
+    record: &TableRecord,
+    query: &ChangesQuery,
+) -> Result<ChangeRange> {
     let start = match query.start {
         Bound::Version(version) => version,
         Bound::Timestamp(millis) => newest.version_at_or_after(millis)?,
     };
-    check_start(start, &newest)?;
+    check_start(start, newest)?;
     let end = match query.end {
         None => newest.version(),
         Some(Bound::Version(version)) => version.min(newest.version()),
@@ -260,7 +269,7 @@ fn feed(delta: &DeltaTable, record: &TableRecord, query: &ChangesQuery) -> Resul
         )));
     }
     check_shared(record, start)?;
-    let range = delta.change_range(&newest, start, end)?;
+    let range = delta.change_range(newest, start, end)?;
     check_recorded(range.first.metadata(), start, (start, end))?;
     check_recorded(range.last.metadata(), end, (start, end))?;
     Ok(range)
@@ -302,6 +311,7 @@ pub(super) async fn respond_changes(
     opened: OpenChanges,
     page: Page,
     end: End,
+    in_flight: InFlight,
 ) -> Result<Response> {
     let format = page.format(&asked.capabilities)?;
     let checked = opened.check(app, asked, format).await?;
@@ -313,7 +323,7 @@ pub(super) async fn respond_changes(
     let metadata = metadata.version();
     let streamed = Streamed::new(format, range.bounds().start);
     let answer = ChangesAnswer {
-        table: table.delta,
+        table: table.delta().clone(),
         range,
         wanted,
         changes,
@@ -324,7 +334,7 @@ pub(super) async fn respond_changes(
         page,
         end,
     };
-    streamed.respond(asked, move |lines| answer.write(lines)).await
+    streamed.respond(asked, table.lane(), in_flight, answer.into_writer()).await
 }
 
 /// What is streamed: the head lines, what each commit changed, and the end if it was asked for.
@@ -352,13 +362,39 @@ impl ChangesAnswer {
         Ok([protocol, self.head.metadata(of.metadata(), None, version)?])
     }
 
-    fn write(mut self, lines: &mut Lines) -> Result<()> {
+    /// Writes the answer in one pass over what was kept of the log, and pauses for the client.
+    fn into_writer(self) -> impl FnMut(&mut Lines) -> Result<Progress> + Send + 'static {
+        let (mut going, mut begun) = (Some(self), false);
+        move |lines| {
+            let Some(mut answer) = going.take() else {
+                return Err(Error::internal("an answer goes on after its end"));
+            };
+            if !begun {
+                answer.begin(lines)?;
+                begun = true;
+            }
+            let progress = answer.write_changes(lines)?;
+            match progress {
+                Progress::Paused => going = Some(answer),
+                Progress::Whole => answer.end(lines)?,
+            }
+            Ok(progress)
+        }
+    }
+
+    fn begin(&mut self, lines: &mut Lines) -> Result<()> {
         let head = self.head()?;
         self.page.check_head(&head)?;
         write_head(lines, &head)?;
-        lines.flush()?;
+        lines.flush()
+    }
+
+    fn write_changes(&mut self, lines: &mut Lines) -> Result<Progress> {
         let bounds = self.range.bounds();
         while !self.page.is_full(lines.written()) {
+            if lines.should_pause() {
+                return Ok(Progress::Paused);
+            }
             let Some(change) = self.changes.advance()? else { break };
             let Change { version, timestamp, action } = change;
             let (kind, file) = match action {
@@ -388,6 +424,11 @@ impl ChangesAnswer {
             lines.file(bytes, until, |out| self.lines.write_change(kind, file, out))?;
             self.page.count();
         }
+        Ok(Progress::Whole)
+    }
+
+    fn end(mut self, lines: &mut Lines) -> Result<()> {
+        let bounds = self.range.bounds();
         let expires = (self.page.files() > 0).then(|| self.lines.expiration_millis());
         let more = self.changes.has_more()?;
         let Some(position) = self.changes.position().filter(|_| more) else {

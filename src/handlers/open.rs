@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::blocking;
 use crate::app::{App, OpenTable};
 use crate::catalog::TableRecord;
 use crate::delta::{DeltaTable, Snapshot};
@@ -31,9 +30,7 @@ pub(super) async fn open_snapshot(app: &App, record: &TableRecord, as_of: &AsOf)
         check_start(record, *version)?;
     }
     let table = app.open(record)?;
-    let delta = table.delta.clone();
-    let (record, as_of) = (record.clone(), as_of.clone());
-    let snapshot = blocking(move || snapshot(&delta, &record, &as_of)).await?;
+    let snapshot = snapshot(&table, record, as_of).await?;
     Ok(OpenSnapshot { table, snapshot })
 }
 
@@ -42,6 +39,7 @@ pub(super) async fn open_snapshot(app: &App, record: &TableRecord, as_of: &AsOf)
 /// 400 with the names of the features that the client would have to know.
 pub(super) async fn negotiate(
     capabilities: &Capabilities,
+    table: &OpenTable,
     snapshot: &Arc<Snapshot>,
 ) -> Result<ResponseFormat> {
     let features = snapshot.features();
@@ -49,23 +47,27 @@ pub(super) async fn negotiate(
         return capabilities.negotiate(features);
     }
     let snapshot = Arc::clone(snapshot);
-    capabilities.negotiate(&blocking(move || snapshot.exact_features()).await?)
+    capabilities.negotiate(&table.run(move |_| snapshot.exact_features()).await?)
 }
 
-fn snapshot(delta: &DeltaTable, record: &TableRecord, as_of: &AsOf) -> Result<Arc<Snapshot>> {
+async fn snapshot(table: &OpenTable, record: &TableRecord, as_of: &AsOf) -> Result<Arc<Snapshot>> {
     match as_of {
         AsOf::Latest => {
-            let snapshot = delta.latest()?;
+            let snapshot = table.latest().await?;
             check_start(record, snapshot.version())?;
             Ok(snapshot)
         }
-        AsOf::Version(version) => delta.at_version(*version),
+        AsOf::Version(version) => table.at_version(*version).await,
         AsOf::Timestamp { text } => {
             let millis = parse_timestamp(text)?;
-            let newest = delta.latest()?;
-            let version = newest.version_as_of(millis)?;
-            check_start_of_timestamp(record, version, text)?;
-            delta.at_version_of(&newest, version)
+            let newest = table.latest().await?;
+            let (record, text) = (record.clone(), text.clone());
+            let open = move |delta: &DeltaTable| {
+                let version = newest.version_as_of(millis)?;
+                check_start_of_timestamp(&record, version, &text)?;
+                delta.at_version_of(&newest, version)
+            };
+            table.run(open).await
         }
     }
 }

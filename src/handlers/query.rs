@@ -9,6 +9,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use chrono::Utc;
 
+use super::Names;
 use super::answer::{Answer, End};
 use super::body::read_body;
 use super::changes::{open_since, respond_changes};
@@ -17,8 +18,7 @@ use super::lines::{FileLines, QueriedVersion};
 use super::open::{OpenSnapshot, check_history, check_start, negotiate, open_snapshot};
 use super::pages::{FilesPlace, Page, QueryId, Refresh, Tokens};
 use super::stream::{Asked, Streamed};
-use super::{Names, blocking};
-use crate::app::{App, OpenTable};
+use crate::app::{App, InFlight, OpenTable};
 use crate::auth::{Recipient, SharedTable};
 use crate::catalog::TableRecord;
 use crate::delta::{FileCursor, FileStats};
@@ -37,6 +37,7 @@ pub async fn query_table(
     let request = QueryRequest::parse(&read_body(body, &app.limits).await?)?;
     let asked = Asked::parse(&headers)?;
     let shared = SharedTable::find(&app, &recipient, &names).await?;
+    let in_flight = app.begin_answer(recipient.name())?;
     let tokens = Tokens::new(&app, &recipient, &shared.0);
     if asked.capabilities.async_query && request.paging.page_token.is_none() {
         let asked = asked.of_async_query(None)?;
@@ -44,7 +45,7 @@ pub async fn query_table(
     }
     let page = Page::new(&request.paging, &tokens, request.fingerprint);
     let query = Query { app: &app, asked: &asked, record: &shared.0, tokens: &tokens };
-    query.answer(&request.query, &request.paging, page).await
+    query.answer(&request.query, &request.paging, page, in_flight).await
 }
 
 /// `POST …/tables/{table}/queries/{queryId}`
@@ -60,11 +61,13 @@ pub async fn query_result(
     let paging = QueryRequest::parse_paging(&read_body(body, &app.limits).await?)?;
     let asked = Asked::parse(&headers)?;
     let shared = SharedTable::find(&app, &recipient, &[share, schema, table]).await?;
+    let in_flight = app.begin_answer(recipient.name())?;
     let tokens = Tokens::new(&app, &recipient, &shared.0);
     let QueryId { query, fingerprint, id_hash, .. } = tokens.open_query(id.as_str())?;
     let asked = asked.of_async_query(id_hash.as_deref())?;
     let page = Page::buffered(&paging, &tokens, fingerprint);
-    Query { app: &app, asked: &asked, record: &shared.0, tokens: &tokens }.answer(&query, &paging, page).await
+    let answering = Query { app: &app, asked: &asked, record: &shared.0, tokens: &tokens };
+    answering.answer(&query, &paging, page, in_flight).await
 }
 
 /// A query of a shared table.
@@ -84,11 +87,17 @@ struct OpenFiles {
 }
 
 impl Query<'_> {
-    async fn answer(&self, query: &TableQuery, paging: &Paging, page: Page) -> Result<Response> {
+    async fn answer(
+        &self,
+        query: &TableQuery,
+        paging: &Paging,
+        page: Page,
+        in_flight: InFlight,
+    ) -> Result<Response> {
         match query {
             TableQuery::Snapshot { as_of, include_refresh_token, refresh_token } => {
                 let refresh = *include_refresh_token || refresh_token.is_some();
-                self.snapshot(as_of, refresh_token.as_deref(), refresh, paging, page).await
+                self.snapshot(as_of, (refresh_token.as_deref(), refresh), paging, page, in_flight).await
             }
             TableQuery::Since { starting_version, ending_version, include_historical_protocol } => {
                 let mut page = page;
@@ -101,7 +110,7 @@ impl Query<'_> {
                 )
                 .await?;
                 let end = self.end(&page);
-                respond_changes(self.app, self.asked, self.record, opened, page, end).await
+                respond_changes(self.app, self.asked, self.record, opened, page, end, in_flight).await
             }
         }
     }
@@ -113,10 +122,10 @@ impl Query<'_> {
     async fn snapshot(
         &self,
         as_of: &AsOf,
-        refresh_token: Option<&str>,
-        refresh: bool,
+        (refresh_token, refresh): (Option<&str>, bool),
         paging: &Paging,
         mut page: Page,
+        in_flight: InFlight,
     ) -> Result<Response> {
         let place: Option<FilesPlace> = page.begin(paging)?;
         let first = place.is_none();
@@ -133,7 +142,7 @@ impl Query<'_> {
         let capabilities = &self.asked.capabilities;
         let format = match page.format(capabilities)? {
             Some(format) => format,
-            None => negotiate(capabilities, snapshot).await?,
+            None => negotiate(capabilities, &table, snapshot).await?,
         };
         let signer = self.app.storage.signer(&table.location, &table.allowed, Utc::now()).await?;
         // The time of the version is left out: no client needs it here, and it is gone once its commit is cleaned up.
@@ -150,7 +159,7 @@ impl Query<'_> {
         let mut lines = FileLines::new(format, id_hash, capabilities, queried, signer);
         lines.set_partition_columns(snapshot.schema(), &snapshot.metadata().partition_columns);
         let answer = Answer {
-            table: table.delta,
+            table: table.delta().clone(),
             files,
             stats,
             head: Head::new(format, self.record),
@@ -158,7 +167,7 @@ impl Query<'_> {
             page,
             end,
         };
-        streamed.respond(self.asked, move |lines| answer.write(lines)).await
+        streamed.respond(self.asked, table.lane(), in_flight, answer.into_writer()).await
     }
 
     async fn open(
@@ -169,8 +178,7 @@ impl Query<'_> {
     ) -> Result<OpenFiles> {
         let Some(place) = place else {
             let OpenSnapshot { table, snapshot } = self.version(as_of, refreshed).await?;
-            let delta = table.delta.clone();
-            let files = blocking(move || delta.files(&snapshot)).await?;
+            let files = table.run(move |delta| delta.files(&snapshot)).await?;
             return Ok(OpenFiles { table, files, stats: None });
         };
         if as_of.is_historical() {
@@ -178,9 +186,8 @@ impl Query<'_> {
         }
         check_start(self.record, place.origin.version)?;
         let table = self.app.open(self.record)?;
-        let delta = table.delta.clone();
         let FilesPlace { origin, position, stats } = place;
-        let files = blocking(move || delta.files_from(&origin, position)).await?;
+        let files = table.run(move |delta| delta.files_from(&origin, position)).await?;
         Ok(OpenFiles { table, files, stats })
     }
 
@@ -190,8 +197,7 @@ impl Query<'_> {
         };
         check_start(self.record, version)?;
         let table = self.app.open(self.record)?;
-        let delta = table.delta.clone();
-        let snapshot = blocking(move || delta.at_version(version)).await?;
+        let snapshot = table.at_version(version).await?;
         if snapshot.metadata().id != id {
             return Err(Error::invalid(
                 "The table specified in the refresh token does not match the table being queried.",
@@ -206,8 +212,8 @@ impl Query<'_> {
             TableQuery::Snapshot { as_of, refresh_token, .. } => {
                 let refreshed = refresh_token.as_ref().map(|token| self.tokens.open_refresh(token));
                 let refreshed = refreshed.transpose()?.map(|(refreshed, _)| refreshed);
-                let snapshot = self.version(as_of, refreshed).await?.snapshot;
-                (snapshot.version(), negotiate(&self.asked.capabilities, &snapshot).await?)
+                let OpenSnapshot { table, snapshot } = self.version(as_of, refreshed).await?;
+                (snapshot.version(), negotiate(&self.asked.capabilities, &table, &snapshot).await?)
             }
             TableQuery::Since { starting_version, ending_version, include_historical_protocol } => {
                 let versions = (*starting_version, *ending_version);

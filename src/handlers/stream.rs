@@ -5,9 +5,11 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 
 use super::{NDJSON, TABLE_VERSION_HEADER, header, value, with_content_type};
+use crate::app::InFlight;
 use crate::audit;
 use crate::error::{Error, Result};
-use crate::ndjson::{self, Encoding, FailureLine, Lines};
+use crate::gate::Lane;
+use crate::ndjson::{self, Encoding, FailureLine, Lines, Progress, Sending};
 use crate::protocol::actions::{QueryStatus, QueryStatusLine};
 use crate::protocol::capabilities::{
     CAPABILITIES_HEADER, Capabilities, FILE_ID_HASH_HEADER, FileIdHash, ResponseFormat,
@@ -82,14 +84,18 @@ impl Streamed {
     pub(super) async fn respond(
         self,
         asked: &Asked,
-        write: impl FnOnce(&mut Lines) -> Result<()> + Send + 'static,
+        lane: &Lane,
+        in_flight: InFlight,
+        write: impl FnMut(&mut Lines) -> Result<Progress> + Send + 'static,
     ) -> Result<Response> {
         let end_stream_action = asked.end_stream_action();
         let failure = match end_stream_action {
             true => FailureLine::EndStreamAction,
             false => FailureLine::NotJson,
         };
-        let body = ndjson::stream(asked.encoding, failure, write).await?;
+        let (lane, in_flight) = (lane.clone(), Box::new(in_flight));
+        let sending = Sending { encoding: asked.encoding, failure, lane, in_flight };
+        let body = ndjson::stream(sending, write).await?;
         let mut response = with_content_type(body, NDJSON);
         self.describe(&mut response, asked, end_stream_action)?;
         let headers = response.headers_mut();

@@ -8,10 +8,13 @@ use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::Response;
 
 use super::head::Head;
-use super::open::{check_history, check_start, check_start_of_timestamp, negotiate, open_snapshot};
-use super::{NDJSON, Names, Parameters, TABLE_VERSION_HEADER, blocking, header, value, with_content_type};
+use super::open::{
+    OpenSnapshot, check_history, check_start, check_start_of_timestamp, negotiate, open_snapshot,
+};
+use super::{NDJSON, Names, Parameters, TABLE_VERSION_HEADER, header, value, with_content_type};
 use crate::app::App;
 use crate::auth::{Recipient, SharedTable};
+use crate::delta::DeltaTable;
 use crate::error::{Error, Result};
 use crate::protocol::capabilities::{CAPABILITIES_HEADER, Capabilities, FILE_ID_HASH_HEADER, FileIdHash};
 use crate::protocol::parameters::QueryParameters;
@@ -30,16 +33,17 @@ pub async fn query_version(
     if starting.is_some() {
         check_history(&record)?;
     }
-    let delta = app.open(&record)?.delta;
+    let table = app.open(&record)?;
     let version = match starting {
         None => {
-            let version = blocking(move || delta.latest_version()).await?;
+            let version = table.latest_version().await?;
             check_start(&record, version)?;
             version
         }
         Some(text) => {
             let millis = parse_start(text)?;
-            let version = blocking(move || delta.latest()?.version_at_or_after(millis)).await?;
+            let newest = table.latest().await?;
+            let version = table.run(move |_| newest.version_at_or_after(millis)).await?;
             check_start_of_timestamp(&record, version, text)?;
             version
         }
@@ -81,16 +85,16 @@ pub async fn query_metadata(
         check_history(&shared.0)?;
     }
     let id_hash = FileIdHash::parse(header(&headers, FILE_ID_HASH_HEADER))?;
-    let snapshot = open_snapshot(&app, &shared.0, &as_of).await?.snapshot;
-    let format = negotiate(&capabilities, &snapshot).await?;
+    let OpenSnapshot { table, snapshot } = open_snapshot(&app, &shared.0, &as_of).await?;
+    let format = negotiate(&capabilities, &table, &snapshot).await?;
     let head = Head::new(format, &shared.0);
     let version = snapshot.version();
     let with_size = plans_with_size(&headers);
-    let lines = move || {
+    let lines = move |_: &DeltaTable| {
         let stats = if with_size { Some(snapshot.file_stats()?) } else { head.stats(&snapshot)? };
         head.lines(&snapshot, stats)
     };
-    let [protocol, metadata] = blocking(lines).await?;
+    let [protocol, metadata] = table.run(lines).await?;
     let body = [protocol, metadata, Vec::new()].join(&b'\n');
 
     let mut response = with_content_type(body.into(), NDJSON);

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use buoyant_kernel::object_store::memory::InMemory;
@@ -24,6 +25,8 @@ pub(crate) enum Fault {
     TimedOut,
     /// One request fails, and none after it.
     Once,
+    /// Requests are not answered.
+    Silent,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +39,8 @@ pub(crate) struct Rigged {
     /// File names that listings leave out.
     pub(crate) unlisted: Mutex<BTreeSet<String>>,
     pub(crate) fault: Mutex<Option<Fault>>,
+    /// How many milliseconds a listing that has been made is on its way.
+    pub(crate) listing_takes: AtomicU64,
 }
 
 impl Rigged {
@@ -61,6 +66,13 @@ impl Rigged {
         self.fault.lock().unwrap().is_none()
     }
 
+    /// Never returns while the store is silent, as it is when the request comes.
+    async fn answer(&self) {
+        if *self.fault.lock().unwrap() == Some(Fault::Silent) {
+            std::future::pending().await
+        }
+    }
+
     fn check(&self, location: &str) -> Result<()> {
         let source = |text: &str| text.to_owned().into();
         let mut fault = self.fault.lock().unwrap();
@@ -69,7 +81,7 @@ impl Rigged {
             *fault = None;
         }
         match now {
-            None => Ok(()),
+            None | Some(Fault::Silent) => Ok(()),
             Some(Fault::Denied | Fault::Once) => {
                 Err(Error::PermissionDenied { path: location.to_owned(), source: source("AccessDenied") })
             }
@@ -114,6 +126,7 @@ impl ObjectStore for Rigged {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.gets.fetch_add(1, Ordering::SeqCst);
+        self.answer().await;
         self.check(location.as_ref())?;
         let mut result = self.inner.get_opts(location, options).await?;
         result.meta = dated(&self.dates.lock().unwrap(), result.meta);
@@ -122,6 +135,7 @@ impl ObjectStore for Rigged {
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<bytes::Bytes>> {
         self.gets.fetch_add(1, Ordering::SeqCst);
+        self.answer().await;
         self.check(location.as_ref())?;
         self.inner.get_ranges(location, ranges).await
     }
@@ -135,10 +149,16 @@ impl ObjectStore for Rigged {
         if let Err(error) = self.check("list") {
             return futures::stream::once(async move { Err(error) }).boxed();
         }
+        if *self.fault.lock().unwrap() == Some(Fault::Silent) {
+            return futures::stream::pending().boxed();
+        }
+        let takes = Duration::from_millis(self.listing_takes.load(Ordering::SeqCst));
+        let arrives = futures::stream::once(tokio::time::sleep(takes)).filter_map(async |()| None);
         let unlisted = self.unlisted.lock().unwrap().clone();
         let dates = self.dates.lock().unwrap().clone();
-        self.inner
-            .list(prefix)
+        let listed = self.inner.list(prefix);
+        arrives
+            .chain(listed)
             .try_filter(move |file| {
                 futures::future::ready(!file.location.filename().is_some_and(|name| unlisted.contains(name)))
             })

@@ -185,6 +185,7 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
     let terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(Limits::default().blocking_threads)
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("the runtime cannot start: {error}")))?;

@@ -77,7 +77,9 @@ async fn open(config: Config) -> Result<Router, lambda_http::Error> {
         tracing::warn!("the signer role was not assumed before the first request");
     }
     let key = TokenKey::new(&key?);
-    Ok(router(Arc::new(App::new(Arc::new(catalog), storage, key, &config.base_path, Limits::default()))))
+    // One request at a time is answered, so that a failure that is remembered would spare nobody.
+    let limits = Limits { unavailable_millis: 0, ..Limits::default() };
+    Ok(router(Arc::new(App::new(Arc::new(catalog), storage, key, &config.base_path, limits))))
 }
 
 /// Answers one event, or says in time that it cannot.

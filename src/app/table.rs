@@ -1,0 +1,150 @@
+//! A table, as all requests for it share it: one look at its log for all who ask at the same time, and threads that
+//! leave some to other tables.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::delta::{DeltaTable, Snapshot};
+use crate::error::{Error, ErrorCode, Result};
+use crate::flight::Flights;
+use crate::gate::{self, Lane};
+use crate::storage::Location;
+
+/// A shared table, ready to be read: its log and its places.
+#[derive(Clone)]
+pub struct OpenTable {
+    shared: Arc<SharedTable>,
+    /// The table's root.
+    pub location: Location,
+    /// Other places its log may point into.
+    pub allowed: Vec<Location>,
+}
+
+/// What requests for one table have in common.
+pub(super) struct SharedTable {
+    delta: DeltaTable,
+    lane: Lane,
+    newest: Flights<(), Arc<Snapshot>>,
+    numbers: Flights<(), u64>,
+    versions: Flights<u64, Arc<Snapshot>>,
+    /// When the table's storage did not answer, and how.
+    unavailable: Mutex<Option<(Instant, Error)>>,
+}
+
+impl SharedTable {
+    pub(super) fn new(delta: DeltaTable, lane: Lane) -> Self {
+        Self {
+            delta,
+            lane,
+            newest: Flights::default(),
+            numbers: Flights::default(),
+            versions: Flights::default(),
+            unavailable: Mutex::default(),
+        }
+    }
+
+    async fn run<T: Send + 'static>(
+        self: Arc<Self>,
+        work: impl FnOnce(&DeltaTable) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.check_available()?;
+        let lane = self.lane.clone();
+        lane.run(move || {
+            let done = work(&self.delta);
+            if let Err(error) = &done
+                && error.code() == ErrorCode::TemporarilyUnavailable
+                && !gate::is_stopped()
+            {
+                *self.unavailable() = Some((Instant::now(), error.clone()));
+            }
+            done
+        })
+        .await?
+    }
+
+    /// Fails as the storage did a moment ago.
+    fn check_available(&self) -> Result<()> {
+        let remembered = Duration::from_millis(self.lane.limits().unavailable_millis);
+        let mut unavailable = self.unavailable();
+        match unavailable.as_ref() {
+            Some((at, error)) if at.elapsed() < remembered => Err(error.clone()),
+            _ => {
+                *unavailable = None;
+                Ok(())
+            }
+        }
+    }
+
+    fn unavailable(&self) -> MutexGuard<'_, Option<(Instant, Error)>> {
+        self.unavailable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl OpenTable {
+    /// A table that shares its work with its clones, and nothing with tables that were made in other ways.
+    pub fn alone(delta: DeltaTable, lane: Lane, location: Location) -> Self {
+        Self::new(Arc::new(SharedTable::new(delta, lane)), location, Vec::new())
+    }
+
+    pub(super) fn new(shared: Arc<SharedTable>, location: Location, allowed: Vec<Location>) -> Self {
+        Self { shared, location, allowed }
+    }
+
+    /// The table's log. What blocks is for [`OpenTable::run`].
+    pub fn delta(&self) -> &DeltaTable {
+        &self.shared.delta
+    }
+
+    /// The table's way to a thread.
+    pub fn lane(&self) -> &Lane {
+        &self.shared.lane
+    }
+
+    /// Does what blocks on a thread where that is allowed. Where the future is dropped, the storage is asked nothing
+    /// more.
+    ///
+    /// 503 at once where the table's storage did not answer a moment ago, or where too many wait for its bucket.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&DeltaTable) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        Arc::clone(&self.shared).run(work).await
+    }
+
+    /// The newest version, from a look at the log that begins after this call, together with all who ask for it at the
+    /// same time.
+    pub async fn latest(&self) -> Result<Arc<Snapshot>> {
+        let shared = Arc::clone(&self.shared);
+        self.shared.newest.join((), move || shared.run(DeltaTable::latest)).await
+    }
+
+    /// The number of the newest version, in the same way.
+    pub async fn latest_version(&self) -> Result<u64> {
+        if !self.shared.delta.is_open() {
+            return self.latest().await.map(|newest| newest.version());
+        }
+        let shared = Arc::clone(&self.shared);
+        self.shared.numbers.join((), move || shared.run(DeltaTable::latest_version)).await
+    }
+
+    /// An exact version, in the same way. Fails when there is no such version, or no longer.
+    pub async fn at_version(&self, version: u64) -> Result<Arc<Snapshot>> {
+        let newest = match self.latest().await {
+            Ok(newest) if newest.version() == version => return Ok(newest),
+            // Not shared: somebody else may have seen a newer version by now.
+            Ok(newest) if newest.version() < version => {
+                return self.run(move |delta| delta.at_version_of(&newest, version)).await;
+            }
+            Ok(newest) => Some(newest),
+            Err(error) if error.code() == ErrorCode::TemporarilyUnavailable => return Err(error),
+            // A commit that cannot be read does not stand in the way of the versions before it.
+            Err(_) => None,
+        };
+        let shared = Arc::clone(&self.shared);
+        let open = move |delta: &DeltaTable| match newest {
+            Some(newest) => delta.at_version_of(&newest, version),
+            None => delta.at_version_alone(version),
+        };
+        self.shared.versions.join(version, move || shared.run(open)).await
+    }
+}

@@ -1,0 +1,307 @@
+//! Threads for work that blocks, shared out so that no table and no bucket can take all of them.
+//!
+//! Work waits for its turn without a thread. If the one who waits for its result goes away, work that has not begun
+//! never begins, and work that has begun is told to stop ([`Stop`]).
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+
+/// All threads for work that blocks.
+#[derive(Debug)]
+pub struct Gate {
+    limits: Limits,
+    all: Arc<Semaphore>,
+    buckets: Mutex<HashMap<String, Arc<Bucket>>>,
+}
+
+/// What tables in one bucket share.
+#[derive(Debug)]
+struct Bucket {
+    threads: Arc<Semaphore>,
+    waiting: AtomicUsize,
+}
+
+/// One table's way to a thread. Cheap to clone; clones share the table's part.
+#[derive(Debug, Clone)]
+pub struct Lane {
+    limits: Limits,
+    /// Taken in this order: the table's, the bucket's, and one of all.
+    table: Arc<Semaphore>,
+    bucket: Arc<Bucket>,
+    all: Arc<Semaphore>,
+}
+
+/// The right to one thread.
+#[derive(Debug)]
+pub struct Turn {
+    _permits: [OwnedSemaphorePermit; 3],
+}
+
+impl Gate {
+    /// Threads as `limits` share them out.
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, all: Arc::new(Semaphore::new(limits.work_threads)), buckets: Mutex::default() }
+    }
+
+    /// The way of a table that lies in `bucket`.
+    pub fn lane(&self, bucket: String) -> Lane {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        // A bucket is forgotten with the last of its tables.
+        buckets.retain(|_, bucket| Arc::strong_count(bucket) > 1);
+        let bucket = buckets.entry(bucket).or_insert_with(|| {
+            let threads = Arc::new(Semaphore::new(self.limits.bucket_threads));
+            Arc::new(Bucket { threads, waiting: AtomicUsize::new(0) })
+        });
+        Lane {
+            limits: self.limits,
+            table: Arc::new(Semaphore::new(self.limits.table_threads)),
+            bucket: Arc::clone(bucket),
+            all: Arc::clone(&self.all),
+        }
+    }
+}
+
+impl Lane {
+    /// The limits that the threads are shared out by.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Runs what blocks on a thread where that is allowed, as soon as there is one.
+    ///
+    /// 503 where too many wait already, or where the wait takes too long.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        self.turn().await?.run(work).await
+    }
+
+    /// Waits for a turn of something new: not where too many wait already, and not for ever.
+    pub async fn turn(&self) -> Result<Turn> {
+        if let Some(turn) = self.turn_now() {
+            return Ok(turn);
+        }
+        let _waiting = Waiting::begin(&self.bucket, self.limits.bucket_queue)?;
+        let longest = Duration::from_secs(self.limits.queue_seconds);
+        tokio::time::timeout(longest, self.next_turn()).await.map_err(|_| busy())?
+    }
+
+    /// Waits for a turn of something that has begun and is not to be given up.
+    pub async fn next_turn(&self) -> Result<Turn> {
+        let take =
+            async |from: &Arc<Semaphore>| Arc::clone(from).acquire_owned().await.map_err(Error::internal);
+        let permits = [take(&self.table).await?, take(&self.bucket.threads).await?, take(&self.all).await?];
+        Ok(Turn { _permits: permits })
+    }
+
+    fn turn_now(&self) -> Option<Turn> {
+        let take = |from: &Arc<Semaphore>| Arc::clone(from).try_acquire_owned().ok();
+        Some(Turn { _permits: [take(&self.table)?, take(&self.bucket.threads)?, take(&self.all)?] })
+    }
+}
+
+/// One who waits for a thread.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(bucket: &'a Bucket, most: usize) -> Result<Self> {
+        let waiting = Self(&bucket.waiting);
+        match bucket.waiting.fetch_add(1, Ordering::Relaxed) {
+            before if before < most => Ok(waiting),
+            _ => Err(busy()),
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn busy() -> Error {
+    Error::unavailable("Too many requests wait for the table's storage; try again later.")
+}
+
+impl Turn {
+    /// Runs what blocks. The turn is over when the work is, even if nobody waits for the work any more.
+    pub async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let (sender, receiver) = watch::channel(false);
+        let mut stopping = StopOnDrop { sender, over: false };
+        let span = tracing::Span::current();
+        let done = tokio::task::spawn_blocking(move || {
+            let _turn = self;
+            let _known = Known::until_dropped(Stop(receiver));
+            span.in_scope(work)
+        });
+        let done = done.await;
+        stopping.over = true;
+        done.map_err(Error::internal)
+    }
+}
+
+struct StopOnDrop {
+    sender: watch::Sender<bool>,
+    over: bool,
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        if !self.over {
+            self.sender.send_replace(true);
+        }
+    }
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Stop>> = const { RefCell::new(None) };
+}
+
+/// Tells work that nobody waits for its result any more.
+#[derive(Debug, Clone)]
+pub struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    /// That of the work that this thread does, where it does any.
+    pub fn current() -> Option<Self> {
+        CURRENT.with_borrow(Clone::clone)
+    }
+
+    /// Whether nobody waits any more.
+    pub fn is_stopped(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Returns when nobody waits any more, and never where the work is over before that.
+    pub async fn stopped(mut self) {
+        if self.0.wait_for(|stopped| *stopped).await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+/// Whether this thread works for nobody any more.
+pub fn is_stopped() -> bool {
+    Stop::current().is_some_and(|stop| stop.is_stopped())
+}
+
+struct Known;
+
+impl Known {
+    fn until_dropped(stop: Stop) -> Self {
+        CURRENT.set(Some(stop));
+        Self
+    }
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        CURRENT.set(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::error::ErrorCode;
+
+    fn gate(limits: Limits) -> Gate {
+        Gate::new(limits)
+    }
+
+    /// Holds a thread of the lane until the sender is dropped.
+    async fn hold(lane: &Lane) -> (mpsc::Sender<()>, tokio::task::JoinHandle<Result<()>>) {
+        let (release, released) = mpsc::channel::<()>();
+        let (lane, (began, beginning)) = (lane.clone(), tokio::sync::oneshot::channel());
+        let held = tokio::spawn(async move {
+            lane.run(move || {
+                began.send(()).unwrap();
+                let _ = released.recv();
+            })
+            .await
+        });
+        beginning.await.unwrap();
+        (release, held)
+    }
+
+    #[tokio::test]
+    async fn a_bucket_that_hangs_leaves_threads_to_the_others() {
+        let gate = gate(Limits { work_threads: 3, bucket_threads: 2, table_threads: 1, ..Limits::default() });
+        let (one, two, three) =
+            (gate.lane("dead".into()), gate.lane("dead".into()), gate.lane("dead".into()));
+        let held = [hold(&one).await, hold(&two).await];
+        let waits = tokio::time::timeout(Duration::from_millis(50), three.run(|| ())).await;
+        assert!(waits.is_err(), "a third thread of the bucket");
+        let waits = tokio::time::timeout(Duration::from_millis(50), one.run(|| ())).await;
+        assert!(waits.is_err(), "a second thread of the table");
+        assert_eq!(gate.lane("alive".into()).run(|| 1).await.unwrap(), 1);
+        for (release, held) in held {
+            drop(release);
+            held.await.unwrap().unwrap();
+        }
+        three.run(|| ()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_is_full_or_does_not_move_is_503() {
+        let limits = Limits { bucket_threads: 1, bucket_queue: 1, queue_seconds: 1, ..Limits::default() };
+        let gate = gate(limits);
+        let (one, two) = (gate.lane("dead".into()), gate.lane("dead".into()));
+        let (release, held) = hold(&one).await;
+        let waiting = tokio::spawn({
+            let two = two.clone();
+            async move { two.run(|| ()).await }
+        });
+        while two.bucket.waiting.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let refused = two.run(|| ()).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::TemporarilyUnavailable);
+        assert!(refused.retry_after().is_some());
+        assert_eq!(waiting.await.unwrap().unwrap_err().code(), ErrorCode::TemporarilyUnavailable);
+        assert_eq!(two.bucket.waiting.load(Ordering::Relaxed), 0);
+        drop(release);
+        held.await.unwrap().unwrap();
+        two.run(|| ()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_is_stopped_or_never_begins() {
+        let gate = gate(Limits { table_threads: 1, ..Limits::default() });
+        let lane = gate.lane("b".into());
+        let (began, beginning) = tokio::sync::oneshot::channel();
+        let (told, was_told) = tokio::sync::oneshot::channel();
+        let running = tokio::spawn({
+            let lane = lane.clone();
+            async move {
+                lane.run(move || {
+                    began.send(()).unwrap();
+                    let stop = Stop::current().unwrap();
+                    tokio::runtime::Handle::current().block_on(stop.stopped());
+                    told.send(is_stopped()).unwrap();
+                })
+                .await
+            }
+        });
+        beginning.await.unwrap();
+        let (ran, never_ran) = tokio::sync::oneshot::channel::<()>();
+        let waiting = tokio::spawn({
+            let lane = lane.clone();
+            async move { lane.run(move || ran.send(())).await }
+        });
+        tokio::task::yield_now().await;
+        waiting.abort();
+        running.abort();
+        assert!(was_told.await.unwrap());
+        assert!(never_ran.await.is_err());
+        assert!(lane.run(|| !is_stopped()).await.unwrap());
+    }
+}
