@@ -12,8 +12,10 @@
 
 use std::io::{self, Write as _};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
@@ -23,7 +25,7 @@ use futures::future::{Either, select};
 use futures::stream;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Sleep, sleep, timeout, timeout_at};
 use tracing::Instrument as _;
 
@@ -276,20 +278,17 @@ impl Lines {
         match self.chunks.try_send(chunk) {
             Ok(()) => self.give(granted),
             Err(TrySendError::Closed(_)) => self.gone = true,
-            Err(TrySendError::Full(chunk)) => {
-                let room = Handle::current().block_on(timeout(ROOM_SOON, self.chunks.reserve()));
-                match room {
-                    Ok(Ok(room)) => {
-                        room.send(chunk);
-                        self.give(granted);
-                    }
-                    Ok(Err(_)) => self.gone = true,
-                    Err(_) => {
-                        self.waiting = Some((chunk, granted));
-                        self.pause = true;
-                    }
+            Err(TrySendError::Full(chunk)) => match within(ROOM_SOON, self.chunks.reserve()) {
+                Some(Ok(room)) => {
+                    room.send(chunk);
+                    self.give(granted);
                 }
-            }
+                Some(Err(_)) => self.gone = true,
+                None => {
+                    self.waiting = Some((chunk, granted));
+                    self.pause = true;
+                }
+            },
         }
         if self.gone { Err(gone()) } else { Ok(()) }
     }
@@ -385,6 +384,29 @@ impl Lines {
     }
 }
 
+/// Blocks until a future is ready; `None` if that takes longer than `limit`.
+///
+/// A timer of the runtime would wake its driver each time, which costs as much as all the rest of a chunk.
+fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    let end = Instant::now() + limit;
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return Some(output);
+        }
+        let left = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+        thread::park_timeout(left);
+    }
+}
+
 fn gone() -> Error {
     Error::unavailable("The client closed the connection.")
 }
@@ -418,7 +440,8 @@ pub async fn stream(
     let (chunks, receiver) = mpsc::channel(2);
     let (ending, ended) = oneshot::channel();
     let (first, started) = oneshot::channel();
-    let (taking, taken) = watch::channel(());
+    let (reading, over) = oneshot::channel();
+    let taken = Arc::new(AtomicU64::new(0));
     let gzip = (encoding == Encoding::Gzip)
         .then(|| GzEncoder::new(Vec::with_capacity(CHUNK_BYTES), Compression::new(GZIP_LEVEL)));
     let patience = Duration::from_secs(lane.limits().chunk_seconds);
@@ -440,10 +463,16 @@ pub async fn stream(
         slice_ends: Instant::now(),
         pause: false,
     };
-    let reader = Reader { place: Place::Chunks(receiver, ended), taking, audit, over: false };
+    let reader = Reader {
+        place: Place::Chunks(receiver, ended),
+        taken: Arc::clone(&taken),
+        _reading: reading,
+        audit,
+        over: false,
+    };
     let reader = Arc::new(Mutex::new(Some(reader)));
     let writing = Writing { lines, produce, failure, result: None };
-    let watched = Watched { reader: Arc::downgrade(&reader), taken, patience };
+    let watched = Watched { reader: Arc::downgrade(&reader), over, taken, patience };
     let answer = async move {
         write(writing, turn, &lane, watched).await;
         drop(in_flight);
@@ -553,26 +582,33 @@ where
 /// A client, as the task sees it that writes for it.
 struct Watched {
     reader: Weak<Mutex<Option<Reader>>>,
-    /// Changes with every chunk that is taken.
-    taken: watch::Receiver<()>,
+    /// Ready when the reader is dropped.
+    over: oneshot::Receiver<()>,
+    /// How many chunks were taken. Nobody is woken for one: that would cost as much as the chunk.
+    taken: Arc<AtomicU64>,
     patience: Duration,
 }
+
+/// How often in the time that a client may leave a chunk unread it is looked whether it took one.
+const LOOKS: u32 = 8;
 
 impl Watched {
     /// Returns when the client has all or is gone.
     async fn gone(&mut self) {
-        while self.taken.changed().await.is_ok() {}
+        let _ = (&mut self.over).await;
     }
 
     /// Waits until the client has all or is gone, or leaves something unread for too long.
     async fn until_read(mut self, audit: Option<&Weak<Audit>>) {
-        loop {
-            match timeout(self.patience, self.taken.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return,
-                Err(_) => return self.give_up(audit),
+        let (mut taken, mut unread) = (self.taken.load(Ordering::Relaxed), 0);
+        while unread < LOOKS {
+            if timeout(self.patience / LOOKS, self.gone()).await.is_ok() {
+                return;
             }
+            let before = std::mem::replace(&mut taken, self.taken.load(Ordering::Relaxed));
+            unread = if before == taken { unread + 1 } else { 0 };
         }
+        self.give_up(audit);
     }
 
     /// Breaks the body, and lets go of what the client has not read.
@@ -599,7 +635,9 @@ fn body(reader: Arc<Mutex<Option<Reader>>>) -> Body {
 /// A client that reads an answer. The event of the request waits for it.
 struct Reader {
     place: Place,
-    taking: watch::Sender<()>,
+    taken: Arc<AtomicU64>,
+    /// Dropped with the reader, for who waits for that.
+    _reading: oneshot::Sender<()>,
     audit: Option<Arc<Audit>>,
     over: bool,
 }
@@ -662,7 +700,7 @@ impl Reader {
             };
         };
         self.over = matches!(self.place, Place::Over);
-        self.taking.send_replace(());
+        self.taken.fetch_add(1, Ordering::Relaxed);
         Poll::Ready(Some(data))
     }
 }
