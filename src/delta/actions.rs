@@ -230,9 +230,10 @@ impl Batch {
     /// A digest of what tells a file from others: its path and its deletion vector.
     pub(super) fn digest(&self, row: usize, hasher: &impl BuildHasher) -> u64 {
         let mut digest = hasher.build_hasher();
-        text(&self.path, row).hash(&mut digest);
+        digest.write(text(&self.path, row).unwrap_or_default().as_bytes());
         let vector = &self.deletion_vector;
         if !vector.all.is_null(row) {
+            digest.write_u8(0xff);
             text(&vector.storage_type, row).hash(&mut digest);
             text(&vector.path_or_inline_dv, row).hash(&mut digest);
             (!vector.offset.is_null(row)).then(|| vector.offset.value(row)).hash(&mut digest);
