@@ -67,7 +67,8 @@ def start(stack, **more):
 
 @pytest.fixture(scope="module")
 def function(stack):
-    function = start(stack)
+    # A debug build takes half a minute to compress a large answer.
+    function = start(stack, seconds=150)
     yield function
     function.stop()
     log = "".join(function.log)
