@@ -183,7 +183,7 @@ pub(super) fn failure(error: KernelError) -> Error {
             Error::unsupported("The table uses a Delta feature that this server does not support.")
         }
         Cause::Refused(refused) => Error::unreadable_table(refused.message()),
-        Cause::Damaged => return damaged(error),
+        Cause::Damaged => return odd_column(error),
     }
     .with_source(error)
 }
@@ -195,9 +195,22 @@ pub(super) fn damaged(what: impl Into<Box<dyn std::error::Error + Send + Sync>>)
     Error::unreadable_table(DAMAGED).with_source(what)
 }
 
+/// The same, with the reason if a column of a checkpoint is not what Delta's protocol says. Spark reads some of these.
+fn odd_column(error: KernelError) -> Error {
+    let text = error.to_string();
+    let reason = if text.contains("Incorrect datatype") {
+        "a column of a checkpoint has another type than in Delta's protocol"
+    } else if text.contains("field is not nullable") {
+        "a checkpoint lacks a column that Delta's protocol requires"
+    } else {
+        return damaged(error);
+    };
+    Error::unreadable_table(format!("{} ({reason}).", DAMAGED.trim_end_matches('.'))).with_source(error)
+}
+
 /// Whether this is the error for a log that cannot be right.
 pub(super) fn is_damage(error: &Error) -> bool {
-    error.message() == DAMAGED
+    error.message().starts_with(DAMAGED.trim_end_matches('.'))
 }
 
 /// Turns a panic into an error like any other: the kernel and the Parquet reader panic on some damaged files.

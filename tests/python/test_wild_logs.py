@@ -48,7 +48,7 @@ REFUSED = reads({
     "a commit of its log is empty": {
         "a commit of no bytes": "all",
     },
-    "damaged": {
+    "a column of a checkpoint has another type": {
         "checkpoint with timestamps for modificationTime": "rows",
     },
     "names a file that this server does not hand out": {
