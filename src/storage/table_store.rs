@@ -118,8 +118,8 @@ impl RootedStore {
                 Ok(futures::stream::iter(first).chain(each_in_time(listed.boxed())).boxed())
             }
             Place::Directory(directory) => {
-                let directory = directory.clone();
-                let listed = blocking(move || directory.list(&prefix, offset.as_ref())).await?;
+                let (directory, below) = (directory.clone(), prefix);
+                let listed = blocking(move || directory.list(&below, offset.as_ref())).await?;
                 Ok(futures::stream::iter(listed.into_iter().map(Ok)).boxed())
             }
         }
