@@ -18,12 +18,55 @@ use buoyant_kernel::{DeltaResult, EngineData, Error as KernelError, FileDataRead
 
 use super::actions::Batch;
 
-/// The files that were read so far, in 9 to 18 bytes each.
+/// The files that were read so far.
 #[derive(Default)]
 pub(super) struct Seen {
-    digests: HashSet<u64, RandomState>,
+    digests: Digests,
     hasher: RandomState,
     files: u64,
+}
+
+/// A set that may say of a few digests that they were there before though they were not: it keeps 32 bits of each. A set
+/// of the standard library takes seven times the memory while it grows, which a list of a million files would show.
+#[derive(Default)]
+struct Digests {
+    /// Open addressing, where 0 is a free slot. A table that is full stays, and the next one has four times its slots.
+    tables: Vec<Vec<u32>>,
+    /// How many digests are in the last table.
+    used: usize,
+}
+
+/// The slots of the first table, a power of two.
+const FIRST_SLOTS: usize = 1 << 14;
+
+impl Digests {
+    /// Puts a digest in; `false` if it seems to be there.
+    fn insert(&mut self, digest: u64) -> bool {
+        let (mark, home) = (((digest >> 32) as u32).max(1), digest as u32 as usize);
+        let slots = self.tables.last().map_or(0, Vec::len);
+        if self.used >= slots / 4 * 3 {
+            self.tables.push(vec![0; (slots * 4).max(FIRST_SLOTS)]);
+            self.used = 0;
+        }
+        let Some((last, full)) = self.tables.split_last_mut() else { return true };
+        if full.iter().any(|table| find(table, mark, home).is_none()) {
+            return false;
+        }
+        let Some(free) = find(last, mark, home).and_then(|at| last.get_mut(at)) else { return false };
+        *free = mark;
+        self.used += 1;
+        true
+    }
+}
+
+/// The free slot for a mark; `None` if the mark is there.
+fn find(table: &[u32], mark: u32, home: usize) -> Option<usize> {
+    let start = home & (table.len() - 1);
+    let slots = (start..table.len()).chain(0..start);
+    slots.zip(table.iter().skip(start).chain(table)).find_map(|(at, &slot)| match slot {
+        0 => Some(Some(at)),
+        slot => (slot == mark).then_some(None),
+    })?
 }
 
 /// A file that seems to be named again.
@@ -133,5 +176,31 @@ impl Commit {
             }
             self.digests.insert(digest.finish())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_found_again_in_every_table() {
+        let hasher = RandomState::with_seeds(1, 2, 3, 4);
+        let mut digests = Digests::default();
+        let all = 200_000_u64;
+        let again = (0..all).filter(|number| !digests.insert(hasher.hash_one(number))).count();
+        assert!(again < 5, "{again} of {all} seemed to be there");
+        assert_eq!(digests.tables.len(), 3);
+        assert!((0..all).all(|number| !digests.insert(hasher.hash_one(number))));
+    }
+
+    #[test]
+    fn marks_that_share_a_slot_are_told_apart() {
+        let mut digests = Digests::default();
+        // The last slot, so that the search goes on at the first one; the mark 0 is taken for 1.
+        let same = |mark: u64| mark << 32 | (FIRST_SLOTS as u64 - 1);
+        assert!((1..1000).all(|mark| digests.insert(same(mark))));
+        assert!((0..1000).all(|mark| !digests.insert(same(mark))));
+        assert!(digests.insert(same(1000)));
     }
 }
