@@ -40,27 +40,46 @@ pub struct End {
     pub refresh_token: Option<String>,
 }
 
+/// An answer that is written in steps. Between them, its thread is free for other answers.
+pub(super) trait Steps: Send + 'static {
+    /// Writes the first lines. Called once.
+    fn begin(&mut self, lines: &mut Lines) -> Result<()>;
+
+    /// Writes lines until only the end is missing, or until [`Lines::should_pause`].
+    fn go_on(&mut self, lines: &mut Lines) -> Result<Progress>;
+
+    /// Writes the last lines.
+    fn end(self, lines: &mut Lines) -> Result<()>;
+}
+
+/// The function that [`ndjson::stream`](crate::ndjson::stream) calls for each step of an answer.
+pub(super) fn in_steps(answer: impl Steps) -> impl FnMut(&mut Lines) -> Result<Progress> + Send + 'static {
+    let (mut going, mut begun) = (Some(answer), false);
+    move |lines| {
+        let Some(mut answer) = going.take() else {
+            return Err(Error::internal("an answer goes on after its end"));
+        };
+        if !begun {
+            answer.begin(lines)?;
+            begun = true;
+        }
+        let progress = answer.go_on(lines)?;
+        match progress {
+            Progress::Paused => going = Some(answer),
+            Progress::Whole => answer.end(lines)?,
+        }
+        Ok(progress)
+    }
+}
+
 impl Answer {
     /// Writes the answer in one pass over the log. Blocks on the log's store, and pauses for the client.
     pub fn into_writer(self) -> impl FnMut(&mut Lines) -> Result<Progress> + Send + 'static {
-        let (mut going, mut begun) = (Some(self), false);
-        move |lines| {
-            let Some(mut answer) = going.take() else {
-                return Err(Error::internal("an answer goes on after its end"));
-            };
-            if !begun {
-                answer.begin(lines)?;
-                begun = true;
-            }
-            let progress = answer.write_files(lines)?;
-            match progress {
-                Progress::Paused => going = Some(answer),
-                Progress::Whole => answer.end(lines)?,
-            }
-            Ok(progress)
-        }
+        in_steps(self)
     }
+}
 
+impl Steps for Answer {
     fn begin(&mut self, lines: &mut Lines) -> Result<()> {
         if self.stats.is_none() {
             self.stats = self.head.stats(self.files.snapshot())?;
@@ -70,7 +89,7 @@ impl Answer {
         write_head(lines, &head)
     }
 
-    fn write_files(&mut self, lines: &mut Lines) -> Result<Progress> {
+    fn go_on(&mut self, lines: &mut Lines) -> Result<Progress> {
         while !self.page.is_full(lines.written()) {
             let Some(file) = self.files.advance()? else { break };
             let (bytes, until) = (file.size.unsigned_abs(), self.lines.expiration_millis());

@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use chrono::Utc;
 
-use super::answer::{End, write_head};
+use super::answer::{End, Steps, in_steps, write_head};
 use super::head::{Head, has_change_data_feed};
 use super::lines::{Change as FileChange, FileLines, QueriedVersion};
 use super::open::check_history;
@@ -334,7 +334,7 @@ pub(super) async fn respond_changes(
         page,
         end,
     };
-    streamed.respond(asked, table.lane(), in_flight, answer.into_writer()).await
+    streamed.respond(asked, table.lane(), in_flight, in_steps(answer)).await
 }
 
 /// What is streamed: the head lines, what each commit changed, and the end if it was asked for.
@@ -361,27 +361,10 @@ impl ChangesAnswer {
         let protocol = self.head.protocol_of(of, version.filter(|_| self.wanted.historical_protocol))?;
         Ok([protocol, self.head.metadata(of.metadata(), None, version)?])
     }
+}
 
-    /// Writes the answer in one pass over what was kept of the log, and pauses for the client.
-    fn into_writer(self) -> impl FnMut(&mut Lines) -> Result<Progress> + Send + 'static {
-        let (mut going, mut begun) = (Some(self), false);
-        move |lines| {
-            let Some(mut answer) = going.take() else {
-                return Err(Error::internal("an answer goes on after its end"));
-            };
-            if !begun {
-                answer.begin(lines)?;
-                begun = true;
-            }
-            let progress = answer.write_changes(lines)?;
-            match progress {
-                Progress::Paused => going = Some(answer),
-                Progress::Whole => answer.end(lines)?,
-            }
-            Ok(progress)
-        }
-    }
-
+/// Writes the answer in one pass over what was kept of the log.
+impl Steps for ChangesAnswer {
     fn begin(&mut self, lines: &mut Lines) -> Result<()> {
         let head = self.head()?;
         self.page.check_head(&head)?;
@@ -389,7 +372,7 @@ impl ChangesAnswer {
         lines.flush()
     }
 
-    fn write_changes(&mut self, lines: &mut Lines) -> Result<Progress> {
+    fn go_on(&mut self, lines: &mut Lines) -> Result<Progress> {
         let bounds = self.range.bounds();
         while !self.page.is_full(lines.written()) {
             if lines.should_pause() {
