@@ -1,4 +1,4 @@
-"""A way to AWS that fails as it is told to: throttled, reset, slow, cut off, or with another answer."""
+"""A way to AWS that fails as its rule says: throttled, reset, slow, cut off, or with another answer."""
 
 import http.client
 import http.server
@@ -8,6 +8,18 @@ import struct
 import threading
 import time
 import urllib.parse
+
+import pytest
+
+from aws import Aws
+
+
+@pytest.fixture(scope="module")
+def aws():
+    """AWS for the tests of one module, so that faults concern no other one."""
+    own = Aws()
+    yield own
+    own.stop()
 
 
 class Request:

@@ -8,9 +8,8 @@ import time
 
 import pytest
 
-from aws import Aws
 from conftest import Server, hash_of
-from faults import RESET, SILENCE, Times, Way, answer, cut, delay, rewrite
+from faults import RESET, SILENCE, Times, Way, answer, aws, cut, delay, rewrite  # noqa: F401
 from test_dynamodb import BUCKET, TABLE, dynamodb, put  # noqa: F401
 
 IN_TIME = 20
@@ -21,13 +20,6 @@ LISTINGS = [
     ("GET", TABLES),
 ]
 REQUESTS = [*LISTINGS, ("GET", "/shares/retail"), ("GET", f"{TABLES}/py_versions/metadata")]
-
-
-@pytest.fixture(scope="module")
-def aws():
-    own = Aws()
-    yield own
-    own.stop()
 
 
 @pytest.fixture(scope="module")

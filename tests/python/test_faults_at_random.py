@@ -9,9 +9,8 @@ import time
 
 import pytest
 
-from aws import Aws
 from conftest import OTHER_TOKEN, TOKEN, Server
-from faults import Way
+from faults import Way, aws  # noqa: F401
 from test_dynamodb import SHARED, TABLE, dynamodb, put  # noqa: F401
 from test_dynamodb_faults import FAULTS as DYNAMODB_FAULTS, LISTINGS, TABLES
 from test_lambda_faults import LASTING as S3_FAULTS
@@ -19,9 +18,9 @@ from test_lambda_faults import LASTING as S3_FAULTS
 REQUESTS = {"dynamodb": 300, "s3": 300, "both": 1000}
 READERS = 48
 # A request waits for its own retries, and here for those of 47 others on two processors.
+IN_TIME = 30
 # Longer than an error of a table's storage is remembered (`unavailable_millis`).
 REMEMBERED = 2.5
-IN_TIME = 30
 DYNAMODB_KINDS = list(DYNAMODB_FAULTS.values())
 S3_KINDS = [S3_FAULTS[kind] for kind in ("throttled", "failing", "reset", "cut off")]
 ASKED = [
@@ -48,13 +47,6 @@ class Share:
                 return None
             self.failed += 1
             return self.random.choice(self.kinds)
-
-
-@pytest.fixture(scope="module")
-def aws():
-    own = Aws()
-    yield own
-    own.stop()
 
 
 @pytest.fixture(scope="module")

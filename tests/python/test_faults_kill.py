@@ -11,9 +11,8 @@ import time
 
 import pytest
 
-from aws import Aws
 from conftest import BINARY, Server, hash_of
-from faults import RESET, Way
+from faults import RESET, Way, aws  # noqa: F401
 from test_admin import BUCKET, UUID, Admin, bucket, check_invariants, client_make, items, retail, token_of  # noqa: F401
 
 TABLE = "killed"
@@ -86,13 +85,6 @@ class World:
         asked = "/shares", "/shares/retail/all-tables", "/shares/retail/schemas/sales/tables/orders/version"
         answers = [self.server.request("GET", path, token=self.token) for path in asked]
         return [(answered.status, answered.body if answered.status == 200 else None) for answered in answers]
-
-
-@pytest.fixture(scope="module")
-def aws():
-    own = Aws()
-    yield own
-    own.stop()
 
 
 @pytest.fixture(scope="module")
