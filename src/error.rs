@@ -83,7 +83,7 @@ impl ErrorCode {
 
 type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 
-/// A failed request: what the recipient is told, and what the log is told. A clone is for another request that fails
+/// A failed request: the message for the recipient, and the cause for the log. A clone is for another request that fails
 /// for the same cause.
 #[derive(Debug, Clone)]
 pub struct Error {

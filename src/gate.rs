@@ -1,7 +1,7 @@
 //! Threads for work that blocks, shared out so that no table and no bucket can take all of them.
 //!
 //! Work waits for its turn without a thread. If the one who waits for its result goes away, work that has not begun
-//! never begins, and work that has begun is told to stop ([`Stop`]).
+//! never begins, and work that has begun can see that it should stop ([`Stop`]).
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -117,7 +117,7 @@ impl Bounds {
 pub enum Progress {
     /// Everything is written.
     Whole,
-    /// The call was told to pause, and goes on when it is made again.
+    /// The call paused. The next call goes on from there.
     Paused,
 }
 
@@ -914,7 +914,7 @@ mod tests {
         while counted.recv().await.is_some() {}
     }
 
-    /// Writes so many numbered lines of 1 kB, and pauses when it is told to.
+    /// Writes so many numbered lines of 1 kB, and pauses when it should.
     fn numbers(until: u32) -> impl FnMut(&mut Lines) -> Result<Progress> {
         let mut next = 0;
         move |lines| {

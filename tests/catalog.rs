@@ -687,7 +687,7 @@ async fn a_bad_share_schema_or_grant_costs_the_others_nothing() {
         assert_eq!(error.code(), ErrorCode::UnsupportedOperation);
         let error = catalog.table(&by("Acme Corp"), "many", "s", "t000").await.unwrap_err();
         assert_eq!(error.code(), ErrorCode::UnsupportedOperation);
-        // To whom it is not granted it is not there, good or bad.
+        // For a recipient without the grant, the table does not exist, good or bad.
         assert!(catalog.share(&by("globex"), "many").await.unwrap().is_none());
     }
     engine.put(&Key::share("many"), &[("name", text("many")), ("id", text("i"))]).await;

@@ -1,6 +1,6 @@
 //! What actions may cost, checked in the bytes of a commit before a JSON parser sees them.
 //!
-//! The parsers hold a batch of actions at a time, take several times the room of a text that is made of tiny values,
+//! The parsers hold a batch of actions at a time, take several times the room of a text with many tiny values,
 //! and one of them shows what it could not read by a recursive walk. So nesting, the size of an action and the size of a
 //! batch are counted first, in one pass without memory.
 
@@ -173,7 +173,7 @@ fn brackets(text: &[u8]) -> usize {
 }
 
 /// The place of the first quote or backslash. Texts of statistics have one every few bytes, for which eight bytes at a
-/// time are faster than a search that is made for long ways.
+/// time are faster than a search for long distances.
 fn end_or_escape(text: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;

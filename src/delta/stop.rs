@@ -1,7 +1,7 @@
 //! Ends what the kernel reads for somebody who does not wait any more.
 //!
-//! The kernel blocks until its store answers. What its thread works for is told to the tasks that the kernel starts on
-//! the runtime, so that the store can fail their requests at once.
+//! The kernel blocks until its store answers. The tasks that it starts on the runtime know for whose request they work, so
+//! that their requests to the store fail as soon as nobody waits for the result.
 
 use buoyant_kernel::DeltaResult;
 use buoyant_kernel::object_store::{Error, Result};

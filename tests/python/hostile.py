@@ -1,4 +1,4 @@
-"""Logs of Delta tables that are made to hurt whoever reads them, and the Thrift that some of them take."""
+"""Hostile logs of Delta tables, and the Thrift that some of them need."""
 
 import json
 import struct

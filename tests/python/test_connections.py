@@ -148,7 +148,7 @@ def test_slow_readers_of_files_take_only_what_is_theirs(attacked):
     for _ in range(10):
         response, seconds = ask(server)
         assert response.status == 200 and seconds < SOON
-    # The sender itself is told that it has too many, except for the health of the server.
+    # The sender itself gets 503, except for the health of the server.
     response, _ = ask(server, address="127.0.0.2")
     assert (response.status, response.getheader("connection")) == (503, "close") and response.getheader("retry-after")
     assert ask(server, "/health", address="127.0.0.2")[0].status == 200

@@ -271,7 +271,7 @@ def test_a_bad_share_or_grant_costs_the_others_nothing(server, dynamodb, bad, pk
     for path in ("/shares/bad", "/shares/bad/all-tables", "/shares/bad/schemas/s/tables/good/version"):
         answer = server.request("GET", path, token=bad)
         assert answer.status in (400, 403) and "cannot be read. Contact the provider" in answer.json["message"], answer.body
-    # Whom it is not granted to learns nothing.
+    # A recipient without the grant learns nothing.
     assert server.request("GET", "/shares/bad").status == 404
     assert server.request("GET", "/shares").status == 200
 

@@ -105,7 +105,7 @@ def left(server):
 def test_nothing_is_left_of_clients_that_die(server):
     server.descriptors, server.threads = descriptors(server), figure(server, "Threads")
     chance = random.Random(1)
-    # The first of them also pay for what is made once: caches, and what the allocator keeps.
+    # The first of them also fill caches and what the allocator keeps.
     round_of_clients(server, chance)
     first = left(server)
     for _ in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""Tables whose logs are made to hurt the server, next to one that is fine.
+"""Tables with hostile logs, next to one that is fine.
 
 Each gets a clear answer within seconds, the memory of the process stays bounded, and the table beside it is served as ever.
 """

@@ -122,7 +122,7 @@ def test_pages_of_queries_keep_to_what_is_shared_now(shared, asked):
     shared.change(historyShared=True, startVersion=10)
     assert is_refused(shared.query(**page), "since version 10")
     shared.change(historyShared=False)
-    # Whether history is shared is told in the first lines, which are the same on every page.
+    # The first lines say whether history is shared, and they are the same on every page.
     told = "history sharing is not enabled" if asked else "was changed since the first page"
     assert is_refused(shared.query(**page), told)
 
