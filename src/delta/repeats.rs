@@ -9,6 +9,7 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
+use std::hint::black_box;
 
 use ahash::RandomState;
 use buoyant_kernel::arrow::array::{Array, ArrayRef, AsArray, StructArray};
@@ -27,46 +28,89 @@ pub(super) struct Seen {
 }
 
 /// A set that may say of a few digests that they were there before though they were not: it keeps 32 bits of each. A set
-/// of the standard library takes seven times the memory while it grows, which a list of a million files would show.
+/// of the standard library is slower, and takes several times the memory while it grows, which a list of a million files
+/// would show.
 #[derive(Default)]
 struct Digests {
-    /// Open addressing, where 0 is a free slot. A table that is full stays, and the next one has four times its slots.
+    /// Open addressing, where 0 is a free slot. A table that is half full stays as it is, and a larger one follows.
     tables: Vec<Vec<u32>>,
     /// How many digests are in the last table.
     used: usize,
 }
 
 /// The slots of the first table, a power of two.
-const FIRST_SLOTS: usize = 1 << 14;
+const FIRST_SLOTS: usize = 1 << 15;
+
+/// By how much the next table is larger.
+const GROWTH: usize = 8;
 
 impl Digests {
+    /// Puts digests in, and calls `again` with the numbers of those that seem to be there.
+    fn insert_all(&mut self, digests: &[u64], mut again: impl FnMut(usize)) {
+        self.make_room(digests.len());
+        self.fetch(digests);
+        for (number, &digest) in digests.iter().enumerate() {
+            if !self.insert(digest) {
+                again(number);
+            }
+        }
+    }
+
+    fn make_room(&mut self, more: usize) {
+        let mut slots = self.tables.last().map_or(0, Vec::len);
+        if self.used + more <= slots / 2 {
+            return;
+        }
+        slots = (slots * GROWTH).max(FIRST_SLOTS);
+        while slots / 2 < more {
+            slots *= 2;
+        }
+        self.tables.push(vec![0; slots]);
+        self.used = 0;
+    }
+
+    /// Reads the slots where the search for digests begins. These reads do not wait for each other, as those of the
+    /// searches would.
+    fn fetch(&self, digests: &[u64]) {
+        for table in &self.tables {
+            let slot = |digest: u64| table.get(home(table, digest)).copied().unwrap_or_default();
+            black_box(digests.iter().fold(0, |slots, &digest| slots ^ slot(digest)));
+        }
+    }
+
     /// Puts a digest in; `false` if it seems to be there.
     fn insert(&mut self, digest: u64) -> bool {
-        let (mark, home) = (((digest >> 32) as u32).max(1), digest as u32 as usize);
-        let slots = self.tables.last().map_or(0, Vec::len);
-        if self.used >= slots / 4 * 3 {
-            self.tables.push(vec![0; (slots * 4).max(FIRST_SLOTS)]);
-            self.used = 0;
-        }
-        let Some((last, full)) = self.tables.split_last_mut() else { return true };
-        if full.iter().any(|table| find(table, mark, home).is_none()) {
+        let Some((last, others)) = self.tables.split_last_mut() else { return false };
+        if others.iter().any(|table| free_slot(table, digest).is_none()) {
             return false;
         }
-        let Some(free) = find(last, mark, home).and_then(|at| last.get_mut(at)) else { return false };
-        *free = mark;
+        let Some(free) = free_slot(last, digest).and_then(|at| last.get_mut(at)) else { return false };
+        *free = mark(digest);
         self.used += 1;
         true
     }
 }
 
-/// The free slot for a mark; `None` if the mark is there.
-fn find(table: &[u32], mark: u32, home: usize) -> Option<usize> {
-    let start = home & (table.len() - 1);
-    let slots = (start..table.len()).chain(0..start);
-    slots.zip(table.iter().skip(start).chain(table)).find_map(|(at, &slot)| match slot {
-        0 => Some(Some(at)),
-        slot => (slot == mark).then_some(None),
-    })?
+/// What is kept of a digest.
+fn mark(digest: u64) -> u32 {
+    ((digest >> 32) as u32).max(1)
+}
+
+/// Where the search for a digest begins.
+fn home(table: &[u32], digest: u64) -> usize {
+    digest as u32 as usize & (table.len() - 1)
+}
+
+/// The free slot for a digest; `None` if it seems to be there. A table has free slots.
+fn free_slot(table: &[u32], digest: u64) -> Option<usize> {
+    let (mark, mut at) = (mark(digest), home(table, digest));
+    loop {
+        match *table.get(at)? {
+            0 => return Some(at),
+            slot if slot == mark => return None,
+            _ => at = (at + 1) & (table.len() - 1),
+        }
+    }
 }
 
 /// A file that seems to be named again.
@@ -85,15 +129,13 @@ impl Seen {
 
     /// Reads the files of the next batch.
     pub(super) fn read(&mut self, batch: &Batch) -> Vec<Suspect> {
+        let rows: Vec<usize> = batch.selected_rows().collect();
+        let digests: Vec<u64> = rows.iter().map(|&row| batch.digest(row, &self.hasher)).collect();
         let mut suspects = Vec::new();
-        let mut number = 0;
-        for row in batch.selected_rows() {
-            if !self.digests.insert(batch.digest(row, &self.hasher)) {
-                suspects.push(Suspect { number, row });
-            }
-            number += 1;
-        }
-        self.files += number;
+        self.digests.insert_all(&digests, |at| {
+            suspects.extend(rows.get(at).map(|&row| Suspect { number: at as u64, row }));
+        });
+        self.files += rows.len() as u64;
         suspects
     }
 }
@@ -183,24 +225,42 @@ impl Commit {
 mod tests {
     use super::*;
 
+    fn again(digests: &mut Digests, all: &[u64]) -> usize {
+        let mut again = 0;
+        digests.insert_all(all, |_| again += 1);
+        again
+    }
+
     #[test]
     fn a_digest_is_found_again_in_every_table() {
         let hasher = RandomState::with_seeds(1, 2, 3, 4);
+        let all: Vec<u64> = (0..200_000_u64).map(|number| hasher.hash_one(number)).collect();
         let mut digests = Digests::default();
-        let all = 200_000_u64;
-        let again = (0..all).filter(|number| !digests.insert(hasher.hash_one(number))).count();
-        assert!(again < 5, "{again} of {all} seemed to be there");
+        let new: usize = all.chunks(4096).map(|batch| again(&mut digests, batch)).sum();
+        assert!(new < 5, "{new} of {} seemed to be there", all.len());
         assert_eq!(digests.tables.len(), 3);
-        assert!((0..all).all(|number| !digests.insert(hasher.hash_one(number))));
+        assert_eq!(again(&mut digests, &all), all.len());
+    }
+
+    #[test]
+    fn a_batch_larger_than_a_table_has_room() {
+        let hasher = RandomState::with_seeds(5, 6, 7, 8);
+        let all: Vec<u64> = (0..100_000_u64).map(|number| hasher.hash_one(number)).collect();
+        let mut digests = Digests::default();
+        assert!(again(&mut digests, &all) < 5);
+        assert_eq!(digests.tables.len(), 1);
+        assert_eq!(again(&mut digests, &all), all.len());
     }
 
     #[test]
     fn marks_that_share_a_slot_are_told_apart() {
         let mut digests = Digests::default();
         // The last slot, so that the search goes on at the first one; the mark 0 is taken for 1.
-        let same = |mark: u64| mark << 32 | (FIRST_SLOTS as u64 - 1);
-        assert!((1..1000).all(|mark| digests.insert(same(mark))));
-        assert!((0..1000).all(|mark| !digests.insert(same(mark))));
-        assert!(digests.insert(same(1000)));
+        let same = |marks: std::ops::Range<u64>| {
+            marks.map(|mark| mark << 32 | (FIRST_SLOTS as u64 - 1)).collect::<Vec<_>>()
+        };
+        assert_eq!(again(&mut digests, &same(1..1000)), 0);
+        assert_eq!(again(&mut digests, &same(0..1000)), 1000);
+        assert_eq!(again(&mut digests, &same(1000..1001)), 0);
     }
 }
