@@ -25,6 +25,8 @@ pub(super) struct Seen {
     digests: Digests,
     hasher: RandomState,
     files: u64,
+    /// Those of one batch.
+    batch: Vec<u64>,
 }
 
 /// A set that may say of a few digests that they were there before though they were not: it keeps 32 bits of each. A set
@@ -129,14 +131,18 @@ impl Seen {
 
     /// Reads the files of the next batch.
     pub(super) fn read(&mut self, batch: &Batch) -> Vec<Suspect> {
-        let rows: Vec<usize> = batch.selected_rows().collect();
-        let digests: Vec<u64> = rows.iter().map(|&row| batch.digest(row, &self.hasher)).collect();
-        let mut suspects = Vec::new();
-        self.digests.insert_all(&digests, |at| {
-            suspects.extend(rows.get(at).map(|&row| Suspect { number: at as u64, row }));
-        });
-        self.files += rows.len() as u64;
-        suspects
+        self.batch.clear();
+        self.batch.extend(batch.selected_rows().map(|row| batch.digest(row, &self.hasher)));
+        let mut again = Vec::new();
+        self.digests.insert_all(&self.batch, |number| again.push(number));
+        self.files += self.batch.len() as u64;
+        let (mut rows, mut next) = (batch.selected_rows(), 0);
+        let suspect = |number: usize| {
+            let row = rows.nth(number - next)?;
+            next = number + 1;
+            Some(Suspect { number: number as u64, row })
+        };
+        again.into_iter().filter_map(suspect).collect()
     }
 }
 

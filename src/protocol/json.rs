@@ -30,24 +30,44 @@ fn write_escaped(out: &mut Vec<u8>, text: &str) {
     }
 }
 
+/// How many bytes are written in one step.
+const STEP: usize = 8;
+
 /// Writes a text of plain characters, quotes and backslashes, which statistics are, without a branch
 /// for each byte. `false` where there is anything else; what was written is then wrong.
 fn write_common(out: &mut Vec<u8>, text: &[u8]) -> bool {
     let start = out.len();
     // A quote is preceded by the backslash that already lies in its place.
     out.resize(start + 2 * text.len(), b'\\');
-    let room = &mut out[start..];
+    let (steps, rest) = text.as_chunks::<STEP>();
     let mut seen = 0;
+    let mut written = start;
+    for bytes in steps {
+        // Within a step, places do not depend on the steps before, so that the processor works on several at once.
+        let Some(room) = out.get_mut(written..).and_then(|room| room.first_chunk_mut()) else { return false };
+        written += write_step(room, bytes, &mut seen);
+    }
+    // The rest may have less room than a step takes.
+    let (mut room, mut last) = ([b'\\'; 2 * STEP], [b' '; STEP]);
+    last[..rest.len()].copy_from_slice(rest);
+    let length = write_step(&mut room, &last, &mut seen) - (STEP - rest.len());
+    out.truncate(written);
+    out.extend_from_slice(&room[..length]);
+    seen & OTHER == 0
+}
+
+/// Writes a few bytes into room full of backslashes, and returns how much of it they take.
+fn write_step(room: &mut [u8; 2 * STEP], bytes: &[u8; STEP], seen: &mut u8) -> usize {
     let mut written = 0;
-    for &byte in text {
+    for &byte in bytes {
         let class = CLASS[usize::from(byte)];
-        seen |= class;
+        *seen |= class;
         written += usize::from(class & ESCAPED);
-        room[written] = byte;
+        // Never more than the room: the remainder only spares a check.
+        room[written % (2 * STEP)] = byte;
         written += 1;
     }
-    out.truncate(start + written);
-    seen & OTHER == 0
+    written
 }
 
 const ESCAPED: u8 = 1;
