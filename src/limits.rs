@@ -4,10 +4,13 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
 /// The limits of a server. The defaults are far from anything that a real table or client meets.
 ///
 /// Sizes are in bytes. A request that meets a limit gets a clear error, and nothing else is affected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// The largest `_last_checkpoint` file that is read. A larger one counts as damaged, and the log is listed.
     pub last_checkpoint_bytes: u64,
@@ -18,16 +21,20 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// How long a client of `serve` may take from its connection, or from the first byte of a request, to the end of
     /// the request's header.
+    #[serde(with = "seconds")]
     pub header_timeout: Duration,
     /// The largest header of a request to `serve`, with the request line.
     pub header_bytes: usize,
     /// How long a connection of `serve` stays open without a request.
+    #[serde(with = "seconds")]
     pub idle_timeout: Duration,
     /// How long a client of `serve` may take nothing of its answer.
+    #[serde(with = "seconds")]
     pub send_timeout: Duration,
     /// The largest body of a request.
     pub body_bytes: usize,
     /// How long a client may take to send a body.
+    #[serde(with = "seconds")]
     pub body_timeout: Duration,
     /// How long a query goes on: pages and refreshed answers that follow on one another end so many seconds after the
     /// first one, with tokens of any age.
@@ -74,7 +81,8 @@ pub struct Limits {
     pub unavailable_millis: u64,
     /// How many answers may be in flight: lists of files and of changes that their client does not have as a whole yet.
     pub answers: usize,
-    /// How many of them may be one recipient's.
+    /// How many of them may be one recipient's. A recipient that has some also gets no more while it has half as many
+    /// as all others could still begin, so that a few recipients never take all.
     pub recipient_answers: usize,
     /// How many seconds a client may leave a chunk of an answer unread.
     pub chunk_seconds: u64,
@@ -118,6 +126,87 @@ impl Default for Limits {
             recipient_answers: 64,
             chunk_seconds: 60,
             range_kept_bytes: 64 << 20,
+        }
+    }
+}
+
+impl Limits {
+    /// These limits, some of them changed by settings such as `log_depth=1000`: the name of a field and a whole number
+    /// in the field's unit, seconds for a duration.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the first setting that is refused: an unknown name, a number that the limit cannot have.
+    pub fn set<'a>(self, settings: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
+        let mut limits = self;
+        for setting in settings {
+            let (name, value) = setting
+                .split_once('=')
+                .ok_or_else(|| format!("'{setting}' is not of the form NAME=NUMBER"))?;
+            let mut fields: Map<String, Value> = serde_json::to_value(limits)
+                .and_then(serde_json::from_value)
+                .map_err(|error| error.to_string())?;
+            let field = fields.get_mut(name).ok_or_else(|| format!("there is no limit '{name}'; docs/limits.md lists them"))?;
+            let number: u64 =
+                value.parse().map_err(|_| format!("{name}: '{value}' is not a whole number"))?;
+            if number == 0 && !MAY_BE_ZERO.contains(&name) {
+                return Err(format!("{name}: must be at least 1"));
+            }
+            *field = number.into();
+            let set = serde_json::from_value(fields.into()).ok().filter(|_| number <= MAX_NUMBER);
+            limits = set.ok_or_else(|| format!("{name}: {number} is too large"))?;
+        }
+        Ok(limits)
+    }
+}
+
+/// Limits that stand for nothing when they are 0.
+const MAY_BE_ZERO: [&str; 3] = ["unavailable_millis", "range_kept_bytes", "bucket_queue"];
+
+/// The largest number that a limit is set to, far below what would overflow.
+const MAX_NUMBER: u64 = 1 << 48;
+
+/// A duration as a number of seconds.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(duration.as_secs())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_secs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_set_by_its_name() {
+        let limits =
+            Limits::default().set(["log_depth=1000", "idle_timeout=5", "unavailable_millis=0"]).unwrap();
+        let idle_timeout = Duration::from_secs(5);
+        let wanted = Limits { log_depth: 1000, idle_timeout, unavailable_millis: 0, ..Limits::default() };
+        assert_eq!(limits, wanted);
+        assert_eq!(Limits::default().set([]).unwrap(), Limits::default());
+    }
+
+    #[test]
+    fn a_setting_that_is_refused_is_named_with_its_fault() {
+        for (setting, fault) in [
+            ("log_depth", "'log_depth' is not of the form NAME=NUMBER"),
+            ("depth=1", "there is no limit 'depth'; docs/limits.md lists them"),
+            ("log_depth=-1", "log_depth: '-1' is not a whole number"),
+            ("log_depth=1k", "log_depth: '1k' is not a whole number"),
+            ("log_depth=0", "log_depth: must be at least 1"),
+            ("query_life_seconds=4294967296", "query_life_seconds: 4294967296 is too large"),
+            ("send_timeout=18446744073709551615", "send_timeout: 18446744073709551615 is too large"),
+        ] {
+            assert_eq!(Limits::default().set(["answers=1", setting]).unwrap_err(), fault);
         }
     }
 }

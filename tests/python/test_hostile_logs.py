@@ -238,3 +238,19 @@ def test_a_version_that_is_not_listed_is_refused_though_the_newest_is_damaged(ho
     assert answer.status == 400, answer.body[:300]
     assert time.monotonic() - began < SECONDS
     assert hostile.ask("damaged", "POST", "/query", {"version": 0}).status == 200
+
+
+def test_a_limit_that_a_table_meets_can_be_raised(tmp_path):
+    with_names(tmp_path, configuration={f"x{at}": "" for at in range(11)})
+    path = tmp_path / "shares.yaml"
+    path.write_text(json.dumps({
+        "version": 1, "authorization": "none",
+        "shares": [{"name": "s", "schemas": [{"name": "d", "tables": [entry("t", tmp_path)]}]}],
+    }))
+    for number, status in [(10, 400), (11, 200)]:
+        server = Server("--shares", path, "--limit", f"log_names={number}", "--limit", "log_depth=1000")
+        try:
+            answer = server.request("GET", "/shares/s/schemas/d/tables/t/metadata")
+        finally:
+            server.stop()
+        assert answer.status == status, answer.body

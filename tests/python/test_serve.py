@@ -67,7 +67,7 @@ def test_help_is_complete():
     for arguments in (["--help"], ["serve", "--help"]):
         text = subprocess.run([BINARY, *arguments], capture_output=True, text=True, check=True).stdout
         assert "Example" in text
-    for option in ("--shares", "--listen", "--prefix", "--url-ttl", "--public-url", "--profile", "--max-connections", "--send-timeout"):
+    for option in ("--shares", "--listen", "--prefix", "--url-ttl", "--public-url", "--profile", "--max-connections", "--send-timeout", "--limit"):
         assert option in text
 
 

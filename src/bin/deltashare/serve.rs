@@ -38,6 +38,14 @@ const MAX_URL_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The longest time that a connection may be set to wait.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
+/// Limits that have an option of their own.
+const LIMITS_WITH_OPTIONS: [(&str, &str); 4] = [
+    ("connections", "--max-connections"),
+    ("connections_per_address", "--max-connections-per-address"),
+    ("idle_timeout", "--idle-timeout"),
+    ("send_timeout", "--send-timeout"),
+];
+
 /// Serve the tables of a share file, or the examples.
 ///
 /// Tables may lie in local directories, which this server hands out itself through presigned URLs, or
@@ -53,7 +61,7 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 /// and the one before stays in force.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  deltashare serve\n  deltashare serve --shares shares.yaml --listen 127.0.0.1:0\n  deltashare serve --shares shares.yaml --listen 0.0.0.0:8080 --public-url https://sharing.example.com\n  deltashare serve --catalog dynamodb:deltashare\n\nEnvironment: RUST_LOG sets what is logged to standard error, such as RUST_LOG=warn. For tables in S3 and\nDynamoDB: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL_S3,\nAWS_ENDPOINT_URL_STS, AWS_ENDPOINT_URL_DYNAMODB."
+    after_help = "Examples:\n  deltashare serve\n  deltashare serve --shares shares.yaml --listen 127.0.0.1:0\n  deltashare serve --shares shares.yaml --listen 0.0.0.0:8080 --public-url https://sharing.example.com\n  deltashare serve --catalog dynamodb:deltashare\n  deltashare serve --shares shares.yaml --limit log_commit_bytes=268435456\n\nEnvironment: RUST_LOG sets what is logged to standard error, such as RUST_LOG=warn. For tables in S3 and\nDynamoDB: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL_S3,\nAWS_ENDPOINT_URL_STS, AWS_ENDPOINT_URL_DYNAMODB."
 )]
 pub(crate) struct Options {
     /// The share file: the reference server's YAML, plus recipients. Default: the examples.
@@ -117,6 +125,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
     send_timeout: Option<Duration>,
 
+    /// Sets another limit of docs/limits.md by its name, such as log_commit_bytes=268435456. May be given several times.
+    #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = parse_limit)]
+    limits: Vec<String>,
+
     /// Where the profile of the examples' recipient is written.
     #[arg(long, value_name = "FILE", default_value = "example.share", conflicts_with = "shares")]
     profile: PathBuf,
@@ -134,6 +146,14 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
 
 fn parse_number(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "not a number from 1".to_owned())
+}
+
+fn parse_limit(text: &str) -> Result<String, String> {
+    let name = text.split('=').next().unwrap_or_default();
+    if let Some((_, option)) = LIMITS_WITH_OPTIONS.iter().find(|(limit, _)| *limit == name) {
+        return Err(format!("use {option}"));
+    }
+    Limits::default().set([text]).map(|_| text.to_owned())
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {
@@ -184,17 +204,18 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
         .unwrap_or_else(|_| EnvFilter::new("warn,buoyant_kernel=off,deltashare=info"));
     let terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).init();
+    let limits = limits(&options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .max_blocking_threads(Limits::default().blocking_threads)
+        .max_blocking_threads(limits.blocking_threads)
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("the runtime cannot start: {error}")))?;
-    let done = runtime.block_on(serve(options));
+    let done = runtime.block_on(serve(options, limits));
     runtime.shutdown_timeout(Duration::from_millis(100));
     done
 }
 
-async fn serve(options: Options) -> Result<(), Failure> {
+async fn serve(options: Options, limits: Limits) -> Result<(), Failure> {
     let source = Source::open(&options).await?;
     let listener = TcpListener::bind(options.listen).await.map_err(|error| {
         Failure::failed(format!(
@@ -234,7 +255,6 @@ async fn serve(options: Options) -> Result<(), Failure> {
         None => source.token_key().await?,
     };
     let Serving { catalog, watcher, hints } = source.serve(gateway, &options, &endpoint)?;
-    let limits = limits(&options);
     let router = router(Arc::new(App::new(catalog, storage, token_key, &prefix, limits)));
     let stopped = asked_to_stop();
     println!(
@@ -260,14 +280,16 @@ async fn serve(options: Options) -> Result<(), Failure> {
 }
 
 /// The limits that the options set, as far as the system allows them.
-fn limits(options: &Options) -> Limits {
-    let mut limits = Limits::default();
-    limits.connections = descriptors::connections(options.max_connections.unwrap_or(limits.connections));
-    let half = limits.connections.div_ceil(2);
-    limits.connections_per_address = options.max_connections_per_address.unwrap_or(half);
-    limits.idle_timeout = options.idle_timeout.unwrap_or(limits.idle_timeout);
-    limits.send_timeout = options.send_timeout.unwrap_or(limits.send_timeout);
-    limits
+fn limits(options: &Options) -> Result<Limits, Failure> {
+    let limits = Limits::default().set(options.limits.iter().map(String::as_str)).map_err(Failure::usage)?;
+    let connections = descriptors::connections(options.max_connections.unwrap_or(limits.connections));
+    Ok(Limits {
+        connections,
+        connections_per_address: options.max_connections_per_address.unwrap_or(connections.div_ceil(2)),
+        idle_timeout: options.idle_timeout.unwrap_or(limits.idle_timeout),
+        send_timeout: options.send_timeout.unwrap_or(limits.send_timeout),
+        ..limits
+    })
 }
 
 /// Where shares and recipients are written down.

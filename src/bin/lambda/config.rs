@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use deltashare::limits::Limits;
 use deltashare::role::RoleArn;
 use deltashare::storage::S3Options;
 
@@ -21,6 +22,8 @@ pub(crate) struct Config {
     pub(crate) base_path: String,
     /// `DELTASHARE_URL_TTL`: the life of a presigned URL in seconds, from 900 to 3600. Default: 3600.
     pub(crate) url_ttl: Duration,
+    /// `DELTASHARE_LIMITS`: limits that differ from the defaults, such as `log_depth=1000,answers=10`.
+    pub(crate) limits: Limits,
     /// `DELTASHARE_SIGNER_ROLE_ARN`: the role that reads and signs, and gives recipients credentials for
     /// directories. Required. The rest is what Lambda sets.
     pub(crate) s3: S3Options,
@@ -63,6 +66,14 @@ impl Config {
             faults.push(format!("DELTASHARE_URL_TTL is not a number from {MIN_URL_TTL} to {MAX_URL_TTL}"));
             MAX_URL_TTL
         });
+        // One request at a time is answered, so that a failure that is remembered would spare nobody.
+        let limits = Limits { unavailable_millis: 0, ..Limits::default() };
+        let settings = get("DELTASHARE_LIMITS").unwrap_or_default();
+        let settings = settings.split(',').map(str::trim).filter(|setting| !setting.is_empty());
+        let limits = limits.set(settings).unwrap_or_else(|fault| {
+            faults.push(format!("DELTASHARE_LIMITS: {fault}"));
+            limits
+        });
         let s3 = S3Options::from_env(&variable).unwrap_or_else(|fault| {
             faults.push(fault);
             S3Options::default()
@@ -77,6 +88,7 @@ impl Config {
             table,
             base_path: get("DELTASHARE_BASE_PATH").unwrap_or_default(),
             url_ttl: Duration::from_secs(url_ttl),
+            limits,
             s3: S3Options { signer_role, ..s3 },
             runtime_api,
         })
@@ -105,7 +117,14 @@ mod tests {
 
     #[test]
     fn what_is_set_is_read() {
-        let config = read(&[("DELTASHARE_BASE_PATH", "/consumer"), ("DELTASHARE_URL_TTL", "900")]).unwrap();
+        let config = read(&[
+            ("DELTASHARE_BASE_PATH", "/consumer"),
+            ("DELTASHARE_URL_TTL", "900"),
+            ("DELTASHARE_LIMITS", "log_depth=1000, body_bytes=5,"),
+        ])
+        .unwrap();
+        assert_eq!((config.limits.log_depth, config.limits.body_bytes), (1000, 5));
+        assert_eq!(config.limits.unavailable_millis, 0);
         assert_eq!((config.table.as_str(), config.base_path.as_str()), ("deltashare", "/consumer"));
         assert_eq!(config.url_ttl, Duration::from_secs(900));
         assert_eq!(config.s3.region, None);
@@ -120,6 +139,7 @@ mod tests {
             ("DELTASHARE_TABLE", ""),
             ("DELTASHARE_SIGNER_ROLE_ARN", "x"),
             ("DELTASHARE_URL_TTL", "60"),
+            ("DELTASHARE_LIMITS", "depth=1"),
             ("AWS_SECRET_ACCESS_KEY", ""),
         ])
         .unwrap_err()
@@ -127,6 +147,7 @@ mod tests {
         for fault in [
             "DELTASHARE_TABLE is not set",
             "DELTASHARE_SIGNER_ROLE_ARN is not the ARN of a role",
+            "DELTASHARE_LIMITS: there is no limit 'depth'",
             "DELTASHARE_URL_TTL is not a number from 900 to 3600",
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         ] {

@@ -15,7 +15,6 @@ use axum::response::Response;
 use deltashare::app::App;
 use deltashare::audit;
 use deltashare::catalog::dynamodb::{self, DynamoDbCatalog};
-use deltashare::limits::Limits;
 use deltashare::ndjson::Bounds;
 use deltashare::protocol::tokens::TokenKey;
 use deltashare::router::{RequestId, SourceIp, router};
@@ -77,9 +76,7 @@ async fn open(config: Config) -> Result<Router, lambda_http::Error> {
         tracing::warn!("the signer role was not assumed before the first request");
     }
     let key = TokenKey::new(&key?);
-    // One request at a time is answered, so that a failure that is remembered would spare nobody.
-    let limits = Limits { unavailable_millis: 0, ..Limits::default() };
-    Ok(router(Arc::new(App::new(Arc::new(catalog), storage, key, &config.base_path, limits))))
+    Ok(router(Arc::new(App::new(Arc::new(catalog), storage, key, &config.base_path, config.limits))))
 }
 
 /// Answers one event, or says in time that it cannot.

@@ -39,6 +39,7 @@ MOST = LEAST | {
     "Waf": "true",
     "FunctionUrl": "true",
     "MaxConcurrency": "100",
+    "Limits": "log_depth=1000, answers=10",
     "ServeTable": "restored",
 }
 

@@ -134,6 +134,7 @@ def test_the_function(architecture):
         "DELTASHARE_TABLE": {"Ref": "Table"},
         "DELTASHARE_SIGNER_ROLE_ARN": {"Fn::GetAtt": ["SignerRole", "Arn"]},
         "DELTASHARE_BASE_PATH": "",
+        "DELTASHARE_LIMITS": "",
         "RUST_LOG": "warn,buoyant_kernel=off,deltashare=INFO,lambda=INFO",
         "AWS_LC_SYS_NO_JITTER_ENTROPY": "1",
     }
@@ -295,6 +296,13 @@ def test_copies_of_the_function_are_reserved_where_that_is_asked_for(least, most
     # A reservation fails a deployment in an account that has none to spare.
     assert "ReservedConcurrentExecutions" not in least.one("AWS::Lambda::Function")
     assert most.one("AWS::Lambda::Function")["ReservedConcurrentExecutions"] == MOST["MaxConcurrency"]
+
+
+def test_limits_reach_the_function(least, most):
+    def limits(template):
+        return template.one("AWS::Lambda::Function")["Environment"]["Variables"]["DELTASHARE_LIMITS"]
+
+    assert (limits(least), limits(most)) == ("", MOST["Limits"])
 
 
 def test_what_keeps_senders_apart_costs_nothing_while_nobody_reads(least):
