@@ -58,6 +58,11 @@ def rewrite(change):
     return ("rewrite", change)
 
 
+def headers(change):
+    """The answer's headers, by their names in lower case, as `change` makes them."""
+    return ("headers", change)
+
+
 class Times:
     """A fault for the first so many requests that match; what matched is counted, faults or not."""
 
@@ -111,6 +116,8 @@ class Way:
                            if name.lower() not in ("transfer-encoding", "connection", "content-length")}
                 if kind == "rewrite":
                     content = fault[1](content)
+                if kind == "headers":
+                    headers = fault[1]({name.lower(): value for name, value in headers.items()})
                 if kind == "cut":
                     self.send(got.status, headers, content, fault[1])
                     return self.reset()

@@ -15,6 +15,7 @@ mod serve;
 mod share_file;
 mod socket;
 mod token_key;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -62,6 +63,7 @@ enum Command {
     Apply(plan::Apply),
     Export(plan::Export),
     Check(check::Check),
+    Verify(verify::Options),
 }
 
 /// Why a command ends, and with which exit code.
@@ -94,6 +96,7 @@ fn main() -> ExitCode {
         Command::Plan(plan) => admin::run(&plan.common.clone(), AdminCommand::Plan(plan)),
         Command::Apply(apply) => admin::run(&apply.common.clone(), AdminCommand::Apply(apply)),
         Command::Check(check) => admin::run(&check.common.clone(), AdminCommand::Check(check)),
+        Command::Verify(options) => verify::run(&options),
         Command::Profile(options) => admin::run(&options.common.clone(), AdminCommand::Profile(options)),
         Command::Export(export) => admin::run(&export.common, AdminCommand::Export),
         Command::Revoke(grant) => admin::run(&grant.common, AdminCommand::Revoke(grant.options)),

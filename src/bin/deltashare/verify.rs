@@ -1,0 +1,287 @@
+//! `deltashare verify`: plays the recipient before the profile is sent.
+//!
+//! It asks only what a client asks, with the token of the profile, and reads the answers as they come. What it prints
+//! holds neither the token nor a URL of a file.
+
+mod answer;
+mod finding;
+mod recipient;
+mod report;
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use clap::Args;
+use deltashare::protocol::profile::Profile;
+
+use super::Failure;
+use super::output::Output;
+use answer::QueryAnswer;
+use finding::Finding;
+use recipient::{FileUrl, Recipient, Table};
+use report::{Report, TableReport};
+
+/// A token that ends sooner than this gets a warning.
+const TOKEN_ENDS_SOON: TimeDelta = TimeDelta::days(7);
+
+/// The shortest life of a URL without a warning: clients ask for new URLs a quarter of an hour before the old ones end.
+const SHORT_URL: TimeDelta = TimeDelta::minutes(16);
+
+/// Clocks that differ by more get a warning.
+const SKEW: TimeDelta = TimeDelta::seconds(60);
+
+/// Read everything that a profile gives access to, as its recipient would, before it is sent.
+///
+/// Lists shares, schemas and tables, reads the version, the metadata and the list of files of each table, and fetches
+/// the first bytes of one file of each by its URL. Reports whether answers are compressed and streamed, when the token
+/// and the URLs end, and whether the clocks agree. The token and the URLs are never printed.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  deltashare verify --profile acme.share\n\nEnds with 1 where something fails. Run it from the recipient's network if you can."
+)]
+pub(crate) struct Options {
+    /// The profile that the recipient will get.
+    #[arg(long, value_name = "FILE")]
+    profile: PathBuf,
+    /// How results are printed: for people, or as JSON.
+    #[arg(long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+/// Runs the checks on a runtime of its own.
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    let path = options.profile.display();
+    let text = std::fs::read_to_string(&options.profile)
+        .map_err(|error| Failure::usage(format!("{path}: {error}")))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::failed(error.to_string()))?;
+    let mut report = Report::default();
+    if let Some(profile) = read_profile(&text, &mut report) {
+        runtime.block_on(play(profile, &mut report));
+    }
+    report.print(options.output);
+    match report.failures() {
+        0 => Ok(()),
+        failures => Err(Failure::failed(format!(
+            "{failures} {} failed; do not send the profile yet",
+            if failures == 1 { "check" } else { "checks" }
+        ))),
+    }
+}
+
+/// The profile, with what is wrong with it; `None` where nothing can be asked with it.
+fn read_profile(text: &str, report: &mut Report) -> Option<Profile> {
+    let profile: Profile = match serde_json::from_str(text) {
+        Ok(profile) => profile,
+        Err(error) => {
+            // The error of serde_json names places and fields, never values of the token's field.
+            let what = format!("the profile is not one that clients read: line {}", error.line());
+            report.fail(Finding::new("profile", what).help(
+                "A profile is a JSON object with shareCredentialsVersion, endpoint and bearerToken. \
+                 deltashare token rotate RECIPIENT --profile FILE writes another.",
+            ));
+            return None;
+        }
+    };
+    if profile.share_credentials_version != 1 {
+        let what = format!("shareCredentialsVersion is {}", profile.share_credentials_version);
+        let help = "Version 1 is what every client reads; this command knows no other.";
+        report.fail(Finding::new("profile", what).help(help));
+        return None;
+    }
+    if !profile.endpoint.ends_with('/') {
+        let what = "the endpoint does not end with a slash";
+        report.warn(Finding::new("profile", what).help("One client needs the slash; add it to the profile."));
+    }
+    if profile.endpoint.starts_with("http://") && !is_this_machine(&profile.endpoint) {
+        let what = "the endpoint is http://, so everybody on the way can read the token";
+        report.warn(Finding::new("profile", what).help("Put a proxy or load balancer with TLS in front."));
+    }
+    match profile.expiration_time.as_deref().map(DateTime::parse_from_rfc3339) {
+        None => {}
+        Some(Err(_)) => {
+            let what = "expirationTime is not a time such as 2027-06-01T00:00:00.000Z";
+            let help = "Some clients refuse such a profile: write the time in that form, or leave it out.";
+            report.fail(Finding::new("profile", what).help(help));
+        }
+        Some(Ok(end)) => {
+            let (end, now) = (end.with_timezone(&Utc), Utc::now());
+            report.token_ends = Some(end);
+            if end <= now {
+                let help = "deltashare token rotate RECIPIENT --profile FILE makes another token.";
+                report.fail(Finding::new("profile", format!("the token ended at {end}")).help(help));
+            } else if end - now < TOKEN_ENDS_SOON {
+                let what = format!("the token ends at {end}, in {} hours", (end - now).num_hours());
+                let help = "deltashare token rotate RECIPIENT --expires 90d makes one that lives longer.";
+                report.warn(Finding::new("profile", what).help(help));
+            }
+        }
+    }
+    report.endpoint.clone_from(&profile.endpoint);
+    Some(profile)
+}
+
+fn is_this_machine(endpoint: &str) -> bool {
+    let url = url::Url::parse(endpoint).ok();
+    match url.as_ref().and_then(url::Url::host) {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// Asks everything that a recipient asks.
+async fn play(profile: Profile, report: &mut Report) {
+    let recipient = match Recipient::new(profile) {
+        Ok(recipient) => recipient,
+        Err(finding) => return report.fail(finding),
+    };
+    let progress = Progress::new();
+    progress.show("listing shares");
+    let tables = match everything_listed(&recipient, report).await {
+        Ok(tables) => tables,
+        Err(finding) => {
+            progress.clear();
+            return report.fail(finding);
+        }
+    };
+    for (number, table) in tables.iter().enumerate() {
+        progress.show(&format!("table {} of {}: {table}", number + 1, tables.len()));
+        let mut found = TableReport::new(table);
+        if let Err(finding) = read_table(&recipient, table, &mut found, report).await {
+            found.failed = true;
+            report.fail(finding);
+        }
+        report.tables.push(found);
+    }
+    progress.clear();
+    report.judge_answers();
+}
+
+/// Every table, listed in both ways that clients list them.
+async fn everything_listed(recipient: &Recipient, report: &mut Report) -> Result<Vec<Table>, Finding> {
+    let (shares, date) = recipient.shares().await?;
+    if let Some(theirs) = date {
+        let skew = theirs - Utc::now();
+        report.skew = Some(skew);
+        if skew.abs() > SKEW {
+            let (seconds, side) =
+                (skew.num_seconds().abs(), if skew > TimeDelta::zero() { "ahead of" } else { "behind" });
+            let what = format!("the server's clock is {seconds} s {side} the one of this machine");
+            let help =
+                "Clients tell by their own clock when URLs and tokens end. Set the clock that is wrong.";
+            report.warn(Finding::new("clock", what).help(help));
+        }
+    }
+    if shares.is_empty() {
+        return Err(Finding::new("shares", "the recipient sees no share")
+            .help("Grant one: deltashare grant RECIPIENT --share SHARE."));
+    }
+    report.shares = shares.len();
+    let mut tables = Vec::new();
+    for share in &shares {
+        let all = recipient.all_tables(share).await?;
+        let mut by_schema = Vec::new();
+        for schema in recipient.schemas(share).await? {
+            report.schemas += 1;
+            by_schema.extend(recipient.tables(share, &schema).await?);
+        }
+        let sorted = |tables: &[Table]| {
+            let mut names: Vec<_> = tables.iter().map(ToString::to_string).collect();
+            names.sort();
+            names
+        };
+        if sorted(&all) != sorted(&by_schema) {
+            let what = format!(
+                "share {share} lists {} tables at once, and {} by schema",
+                all.len(),
+                by_schema.len()
+            );
+            let help = "Were shares changed meanwhile? Run this again; otherwise the server's log says more.";
+            report.fail(Finding::new("shares", what).help(help));
+        }
+        if all.is_empty() {
+            let help =
+                "Share a table: deltashare table create SHARE.SCHEMA.TABLE --location s3://BUCKET/PREFIX.";
+            report.warn(Finding::new("shares", format!("share {share} has no table")).help(help));
+        }
+        tables.extend(all);
+    }
+    Ok(tables)
+}
+
+/// Reads one table. What was seen before a failure stays in `found`.
+async fn read_table(
+    recipient: &Recipient,
+    table: &Table,
+    found: &mut TableReport,
+    report: &mut Report,
+) -> Result<(), Finding> {
+    found.version = Some(recipient.version(table).await?);
+    recipient.metadata(table).await?;
+    found.plain = recipient.is_plain(table).await?;
+    let answer: QueryAnswer = recipient.query(table).await?;
+    answer.check(table)?;
+    found.take(&answer);
+    report.take(table, &answer);
+    let Some(file) = &answer.first_file else {
+        found.file = "no file".to_owned();
+        return Ok(());
+    };
+    if let Some(end) = file.ends {
+        // By the clock that signed; the one of this machine may be wrong.
+        let life = end - (Utc::now() + report.skew.unwrap_or_default());
+        found.url_life = Some(life);
+        if life <= TimeDelta::zero() {
+            return Err(Finding::new(
+                table,
+                format!("the URL of a file had ended {} s before it came", -life.num_seconds()),
+            )
+            .help("The server signs with credentials that have ended: look for STS in its log."));
+        }
+        if life < SHORT_URL {
+            let what = format!("URLs live for {} minutes only", life.num_minutes());
+            let help = "Large downloads fail in between, and clients ask again all the time: see --url-ttl, the life \
+                        of the credentials that sign, and infra/operating.md.";
+            report.warn(Finding::new(table, what).help(help));
+        }
+    }
+    found.file = fetch(recipient, table, file).await?;
+    Ok(())
+}
+
+async fn fetch(recipient: &Recipient, table: &Table, file: &FileUrl) -> Result<String, Finding> {
+    let began = Instant::now();
+    let bytes = recipient.first_bytes(table, file).await?;
+    if bytes.starts_with(b"PAR1") {
+        return Ok(format!("read in {} ms", began.elapsed().as_millis()));
+    }
+    Err(Finding::new(table, "the first bytes of a file are not those of a Parquet file")
+        .help("Something else answers at the URL, such as a proxy, or the file is damaged or encrypted."))
+}
+
+/// One line on a terminal, written over and over; nothing elsewhere.
+struct Progress {
+    shown: bool,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { shown: std::io::stderr().is_terminal() }
+    }
+
+    fn show(&self, what: &str) {
+        if self.shown {
+            eprint!("\r\x1b[2K{}", report::printable(what));
+        }
+    }
+
+    fn clear(&self) {
+        if self.shown {
+            eprint!("\r\x1b[2K");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What stands in the way of a recipient, and the sentence that helps.
+
+use std::fmt;
+
+/// One thing that was found.
+pub(super) struct Finding {
+    /// The table, or what else it is about.
+    pub(super) place: String,
+    /// What was seen.
+    pub(super) what: String,
+    /// What to do.
+    pub(super) help: String,
+}
+
+impl Finding {
+    pub(super) fn new(place: impl fmt::Display, what: impl Into<String>) -> Self {
+        Self { place: place.to_string(), what: what.into(), help: String::new() }
+    }
+
+    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = help.into();
+        self
+    }
+}
+
+/// What to do about a request to the server that got no answer.
+pub(super) fn unreachable(place: &str, host: &str, error: &reqwest::Error) -> Finding {
+    let cause = cause(error);
+    let text = cause.to_lowercase();
+    let (what, help) = if text.contains("dns error") || text.contains("failed to lookup") {
+        (format!("no machine has the name {host}"), "Correct the endpoint, or add the name to DNS.")
+    } else if ["certificate", "tls", "ssl", "corrupt message", "handshake", "alert"]
+        .iter()
+        .any(|word| text.contains(word))
+    {
+        (
+            format!("the TLS connection to {host} fails: {cause}"),
+            "The certificate must be one that clients trust, and be made for this name. Where the server speaks plain \
+             HTTP, the endpoint must be http://, or TLS must end at a proxy before it.",
+        )
+    } else if error.is_timeout() {
+        (format!("{host} does not answer in time"), "Is a firewall in between? Is the server running?")
+    } else if error.is_connect() {
+        (format!("{host} cannot be reached: {cause}"), "Is the server running, and is this its address?")
+    } else {
+        (format!("the answer of {host} broke off: {cause}"), "The server's log says why.")
+    };
+    Finding::new(place, what).help(help)
+}
+
+/// The innermost cause, which is the one that says something; without the URL.
+fn cause(error: &reqwest::Error) -> String {
+    // An error without a cause may name the URL.
+    let Some(mut inner) = std::error::Error::source(error) else {
+        return "the connection failed".to_owned();
+    };
+    while let Some(next) = inner.source() {
+        inner = next;
+    }
+    inner.to_string()
+}
+
+/// An answer of the server that is not the one a recipient needs.
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    /// The protocol's own code, which only a Delta Sharing server sends.
+    pub(super) code: Option<String>,
+    pub(super) message: String,
+    pub(super) request_id: Option<String>,
+}
+
+impl Refusal {
+    /// A failed request for the lists, or for a table.
+    pub(super) fn finding(&self, place: &str, is_list: bool) -> Finding {
+        let code = self.code.as_ref().map(|code| format!(" {code}")).unwrap_or_default();
+        let message = if self.message.is_empty() { String::new() } else { format!(": {}", self.message) };
+        let id = self.request_id.as_ref().map(|id| format!(" (request {id})")).unwrap_or_default();
+        let what = format!("the server answers {}{code}{message}{id}", self.status);
+        let help = match self.status {
+            401 if self.code.is_some() => {
+                "The token is unknown, was revoked or has ended, or the recipient is disabled. See deltashare \
+                 recipient show RECIPIENT; deltashare token rotate RECIPIENT makes another token."
+            }
+            401 | 403 | 404 | 405 if self.code.is_none() => {
+                "What answers is not a Delta Sharing server. The endpoint of the profile must end with the server's \
+                 prefix, such as https://HOST/delta-sharing/; deltashare serve prints it, and the stack's output \
+                 Endpoint has it."
+            }
+            404 if is_list => {
+                "The endpoint of the profile may lead to the wrong prefix: it is the line that deltashare serve \
+                 prints, or the stack's output Endpoint."
+            }
+            404 => "The table is listed but not there. Was it removed meanwhile? Run this again.",
+            429 => "Too many requests at once: wait a minute and run this again, or raise RateLimit.",
+            500..=599 if !is_list => {
+                "deltashare check says why a table cannot be read; the server's log has the cause by the request id."
+            }
+            500..=599 => "The server's log has the cause, by the request id.",
+            300..=399 => "Clients do not follow this; put the address that it leads to into the profile.",
+            _ if is_list => "The message says what is wrong.",
+            _ => "The message says what is wrong; deltashare check says more about the table.",
+        };
+        Finding::new(place, what).help(help)
+    }
+}
+
+/// What S3, or what answers in its place, says instead of a file. `body` is its XML.
+pub(super) fn file_refused(table: &str, status: u16, host: &str, body: &str) -> Finding {
+    let element = |name: &str| {
+        let (_, rest) = body.split_once(&format!("<{name}>"))?;
+        rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
+    };
+    let (code, message) = (element("Code").unwrap_or("no code"), element("Message").unwrap_or_default());
+    let kms = message.to_lowercase().contains("kms");
+    let help = match (status, code) {
+        (403, _) if message.to_lowercase().contains("expired") || code == "ExpiredToken" => {
+            "The URL has ended already: the server's clock is wrong, or the credentials that sign have ended."
+        }
+        (403, "RequestTimeTooSkewed") => "The server's clock is wrong: set it by NTP.",
+        (403, "SignatureDoesNotMatch") => {
+            "Something between here and S3 changes the URL or the Host header, or the server signs for another address: \
+             see --public-url and AWS_ENDPOINT_URL_S3."
+        }
+        (403, _) if kms => {
+            "The role that signs may not use the KMS key of the file: allow it kms:Decrypt, in its policy and in the \
+             key's."
+        }
+        (403, _) => {
+            "The role that signs may not read the file, or the bucket refuses this network. deltashare check \
+             --signer-role ARN says which permission is missing; infra/bucket-policies.md has the policies."
+        }
+        (404, _) => {
+            "The table's log names a file that is gone. VACUUM with too short a retention, or a lifecycle rule of the \
+             bucket, deletes files that are still shared: restore the file, or repair the table."
+        }
+        (301 | 307, _) => "The bucket is in another region than the one that the server signs for.",
+        (400, _) => "S3 does not take the URL: see the region and the endpoint of S3 at the server.",
+        _ => "S3 answers with a fault of its own; run this again.",
+    };
+    Finding::new(table, format!("{host} answers {status} {code} for a file of the table")).help(help)
+}

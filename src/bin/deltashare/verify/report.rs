@@ -1,0 +1,287 @@
+//! What was seen, for people in columns and for scripts as JSON.
+
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde_json::{Value, json};
+
+use super::super::output::Output;
+use super::answer::QueryAnswer;
+use super::finding::Finding;
+use super::recipient::Table;
+
+/// An answer of more bytes is worth compressing.
+const WORTH_GZIP: u64 = 10_000;
+
+/// What was seen of one table.
+pub(super) struct TableReport {
+    name: String,
+    pub(super) version: Option<u64>,
+    files: Option<u64>,
+    bytes: u64,
+    first_line: Duration,
+    last_line: Duration,
+    /// Whether a client that declares nothing can read it.
+    pub(super) plain: bool,
+    pub(super) url_life: Option<TimeDelta>,
+    /// What became of the first file.
+    pub(super) file: String,
+    pub(super) failed: bool,
+}
+
+impl TableReport {
+    pub(super) fn new(table: &Table) -> Self {
+        Self {
+            name: table.to_string(),
+            version: None,
+            files: None,
+            bytes: 0,
+            first_line: Duration::ZERO,
+            last_line: Duration::ZERO,
+            plain: false,
+            url_life: None,
+            file: "not read".to_owned(),
+            failed: false,
+        }
+    }
+
+    pub(super) fn take(&mut self, answer: &QueryAnswer) {
+        (self.files, self.bytes) = (Some(answer.files), answer.bytes);
+        (self.first_line, self.last_line) = (answer.first_line, answer.whole);
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let seconds = |time: Duration| {
+            if time.is_zero() { String::new() } else { format!("{:.2} s", time.as_secs_f64()) }
+        };
+        let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
+        let clients = match (self.version.is_some(), self.plain) {
+            (false, _) => "",
+            (true, true) => "all",
+            (true, false) => "newer",
+        };
+        vec![
+            printable(&self.name),
+            number(self.version),
+            number(self.files),
+            self.files.map(|_| size(self.bytes)).unwrap_or_default(),
+            seconds(self.first_line),
+            seconds(self.last_line),
+            clients.to_owned(),
+            self.url_life.map(|life| format!("{} min", life.num_minutes())).unwrap_or_default(),
+            self.file.clone(),
+            if self.failed { "FAILED" } else { "ok" }.to_owned(),
+        ]
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "table": self.name, "version": self.version, "files": self.files, "bytes": self.bytes,
+            "firstLineMillis": u64::try_from(self.first_line.as_millis()).ok(),
+            "lastLineMillis": u64::try_from(self.last_line.as_millis()).ok(),
+            "everyClient": self.plain, "urlLifeSeconds": self.url_life.map(|life| life.num_seconds()),
+            "file": self.file, "failed": self.failed,
+        })
+    }
+}
+
+/// Everything that was seen.
+#[derive(Default)]
+pub(super) struct Report {
+    pub(super) endpoint: String,
+    pub(super) token_ends: Option<DateTime<Utc>>,
+    pub(super) skew: Option<TimeDelta>,
+    pub(super) shares: usize,
+    pub(super) schemas: usize,
+    pub(super) tables: Vec<TableReport>,
+    /// Whether answers were compressed, as far as one was worth it; and all of them.
+    gzip: Option<bool>,
+    /// Of the answer that took longest of those that tell.
+    streaming: Option<Streaming>,
+    failures: Vec<Finding>,
+    warnings: Vec<Finding>,
+}
+
+struct Streaming {
+    table: String,
+    streamed: bool,
+    first_line: Duration,
+    whole: Duration,
+}
+
+impl Report {
+    pub(super) fn fail(&mut self, finding: Finding) {
+        self.failures.push(finding);
+    }
+
+    pub(super) fn warn(&mut self, finding: Finding) {
+        // The same for many tables is said once.
+        if !self.warnings.iter().any(|before| before.help == finding.help) {
+            self.warnings.push(finding);
+        }
+    }
+
+    pub(super) fn failures(&self) -> usize {
+        self.failures.len()
+    }
+
+    /// Takes what an answer says of all answers.
+    pub(super) fn take(&mut self, table: &Table, answer: &QueryAnswer) {
+        if answer.says_gzip {
+            self.gzip = Some(self.gzip.unwrap_or(true));
+        } else if answer.size > WORTH_GZIP {
+            self.gzip = Some(false);
+        }
+        let longest = self.streaming.as_ref().is_none_or(|before| before.whole < answer.whole);
+        if longest && let Some(streamed) = answer.streamed() {
+            let (first_line, whole) = (answer.first_line, answer.whole);
+            self.streaming = Some(Streaming { table: table.to_string(), streamed, first_line, whole });
+        }
+    }
+
+    /// Says what the answers together show.
+    pub(super) fn judge_answers(&mut self) {
+        if self.gzip == Some(false) {
+            let help = "They are ten times as large as they need to be, and Lambda allows 200 MB. This is right for a \
+                        function URL, and where DELTASHARE_GZIP=off was set.";
+            self.warn(Finding::new("gzip", "answers are not compressed").help(help));
+        }
+        if let Some(Streaming { table, streamed: false, first_line, whole }) = &self.streaming {
+            let what = format!(
+                "the answer for {table} is held back: the first line came after {:.1} s, the last after {:.1} s",
+                first_line.as_secs_f64(),
+                whole.as_secs_f64()
+            );
+            let help = "Something between server and client collects answers. For API Gateway, template.yaml must say \
+                        responseTransferMode STREAM; for a proxy, switch buffering off. Large tables will fail.";
+            self.fail(Finding::new("streaming", what).help(help));
+        }
+    }
+
+    pub(super) fn print(&self, output: Output) {
+        match output {
+            Output::Json => println!("{}", self.json()),
+            Output::Text => self.print_text(),
+        }
+    }
+
+    fn json(&self) -> Value {
+        let findings = |findings: &[Finding]| -> Value {
+            let finding = |finding: &Finding| json!({"about": finding.place, "found": finding.what, "help": finding.help});
+            findings.iter().map(finding).collect()
+        };
+        json!({
+            "endpoint": self.endpoint,
+            "tokenEnds": self.token_ends.map(|end| end.to_rfc3339_opts(SecondsFormat::Secs, true)),
+            "clockSkewSeconds": self.skew.map(|skew| skew.num_seconds()),
+            "gzip": self.gzip,
+            "streaming": self.streaming.as_ref().map(|streaming| streaming.streamed),
+            "shares": self.shares, "schemas": self.schemas,
+            "tables": self.tables.iter().map(TableReport::json).collect::<Vec<_>>(),
+            "failures": findings(&self.failures), "warnings": findings(&self.warnings),
+        })
+    }
+
+    fn print_text(&self) {
+        for (name, value) in self.facts() {
+            println!("{name:<10} {}", printable(&value));
+        }
+        if !self.tables.is_empty() {
+            println!();
+            let head = [
+                "table",
+                "version",
+                "files",
+                "size",
+                "first line",
+                "last line",
+                "clients",
+                "URL life",
+                "file",
+                "",
+            ];
+            let rows: Vec<Vec<String>> = std::iter::once(head.map(str::to_owned).to_vec())
+                .chain(self.tables.iter().map(TableReport::cells))
+                .collect();
+            let width =
+                |at: usize| rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max();
+            for row in &rows {
+                let cells =
+                    row.iter().enumerate().map(|(at, cell)| format!("{cell:<0$}", width(at).unwrap_or(0)));
+                println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+            }
+        }
+        for (kind, findings) in [("warning", &self.warnings), ("FAILED", &self.failures)] {
+            for finding in findings {
+                println!("\n{kind}: {}: {}", printable(&finding.place), printable(&finding.what));
+                if !finding.help.is_empty() {
+                    println!("  {}", finding.help);
+                }
+            }
+        }
+        if self.failures.is_empty() {
+            println!("\nThe recipient can read {} tables; the profile can be sent.", self.tables.len());
+        }
+    }
+
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let mut facts = Vec::new();
+        if !self.endpoint.is_empty() {
+            facts.push(("endpoint", self.endpoint.clone()));
+            let token = match self.token_ends {
+                Some(end) => format!(
+                    "good until {}, {} days from now",
+                    end.to_rfc3339_opts(SecondsFormat::Secs, true),
+                    (end - Utc::now()).num_days()
+                ),
+                None => "the profile names no end".to_owned(),
+            };
+            facts.push(("token", token));
+        }
+        if self.shares > 0 {
+            facts.push((
+                "lists",
+                format!("{} shares, {} schemas, {} tables", self.shares, self.schemas, self.tables.len()),
+            ));
+        }
+        if let Some(skew) = self.skew {
+            facts.push(("clock", format!("the server's differs by {} s", skew.num_seconds().abs())));
+        }
+        if !self.tables.is_empty() {
+            let gzip = match self.gzip {
+                None => "no answer was large enough to tell",
+                Some(true) => "yes",
+                Some(false) => "no",
+            };
+            facts.push(("gzip", gzip.to_owned()));
+            let streaming = match &self.streaming {
+                None => "no answer was large enough to tell".to_owned(),
+                Some(Streaming { table, streamed, first_line, whole }) => format!(
+                    "{}: the first line of {table} after {:.2} s, the last after {:.2} s",
+                    if *streamed { "yes" } else { "no" },
+                    first_line.as_secs_f64(),
+                    whole.as_secs_f64()
+                ),
+            };
+            facts.push(("streaming", streaming));
+        }
+        facts
+    }
+}
+
+/// What others wrote, without what would move the cursor of a terminal.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
+fn size(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if size < 1000.0 {
+            return if unit == "B" { format!("{bytes} B") } else { format!("{size:.1} {unit}") };
+        }
+        size /= 1000.0;
+    }
+    format!("{size:.1} TB")
+}
