@@ -9,6 +9,7 @@ pub mod records;
 #[cfg(feature = "cli")]
 pub mod share_file;
 pub mod state;
+mod unpaired;
 pub mod writer;
 
 use std::sync::Arc;

@@ -25,7 +25,7 @@
 //!    error         one way to fail
 //! ```
 //!
-//! Beside them stand `memory`, which sets up the allocator and knows nothing of the rest, `limits`, what one table,
+//! `check` opens a table as the handlers do, for who looks after it. Beside them stand `memory`, which sets up the allocator and knows nothing of the rest, `limits`, what one table,
 //! recipient or sender may cost, `gate`, the threads for what
 //! blocks, `flight`, work that is done once for many, `role`, the name of a role at AWS, and `audit`, which each of them tells what it knows of the request that is answered.
 //!
@@ -74,6 +74,7 @@ pub mod app;
 pub mod audit;
 pub mod auth;
 pub mod catalog;
+pub mod check;
 pub mod delta;
 pub mod error;
 pub mod flight;

@@ -5,6 +5,7 @@
 //! get presigned URLs ([`FileSigner`]), to S3 itself or, for a directory, to the [`Gateway`] of this process.
 
 mod directory;
+mod first_bytes;
 #[cfg_attr(not(feature = "cli"), path = "storage/no_gateway.rs")]
 mod gateway;
 #[cfg_attr(not(feature = "cli"), path = "storage/no_local.rs")]
@@ -12,6 +13,8 @@ mod local;
 mod location;
 mod log_path;
 pub mod presign;
+#[cfg_attr(not(feature = "cli"), path = "storage/no_provider.rs")]
+mod provider;
 mod s3;
 mod table_store;
 
@@ -30,11 +33,13 @@ use crate::role::RoleArn;
 
 pub use directory::DirectoryCredentials;
 use directory::{AssumedRole, Sts};
+pub use first_bytes::FileRefused;
 pub use gateway::Gateway;
 use local::LocalDirectory;
 pub use location::{Location, LocationError};
 use log_path::Root;
 use presign::{BucketUrl, Credentials, LONGEST_EXPIRES, Presigner};
+pub use provider::Provider;
 use s3::S3Bucket;
 pub use s3::S3Options;
 use table_store::{RootedStore, SharedStore};
@@ -167,6 +172,16 @@ impl Storage {
         })
     }
 
+    /// The bucket of a table in S3 as a store that may also write: for what an administrator does to the table itself.
+    /// The server never writes.
+    #[cfg(feature = "cli")]
+    pub async fn writable(&self, location: &Location) -> Result<Arc<dyn ObjectStore>> {
+        let Location::S3 { bucket, role, .. } = location else {
+            return Err(Error::internal("only a bucket is written to"));
+        };
+        self.bucket(bucket, role.as_ref()).owned_store().await.map_err(unavailable)
+    }
+
     async fn scope(&self, location: &Location) -> Result<Scope> {
         match location {
             Location::Local(path) => {
@@ -251,8 +266,8 @@ impl Storage {
     }
 
     fn sts(&self) -> Sts {
-        let S3Options { sts_endpoint, home_region, credentials, .. } = self.options.s3.clone();
-        Sts { endpoint: sts_endpoint, region: home_region, credentials }
+        let S3Options { sts_endpoint, home_region, credentials, provider, .. } = self.options.s3.clone();
+        Sts { endpoint: sts_endpoint, region: home_region, credentials, provider }
     }
 }
 
@@ -347,6 +362,7 @@ mod tests {
                 session_token: Some("token".to_owned()),
                 expires_at,
             }),
+            provider: None,
             signer_role: None,
         }
     }

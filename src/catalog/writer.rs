@@ -16,6 +16,7 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use super::keys::{self, Key};
 use super::records::{self, BadRecord, FORMAT, Item, key_attributes};
 use super::state::{Change, RecipientState, ShareState, State, TableState};
+use super::unpaired::unpaired;
 use super::{TokenHash, TokenRecord};
 use crate::protocol::names::{InvalidName, Name};
 use crate::role::RoleArn;
@@ -435,6 +436,11 @@ impl Writer {
             otherwise: WriteError::Conflict(format!("recipient '{recipient}'")),
         };
         Ok(Turn { step, who: string(&item, "name").to_owned(), tokens: self.tokens(recipient).await? })
+    }
+
+    /// Every record that misses another one which it belongs to.
+    pub async fn unpaired_records(&self) -> Result<Vec<BadRecord>> {
+        Ok(unpaired(&self.items().await?))
     }
 
     /// The records that servers cannot read.

@@ -298,6 +298,14 @@ impl Snapshot {
         self.kernel.log_segment().checkpoint_version
     }
 
+    /// How many commits follow the checkpoint that the files are read from, or the beginning of the log.
+    pub fn commits_since_checkpoint(&self) -> u64 {
+        match self.checkpoint() {
+            Some(checkpoint) => self.version().saturating_sub(checkpoint),
+            None => self.version() + 1,
+        }
+    }
+
     pub(super) fn kernel(&self) -> &SnapshotRef {
         &self.kernel
     }

@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 use url::Url;
 
 use super::presign::Credentials;
+use super::provider::Provider;
 use crate::error::{Error, Result};
 use crate::role::RoleArn;
 
@@ -52,8 +53,9 @@ pub(super) struct Sts {
     /// STS itself, or what stands in for it; the region's own when absent.
     pub(super) endpoint: Option<Url>,
     pub(super) region: String,
-    /// What the role is assumed with.
+    /// What the role is assumed with; where there are none, those of `provider`.
     pub(super) credentials: Option<Credentials>,
+    pub(super) provider: Option<Provider>,
 }
 
 impl Sts {
@@ -85,8 +87,11 @@ impl Sts {
         session: &str,
         policy: Option<String>,
     ) -> Result<DirectoryCredentials> {
-        let own =
-            self.credentials.clone().ok_or_else(|| unavailable("no credentials to assume a role with"))?;
+        let own = match (&self.credentials, &self.provider) {
+            (Some(credentials), _) => credentials.clone(),
+            (None, Some(provider)) => provider.credentials().await.map_err(unavailable)?,
+            (None, None) => return Err(unavailable("no credentials to assume a role with")),
+        };
         let Credentials { access_key_id, secret_access_key, session_token, .. } = own;
         let credentials =
             SdkCredentials::new(access_key_id, secret_access_key, session_token, None, "deltashare");

@@ -13,6 +13,7 @@ use url::Url;
 
 use super::directory::AssumedRole;
 use super::presign::{BucketUrl, Credentials};
+use super::provider::Provider;
 use crate::role::RoleArn;
 
 /// Where AWS is asked when nothing says where this server is.
@@ -39,8 +40,11 @@ pub struct S3Options {
     /// the container's or the instance's role. Those are renewed five minutes before they end; when they end
     /// is not known here, so a URL may live shorter than it says, but never less than five minutes.
     pub credentials: Option<Credentials>,
-    /// The role that reads and signs, assumed with `credentials`, which must then be given. When absent they
-    /// do so themselves.
+    /// Credentials as the AWS CLI finds them, which are fetched again before they end. Asked only where there are no
+    /// `credentials`.
+    pub provider: Option<Provider>,
+    /// The role that reads and signs, assumed with `credentials` or those of `provider`, one of which must then be
+    /// given. When absent they do so themselves.
     pub signer_role: Option<RoleArn>,
 }
 
@@ -54,6 +58,7 @@ impl Default for S3Options {
             home_region: DEFAULT_REGION.to_owned(),
             path_style: true,
             credentials: None,
+            provider: None,
             signer_role: None,
         }
     }
@@ -150,6 +155,12 @@ impl S3Bucket {
         Ok(self.s3().await?)
     }
 
+    /// The store itself, which also writes.
+    #[cfg(feature = "cli")]
+    pub(super) async fn owned_store(&self) -> object_store::Result<Arc<dyn ObjectStore>> {
+        Ok(Arc::new(self.s3().await?.clone()))
+    }
+
     /// Whether a request that began at `began` and failed with `error` is worth another try, because S3 called its
     /// credentials expired and there are others now.
     pub(super) async fn renews(&self, began: Instant, error: &object_store::Error) -> bool {
@@ -178,6 +189,13 @@ impl S3Bucket {
         if let Some(credentials) = &self.options.credentials {
             return Ok(credentials.clone());
         }
+        if let Some(provider) = &self.options.provider {
+            return match tokio::time::timeout(DISCOVERY, provider.credentials()).await {
+                Ok(credentials) => credentials
+                    .map_err(|reason| object_store::Error::Generic { store: "S3", source: reason.into() }),
+                Err(_) => Err(failed("no credentials in time")),
+            };
+        }
         let provider = self.s3().await?.credentials();
         let credential = match tokio::time::timeout(DISCOVERY, provider.get_credential()).await {
             Ok(credential) => credential?,
@@ -197,10 +215,11 @@ impl S3Bucket {
     }
 
     fn build(&self, region: &str) -> object_store::Result<AmazonS3> {
-        let builder = match (&self.role, &self.options.credentials) {
-            (Some(role), _) => AmazonS3Builder::new().with_credentials(Arc::clone(role) as _),
-            (None, None) => AmazonS3Builder::from_env(),
-            (None, Some(credentials)) => {
+        let builder = match (&self.role, &self.options.credentials, &self.options.provider) {
+            (Some(role), ..) => AmazonS3Builder::new().with_credentials(Arc::clone(role) as _),
+            (None, None, Some(provider)) => AmazonS3Builder::new().with_credentials(provider.to_store()),
+            (None, None, None) => AmazonS3Builder::from_env(),
+            (None, Some(credentials), _) => {
                 let builder = AmazonS3Builder::new()
                     .with_access_key_id(&credentials.access_key_id)
                     .with_secret_access_key(&credentials.secret_access_key);
@@ -242,7 +261,7 @@ async fn region_of(bucket_url: &str) -> object_store::Result<String> {
     region.map(str::to_owned).ok_or_else(|| failed("S3 did not tell the bucket's region"))
 }
 
-fn client_options() -> ClientOptions {
+pub(super) fn client_options() -> ClientOptions {
     ClientOptions::new().with_connect_timeout(Duration::from_secs(3))
 }
 

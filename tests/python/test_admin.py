@@ -615,7 +615,7 @@ def test_a_dynamodb_that_is_not_there_is_a_failure(world):
 
 def test_help_is_complete(world):
     admin, *_ = world
-    commands = [("serve",), ("grant",), ("revoke",), ("plan",), ("apply",), ("export",), ("check",), ("profile",), ("verify",)]
+    commands = [("serve",), ("grant",), ("revoke",), ("plan",), ("apply",), ("export",), ("check",), ("profile",), ("checkpoint",), ("verify",)]
     for group, names in {"share": "create list show update delete", "schema": "create list show delete",
                          "table": "create list show update delete", "recipient": "create list show update delete",
                          "token": "create list rotate revoke"}.items():

@@ -2,11 +2,12 @@
 
 use std::io::IsTerminal as _;
 
-use aws_config::BehaviorVersion;
+use aws_sdk_dynamodb::types::AttributeValue;
 use deltashare::catalog::keys::{self, Key};
 use deltashare::catalog::records::Item;
-use deltashare::catalog::state::{Change, TableState};
+use deltashare::catalog::state::{Change, State, TableState};
 use deltashare::catalog::writer::{WriteError, Writer};
+use deltashare::check::{self, Reader};
 use deltashare::protocol::names::{InvalidName, Name};
 use uuid::Uuid;
 
@@ -15,7 +16,7 @@ use super::arguments::{
     Common, GrantOptions, ProfileOptions, RecipientCommand, SchemaCommand, ShareCommand, TableCommand,
     TokenCommand, s3_location, s3_locations,
 };
-use super::check::{self, Check};
+use super::aws::Aws;
 use super::output::{Output, confirm, plain};
 use super::plan::{self, Apply, Plan};
 use super::profile::{self, Made};
@@ -46,6 +47,7 @@ const TABLE_ATTRIBUTES: [&str; 9] = [
 
 /// A command, put to work.
 struct Admin {
+    aws: Aws,
     writer: Writer,
     output: Output,
 }
@@ -55,9 +57,10 @@ pub(crate) fn run(common: &Common, command: AdminCommand) -> Result<(), Failure>
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed(error.to_string()))?;
     runtime.block_on(async {
-        let config = aws_config::load_defaults(BehaviorVersion::v2026_01_12()).await;
-        let config = aws_sdk_dynamodb::config::Builder::from(&config);
-        let admin = Admin { writer: Writer::new(config, &common.dynamodb_table), output: common.output };
+        let aws = Aws::signed_in().await?;
+        let config = aws_sdk_dynamodb::config::Builder::from(&aws.sdk);
+        let writer = Writer::new(config, &common.dynamodb_table);
+        let admin = Admin { aws, writer, output: common.output };
         match command {
             AdminCommand::Share(command) => admin.share(command).await,
             AdminCommand::Schema(command) => admin.schema(command).await,
@@ -71,7 +74,6 @@ pub(crate) fn run(common: &Common, command: AdminCommand) -> Result<(), Failure>
             }
             AdminCommand::Plan(options) => plan::plan(&admin.writer, &options).await,
             AdminCommand::Apply(options) => plan::apply(&admin.writer, &options).await,
-            AdminCommand::Check(options) => check::check(&admin.writer, &options).await,
             AdminCommand::Export => plan::export(&admin.writer).await,
             AdminCommand::Profile(options) => profile::write(&admin.writer, &options).await,
             AdminCommand::Revoke(GrantOptions { recipient, share }) => {
@@ -95,7 +97,6 @@ pub(crate) enum AdminCommand {
     Plan(Plan),
     Apply(Apply),
     Export,
-    Check(Check),
     Profile(ProfileOptions),
 }
 
@@ -113,7 +114,7 @@ fn split_schema(name: &str) -> Result<(&str, &str), Failure> {
 }
 
 /// `SHARE.SCHEMA.TABLE`
-fn split_table(name: &str) -> Result<(&str, &str, &str), Failure> {
+pub(crate) fn split_table(name: &str) -> Result<(&str, &str, &str), Failure> {
     let parts = name.rsplit_once('.').and_then(|(schema, table)| {
         let (share, schema) = schema.rsplit_once('.')?;
         Some((share, schema, table))
@@ -266,12 +267,31 @@ impl Admin {
                 self.writer.apply(&change).await?;
                 self.done(&change.to_string());
             }
-            TableCommand::List { share } => {
-                let items = self.writer.query(&keys::share_partition(&share), keys::TABLES).await?;
-                self.list(
-                    &["schema", "name", "location", "historyShared", "startVersion", "directoryAccess", "id"],
-                    &items,
-                );
+            TableCommand::List { share, details } => {
+                let mut items = self.writer.query(&keys::share_partition(&share), keys::TABLES).await?;
+                if !details {
+                    self.list(
+                        &[
+                            "schema",
+                            "name",
+                            "location",
+                            "historyShared",
+                            "startVersion",
+                            "directoryAccess",
+                            "id",
+                        ],
+                        &items,
+                    );
+                    return Ok(());
+                }
+                let state = self.writer.state().await?;
+                let unreadable = self.add_details(&share, &state, &mut items).await;
+                self.list(&["schema", "name", "location", "version", "files", "bytes", "region"], &items);
+                if unreadable > 0 {
+                    eprintln!(
+                        "{unreadable} tables cannot be read with your credentials; deltashare check says why"
+                    );
+                }
             }
             TableCommand::Delete { name, yes } => {
                 let (share, schema, table) = split_table(&name)?;
@@ -359,6 +379,32 @@ impl Admin {
             }
         }
         Ok(())
+    }
+
+    /// Opens every table of a share and adds what was found to its record; how many cannot be read.
+    async fn add_details(&self, share: &str, state: &State, items: &mut [Item]) -> usize {
+        let storage = self.aws.storage(None);
+        let number = |value: Option<u64>| value.map(|value| AttributeValue::N(value.to_string()));
+        let mut unreadable = 0;
+        for (key, name, table) in check::named(state) {
+            let of_share = key.partition == keys::share_partition(share);
+            let Some(item) = items.iter_mut().find(|item| of_share && plain(item, keys::SORT) == key.sort)
+            else {
+                continue;
+            };
+            let found = Reader::new(&storage, None).open(&name, table).await;
+            unreadable += usize::from(!found.readable);
+            let region = found.region.map(AttributeValue::S);
+            for (name, value) in [
+                ("version", number(found.version)),
+                ("files", number(found.files)),
+                ("bytes", number(found.bytes)),
+                ("region", region),
+            ] {
+                item.extend(value.map(|value| (name.to_owned(), value)));
+            }
+        }
+        unreadable
     }
 
     fn done(&self, what: &str) {

@@ -168,10 +168,15 @@ pub(crate) enum TableCommand {
         id: Option<Uuid>,
     },
     /// List the tables of a share.
-    #[command(after_help = "Example:\n  deltashare table list retail")]
+    #[command(
+        after_help = "Examples:\n  deltashare table list retail\n  deltashare table list retail --details"
+    )]
     List {
         /// The share.
         share: String,
+        /// Also open each table, and show its version and the number and size of its files.
+        #[arg(long)]
+        details: bool,
     },
     /// Show all that is written down of a table.
     #[command(after_help = "Example:\n  deltashare table show retail.sales.orders")]

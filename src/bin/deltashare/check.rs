@@ -1,186 +1,194 @@
 //! Whether every table can be read, as the server would read it.
 
+mod buckets;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use deltashare::catalog::keys::Key;
 use deltashare::catalog::records::BadRecord;
-use deltashare::catalog::state::{State, TableState};
 use deltashare::catalog::writer::Writer;
-use deltashare::delta::DeltaTable;
-use deltashare::error::Error;
-use deltashare::limits::Limits;
+use deltashare::check::{self, Checked, Reader, named};
 use deltashare::role::RoleArn;
-use deltashare::storage::{Location, S3Options, Storage, StorageOptions};
-use futures::{FutureExt as _, StreamExt as _, stream};
-use serde_json::{Value, json};
+use deltashare::storage::{Storage, StorageOptions};
+use futures::{StreamExt as _, stream};
+use serde_json::json;
 
-use super::Failure;
+use super::aws::Aws;
 use super::serve::parse_role;
+use super::{Failure, share_file};
+use buckets::Buckets;
 
 /// How many tables are opened at the same time.
 const AT_ONCE: usize = 8;
 
 /// Read every record and open every table as the server would, and say what stands in the way.
+///
+/// Of each bucket it also asks for what will stop recipients: requester-pays, lifecycle rules that delete files which are
+/// shared, policies and keys that refuse the role.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  deltashare check --signer-role arn:aws:iam::123456789012:role/signer\n\nEnds with 1 where a record or a table cannot be read."
+    after_help = "Examples:\n  deltashare check --signer-role arn:aws:iam::123456789012:role/signer\n  deltashare check -f shares.yaml\n\nEnds with 1 where a record or a table cannot be read, and where a setting of a bucket will stop recipients."
 )]
 pub(crate) struct Check {
-    /// The role that reads tables, as the server assumes it. Default: the credentials in the environment.
+    /// Check the tables of a share file, in place of those in DynamoDB.
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The role that reads tables, as the server assumes it. Default: the credentials of the AWS CLI.
     #[arg(long, value_name = "ARN", value_parser = parse_role)]
     signer_role: Option<RoleArn>,
     #[command(flatten)]
     pub(crate) common: super::arguments::Common,
 }
 
-pub(crate) async fn check(writer: &Writer, options: &Check) -> Result<(), Failure> {
-    let mut s3 = S3Options::from_env(|name| std::env::var(name).ok()).map_err(Failure::usage)?;
-    s3.signer_role.clone_from(&options.signer_role);
-    let url_ttl = Duration::from_secs(3600);
-    let storage = Storage::new(StorageOptions { url_ttl, gateway: None, s3, directory_role: None });
-    let bad = writer.bad_records().await?;
-    for record in &bad {
-        let BadRecord { kind, partition, sort, reason } = record;
-        let line = match options.common.is_json() {
-            true => json!({"record": {"pk": partition, "sk": sort}, "kind": kind, "readable": false, "reason": reason})
-                .to_string(),
-            false => format!("{partition} {sort}: NOT readable: the {kind} record {reason}"),
-        };
-        println!("{line}");
-    }
-    let state = writer.state().await?;
+/// Checks on a runtime of its own.
+pub(crate) fn run(options: &Check) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::failed(error.to_string()))?;
+    runtime.block_on(check(options))
+}
+
+async fn check(options: &Check) -> Result<(), Failure> {
+    let mut shown = Shown { json: options.common.is_json(), ..Shown::default() };
+    let (aws, state, bad) = match &options.file {
+        Some(path) => {
+            let (file, _) = share_file::read(path).map_err(Failure::usage)?;
+            (Aws::load().await?, file.state(), Vec::new())
+        }
+        None => {
+            let aws = Aws::signed_in().await?;
+            let config = aws_sdk_dynamodb::config::Builder::from(&aws.sdk);
+            let writer = Writer::new(config, &options.common.dynamodb_table);
+            let bad = writer.bad_records().await?;
+            bad.iter().for_each(|record| shown.bad_record(record));
+            writer.unpaired_records().await?.iter().for_each(|record| shown.unpaired_record(record));
+            (aws, writer.state().await?, bad)
+        }
+    };
     let signer_role = options.signer_role.as_ref();
-    let (mut tables, mut unreadable) = (0, 0);
+    let buckets = Buckets::new(aws.sdk.clone(), aws.s3.endpoint.is_some());
+    let storage = aws.storage(options.signer_role.clone());
     // A server does not open a table whose record it cannot read.
     let is_bad = |key: &Key| bad.iter().any(|bad| bad.partition == key.partition && bad.sort == key.sort);
-    let opened = stream::iter(named(&state).filter(|(key, ..)| !is_bad(key)))
-        .map(|(_, name, table)| open(&storage, signer_role, table).map(|found| (name, found)));
-    let mut opened = opened.buffered(AT_ONCE);
-    while let Some((name, found)) = opened.next().await {
-        tables += 1;
-        unreadable += usize::from(found.is_err());
-        let line = match (&found, options.common.is_json()) {
-            (Ok(found), true) => {
-                json!({"table": name, "readable": true, "version": found.version, "files": found.files,
-                "bytes": found.bytes, "region": found.region, "readerFeatures": found.features})
-                .to_string()
+    let opened = stream::iter(named(&state).filter(|(key, ..)| !is_bad(key))).map(|(_, name, table)| {
+        let (storage, buckets) = (&storage, &buckets);
+        async move {
+            let mut found = Reader::new(storage, signer_role).open(&name, table).await;
+            if let Ok((location, allowed)) = check::location(table, signer_role) {
+                for place in std::iter::once(&location).chain(&allowed) {
+                    buckets.examine(place, &mut found).await;
+                }
             }
-            (Err(reason), true) => {
-                json!({"table": name, "readable": false, "reason": reason.why, "allow": reason.allow})
-                    .to_string()
-            }
-            (Ok(found), false) => found.line(&name),
-            (Err(reason), false) => reason.line(&name),
-        };
-        println!("{line}");
-    }
-    match (unreadable, bad.len()) {
-        (0, 0) => {}
-        (unreadable, 0) => {
-            return Err(Failure::failed(format!("{unreadable} of {tables} tables cannot be read")));
+            found
         }
-        (unreadable, bad) => {
-            let what = format!("{unreadable} of {tables} tables and {bad} records cannot be read");
-            return Err(Failure::failed(what));
-        }
-    }
-    eprintln!("{tables} tables can be read");
-    Ok(())
-}
-
-/// Every table with its key and its whole name.
-fn named(state: &State) -> impl Iterator<Item = (Key, String, &TableState)> {
-    state.shares.values().flat_map(|share| {
-        share.schemas.values().flat_map(move |schema| {
-            schema.tables.values().map(move |table| {
-                let key = Key::table(&share.name, &schema.name, &table.name);
-                (key, format!("{}.{}.{}", share.name, schema.name, table.name), table)
-            })
-        })
-    })
-}
-
-/// A table that can be read.
-struct Found {
-    version: u64,
-    files: u64,
-    bytes: u64,
-    region: Option<String>,
-    features: Vec<String>,
-}
-
-impl Found {
-    fn line(&self, name: &str) -> String {
-        let needs = match self.features.as_slice() {
-            [] => String::new(),
-            features => format!(", for clients that declare {}", features.join(", ")),
-        };
-        format!(
-            "{name}: readable, version {}, {} files, {} bytes, {}{needs}",
-            self.version,
-            self.files,
-            self.bytes,
-            self.region.as_deref().unwrap_or("no region")
-        )
-    }
-}
-
-/// Why a table cannot be read, and what would allow it.
-struct Reason {
-    why: String,
-    allow: Option<Value>,
-}
-
-impl Reason {
-    fn line(&self, name: &str) -> String {
-        match &self.allow {
-            None => format!("{name}: NOT readable: {}", self.why),
-            Some(allow) => format!("{name}: NOT readable: {}\n  what allows it: {allow}", self.why),
-        }
-    }
-}
-
-async fn open(storage: &Storage, signer_role: Option<&RoleArn>, table: &TableState) -> Result<Found, Reason> {
-    let place = |text: &String| {
-        let role = table.signer_role.clone().or_else(|| signer_role.cloned());
-        let place = Location::parse(text, None).map(|location| location.read_by(role));
-        place.map_err(|reason| Reason { why: format!("{text:?}: {reason}"), allow: None })
-    };
-    let location = place(&table.location)?;
-    table.allowed_locations.iter().try_for_each(|allowed| place(allowed).map(drop))?;
-    let because = |error: Error| {
-        let source =
-            std::error::Error::source(&error).map(|source| format!(" ({source})")).unwrap_or_default();
-        let denied = error.message().contains("permission denied");
-        Reason { why: format!("{error}{source}"), allow: denied.then(|| statement(&location)) }
-    };
-    let region = storage.region(&location).await.map_err(&because)?;
-    let store = storage.open(&location).map_err(&because)?;
-    let delta =
-        DeltaTable::new(store.store, store.root, tokio::runtime::Handle::current(), Limits::default());
-    let read = tokio::task::spawn_blocking(move || {
-        let snapshot = delta.latest()?;
-        let stats = snapshot.count_files()?;
-        let features = snapshot.exact_features()?.used.into_iter().collect();
-        Ok((snapshot.version(), stats, features))
     });
-    let (version, stats, features) =
-        read.await.map_err(Error::internal).and_then(|read| read).map_err(&because)?;
-    Ok(Found { version, files: stats.num_files, bytes: stats.size_bytes, region, features })
+    let mut opened = opened.buffered(AT_ONCE);
+    while let Some(found) = opened.next().await {
+        shown.table(&found);
+    }
+    let lacking = buckets.lacking().await;
+    if !lacking.is_empty() {
+        eprintln!("not looked at, because your credentials lack the permission: {}", lacking.join(", "));
+    }
+    shown.result()
 }
 
-/// The statement of a policy that lets the table be read.
-fn statement(location: &Location) -> Value {
-    match location {
-        Location::Local(_) => Value::Null,
-        Location::S3 { bucket, prefix, role } => {
-            let bucket = format!("arn:{}:s3:::{bucket}", role.as_ref().map_or("aws", RoleArn::partition));
-            json!({
-                "Effect": "Allow",
-                "Action": ["s3:GetObject", "s3:ListBucket"],
-                "Resource": [bucket, format!("{bucket}/{prefix}*")],
-            })
+impl Aws {
+    /// Tables as `signer_role` reads them, or who is signed in.
+    pub(crate) fn storage(&self, signer_role: Option<RoleArn>) -> Storage {
+        let mut s3 = self.s3.clone();
+        s3.signer_role = signer_role;
+        let url_ttl = Duration::from_secs(3600);
+        Storage::new(StorageOptions { url_ttl, gateway: None, s3, directory_role: None })
+    }
+}
+
+/// What was shown so far.
+#[derive(Default)]
+struct Shown {
+    json: bool,
+    tables: usize,
+    unreadable: usize,
+    bad: usize,
+    problems: usize,
+}
+
+impl Shown {
+    fn bad_record(&mut self, record: &BadRecord) {
+        self.bad += 1;
+        let BadRecord { kind, partition, sort, reason } = record;
+        if self.json {
+            let key = json!({"pk": partition, "sk": sort});
+            println!("{}", json!({"record": key, "kind": kind, "readable": false, "reason": reason}));
+        } else {
+            println!("{partition} {sort}: NOT readable: the {kind} record {reason}");
         }
     }
+
+    fn unpaired_record(&self, record: &BadRecord) {
+        let BadRecord { kind, partition, sort, reason } = record;
+        if self.json {
+            let key = json!({"pk": partition, "sk": sort});
+            println!("{}", json!({"record": key, "kind": kind, "readable": true, "reason": reason}));
+        } else {
+            println!("{partition} {sort}: the {kind} record {reason}");
+        }
+    }
+
+    fn table(&mut self, found: &Checked) {
+        self.tables += 1;
+        self.unreadable += usize::from(!found.readable);
+        self.problems += found.problems.len();
+        if self.json {
+            println!("{}", json!(found));
+            return;
+        }
+        println!("{}", line(found));
+        for problem in &found.problems {
+            println!("  PROBLEM: {problem}");
+        }
+        for warning in &found.warnings {
+            println!("  warning: {warning}");
+        }
+    }
+
+    fn result(&self) -> Result<(), Failure> {
+        let Self { tables, unreadable, bad, problems, .. } = self;
+        let unread = match (unreadable, bad) {
+            (0, 0) => None,
+            (unreadable, 0) => Some(format!("{unreadable} of {tables} tables cannot be read")),
+            (unreadable, bad) => {
+                Some(format!("{unreadable} of {tables} tables and {bad} records cannot be read"))
+            }
+        };
+        let stopping = (*problems > 0).then(|| format!("{problems} problems will stop recipients"));
+        let failures: Vec<_> = unread.into_iter().chain(stopping).collect();
+        if !failures.is_empty() {
+            return Err(Failure::failed(failures.join("; ")));
+        }
+        eprintln!("{tables} tables can be read");
+        Ok(())
+    }
+}
+
+fn line(found: &Checked) -> String {
+    let name = &found.table;
+    if let Some(reason) = &found.reason {
+        return match &found.allow {
+            None => format!("{name}: NOT readable: {reason}"),
+            Some(allow) => format!("{name}: NOT readable: {reason}\n  what allows it: {allow}"),
+        };
+    }
+    let needs = match found.reader_features.as_deref().unwrap_or_default() {
+        [] => String::new(),
+        features => format!(", for clients that declare {}", features.join(", ")),
+    };
+    format!(
+        "{name}: readable, version {}, {} files, {} bytes, {}{needs}",
+        found.version.unwrap_or_default(),
+        found.files.unwrap_or_default(),
+        found.bytes.unwrap_or_default(),
+        found.region.as_deref().unwrap_or("no region")
+    )
 }

@@ -4,7 +4,9 @@
 
 mod admin;
 mod arguments;
+mod aws;
 mod check;
+mod checkpoint;
 mod connections;
 mod descriptors;
 mod example;
@@ -63,6 +65,7 @@ enum Command {
     Apply(plan::Apply),
     Export(plan::Export),
     Check(check::Check),
+    Checkpoint(checkpoint::Checkpoint),
     Verify(verify::Options),
 }
 
@@ -95,7 +98,8 @@ fn main() -> ExitCode {
         Command::Grant(grant) => admin::run(&grant.common, AdminCommand::Grant(grant.options)),
         Command::Plan(plan) => admin::run(&plan.common.clone(), AdminCommand::Plan(plan)),
         Command::Apply(apply) => admin::run(&apply.common.clone(), AdminCommand::Apply(apply)),
-        Command::Check(check) => admin::run(&check.common.clone(), AdminCommand::Check(check)),
+        Command::Check(check) => check::run(&check),
+        Command::Checkpoint(options) => checkpoint::run(&options),
         Command::Verify(options) => verify::run(&options),
         Command::Profile(options) => admin::run(&options.common.clone(), AdminCommand::Profile(options)),
         Command::Export(export) => admin::run(&export.common, AdminCommand::Export),
@@ -105,7 +109,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {}", failure.message);
+            eprintln!("error: {}", aws::explain(failure.message));
             ExitCode::from(failure.code)
         }
     }

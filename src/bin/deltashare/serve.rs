@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_config::BehaviorVersion;
 use clap::Args;
 use deltashare::app::App;
 use deltashare::catalog::Catalog;
@@ -16,7 +15,7 @@ use deltashare::limits::Limits;
 use deltashare::protocol::tokens::TokenKey;
 use deltashare::role::RoleArn;
 use deltashare::router::router;
-use deltashare::storage::{Gateway, S3Options, Storage, StorageOptions};
+use deltashare::storage::{Gateway, Storage, StorageOptions};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::net::TcpListener;
@@ -24,6 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
+use super::aws::Aws;
 use super::share_file::{Silence, Stamp};
 use super::{Failure, connections, descriptors, example, share_file, token_key};
 
@@ -49,7 +49,7 @@ const LIMITS_WITH_OPTIONS: [(&str, &str); 4] = [
 /// Serve the tables of a share file, or the examples.
 ///
 /// Tables may lie in local directories, which this server hands out itself through presigned URLs, or
-/// in S3, read and signed with the credentials of the usual AWS environment variables.
+/// in S3, read and signed with the credentials that the AWS CLI would take.
 ///
 /// Without --shares it serves the example tables, makes a recipient that lives for a day, writes its
 /// profile and prints commands to try.
@@ -61,7 +61,7 @@ const LIMITS_WITH_OPTIONS: [(&str, &str); 4] = [
 /// and the one before stays in force.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  deltashare serve\n  deltashare serve --shares shares.yaml --listen 127.0.0.1:0\n  deltashare serve --shares shares.yaml --listen 0.0.0.0:8080 --public-url https://sharing.example.com\n  deltashare serve --catalog dynamodb:deltashare\n  deltashare serve --shares shares.yaml --limit log_commit_bytes=268435456\n\nEnvironment: RUST_LOG sets what is logged to standard error, such as RUST_LOG=warn. For tables in S3 and\nDynamoDB: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL_S3,\nAWS_ENDPOINT_URL_STS, AWS_ENDPOINT_URL_DYNAMODB."
+    after_help = "Examples:\n  deltashare serve\n  deltashare serve --shares shares.yaml --listen 127.0.0.1:0\n  deltashare serve --shares shares.yaml --listen 0.0.0.0:8080 --public-url https://sharing.example.com\n  deltashare serve --catalog dynamodb:deltashare\n  deltashare serve --shares shares.yaml --limit log_commit_bytes=268435456\n\nEnvironment: RUST_LOG sets what is logged to standard error, such as RUST_LOG=warn. For tables in S3 and\nDynamoDB: whatever the AWS CLI takes, such as AWS_PROFILE, or AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and\nAWS_SESSION_TOKEN; AWS_REGION, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL_STS, AWS_ENDPOINT_URL_DYNAMODB."
 )]
 pub(crate) struct Options {
     /// The share file: the reference server's YAML, plus recipients. Default: the examples.
@@ -102,8 +102,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ARN", value_parser = parse_role)]
     directory_role: Option<RoleArn>,
 
-    /// The role that reads tables in S3 and signs their URLs, assumed with the credentials in the
-    /// environment. Default: these credentials themselves.
+    /// The role that reads tables in S3 and signs their URLs, assumed with the credentials of the
+    /// environment or profile. Default: these credentials themselves.
     #[arg(long, value_name = "ARN", value_parser = parse_role)]
     signer_role: Option<RoleArn>,
 
@@ -216,7 +216,12 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
 }
 
 async fn serve(options: Options, limits: Limits) -> Result<(), Failure> {
-    let source = Source::open(&options).await?;
+    let assumes = options.signer_role.is_some() || options.directory_role.is_some();
+    let aws = match assumes || options.catalog.is_some() {
+        true => Aws::signed_in().await?,
+        false => Aws::load().await?,
+    };
+    let source = Source::open(&options, &aws)?;
     let listener = TcpListener::bind(options.listen).await.map_err(|error| {
         Failure::failed(format!(
             "cannot listen on {}: {error}; choose another port with --listen",
@@ -238,10 +243,7 @@ async fn serve(options: Options, limits: Limits) -> Result<(), Failure> {
     let in_file = source.file().and_then(|file| file.url_ttl_seconds).map(Duration::from_secs);
     let url_ttl = options.url_ttl.or(in_file).unwrap_or(DEFAULT_URL_TTL);
     let url_ttl = url_ttl.clamp(Duration::from_secs(1), MAX_URL_TTL);
-    let mut s3 = S3Options::from_env(|name| std::env::var(name).ok()).map_err(Failure::usage)?;
-    if options.signer_role.is_some() && s3.credentials.is_none() {
-        return Err(Failure::usage("--signer-role needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
-    }
+    let mut s3 = aws.s3;
     s3.signer_role.clone_from(&options.signer_role);
     let storage = Storage::new(StorageOptions {
         url_ttl,
@@ -312,10 +314,9 @@ struct Serving {
 }
 
 impl Source {
-    async fn open(options: &Options) -> Result<Self, Failure> {
+    fn open(options: &Options, aws: &Aws) -> Result<Self, Failure> {
         if let Some(table) = &options.catalog {
-            let config = aws_config::load_defaults(BehaviorVersion::v2026_01_12()).await;
-            let config = aws_sdk_dynamodb::config::Builder::from(&config);
+            let config = aws_sdk_dynamodb::config::Builder::from(&aws.sdk);
             return Ok(Self::DynamoDb(DynamoDbCatalog::new(config, table, dynamodb::DEADLINE)));
         }
         match &options.shares {

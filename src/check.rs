@@ -1,0 +1,206 @@
+//! Whether a table can be read: opened as the server opens it, down to the first bytes of a file. The command line
+//! says what this finds.
+
+use chrono::Utc;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::catalog::keys::Key;
+use crate::catalog::state::{State, TableState};
+use crate::delta::DeltaTable;
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::role::RoleArn;
+use crate::storage::{FileRefused, Location, Storage};
+
+/// Commits after the last checkpoint from which on the first query of a process is slow: each of them is a request.
+const SLOW_LOG: u64 = 200;
+
+/// What was found of one table.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Checked {
+    /// `SHARE.SCHEMA.TABLE`
+    pub table: String,
+    /// Whether it can be read.
+    pub readable: bool,
+    /// Its newest version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    /// How many files it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
+    /// Their size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// The region of its bucket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// The features that clients must declare.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reader_features: Option<Vec<String>>,
+    /// How many commits follow its last checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commits_since_checkpoint: Option<u64>,
+    /// Why it cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The statement of a policy that is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Value>,
+    /// What will stop recipients, although the table can be read now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+    /// What makes it slow.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// Where a table lies and how it is read, from what is written down of it. `signer_role` is the server's own.
+pub fn location(
+    table: &TableState,
+    signer_role: Option<&RoleArn>,
+) -> Result<(Location, Vec<Location>), String> {
+    let place = |text: &String| {
+        let role = table.signer_role.clone().or_else(|| signer_role.cloned());
+        // What a share file names was made absolute when it was read; records of DynamoDB never name a directory.
+        let base = text.starts_with('/').then_some(std::path::Path::new("/"));
+        let place = Location::parse(text, base).map(|location| location.read_by(role));
+        place.map_err(|reason| format!("{text:?}: {reason}"))
+    };
+    let allowed = table.allowed_locations.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+    Ok((place(&table.location)?, allowed))
+}
+
+/// How tables are opened.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    /// Where they lie.
+    pub storage: &'a Storage,
+    /// The server's own role.
+    pub signer_role: Option<&'a RoleArn>,
+    /// What one may take.
+    pub limits: Limits,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader with the server's limits.
+    pub fn new(storage: &'a Storage, signer_role: Option<&'a RoleArn>) -> Self {
+        Self { storage, signer_role, limits: Limits::default() }
+    }
+
+    /// Opens the table `name`, counts its files and reads the first bytes of one of them.
+    pub async fn open(&self, name: &str, table: &TableState) -> Checked {
+        let (location, allowed) = match location(table, self.signer_role) {
+            Ok(places) => places,
+            Err(reason) => {
+                return Checked { table: name.to_owned(), reason: Some(reason), ..Checked::default() };
+            }
+        };
+        let mut found = Checked { table: name.to_owned(), ..Checked::default() };
+        match self.read(&location, &allowed, &mut found).await {
+            Ok(None) => found.readable = true,
+            Ok(Some(refused)) => {
+                found.allow = refused.is_denied().then(|| statement(&location, refused.kms_key()));
+                found.reason = Some(sentence(&refused));
+            }
+            Err(error) => {
+                let source = std::error::Error::source(&error)
+                    .map(|source| format!(" ({source})"))
+                    .unwrap_or_default();
+                found.allow =
+                    error.message().contains("permission denied").then(|| statement(&location, None));
+                found.reason = Some(format!("{error}{source}"));
+            }
+        }
+        found
+    }
+
+    /// Adds to `found` what the table has; why its first file cannot be read where it cannot.
+    async fn read(
+        &self,
+        location: &Location,
+        allowed: &[Location],
+        found: &mut Checked,
+    ) -> Result<Option<FileRefused>> {
+        found.region = self.storage.region(location).await?;
+        let store = self.storage.open(location)?;
+        let delta = DeltaTable::new(store.store, store.root, tokio::runtime::Handle::current(), self.limits);
+        let read = tokio::task::spawn_blocking(move || {
+            let snapshot = delta.latest()?;
+            let stats = snapshot.count_files()?;
+            let features = snapshot.exact_features()?.used.into_iter().collect();
+            let path = delta.files(&snapshot)?.advance()?.map(|file| file.path.to_owned());
+            Ok::<_, Error>((snapshot.version(), snapshot.commits_since_checkpoint(), stats, features, path))
+        });
+        let (version, commits, stats, features, path) = read.await.map_err(Error::internal)??;
+        found.version = Some(version);
+        found.files = Some(stats.num_files);
+        found.bytes = Some(stats.size_bytes);
+        found.reader_features = Some(features);
+        found.commits_since_checkpoint = Some(commits);
+        if commits >= SLOW_LOG {
+            found.warnings.push(format!(
+            "{commits} commits follow the last checkpoint, which makes the first query slow: deltashare checkpoint \
+             writes one"
+        ));
+        }
+        match path {
+            Some(path) => self.storage.first_bytes(location, allowed, &path, Utc::now()).await,
+            None => Ok(None),
+        }
+    }
+}
+
+/// Why S3 does not hand out a file, in a sentence.
+fn sentence(refused: &FileRefused) -> String {
+    let FileRefused { status, code, message } = refused;
+    let answer = format!("S3 answers {status} {code}: {message}");
+    if refused.kms_key().is_some() || message.contains("kms:") {
+        let key = refused.kms_key().unwrap_or("of the file");
+        return format!(
+            "the log can be read, but the role may not use the KMS key {key} of the files ({answer})"
+        );
+    }
+    if message.contains("resource-based policy") {
+        return format!("the log can be read, but the bucket's policy refuses the role the files ({answer})");
+    }
+    match (*status, code.as_str()) {
+        (403, _) => format!("the log can be read, but the role may not read the files ({answer})"),
+        (404, _) => format!(
+            "a file that the log names is gone; VACUUM with too short a retention or a lifecycle rule deletes them \
+             ({answer})"
+        ),
+        _ => format!("a file of the table cannot be read ({answer})"),
+    }
+}
+
+/// The statement of a policy that lets the table be read.
+fn statement(location: &Location, kms_key: Option<&str>) -> Value {
+    match (location, kms_key) {
+        (Location::Local(_), _) => Value::Null,
+        (Location::S3 { .. }, Some(key)) => {
+            json!({"Effect": "Allow", "Action": "kms:Decrypt", "Resource": key})
+        }
+        (Location::S3 { bucket, prefix, role }, None) => {
+            let bucket = format!("arn:{}:s3:::{bucket}", role.as_ref().map_or("aws", RoleArn::partition));
+            json!({
+                "Effect": "Allow",
+                "Action": ["s3:GetObject", "s3:ListBucket"],
+                "Resource": [bucket, format!("{bucket}/{prefix}*")],
+            })
+        }
+    }
+}
+
+/// Every table of a catalog with its key and its whole name.
+pub fn named(state: &State) -> impl Iterator<Item = (Key, String, &TableState)> {
+    state.shares.values().flat_map(|share| {
+        share.schemas.values().flat_map(move |schema| {
+            schema.tables.values().map(move |table| {
+                let key = Key::table(&share.name, &schema.name, &table.name);
+                (key, format!("{}.{}.{}", share.name, schema.name, table.name), table)
+            })
+        })
+    })
+}

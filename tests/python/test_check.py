@@ -1,0 +1,333 @@
+"""`deltashare check` and `deltashare checkpoint`: tables of share files and of DynamoDB, settings of buckets, slow logs."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import canonical
+import delta_sharing
+import deltalake
+import pytest
+
+from conftest import BINARY, Server, TOKEN, hash_of, write_profile
+from faults import Way, answer
+from test_admin import Admin, bucket, retail, world  # noqa: F401
+from test_dynamodb import put  # noqa: F401
+
+COMMITS = 300
+BUCKETS = {}
+
+
+def run(*arguments, code=0, env=None):
+    done = subprocess.run([str(BINARY), *map(str, arguments)], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                          timeout=120, env={**os.environ, **(env or {})})
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    return done
+
+
+@pytest.fixture
+def long_log(tables, tmp_path):
+    """A table with hundreds of commits after its last checkpoint, each adding a file."""
+    table = tmp_path / "long"
+    shutil.copytree(tables["py_versions"], table)
+    log = table / "_delta_log"
+    last = max(int(commit.stem) for commit in log.glob("*.json"))
+    action = next(json.loads(line) for number in range(last, -1, -1)
+                  for line in (log / f"{number:020}.json").read_text().splitlines() if '"add"' in line)
+    for number in range(last + 1, COMMITS):
+        path = f"more-{number}.parquet"
+        os.link(table / action["add"]["path"], table / path)
+        (log / f"{number:020}.json").write_text(json.dumps({"add": {**action["add"], "path": path}}) + "\n"
+                                               + json.dumps({"commitInfo": {"timestamp": number, "operation": "WRITE"}}) + "\n")
+    return table
+
+
+def share_file(path, locations, recipient=False):
+    tables = [{"name": name, "location": str(location)} for name, location in locations.items()]
+    who = [{"name": "acme", "shares": ["s"], "tokens": [{"sha256": hash_of(TOKEN), "expires": "never"}]}]
+    path.write_text(json.dumps({"version": 1, "shares": [{"name": "s", "schemas": [{"name": "d", "tables": tables}]}],
+                                "recipients": who if recipient else []}))
+    return path
+
+
+def test_the_tables_of_a_share_file_are_checked_without_aws(tables, tmp_path):
+    (tmp_path / "empty").mkdir()
+    file = share_file(tmp_path / "shares.yaml", {"a": tables["py_versions"], "b": tables["deletion_vectors"], "c": tmp_path / "empty",
+                                                 "d": "gs://elsewhere/t"})
+    nowhere = {"AWS_EC2_METADATA_DISABLED": "true"}
+    done = run("check", "-f", file, code=1, env=nowhere)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("s.d.a: readable, version 3, 1 files") and lines[1].startswith("s.d.b: readable")
+    assert lines[1].endswith("for clients that declare deletionVectors") and lines[2].startswith("s.d.c: NOT readable")
+    assert lines[3].startswith("s.d.d: NOT readable") and "the scheme gs:// is not supported" in lines[3]
+    assert "2 of 4 tables cannot be read" in done.stderr
+    seen = [json.loads(line) for line in run("check", "-f", file, "--output", "json", code=1, env=nowhere).stdout.splitlines()]
+    assert [table["readable"] for table in seen] == [True, True, False, False] and seen[0]["commitsSinceCheckpoint"] == 4
+
+
+def test_a_checkpoint_makes_a_long_log_short(long_log, tmp_path):
+    file = share_file(tmp_path / "shares.yaml", {"long": long_log}, recipient=True)
+    done = run("check", "-f", file)
+    assert f"warning: {COMMITS} commits follow the last checkpoint" in done.stdout
+    before_files = sorted(os.listdir(long_log / "_delta_log"))
+    assert "Say so with --yes" in run("checkpoint", "s.d.long", "-f", file, code=2).stderr
+    assert sorted(os.listdir(long_log / "_delta_log")) == before_files
+
+    def rows():
+        server = Server("--shares", file)
+        try:
+            profile = write_profile(tmp_path / "p.share", server.endpoint, TOKEN)
+            frame = delta_sharing.load_as_pandas(f"{profile}#s.d.long")
+            files = server.request("POST", "/shares/s/schemas/d/tables/long/query", body=b"{}").lines[2:]
+            return canonical.rows(frame.to_dict("records")), sorted(file["file"]["id"] for file in files)
+        finally:
+            server.stop()
+
+    before = rows()
+    done = run("checkpoint", "S.d.LONG", "-f", file, "--yes")
+    assert f"a checkpoint of version {COMMITS - 1}" in done.stderr
+    added = set(os.listdir(long_log / "_delta_log")) - set(before_files)
+    assert added == {"_last_checkpoint", f"{COMMITS - 1:020}.checkpoint.parquet"}
+    done = run("check", "-f", file)
+    assert "warning" not in done.stdout and f"version {COMMITS - 1}, {COMMITS - 3} files" in done.stdout, done.stdout
+    assert rows() == before
+    # Without the commits, only the checkpoint is left to read.
+    for number in range(COMMITS - 1):
+        (long_log / "_delta_log" / f"{number:020}.json").unlink()
+    assert rows() == before
+    assert len(deltalake.DeltaTable(str(long_log)).file_uris()) == COMMITS - 3
+    assert "has a checkpoint already" in run("checkpoint", "s.d.long", "-f", file).stderr
+    assert "there is no table 's.d.none'" in run("checkpoint", "s.d.none", "-f", file, code=3).stderr
+
+
+EVERYTHING = {"delta-sharing-capabilities": "responseformat=delta;readerfeatures=deletionvectors,columnmapping,timestampntz,varianttype,"
+                                            "typewidening,v2checkpoint,vacuumprotocolcheck"}
+
+
+def test_every_table_reads_the_same_with_a_checkpoint_and_without(tables, tmp_path):
+    """Deletion vectors, column mapping, partitions with odd values: whatever is in them."""
+    copies = {}
+    for name, directory in tables.items():
+        shutil.copytree(directory, tmp_path / "tables" / name)
+        copies[name] = tmp_path / "tables" / name
+    file = share_file(tmp_path / "shares.yaml", copies, recipient=True)
+
+    def answers():
+        server = Server("--shares", file)
+        try:
+            return {name: answer_of(server, name) for name in copies}
+        finally:
+            server.stop()
+
+    def answer_of(server, name):
+        got = server.request("POST", f"/shares/s/schemas/d/tables/{name}/query", body=b"{}", headers=EVERYTHING)
+        if got.status != 200:
+            return got.status
+        protocol, metadata, *files = got.lines
+        added = [line["file"]["deltaSingleAction"]["add"] for line in files]
+        ids = [line["file"]["id"] for line in files]
+        parts = [(key, add["size"], add["partitionValues"], (add.get("deletionVector") or {}).get("cardinality"))
+                 for key, add in zip(ids, added)]
+        return protocol, metadata["metaData"]["deltaMetadata"], sorted(parts, key=str)
+
+    before, written, refused = answers(), [], []
+    for name, directory in copies.items():
+        done = subprocess.run([str(BINARY), "checkpoint", f"s.d.{name}", "-f", str(file), "--yes"], capture_output=True, text=True, timeout=120)
+        assert done.returncode in (0, 1), done
+        (written if "is written" in done.stderr else refused).append((name, done.stderr.strip()))
+    print(refused)
+    assert len(written) > len(refused)
+    after = answers()
+    for name in copies:
+        assert after[name] == before[name], name
+
+
+def upload(s3, bucket_name, prefix, directory):
+    for file in directory.rglob("*"):
+        if file.is_file():
+            s3.upload_file(str(file), bucket_name, f"{prefix}/{file.relative_to(directory)}")
+
+
+def test_a_checkpoint_in_s3_is_written_with_the_rights_of_who_is_signed_in(world, aws, long_log, tmp_path):  # noqa: F811
+    admin, server, *_ = world
+    s3 = aws.client("s3")
+    upload(s3, "admin", "a b/long=1", long_log)
+    retail(admin, tmp_path)
+    admin.run("table", "create", "retail.sales.long", "--location", "s3://admin/a b/long=1")
+    token = json.loads((tmp_path / "acme.share").read_text())["bearerToken"]
+    query = lambda: sorted(line["file"]["id"] for line in server.request(  # noqa: E731
+        "POST", "/shares/retail/schemas/sales/tables/long/query", body=b"{}", token=token).lines[2:])
+    before = query()
+    done = admin.run("checkpoint", "retail.sales.long", "--yes")
+    assert f"a checkpoint of version {COMMITS - 1}" in done.stderr
+    keys = {item["Key"] for item in s3.list_objects_v2(Bucket="admin", Prefix="a b/long=1/_delta_log/", MaxKeys=1000)["Contents"]}
+    assert f"a b/long=1/_delta_log/{COMMITS - 1:020}.checkpoint.parquet" in keys and "a b/long=1/_delta_log/_last_checkpoint" in keys
+    assert query() == before and len(before) == COMMITS - 3
+    other = Server("--catalog", f"dynamodb:{admin.environment['DELTASHARE_TABLE']}", env=aws.environment)
+    try:
+        assert sorted(line["file"]["id"] for line in other.request(
+            "POST", "/shares/retail/schemas/sales/tables/long/query", body=b"{}", token=token).lines[2:]) == before
+    finally:
+        other.stop()
+    assert '"commitsSinceCheckpoint":0' in admin.run("check", "--output", "json").stdout
+
+
+def test_a_checkpoint_that_may_not_be_written_says_so(world, aws, long_log, tmp_path):  # noqa: F811
+    admin, *_ = world
+    upload(aws.client("s3"), "admin", "read-only", long_log)
+    retail(admin, tmp_path)
+    admin.run("table", "create", "retail.sales.long", "--location", "s3://admin/read-only")
+    iam = aws.client("iam")
+    iam.create_user(UserName="reader")
+    iam.put_user_policy(UserName="reader", PolicyName="read", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket", "dynamodb:*"], "Resource": "*"}]}))
+    key = iam.create_access_key(UserName="reader")["AccessKey"]
+    admin.environment = {**admin.environment, "AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+    error = admin.error(1, "checkpoint", "retail.sales.long", "--yes")
+    assert "no checkpoint of table 'retail.sales.long' was written" in error and "s3:PutObject" in error
+    assert key["SecretAccessKey"] not in error
+
+
+@pytest.fixture
+def own_bucket(aws, tables, request):
+    """A bucket whose settings a test may change, with one table."""
+    name = f"check-{abs(hash(request.node.name))}"[:60]
+    s3 = aws.client("s3")
+    s3.create_bucket(Bucket=name)
+    upload(s3, name, "lake/orders", tables["py_versions"])
+    return name, s3
+
+
+def check(aws, file, *arguments, code=0, **environment):
+    done = run("check", "-f", file, "--output", "json", *arguments, code=code, env={**aws.environment, **environment})
+    table, = [json.loads(line) for line in done.stdout.splitlines()]
+    return table, done
+
+
+def test_settings_of_a_bucket_that_will_stop_recipients_are_named(aws, own_bucket, tmp_path):
+    name, s3 = own_bucket
+    file = share_file(tmp_path / "shares.yaml", {"orders": f"s3://{name}/lake/orders"})
+    table, _ = check(aws, file)
+    assert table["readable"] and "problems" not in table
+    # What stands in for S3 here takes this setting, and does not tell it.
+    way = Way(aws.port)
+    pays = ('<RequestPaymentConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Payer>Requester</Payer>'
+            "</RequestPaymentConfiguration>")
+    way.rule = lambda request: answer(200, pays) if "requestPayment" in request.query else None
+    rule = lambda number, **more: {"ID": f"rule-{number}", "Status": "Enabled", **more}  # noqa: E731
+    s3.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration={"Rules": [
+        rule(1, Filter={"Prefix": "lake/"}, Expiration={"Days": 30}),
+        rule(2, Filter={"Prefix": "lake/orders/_delta_log/"}, Transitions=[{"Days": 90, "StorageClass": "GLACIER"}]),
+        rule(3, Filter={"Prefix": "else/"}, Expiration={"Days": 1}),
+        {**rule(4, Filter={"Prefix": ""}, Expiration={"Days": 1}), "Status": "Disabled"},
+        rule(5, Filter={"Prefix": ""}, AbortIncompleteMultipartUpload={"DaysAfterInitiation": 3}),
+    ]})
+    try:
+        table, done = check(aws, file, code=1, AWS_ENDPOINT_URL_S3=way.endpoint)
+    finally:
+        way.stop()
+    assert table["readable"] and len(table["problems"]) == 3, table
+    pays, deletes, archives = table["problems"]
+    assert "requester-pays" in pays and name in pays
+    assert "rule 'rule-1' deletes files 30 days" in deletes and "rule 'rule-2' archives files 90 days" in archives
+    assert "3 problems will stop recipients" in done.stderr
+    assert run("check", "-f", file, code=1, env=aws.environment).stdout.count("  PROBLEM: ") == 2
+
+
+def role(aws, name, *statements):
+    iam = aws.client("iam")
+    trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]}
+    iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))
+    iam.put_role_policy(RoleName=name, PolicyName="p", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": list(statements)}))
+    return f"arn:aws:iam::000000000000:role/{name}"
+
+
+def test_a_bucket_policy_that_refuses_the_role_is_named(aws, own_bucket, tmp_path):
+    name, s3 = own_bucket
+    arns = [f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"]
+    arn = role(aws, "policy-refused", {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": arns})
+    file = share_file(tmp_path / "shares.yaml", {"orders": f"s3://{name}/lake/orders"})
+    assert check(aws, file, "--signer-role", arn)[0]["readable"]
+    s3.put_bucket_policy(Bucket=name, Policy=json.dumps({"Version": "2012-10-17", "Statement": [
+        {"Sid": "NotThese", "Effect": "Deny", "Principal": {"AWS": arn}, "Action": "s3:GetObject", "Resource": arns[1]}]}))
+    table, _ = check(aws, file, "--signer-role", arn, code=1)
+    assert not table["readable"] and "denies by statement 'NotThese'" in table["reason"], table
+
+
+def test_files_that_the_role_may_not_read_although_it_reads_the_log(aws, own_bucket, tmp_path):
+    name, _ = own_bucket
+    arn = role(aws, "log-only-check", {"Effect": "Allow", "Action": "s3:ListBucket", "Resource": f"arn:aws:s3:::{name}"},
+               {"Effect": "Allow", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{name}/*/_delta_log/*"})
+    file = share_file(tmp_path / "shares.yaml", {"orders": f"s3://{name}/lake/orders"})
+    table, _ = check(aws, file, "--signer-role", arn, code=1)
+    assert table["version"] == 3 and "the role may not read the files (S3 answers 403 AccessDenied" in table["reason"]
+    assert table["allow"]["Action"] == ["s3:GetObject", "s3:ListBucket"]
+
+
+def test_a_file_that_is_gone_is_noticed(aws, own_bucket, tmp_path):
+    name, s3 = own_bucket
+    for item in s3.list_objects_v2(Bucket=name, Prefix="lake/orders/")["Contents"]:
+        if item["Key"].endswith(".parquet") and "_delta_log" not in item["Key"]:
+            s3.delete_object(Bucket=name, Key=item["Key"])
+    file = share_file(tmp_path / "shares.yaml", {"orders": f"s3://{name}/lake/orders"})
+    table, _ = check(aws, file, code=1)
+    assert "a file that the log names is gone" in table["reason"] and "404 NoSuchKey" in table["reason"]
+
+
+def test_a_kms_key_that_the_role_may_not_use_is_named(aws, own_bucket, tmp_path):
+    """S3's own words: what stands in for it here does not ask KMS."""
+    name, s3 = own_bucket
+    key = "arn:aws:kms:us-east-1:000000000000:key/0b4f1f0a-6c0f-4a35-9d0a-6a3f6d6e2b11"
+    s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration={"Rules": [
+        {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key}}]})
+    message = (f"User: arn:aws:sts::000000000000:assumed-role/signer/deltashare-server is not authorized to perform: kms:Decrypt on "
+               f"resource: {key} because no identity-based policy allows the kms:Decrypt action")
+    body = f"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>{message}</Message></Error>"
+    way = Way(aws.port)
+    way.rule = lambda request: answer(403, body) if request.path.endswith(".parquet") and "_delta_log" not in request.path else None
+    try:
+        file = share_file(tmp_path / "shares.yaml", {"orders": f"s3://{name}/lake/orders"})
+        table, _ = check(aws, file, code=1, AWS_ENDPOINT_URL_S3=way.endpoint)
+        assert f"may not use the KMS key {key}" in table["reason"] and f"encrypted with the KMS key {key}" in table["reason"]
+        assert table["allow"] == {"Effect": "Allow", "Action": "kms:Decrypt", "Resource": key}
+    finally:
+        way.stop()
+
+
+def test_what_may_not_be_asked_of_a_bucket_is_said_and_fails_nothing(aws, own_bucket, tmp_path):
+    name, _ = own_bucket
+    iam = aws.client("iam")
+    iam.create_user(UserName="checker")
+    iam.put_user_policy(UserName="checker", PolicyName="read", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": "*"}]}))
+    key = iam.create_access_key(UserName="checker")["AccessKey"]
+    file = share_file(tmp_path / "shares.yaml", {"orders": f"s3://{name}/lake/orders"})
+    table, done = check(aws, file, AWS_ACCESS_KEY_ID=key["AccessKeyId"], AWS_SECRET_ACCESS_KEY=key["SecretAccessKey"])
+    assert table["readable"]
+    for permission in ("s3:GetBucketRequestPayment", "s3:GetLifecycleConfiguration", "s3:GetBucketPolicy", "s3:GetEncryptionConfiguration"):
+        assert f"{permission} for bucket {name}" in done.stderr
+
+
+def test_records_that_miss_another_one_are_named(world, tmp_path):  # noqa: F811
+    admin, _, client, table = world
+    retail(admin, tmp_path)
+    assert admin.run("check").stdout.count("\n") == 1
+    client.delete_item(TableName=table, Key={"pk": {"S": "SHARE#retail"}, "sk": {"S": "GRANT#acme"}})
+    client.put_item(TableName=table, Item={name: {"S": value} for name, value in {
+        "pk": "RECIPIENT#acme", "sk": "SHARE#gone", "share": "gone", "recipient": "acme"}.items()} | {"format": {"N": "1"}})
+    done = admin.run("check")
+    assert "RECIPIENT#acme SHARE#retail: the grant record is in force, but has no record below the share" in done.stdout
+    assert "RECIPIENT#acme SHARE#gone: the grant record grants a share that has no record" in done.stdout
+
+
+def test_a_list_of_tables_has_their_details(world, tmp_path):  # noqa: F811
+    admin, *_ = world
+    retail(admin, tmp_path)
+    admin.run("table", "create", "retail.sales.gone", "--location", "s3://admin/nothing/here")
+    listed = {table["name"]: table for table in admin.json("table", "list", "retail", "--details")}
+    assert listed["Orders"]["version"] == 3 and listed["Orders"]["files"] == 1 and listed["Orders"]["bytes"] > 0
+    assert "version" not in listed["gone"]
+    text = admin.run("table", "list", "retail", "--details").stdout.splitlines()
+    assert text[0].split()[:6] == ["schema", "name", "location", "version", "files", "bytes"]
+    assert "version" not in admin.json("table", "list", "retail")[0]
