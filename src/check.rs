@@ -1,17 +1,20 @@
-//! Whether a table can be read: opened as the server opens it, down to the first bytes of a file. The command line
-//! says what this finds.
+//! Whether a table can be read: opened as the server opens it, down to the first bytes of a file. The command line and
+//! the function's own check say what this finds.
+
+mod function;
 
 use chrono::Utc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::catalog::keys::Key;
-use crate::catalog::state::{State, TableState};
+use crate::catalog::state::TableState;
 use crate::delta::DeltaTable;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::role::RoleArn;
 use crate::storage::{FileRefused, Location, Storage};
+
+pub use function::{Answer, Asked, Event, answer, named};
 
 /// Commits after the last checkpoint from which on the first query of a process is slow: each of them is a request.
 const SLOW_LOG: u64 = 200;
@@ -191,16 +194,4 @@ fn statement(location: &Location, kms_key: Option<&str>) -> Value {
             })
         }
     }
-}
-
-/// Every table of a catalog with its key and its whole name.
-pub fn named(state: &State) -> impl Iterator<Item = (Key, String, &TableState)> {
-    state.shares.values().flat_map(|share| {
-        share.schemas.values().flat_map(move |schema| {
-            schema.tables.values().map(move |table| {
-                let key = Key::table(&share.name, &schema.name, &table.name);
-                (key, format!("{}.{}.{}", share.name, schema.name, table.name), table)
-            })
-        })
-    })
 }

@@ -30,7 +30,8 @@ class Threads(socketserver.ThreadingMixIn, http.server.HTTPServer):
 
 
 class Invocation:
-    def __init__(self, event, seconds):
+    def __init__(self, event, seconds, direct=False):
+        self.direct, self.failed = direct, False
         self.id = str(uuid.uuid4())
         self.event = event
         self.deadline = int((time.time() + seconds) * 1000)
@@ -129,11 +130,24 @@ class Lambda:
                     error = self.rfile.read(length).decode()
                     function.errors.append(error)
                     invocation = function.invocations.get(parts[-2])
-                    if invocation:
+                    if invocation and invocation.direct:
+                        invocation.failed = True
+                        invocation.chunks.put(error.encode())
+                        invocation.chunks.put(None)
+                    elif invocation:
                         invocation.chunks.put(json.dumps({"statusCode": 502, "headers": {}}).encode() + b"\0" * 8)
                         invocation.chunks.put(None)
                 else:
                     assert parts[-1] == "response", self.path
+                    if function.invocations[parts[-2]].direct:
+                        assert "Lambda-Runtime-Function-Response-Mode" not in self.headers
+                        invocation = function.invocations.pop(parts[-2])
+                        invocation.chunks.put(self.rfile.read(int(self.headers["Content-Length"])))
+                        invocation.chunks.put(None)
+                        self.send_response(202)
+                        self.send_header("Content-Length", "0")
+                        self.end_headers()
+                        return
                     assert self.headers["Lambda-Runtime-Function-Response-Mode"] == "streaming"
                     assert self.headers["Content-Type"] == "application/vnd.awslambda.http-integration-response"
                     invocation = function.invocations.pop(parts[-2])
@@ -160,6 +174,8 @@ class Lambda:
 
             def answer(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if self.path.startswith("/2015-03-31/functions/"):
+                    return self.invoke(body)
                 invocation = Invocation(function.event(self.command, self.path, self.headers, body, self.client_address[0]), function.seconds)
                 function.waiting.put(invocation)
                 chunks, prelude = invocation.stream(), b""
@@ -180,6 +196,22 @@ class Lambda:
                 for chunk in chunks:
                     self.chunk(chunk)
                 self.wfile.write(b"0\r\n\r\n")
+
+            def invoke(self, body):
+                """Lambda's own API: an event that comes neither from API Gateway nor from a function URL."""
+                if self.path != "/2015-03-31/functions/deltashare/invocations":
+                    return self.whole(404, b'{"Message": "Function not found"}', {"x-amzn-ErrorType": "ResourceNotFoundException"})
+                invocation = Invocation(json.loads(body), function.seconds, direct=True)
+                function.waiting.put(invocation)
+                content = b"".join(invocation.stream())
+                self.whole(200, content, {"X-Amz-Function-Error": "Unhandled"} if invocation.failed else {})
+
+            def whole(self, status, content, headers):
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(content))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(content)
 
             def chunk(self, data):
                 if data:

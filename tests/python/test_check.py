@@ -64,6 +64,7 @@ def test_the_tables_of_a_share_file_are_checked_without_aws(tables, tmp_path):
     assert "2 of 4 tables cannot be read" in done.stderr
     seen = [json.loads(line) for line in run("check", "-f", file, "--output", "json", code=1, env=nowhere).stdout.splitlines()]
     assert [table["readable"] for table in seen] == [True, True, False, False] and seen[0]["commitsSinceCheckpoint"] == 4
+    assert "cannot be used with" in run("check", "-f", file, "--function", "x", code=2).stderr
 
 
 def test_a_checkpoint_makes_a_long_log_short(long_log, tmp_path):

@@ -1,6 +1,8 @@
-//! Whether every table can be read, as the server would read it.
+//! Whether every table can be read, as the server would read it: with the role that is named here, or by the deployed
+//! function itself.
 
 mod buckets;
+mod function;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,15 +28,19 @@ const AT_ONCE: usize = 8;
 /// Read every record and open every table as the server would, and say what stands in the way.
 ///
 /// Of each bucket it also asks for what will stop recipients: requester-pays, lifecycle rules that delete files which are
-/// shared, policies and keys that refuse the role.
+/// shared, policies and keys that refuse the role. With --function, the deployed function opens the tables with its own
+/// role; that needs lambda:InvokeFunction and nothing else.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  deltashare check --signer-role arn:aws:iam::123456789012:role/signer\n  deltashare check -f shares.yaml\n\nEnds with 1 where a record or a table cannot be read, and where a setting of a bucket will stop recipients."
+    after_help = "Examples:\n  deltashare check --signer-role arn:aws:iam::123456789012:role/signer\n  deltashare check -f shares.yaml\n  deltashare check --function deltashare-Function-EXAMPLE\n\nEnds with 1 where a record or a table cannot be read, and where a setting of a bucket will stop recipients."
 )]
 pub(crate) struct Check {
     /// Check the tables of a share file, in place of those in DynamoDB.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", conflicts_with = "function")]
     file: Option<PathBuf>,
+    /// Ask the deployed function with this name or ARN.
+    #[arg(long, value_name = "NAME", conflicts_with = "signer_role")]
+    function: Option<String>,
     /// The role that reads tables, as the server assumes it. Default: the credentials of the AWS CLI.
     #[arg(long, value_name = "ARN", value_parser = parse_role)]
     signer_role: Option<RoleArn>,
@@ -51,6 +57,10 @@ pub(crate) fn run(options: &Check) -> Result<(), Failure> {
 
 async fn check(options: &Check) -> Result<(), Failure> {
     let mut shown = Shown { json: options.common.is_json(), ..Shown::default() };
+    if let Some(function) = &options.function {
+        function::check(&Aws::signed_in().await?, function, &mut shown).await?;
+        return shown.result();
+    }
     let (aws, state, bad) = match &options.file {
         Some(path) => {
             let (file, _) = share_file::read(path).map_err(Failure::usage)?;
@@ -123,6 +133,16 @@ impl Shown {
             println!("{}", json!({"record": key, "kind": kind, "readable": false, "reason": reason}));
         } else {
             println!("{partition} {sort}: NOT readable: the {kind} record {reason}");
+        }
+    }
+
+    /// A record that the function cannot read.
+    fn bad_text(&mut self, text: &str) {
+        self.bad += 1;
+        if self.json {
+            println!("{}", json!({"readable": false, "reason": text}));
+        } else {
+            println!("NOT readable: {text}");
         }
     }
 

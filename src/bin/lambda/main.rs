@@ -1,6 +1,7 @@
 //! The server as a Lambda function: REST events of API Gateway and events of function URLs, answered as a stream.
 
 mod config;
+mod event;
 mod nodelay;
 
 use std::sync::Arc;
@@ -15,16 +16,19 @@ use axum::response::Response;
 use deltashare::app::App;
 use deltashare::audit;
 use deltashare::catalog::dynamodb::{self, DynamoDbCatalog};
+use deltashare::catalog::writer::Writer;
 use deltashare::ndjson::Bounds;
 use deltashare::protocol::tokens::TokenKey;
 use deltashare::router::{RequestId, SourceIp, router};
 use deltashare::storage::{Storage, StorageOptions};
+use lambda_http::lambda_runtime::{self, FunctionResponse};
 use lambda_http::request::RequestContext;
-use lambda_http::{RequestExt as _, service_fn};
+use lambda_http::{LambdaEvent, RequestExt as _, Service as _, StreamAdapter, service_fn};
 use tower::ServiceExt as _;
 use tracing_subscriber::EnvFilter;
 
 use config::Config;
+use event::{Event, OwnCheck};
 use nodelay::Connections;
 
 /// How long connections may take to open before the first request; what is not open then opens with it.
@@ -50,8 +54,9 @@ fn main() -> Result<(), lambda_http::Error> {
 async fn run() -> Result<(), lambda_http::Error> {
     let config = Config::from_env(|name| std::env::var(name).ok())?;
     let runtime_api = Connections::to(&config.runtime_api).map(Arc::new);
-    let router = open(config).await?;
-    let answer = service_fn(move |request: lambda_http::Request| {
+    let (router, own_check) = open(config).await?;
+    let own_check = Arc::new(own_check);
+    let requests = service_fn(move |request: lambda_http::Request| {
         let (router, runtime_api) = (router.clone(), runtime_api.clone());
         async move {
             if let Some(runtime_api) = runtime_api {
@@ -60,13 +65,31 @@ async fn run() -> Result<(), lambda_http::Error> {
             Ok::<_, lambda_http::Error>(answer(router, request).await)
         }
     });
-    lambda_http::run_with_streaming_response(answer).await
+    let mut requests = StreamAdapter::from(requests);
+    let answer = service_fn(move |LambdaEvent { payload, context }: LambdaEvent<Event>| {
+        let work = match payload {
+            Event::Request(request) => Ok(requests.call(LambdaEvent::new(*request, context))),
+            Event::Check(asked) => Err((asked, context.deadline)),
+        };
+        let own_check = Arc::clone(&own_check);
+        async move {
+            Ok::<_, lambda_http::Error>(match work {
+                Ok(answer) => FunctionResponse::StreamingResponse(answer.await?),
+                Err((asked, deadline)) => {
+                    FunctionResponse::BufferedResponse(own_check.answer(&asked, deadline).await)
+                }
+            })
+        }
+    });
+    lambda_runtime::run(answer).await
 }
 
 /// Puts the server together, with its connections open and its credentials at hand.
-async fn open(config: Config) -> Result<Router, lambda_http::Error> {
+async fn open(config: Config) -> Result<(Router, OwnCheck), lambda_http::Error> {
     let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::v2026_01_12()).await;
     let sdk = aws_sdk_dynamodb::config::Builder::from(&sdk);
+    let records = Writer::new(sdk.clone(), &config.table);
+    let signer_role = config.s3.signer_role.clone();
     let catalog = DynamoDbCatalog::new(sdk, &config.table, dynamodb::DEADLINE);
     let directory_role = config.s3.signer_role.clone();
     let options = StorageOptions { url_ttl: config.url_ttl, gateway: None, s3: config.s3, directory_role };
@@ -76,16 +99,15 @@ async fn open(config: Config) -> Result<Router, lambda_http::Error> {
         tracing::warn!("the signer role was not assumed before the first request");
     }
     let key = TokenKey::new(&key?);
-    Ok(router(Arc::new(App::new(Arc::new(catalog), storage, key, &config.base_path, config.limits))))
+    let app = Arc::new(App::new(Arc::new(catalog), storage, key, &config.base_path, config.limits));
+    let own_check = OwnCheck { app: Arc::clone(&app), records, signer_role };
+    Ok((router(app), own_check))
 }
 
 /// Answers one event, or says in time that it cannot.
 async fn answer(router: Router, request: lambda_http::Request) -> Response {
     let context = request.lambda_context();
-    let left = (SystemTime::UNIX_EPOCH + Duration::from_millis(context.deadline))
-        .duration_since(SystemTime::now())
-        .unwrap_or_default();
-    let deadline = Instant::now() + left.saturating_sub(MARGIN);
+    let deadline = in_time(context.deadline);
     let mut request = http_request(request, context.request_id);
     request.extensions_mut().insert(Bounds { deadline: Some(deadline), bytes: Some(LARGEST) });
     let mut response = match router.oneshot(request).await {
@@ -95,6 +117,14 @@ async fn answer(router: Router, request: lambda_http::Request) -> Response {
     // API Gateway renames the header of an answer that it streams.
     response.headers_mut().remove(CONTENT_LENGTH);
     response
+}
+
+/// The last moment to answer, of when Lambda ends the function: in milliseconds since 1970.
+fn in_time(deadline: u64) -> Instant {
+    let left = (SystemTime::UNIX_EPOCH + Duration::from_millis(deadline))
+        .duration_since(SystemTime::now())
+        .unwrap_or_default();
+    Instant::now() + left.saturating_sub(MARGIN)
 }
 
 /// The event as a request: with the path as the client wrote it, without the stage.

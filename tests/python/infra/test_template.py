@@ -159,7 +159,7 @@ def test_the_table_survives(stack):
 def test_the_server_reads_records_and_writes_one(stack):
     document = stack.one("AWS::IAM::Policy")["PolicyDocument"]
     assert actions(document) == {
-        "dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query", "dynamodb:PutItem",
+        "dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query", "dynamodb:Scan", "dynamodb:PutItem",
         "sts:AssumeRole", "logs:CreateLogStream", "logs:PutLogEvents",
     }
     made = statements(document)["MakeTokenKey"]

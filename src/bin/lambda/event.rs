@@ -1,0 +1,55 @@
+//! What the function is invoked with: a request that came by HTTP, or the command line's question whether every table can
+//! be read with the function's own role.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use deltashare::app::App;
+use deltashare::catalog::writer::Writer;
+use deltashare::check::{self, Answer, Asked, Reader};
+use deltashare::role::RoleArn;
+use lambda_http::request::LambdaRequest;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::in_time;
+
+/// An event.
+pub(crate) enum Event {
+    /// Of API Gateway, or of a function URL.
+    Request(Box<LambdaRequest>),
+    /// Of `deltashare check --function`, by a direct invocation.
+    Check(Asked),
+}
+
+impl<'de> Deserialize<'de> for Event {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let event = <Box<RawValue>>::deserialize(deserializer)?;
+        // The first key of another event ends this.
+        if let Ok(event) = serde_json::from_str::<check::Event>(event.get()) {
+            return Ok(Self::Check(event.into()));
+        }
+        serde_json::from_str(event.get())
+            .map(|event| Self::Request(Box::new(event)))
+            .map_err(D::Error::custom)
+    }
+}
+
+/// What the function needs to look at its own tables.
+pub(crate) struct OwnCheck {
+    pub(crate) app: Arc<App>,
+    pub(crate) records: Writer,
+    pub(crate) signer_role: Option<RoleArn>,
+}
+
+impl OwnCheck {
+    /// Opens as many tables as half of the time suffices for: a single one may take the other half.
+    pub(crate) async fn answer(&self, asked: &Asked, deadline: u64) -> Answer {
+        let now = Instant::now();
+        let until = now + in_time(deadline).saturating_duration_since(now) / 2;
+        let App { storage, limits, .. } = &*self.app;
+        let reader = Reader { storage, signer_role: self.signer_role.as_ref(), limits: *limits };
+        check::answer(reader, &self.records, asked, until).await
+    }
+}

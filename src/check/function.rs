@@ -1,0 +1,141 @@
+//! The check that the deployed function makes of its own tables, with its own role: asked by a direct invocation, which
+//! takes `lambda:InvokeFunction` and nothing else.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use serde::{Deserialize, Serialize};
+
+use super::{Checked, Reader};
+use crate::catalog::keys::Key;
+use crate::catalog::state::{State, TableState};
+use crate::catalog::writer::Writer;
+
+/// How many tables are opened at the same time: each of them may be a large one.
+const AT_ONCE: usize = 4;
+
+/// The event that asks the function to check its tables. No event of API Gateway or of a function URL has this form:
+/// what a client sends is in their fields.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Event {
+    deltashare: Request,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    check: Asked,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// The table after which to go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+}
+
+impl Asked {
+    /// The event that asks for the tables after `after`.
+    pub fn event(after: Option<String>) -> Event {
+        Event { deltashare: Request { check: Self { after } } }
+    }
+}
+
+impl From<Event> for Asked {
+    fn from(event: Event) -> Self {
+        event.deltashare.check
+    }
+}
+
+/// What the function answers.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer {
+    /// Records that cannot be read, each as a sentence; in the first answer.
+    #[serde(default)]
+    pub bad_records: Vec<String>,
+    /// What was found of the tables.
+    pub tables: Vec<Checked>,
+    /// The table that came last, where the time did not suffice for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// Why the catalog cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+/// Opens tables in the order of their names until `until`. Each answer has at least some.
+pub async fn answer(reader: Reader<'_>, catalog: &Writer, asked: &Asked, until: Instant) -> Answer {
+    let (bad, state) = match futures::try_join!(catalog.bad_records(), catalog.state()) {
+        Ok(read) => read,
+        Err(error) => return Answer { failure: Some(error.to_string()), ..Answer::default() },
+    };
+    let mut answer = Answer::default();
+    if asked.after.is_none() {
+        answer.bad_records = bad.iter().map(ToString::to_string).collect();
+    }
+    // A server does not open a table whose record it cannot read.
+    let is_bad = |key: &Key| bad.iter().any(|bad| bad.partition == key.partition && bad.sort == key.sort);
+    let mut tables: Vec<_> =
+        named(&state).filter(|(key, ..)| !is_bad(key)).map(|(_, name, table)| (name, table)).collect();
+    tables.sort_by(|(a, _), (b, _)| a.cmp(b));
+    tables.retain(|(name, _)| asked.after.as_ref().is_none_or(|after| name > after));
+    for some in tables.chunks(AT_ONCE) {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() && !answer.tables.is_empty() {
+            answer.next = answer.tables.last().map(|table| table.table.clone());
+            return answer;
+        }
+        let opened = some.iter().map(|(name, table)| async move {
+            let opened = reader.open(name, table);
+            tokio::time::timeout(left.max(Duration::from_secs(1)), opened).await.unwrap_or_else(|_| Checked {
+                table: name.clone(),
+                reason: Some("it takes longer to open than the function had time".to_owned()),
+                ..Checked::default()
+            })
+        });
+        answer.tables.extend(join_all(opened).await);
+    }
+    answer
+}
+
+/// Every table of a catalog with its key and its whole name.
+pub fn named(state: &State) -> impl Iterator<Item = (Key, String, &TableState)> {
+    state.shares.values().flat_map(|share| {
+        share.schemas.values().flat_map(move |schema| {
+            schema.tables.values().map(move |table| {
+                let key = Key::table(&share.name, &schema.name, &table.name);
+                (key, format!("{}.{}.{}", share.name, schema.name, table.name), table)
+            })
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_event_of_the_command_line_asks_for_a_check() {
+        for asked in [Asked::default(), Asked { after: Some("a.b.c".to_owned()) }] {
+            let event = serde_json::to_string(&Asked::event(asked.after.clone())).unwrap();
+            let read: Asked = serde_json::from_str::<Event>(&event).unwrap().into();
+            assert_eq!(read.after, asked.after);
+        }
+        // What a client of the API can write is inside the event's own fields.
+        for event in [
+            r#"{"resource":"/{proxy+}","path":"/shares","httpMethod":"GET","body":"{\"deltashare\":{\"check\":{}}}"}"#,
+            r#"{"version":"2.0","rawPath":"/","body":"{}","deltashare":{"check":{}}}"#,
+            r#"{"deltashare":{"check":{}},"requestContext":{}}"#,
+            r#"{"deltashare":{"check":{"table":"x"}}}"#,
+            r#"{"deltashare":{}}"#,
+            "{}",
+            "[]",
+        ] {
+            assert!(serde_json::from_str::<Event>(event).is_err(), "{event}");
+        }
+    }
+}
