@@ -110,8 +110,11 @@ impl Steps for Answer {
         if !self.files.has_more()? {
             return self.end.write(lines, expires, None);
         }
-        let place =
-            FilesPlace { origin: self.files.origin(), position: self.files.position(), stats: self.stats };
+        let place = FilesPlace {
+            origin: self.files.origin().clone(),
+            position: self.files.position(),
+            stats: self.stats,
+        };
         let next = self.page.next_token(self.head.format, place)?;
         self.table.pause_files(self.files);
         self.end.write(lines, expires, Some(&next))
