@@ -15,7 +15,7 @@ use crate::protocol::tokens::TokenKey;
 use crate::storage::{Location, Storage};
 
 use answers::Answers;
-pub use answers::InFlight;
+pub use answers::{InFlight, Memory};
 pub use table::OpenTable;
 use table::SharedTable;
 

@@ -128,6 +128,8 @@ pub(super) struct RemovedFile {
 /// One commit of a range.
 struct Commit {
     version: u64,
+    /// The length of its text.
+    bytes: usize,
     timestamp: i64,
     /// Those that are wanted: changes of the protocol first, then of the metadata, then files.
     actions: Vec<Action>,
@@ -306,6 +308,11 @@ impl ChangeCursor {
         self.keeping.map(Kept::into_texts).unwrap_or_default()
     }
 
+    /// How many bytes of the log the cursor holds: the actions of a commit, and as much again for its text.
+    pub fn held_bytes(&self) -> usize {
+        self.commit.as_ref().map_or(0, |commit| commit.bytes.saturating_mul(2))
+    }
+
     /// The range that the changes are of.
     pub fn range(&self) -> &Arc<ChangeRange> {
         &self.range
@@ -443,7 +450,7 @@ impl Commit {
                 info.in_commit_timestamp.ok_or_else(|| damaged("a commit lacks its inCommitTimestamp"))?
             }
         };
-        Ok(Self { version: times.version, timestamp, actions })
+        Ok(Self { version: times.version, bytes: text.len(), timestamp, actions })
     }
 }
 

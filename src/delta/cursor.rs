@@ -107,6 +107,11 @@ impl FileCursor {
         &self.origin
     }
 
+    /// How many bytes of the log the cursor holds: a batch of actions, and as much again for what it was read from.
+    pub fn held_bytes(&self) -> usize {
+        self.batch.as_ref().map_or(0, |batch| batch.bytes().saturating_mul(2))
+    }
+
     /// How many files come before the next one.
     pub fn position(&self) -> u64 {
         self.position

@@ -4,6 +4,7 @@
 use super::head::Head;
 use super::lines::FileLines;
 use super::pages::{FilesPlace, Page};
+use crate::app::Memory;
 use crate::delta::{DeltaTable, FileCursor, FileStats};
 use crate::error::{Error, Result};
 use crate::ndjson::{Lines, Progress};
@@ -25,6 +26,8 @@ pub struct Answer {
     pub head: Head,
     /// The lines of files.
     pub lines: FileLines,
+    /// The account of what the cursor holds.
+    pub memory: Memory,
     /// How much of the list is wanted.
     pub page: Page,
     /// How it ends.
@@ -91,6 +94,7 @@ impl Steps for Answer {
 
     fn go_on(&mut self, lines: &mut Lines) -> Result<Progress> {
         while !self.page.is_full(lines.written()) {
+            self.memory.hold(self.files.held_bytes())?;
             let Some(file) = self.files.advance()? else { break };
             let (bytes, until) = (file.size.unsigned_abs(), self.lines.expiration_millis());
             lines.file(bytes, until, |out| self.lines.write(&file, out))?;

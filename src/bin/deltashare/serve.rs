@@ -264,7 +264,10 @@ async fn serve(options: Options, limits: Limits) -> Result<(), Failure> {
     if let Some(hints) = hints {
         eprintln!("{hints}");
     }
-    let watcher = watcher.map(tokio::spawn);
+    // On a thread of its own: a large file takes seconds to read, in which requests are answered.
+    let watcher = watcher.map(|watcher| {
+        tokio::task::spawn_blocking(move || tokio::runtime::Handle::current().block_on(watcher))
+    });
 
     let stopped = async {
         stopped.await;
@@ -282,6 +285,9 @@ async fn serve(options: Options, limits: Limits) -> Result<(), Failure> {
 /// The limits that the options set, as far as the system allows them.
 fn limits(options: &Options) -> Result<Limits, Failure> {
     let limits = Limits::default().set(options.limits.iter().map(String::as_str)).map_err(Failure::usage)?;
+    if limits.blocking_threads <= limits.work_threads {
+        return Err(Failure::usage("the limit blocking_threads must be larger than work_threads"));
+    }
     let connections = descriptors::connections(options.max_connections.unwrap_or(limits.connections));
     Ok(Limits {
         connections,

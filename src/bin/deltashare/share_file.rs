@@ -3,7 +3,7 @@
 //! A file that is written in place can be seen half written, and half a share file may grant more than the whole one. So
 //! a change is taken only when the file has looked the same for a while.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -165,7 +165,7 @@ impl Changes {
         if !is_file || now == self.taken || quiet < QUIET {
             return None;
         }
-        let text = std::fs::read_to_string(path);
+        let text = text_of(path);
         if Stamp::of(path).ok() != now || text.as_ref().is_ok_and(|text| quiet < LONG_QUIET && is_cut(text)) {
             return None;
         }
@@ -180,12 +180,25 @@ fn is_cut(text: &str) -> bool {
     !text.ends_with(['\n', '}', ']'])
 }
 
+/// The largest share file that is read: that of some 500,000 tables.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// The text of a file.
+fn text_of(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let read = std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)? as u64;
+    if read > MAX_BYTES {
+        return Err(io::Error::other("the file has more than 64 MiB"));
+    }
+    Ok(text)
+}
+
 /// The text of a file that nobody writes to at the moment.
 fn settled_text(path: &Path) -> io::Result<(String, Stamp)> {
     let began = Instant::now();
     loop {
         let before = Stamp::of(path)?;
-        let text = std::fs::read_to_string(path)?;
+        let text = text_of(path)?;
         if before.is_file && before.is_recent() {
             std::thread::sleep(LOOK_AGAIN);
         }
