@@ -2,9 +2,12 @@
 
 import json
 import re
+import shlex
 
+import boto3
 import pytest
 import tomlkit
+from botocore import xform_name
 from cloudformation import LEAST, ROOT, Stack, parse
 from samcli.cli.types import CfnParameterOverridesType
 
@@ -126,7 +129,7 @@ def test_parameters_and_outputs_that_pages_name_exist():
             continue
         text = page.read_text()
         # What is set in a shell or passed to another command is no parameter of the stack.
-        named = set(re.findall(r"\b([A-Z]\w+)=", re.sub(r"PointInTimeRecoveryEnabled=|export \w+=", "", text)))
+        named = set(re.findall(r"\b([A-Z]\w+)=(?!=)", re.sub(r"PointInTimeRecoveryEnabled=|export \w+=", "", text)))
         named |= set(re.findall(r"(?:output|parameter)s? `([A-Z]\w+)`", text))
         assert named <= known, page.name
 
@@ -136,6 +139,58 @@ def test_the_tools_that_build_are_pinned_as_they_are_tested():
     tested = (ROOT / "tests/python/infra/requirements.txt").read_text().splitlines()
     assert all(re.fullmatch(r"[\w-]+==[\d.]+", line) for line in pinned)
     assert {"aws-sam-cli", "cargo-lambda", "ziglang"} == {line.split("==")[0] for line in pinned} and set(pinned) <= set(tested)
+
+
+def aws_commands(text):
+    """The words of every call of the AWS CLI, also of those whose result is an argument of another."""
+    for line in text.replace("\\\n", " ").splitlines():
+        for command in line.split(" && "):
+            words = shlex.split(command, comments=True)
+            if words[:1] == ["aws"]:
+                yield words[1:]
+                for nested in re.findall(r"\$\((aws [^)]*)\)", command):
+                    yield shlex.split(nested)[1:]
+
+
+def documented_aws_commands():
+    for page in [ROOT / "README.md", *PAGES]:
+        # What a page shows in a line may go over several, such as a policy.
+        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S):
+            for words in aws_commands(re.sub(r"'\{.*?\}'", lambda json: json[0].replace("\n", " "), block, flags=re.S)):
+                yield pytest.param(words, id=f"{page.name}: {' '.join(words[:2])}")
+
+
+# What the CLI adds to the operations of AWS.
+CUSTOM = {
+    ("cloudformation", "deploy"): {"stack-name", "template-file", "parameter-overrides", "capabilities"},
+    ("logs", "tail"): {"follow", "filter-pattern"},
+    ("s3", "cp"): {"recursive"},
+}
+
+
+@pytest.mark.parametrize("words", list(documented_aws_commands()))
+def test_commands_of_the_aws_cli_are_understood(words):
+    service, operation = words[:2]
+    options = {word.removeprefix("--") for word in words if word.startswith("--")} - {"query", "output"}
+    if (service, operation) in CUSTOM:
+        assert options <= CUSTOM[service, operation]
+        return
+    client = boto3.client(service, region_name="eu-central-1")
+    if operation == "wait":
+        waiter = client.waiter_names[[name.replace("_", "-") for name in client.waiter_names].index(words[2])]
+        method = xform_name(client.get_waiter(waiter).config.operation)
+    else:
+        method = operation.replace("-", "_")
+    model = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[method])
+    members = model.input_shape.members
+    known = {xform_name(name, "-") for name in members}
+    known |= {f"no-{xform_name(name, '-')}" for name, shape in members.items() if shape.type_name == "boolean"}
+    assert options <= known
+    assert {xform_name(name, "-") for name in model.input_shape.required_members} <= options
+
+
+def test_there_are_documented_commands_of_the_aws_cli():
+    assert len(list(documented_aws_commands())) > 20
 
 
 def test_links_between_pages_lead_somewhere():
