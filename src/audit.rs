@@ -4,7 +4,7 @@
 //! The event is written when the answer is over, streamed or not. Never does it hold a token or a signature.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use chrono::Utc;
@@ -15,8 +15,8 @@ use crate::error::Error;
 /// The namespace of the metrics.
 const NAMESPACE: &str = "deltashare";
 
-/// Whether metrics are written to standard output.
-static METRICS: AtomicBool = AtomicBool::new(false);
+/// Whose metrics are written to standard output; nothing where none are.
+static METRICS: OnceLock<String> = OnceLock::new();
 
 /// Whether a request has been answered since the process began.
 static WARM: AtomicBool = AtomicBool::new(false);
@@ -25,9 +25,10 @@ tokio::task_local! {
     static CURRENT: Arc<Audit>;
 }
 
-/// Writes metrics to standard output from now on, where Lambda's log takes them from.
-pub fn write_metrics() {
-    METRICS.store(true, Ordering::Relaxed);
+/// Writes metrics to standard output from now on, where Lambda's log takes them from. The name of the function tells
+/// the metrics of servers in one region apart.
+pub fn write_metrics(function: String) {
+    METRICS.get_or_init(|| function);
 }
 
 /// The facts of one request. The event is written when the last owner lets go of it.
@@ -120,8 +121,8 @@ impl Drop for Audit {
         let duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let facts = self.facts();
         event(&facts, duration_ms, self.cold);
-        if METRICS.load(Ordering::Relaxed) {
-            metrics(&facts, duration_ms);
+        if let Some(function) = METRICS.get() {
+            metrics(function, &facts, duration_ms);
         }
     }
 }
@@ -193,7 +194,8 @@ fn event(facts: &Facts, duration_ms: u64, cold: bool) {
 }
 
 /// One line that CloudWatch makes metrics of: latency in milliseconds, the life of the shortest URL in seconds.
-fn metrics(facts: &Facts, duration_ms: u64) {
+/// What alarms watch is also counted over every action.
+fn metrics(function: &str, facts: &Facts, duration_ms: u64) {
     let outcome = Outcome::of(facts);
     let metric = |name: &str, unit: &str| json!({"Name": name, "Unit": unit});
     let mut names = vec![
@@ -206,14 +208,20 @@ fn metrics(facts: &Facts, duration_ms: u64) {
         metric("BytesGranted", "Bytes"),
     ];
     let life = facts.urls_end.map(|end| (end - Utc::now().timestamp_millis()) / 1000);
+    let mut watched = vec![metric("AuthFailures", "Count")];
     if life.is_some() {
         names.push(metric("ShortestUrlLife", "Seconds"));
+        watched.push(metric("ShortestUrlLife", "Seconds"));
     }
     let mut line = json!({
         "_aws": {
             "Timestamp": Utc::now().timestamp_millis(),
-            "CloudWatchMetrics": [{"Namespace": NAMESPACE, "Dimensions": [["Action"]], "Metrics": names}],
+            "CloudWatchMetrics": [
+                {"Namespace": NAMESPACE, "Dimensions": [["FunctionName", "Action"]], "Metrics": names},
+                {"Namespace": NAMESPACE, "Dimensions": [["FunctionName"]], "Metrics": watched},
+            ],
         },
+        "FunctionName": function,
         "Action": facts.action,
         "Latency": duration_ms,
         "Errors": u8::from(matches!(outcome, Outcome::Failed | Outcome::Broken)),

@@ -41,7 +41,7 @@ fn main() -> Result<(), lambda_http::Error> {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,buoyant_kernel=off,deltashare=info,lambda=info"));
     tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_ansi(false).init();
-    audit::write_metrics();
+    audit::write_metrics(std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default());
     // The log is read by one thread while another signs.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(run())
@@ -50,14 +50,15 @@ fn main() -> Result<(), lambda_http::Error> {
 async fn run() -> Result<(), lambda_http::Error> {
     let config = Config::from_env(|name| std::env::var(name).ok())?;
     let runtime_api = Connections::to(&config.runtime_api).map(Arc::new);
+    let base_path: Arc<str> = config.base_path.as_str().into();
     let router = open(config).await?;
     let answer = service_fn(move |request: lambda_http::Request| {
-        let (router, runtime_api) = (router.clone(), runtime_api.clone());
+        let (router, runtime_api, base_path) = (router.clone(), runtime_api.clone(), base_path.clone());
         async move {
             if let Some(runtime_api) = runtime_api {
                 runtime_api.set_nodelay();
             }
-            Ok::<_, lambda_http::Error>(answer(router, request).await)
+            Ok::<_, lambda_http::Error>(answer(router, request, &base_path).await)
         }
     });
     lambda_http::run_with_streaming_response(answer).await
@@ -80,13 +81,13 @@ async fn open(config: Config) -> Result<Router, lambda_http::Error> {
 }
 
 /// Answers one event, or says in time that it cannot.
-async fn answer(router: Router, request: lambda_http::Request) -> Response {
+async fn answer(router: Router, request: lambda_http::Request, base_path: &str) -> Response {
     let context = request.lambda_context();
     let left = (SystemTime::UNIX_EPOCH + Duration::from_millis(context.deadline))
         .duration_since(SystemTime::now())
         .unwrap_or_default();
     let deadline = Instant::now() + left.saturating_sub(MARGIN);
-    let mut request = http_request(request, context.request_id);
+    let mut request = http_request(request, context.request_id, base_path);
     request.extensions_mut().insert(Bounds { deadline: Some(deadline), bytes: Some(LARGEST) });
     let mut response = match router.oneshot(request).await {
         Ok(response) => response,
@@ -97,9 +98,18 @@ async fn answer(router: Router, request: lambda_http::Request) -> Response {
     response
 }
 
+/// The path with the base path before it. A custom domain leaves the base path in the event; the addresses that API
+/// Gateway and Lambda give have none.
+fn below_base_path(base_path: &str, path: &str) -> String {
+    match path.strip_prefix(base_path) {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => path.to_owned(),
+        _ => format!("{base_path}{path}"),
+    }
+}
+
 /// The event as a request: with the path as the client wrote it, without the stage.
-fn http_request(request: lambda_http::Request, id: String) -> Request<Body> {
-    let path = request.raw_http_path().to_owned();
+fn http_request(request: lambda_http::Request, id: String, base_path: &str) -> Request<Body> {
+    let path = below_base_path(base_path, request.raw_http_path());
     let source_ip = match request.request_context_ref() {
         Some(RequestContext::ApiGatewayV1(context)) => context.identity.source_ip.clone(),
         Some(RequestContext::ApiGatewayV2(context)) => context.http.source_ip.clone(),
@@ -124,4 +134,22 @@ fn http_request(request: lambda_http::Request, id: String) -> Request<Body> {
         other => Body::from(other.to_vec()),
     };
     Request::from_parts(parts, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::below_base_path;
+
+    #[test]
+    fn every_address_leads_below_the_base_path() {
+        for (base_path, path, expected) in [
+            ("", "/shares", "/shares"),
+            ("/consumer", "/consumer/shares", "/consumer/shares"),
+            ("/consumer", "/consumer", "/consumer"),
+            ("/consumer", "/shares", "/consumer/shares"),
+            ("/consumer", "/consumers", "/consumer/consumers"),
+        ] {
+            assert_eq!(below_base_path(base_path, path), expected);
+        }
+    }
 }
