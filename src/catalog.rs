@@ -4,7 +4,9 @@
 //! location is a text here, checked when the record was made.
 
 pub mod dynamodb;
+pub mod expiry;
 pub mod keys;
+pub mod reading;
 pub mod records;
 #[cfg(feature = "cli")]
 pub mod share_file;

@@ -190,6 +190,12 @@ pub(super) fn failure(error: KernelError) -> Error {
 
 const DAMAGED: &str = "The table cannot be read: its Delta log is damaged or incomplete.";
 
+/// The error for a location without a log. Whatever the kernel said of it would only say it again.
+pub(super) fn no_log() -> Error {
+    Error::unreadable_table("The table cannot be read: there is no Delta table at its location.")
+        .with_source("it has no _delta_log/ with a version")
+}
+
 /// The error for a log that cannot be right. `what` is for the log of this server only.
 pub(super) fn damaged(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::unreadable_table(DAMAGED).with_source(what)

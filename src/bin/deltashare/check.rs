@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use deltashare::catalog::keys::Key;
+use deltashare::catalog::reading::Reading;
 use deltashare::catalog::records::BadRecord;
 use deltashare::catalog::state::{State, TableState};
 use deltashare::catalog::writer::Writer;
@@ -39,7 +39,7 @@ pub(crate) async fn check(writer: &Writer, options: &Check) -> Result<(), Failur
     s3.signer_role.clone_from(&options.signer_role);
     let url_ttl = Duration::from_secs(3600);
     let storage = Storage::new(StorageOptions { url_ttl, gateway: None, s3, directory_role: None });
-    let bad = writer.bad_records().await?;
+    let Reading { state, bad, .. } = writer.read().await?;
     for record in &bad {
         let BadRecord { kind, partition, sort, reason } = record;
         let line = match options.common.is_json() {
@@ -49,13 +49,10 @@ pub(crate) async fn check(writer: &Writer, options: &Check) -> Result<(), Failur
         };
         println!("{line}");
     }
-    let state = writer.state().await?;
     let signer_role = options.signer_role.as_ref();
     let (mut tables, mut unreadable) = (0, 0);
-    // A server does not open a table whose record it cannot read.
-    let is_bad = |key: &Key| bad.iter().any(|bad| bad.partition == key.partition && bad.sort == key.sort);
-    let opened = stream::iter(named(&state).filter(|(key, ..)| !is_bad(key)))
-        .map(|(_, name, table)| open(&storage, signer_role, table).map(|found| (name, found)));
+    let opened = stream::iter(named(&state))
+        .map(|(name, table)| open(&storage, signer_role, table).map(|found| (name, found)));
     let mut opened = opened.buffered(AT_ONCE);
     while let Some((name, found)) = opened.next().await {
         tables += 1;
@@ -89,14 +86,14 @@ pub(crate) async fn check(writer: &Writer, options: &Check) -> Result<(), Failur
     Ok(())
 }
 
-/// Every table with its key and its whole name.
-fn named(state: &State) -> impl Iterator<Item = (Key, String, &TableState)> {
+/// Every table that a server can find, with its whole name.
+fn named(state: &State) -> impl Iterator<Item = (String, &TableState)> {
     state.shares.values().flat_map(|share| {
         share.schemas.values().flat_map(move |schema| {
-            schema.tables.values().map(move |table| {
-                let key = Key::table(&share.name, &schema.name, &table.name);
-                (key, format!("{}.{}.{}", share.name, schema.name, table.name), table)
-            })
+            schema
+                .tables
+                .values()
+                .map(move |table| (format!("{}.{}.{}", share.name, schema.name, table.name), table))
         })
     })
 }

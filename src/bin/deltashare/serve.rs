@@ -24,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
+use super::next_step::no_table;
 use super::share_file::{Silence, Stamp};
 use super::{Failure, connections, descriptors, example, share_file, token_key};
 
@@ -353,13 +354,19 @@ impl Source {
             Self::DynamoDb(catalog) => catalog.token_key().await.map(|key| TokenKey::new(&key)),
             Self::File(..) | Self::Examples(..) => TokenKey::random(),
         };
-        key.map_err(|error| {
-            let source = std::error::Error::source(&error).map(ToString::to_string);
-            Failure::failed(format!(
-                "the catalog cannot be read: {}",
-                source.unwrap_or_else(|| error.to_string())
-            ))
-        })
+        let error = match key {
+            Ok(key) => return Ok(key),
+            Err(error) => error,
+        };
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        let mut reason = source.unwrap_or_else(|| error.to_string());
+        if let Self::DynamoDb(catalog) = self
+            && reason.contains("ResourceNotFoundException")
+        {
+            let config = aws_config::load_defaults(BehaviorVersion::v2026_01_12()).await;
+            reason = no_table(&config, catalog.table_name(), "--catalog dynamodb:TABLE").await;
+        }
+        Err(Failure::failed(format!("the catalog cannot be read: {reason}")))
     }
 
     /// Begins to serve: local directories through `gateway`, the examples' recipient with a profile for

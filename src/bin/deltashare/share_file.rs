@@ -31,7 +31,8 @@ pub(crate) fn read(path: &Path) -> Result<(ShareFile, Stamp), String> {
     Ok((parse(path, &text)?, stamp))
 }
 
-fn parse(path: &Path, text: &str) -> Result<ShareFile, String> {
+/// Checks the text of a share file as [`read`] does.
+pub(crate) fn parse(path: &Path, text: &str) -> Result<ShareFile, String> {
     let base = std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let base = base.parent().unwrap_or(Path::new("/"));
     let locate = |location: &str| match Location::parse(location, Some(base)) {
