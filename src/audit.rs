@@ -10,7 +10,7 @@ use std::time::Instant;
 use chrono::Utc;
 use serde_json::json;
 
-use crate::error::Error;
+use crate::error::{Error, Fault};
 
 /// The namespace of the metrics.
 const NAMESPACE: &str = "deltashare";
@@ -42,6 +42,8 @@ pub struct Audit {
 pub struct Facts {
     /// The id under which the log has the request.
     pub request_id: String,
+    /// The id under which API Gateway's log has it.
+    pub api_request_id: Option<String>,
     /// What is asked, by the protocol's names, such as `QueryTable`.
     pub action: &'static str,
     /// Who asks.
@@ -71,12 +73,15 @@ pub struct Facts {
     pub gone: bool,
     /// Why it failed: the code, the message and the cause, which the recipient does not get.
     pub error: Option<(&'static str, String, Option<String>)>,
+    /// What the provider must mend.
+    pub fault: Option<Fault>,
 }
 
 impl Facts {
     /// Takes note of a failure.
     pub fn fail(&mut self, error: &Error) {
         let source = std::error::Error::source(error).map(ToString::to_string);
+        self.fault = error.fault();
         self.error = Some((error.code().as_str(), error.message().to_owned(), source));
     }
 }
@@ -163,6 +168,7 @@ fn event(facts: &Facts, duration_ms: u64, cold: bool) {
         ($level:ident, $outcome:literal) => {
             tracing::$level!(
                 request.id = facts.request_id,
+                api.request.id = facts.api_request_id,
                 action = facts.action,
                 recipient = facts.recipient.as_deref(),
                 token.id = facts.token_id.as_deref(),
@@ -179,12 +185,15 @@ fn event(facts: &Facts, duration_ms: u64, cold: bool) {
                 error.code = code,
                 error.message = message,
                 error.source = source,
+                fault = facts.fault.map(Fault::as_str),
                 $outcome
             )
         };
     }
     match Outcome::of(facts) {
         Outcome::Answered => write!(info, "answered"),
+        // The recipient can do nothing about it.
+        Outcome::Refused if facts.fault.is_some() => write!(warn, "refused"),
         Outcome::Refused => write!(info, "refused"),
         Outcome::Gone => write!(info, "gone"),
         Outcome::Broken => write!(error, "broken"),

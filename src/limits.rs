@@ -146,7 +146,9 @@ impl Limits {
             let mut fields: Map<String, Value> = serde_json::to_value(limits)
                 .and_then(serde_json::from_value)
                 .map_err(|error| error.to_string())?;
-            let field = fields.get_mut(name).ok_or_else(|| format!("there is no limit '{name}'; docs/limits.md lists them"))?;
+            let field = fields
+                .get_mut(name)
+                .ok_or_else(|| format!("there is no limit '{name}'; docs/limits.md lists them"))?;
             let number: u64 =
                 value.parse().map_err(|_| format!("{name}: '{value}' is not a whole number"))?;
             if number == 0 && !MAY_BE_ZERO.contains(&name) {
