@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use chrono::Utc;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::error::Error;
+use crate::error::{Error, Fault};
 
 /// The namespace of the metrics.
 const NAMESPACE: &str = "deltashare";
@@ -43,6 +43,8 @@ pub struct Audit {
 pub struct Facts {
     /// The id under which the log has the request.
     pub request_id: String,
+    /// The id under which API Gateway's log has it.
+    pub api_request_id: Option<String>,
     /// What is asked, by the protocol's names, such as `QueryTable`.
     pub action: &'static str,
     /// Who asks.
@@ -72,12 +74,15 @@ pub struct Facts {
     pub gone: bool,
     /// Why it failed: the code, the message and the cause, which the recipient does not get.
     pub error: Option<(&'static str, String, Option<String>)>,
+    /// What the provider must mend.
+    pub fault: Option<Fault>,
 }
 
 impl Facts {
     /// Takes note of a failure.
     pub fn fail(&mut self, error: &Error) {
         let source = std::error::Error::source(error).map(ToString::to_string);
+        self.fault = error.fault();
         self.error = Some((error.code().as_str(), error.message().to_owned(), source));
     }
 }
@@ -164,6 +169,7 @@ fn event(facts: &Facts, duration_ms: u64, cold: bool) {
         ($level:ident, $outcome:literal) => {
             tracing::$level!(
                 request.id = facts.request_id,
+                api.request.id = facts.api_request_id,
                 action = facts.action,
                 recipient = facts.recipient.as_deref(),
                 token.id = facts.token_id.as_deref(),
@@ -180,12 +186,15 @@ fn event(facts: &Facts, duration_ms: u64, cold: bool) {
                 error.code = code,
                 error.message = message,
                 error.source = source,
+                fault = facts.fault.map(Fault::as_str),
                 $outcome
             )
         };
     }
     match Outcome::of(facts) {
         Outcome::Answered => write!(info, "answered"),
+        // The recipient can do nothing about it.
+        Outcome::Refused if facts.fault.is_some() => write!(warn, "refused"),
         Outcome::Refused => write!(info, "refused"),
         Outcome::Gone => write!(info, "gone"),
         Outcome::Broken => write!(error, "broken"),
@@ -208,7 +217,8 @@ fn metrics(function: &str, facts: &Facts, duration_ms: u64) {
         metric("BytesGranted", "Bytes"),
     ];
     let life = facts.urls_end.map(|end| (end - Utc::now().timestamp_millis()) / 1000);
-    let mut watched = vec![metric("AuthFailures", "Count")];
+    let mut watched =
+        vec![metric("AuthFailures", "Count"), metric("Broken", "Count"), metric("ProviderFaults", "Count")];
     if life.is_some() {
         names.push(metric("ShortestUrlLife", "Seconds"));
         watched.push(metric("ShortestUrlLife", "Seconds"));
@@ -228,11 +238,23 @@ fn metrics(function: &str, facts: &Facts, duration_ms: u64) {
         "Gone": u8::from(outcome == Outcome::Gone),
         "Broken": u8::from(outcome == Outcome::Broken),
         "AuthFailures": u8::from(facts.status == 401),
+        "ProviderFaults": u8::from(facts.fault.is_some()),
         "FilesSigned": facts.files,
         "BytesGranted": facts.bytes,
     });
     if let Some(life) = life {
         line["ShortestUrlLife"] = json!(life);
+    }
+    if let Some(fault) = facts.fault {
+        line["Fault"] = json!(fault.as_str());
+        let counted = json!({
+            "Namespace": NAMESPACE,
+            "Dimensions": [["FunctionName", "Fault"]],
+            "Metrics": [metric("ProviderFaults", "Count")],
+        });
+        if let Some(Value::Array(spaces)) = line.pointer_mut("/_aws/CloudWatchMetrics") {
+            spaces.push(counted);
+        }
     }
     print_line(&line.to_string());
 }

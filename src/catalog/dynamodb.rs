@@ -25,7 +25,7 @@ use super::{
     Caller, Catalog, Page, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord,
     unknown_token,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 
 /// How long one answer may wait for DynamoDB, attempts and all.
 pub const DEADLINE: Duration = Duration::from_secs(5);
@@ -234,7 +234,7 @@ impl DynamoDbCatalog {
                 self.report(&bad);
                 let message =
                     "The record of the recipient cannot be read. Contact the provider of the share.";
-                Err(Error::forbidden(message).with_source(bad))
+                Err(Error::forbidden(message).with_fault(Fault::Record).with_source(bad))
             }
         }
     }
@@ -268,12 +268,12 @@ impl DynamoDbCatalog {
         if let Err(bad) = records::grant(&grant) {
             self.report(&bad);
             let message = "The grant of the share cannot be read. Contact the provider of the share.";
-            return Err(Error::forbidden(message).with_source(bad));
+            return Err(Error::forbidden(message).with_fault(Fault::Record).with_source(bad));
         }
         let share = share.as_ref().map(records::share).transpose().map_err(|bad| {
             self.report(&bad);
             let message = "The record of the share cannot be read. Contact the provider of the share.";
-            Error::unreadable_table(message).with_source(bad)
+            Error::unreadable_table(message).with_fault(Fault::Record).with_source(bad)
         })?;
         Ok((share.and_then(records::StoredShare::served), other))
     }
@@ -419,7 +419,7 @@ impl Catalog for DynamoDbCatalog {
                     self.report(&bad);
                     let message =
                         "The record of the table cannot be read. Contact the provider of the share.";
-                    Error::unreadable_table(message).with_source(bad)
+                    Error::unreadable_table(message).with_fault(Fault::Record).with_source(bad)
                 }),
                 _ => Ok(None),
             }

@@ -6,7 +6,7 @@ use buoyant_kernel::object_store;
 use buoyant_kernel::parquet::errors::ParquetError;
 
 use super::refused::Refused;
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 
 type KernelError = buoyant_kernel::Error;
 
@@ -174,9 +174,16 @@ fn chain_cause(error: &(dyn std::error::Error + 'static)) -> Cause {
 /// The error for a recipient: no text of the kernel in the message, all of it in the source.
 pub(super) fn failure(error: KernelError) -> Error {
     match cause(&error) {
-        Cause::Unavailable => Error::unavailable("The table's storage does not answer; try again later."),
+        Cause::Unavailable => {
+            let unavailable = Error::unavailable("The table's storage does not answer; try again later.");
+            match fault(&error) {
+                Some(fault) => unavailable.with_fault(fault),
+                None => unavailable,
+            }
+        }
         Cause::Denied => {
             Error::unreadable_table("The table cannot be read: permission denied by the table's storage.")
+                .with_fault(Fault::AccessDenied)
         }
         Cause::Missing => Error::unreadable_table("The table cannot be read: table files missing."),
         Cause::Unsupported => {
@@ -186,6 +193,18 @@ pub(super) fn failure(error: KernelError) -> Error {
         Cause::Damaged => return odd_column(error),
     }
     .with_source(error)
+}
+
+/// What the provider must mend, if an error of this server is behind one of the kernel: a role that cannot be assumed.
+fn fault(error: &KernelError) -> Option<Fault> {
+    let mut next = Some(error as &(dyn std::error::Error + 'static));
+    while let Some(error) = next {
+        if let Some(fault) = error.downcast_ref::<Error>().and_then(Error::fault) {
+            return Some(fault);
+        }
+        next = error.source();
+    }
+    None
 }
 
 const DAMAGED: &str = "The table cannot be read: its Delta log is damaged or incomplete.";

@@ -9,15 +9,16 @@ use std::time::{Duration, Instant, SystemTime};
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
-use axum::http::header::CONTENT_LENGTH;
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use axum::http::uri::PathAndQuery;
 use axum::response::Response;
 use deltashare::app::App;
 use deltashare::audit;
 use deltashare::catalog::dynamodb::{self, DynamoDbCatalog};
+use deltashare::error::RequestIds;
 use deltashare::ndjson::Bounds;
 use deltashare::protocol::tokens::TokenKey;
-use deltashare::router::{RequestId, SourceIp, router};
+use deltashare::router::{SourceIp, router};
 use deltashare::storage::{Storage, StorageOptions};
 use lambda_http::request::RequestContext;
 use lambda_http::{RequestExt as _, service_fn};
@@ -51,6 +52,7 @@ async fn run() -> Result<(), lambda_http::Error> {
     let config = Config::from_env(|name| std::env::var(name).ok())?;
     let runtime_api = Connections::to(&config.runtime_api).map(Arc::new);
     let base_path: Arc<str> = config.base_path.as_str().into();
+    let gzip = config.gzip;
     let router = open(config).await?;
     let answer = service_fn(move |request: lambda_http::Request| {
         let (router, runtime_api, base_path) = (router.clone(), runtime_api.clone(), base_path.clone());
@@ -58,7 +60,7 @@ async fn run() -> Result<(), lambda_http::Error> {
             if let Some(runtime_api) = runtime_api {
                 runtime_api.set_nodelay();
             }
-            Ok::<_, lambda_http::Error>(answer(router, request, &base_path).await)
+            Ok::<_, lambda_http::Error>(answer(router, request, &base_path, gzip).await)
         }
     });
     lambda_http::run_with_streaming_response(answer).await
@@ -81,13 +83,18 @@ async fn open(config: Config) -> Result<Router, lambda_http::Error> {
 }
 
 /// Answers one event, or says in time that it cannot.
-async fn answer(router: Router, request: lambda_http::Request, base_path: &str) -> Response {
+async fn answer(router: Router, request: lambda_http::Request, base_path: &str, gzip: bool) -> Response {
     let context = request.lambda_context();
     let left = (SystemTime::UNIX_EPOCH + Duration::from_millis(context.deadline))
         .duration_since(SystemTime::now())
         .unwrap_or_default();
     let deadline = Instant::now() + left.saturating_sub(MARGIN);
+    // Compression is undone on the way from a function URL.
+    let gzip = gzip && matches!(request.request_context_ref(), Some(RequestContext::ApiGatewayV1(_)));
     let mut request = http_request(request, context.request_id, base_path);
+    if !gzip {
+        request.headers_mut().remove(ACCEPT_ENCODING);
+    }
     request.extensions_mut().insert(Bounds { deadline: Some(deadline), bytes: Some(LARGEST) });
     let mut response = match router.oneshot(request).await {
         Ok(response) => response,
@@ -110,10 +117,14 @@ fn below_base_path(base_path: &str, path: &str) -> String {
 /// The event as a request: with the path as the client wrote it, without the stage.
 fn http_request(request: lambda_http::Request, id: String, base_path: &str) -> Request<Body> {
     let path = below_base_path(base_path, request.raw_http_path());
-    let source_ip = match request.request_context_ref() {
-        Some(RequestContext::ApiGatewayV1(context)) => context.identity.source_ip.clone(),
-        Some(RequestContext::ApiGatewayV2(context)) => context.http.source_ip.clone(),
-        Some(_) | None => None,
+    let (source_ip, api) = match request.request_context_ref() {
+        Some(RequestContext::ApiGatewayV1(context)) => {
+            (context.identity.source_ip.clone(), context.request_id.clone())
+        }
+        Some(RequestContext::ApiGatewayV2(context)) => {
+            (context.http.source_ip.clone(), context.request_id.clone())
+        }
+        Some(_) | None => (None, None),
     };
     let (mut parts, body) = request.into_parts();
     let path_and_query = match parts.uri.query() {
@@ -123,7 +134,7 @@ fn http_request(request: lambda_http::Request, id: String, base_path: &str) -> R
     if let Ok(path_and_query) = PathAndQuery::try_from(path_and_query) {
         parts.uri = path_and_query.into();
     }
-    parts.extensions.insert(RequestId(id));
+    parts.extensions.insert(RequestIds { request: id, api });
     if let Some(address) = source_ip {
         parts.extensions.insert(SourceIp(address));
     }
