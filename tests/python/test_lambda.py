@@ -176,7 +176,8 @@ def test_each_request_is_an_event_and_metrics(function):
     spaces, watched = metrics["_aws"]["CloudWatchMetrics"]
     assert spaces["Namespace"] == watched["Namespace"] == "deltashare" and metrics["FunctionName"] == "deltashare"
     assert spaces["Dimensions"] == [["FunctionName", "Action"]] and watched["Dimensions"] == [["FunctionName"]]
-    assert {metric["Name"] for metric in watched["Metrics"]} == {"AuthFailures", "ShortestUrlLife"}
+    assert {metric["Name"] for metric in watched["Metrics"]} == {
+        "AuthFailures", "Broken", "ProviderFaults", "ShortestUrlLife"}
     assert {metric["Name"] for metric in spaces["Metrics"]} == {
         "Latency", "Errors", "Gone", "Broken", "AuthFailures", "FilesSigned", "BytesGranted", "ShortestUrlLife"}
     assert all(metric["Name"] in metrics for metric in spaces["Metrics"])

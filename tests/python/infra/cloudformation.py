@@ -42,6 +42,7 @@ MOST = LEAST | {
     "FunctionUrl": "true",
     "MaxConcurrency": "100",
     "Limits": "log_depth=1000, answers=10",
+    "Gzip": "off",
     "ServeTable": "restored",
 }
 

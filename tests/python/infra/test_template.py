@@ -141,10 +141,10 @@ def test_the_function(architecture):
         "DELTASHARE_TABLE": {"Ref": "Table"},
         "DELTASHARE_SIGNER_ROLE_ARN": {"Fn::GetAtt": ["SignerRole", "Arn"]},
         "DELTASHARE_BASE_PATH": "",
+        "DELTASHARE_GZIP": "on",
         "DELTASHARE_LIMITS": "",
         "DELTASHARE_URL_TTL": "3600",
-        "RUST_LOG": "warn,buoyant_kernel=off,deltashare=INFO,lambda=INFO",
-        "AWS_LC_SYS_NO_JITTER_ENTROPY": "1",
+        "RUST_LOG": "warn,buoyant_kernel=off,deltashare=INFO,deltashare::audit=INFO,lambda=INFO",
     }
     metadata = stack.template["Resources"]["Function"]["Metadata"]
     assert (metadata["BuildMethod"], metadata["BuildProperties"]) == ("rust-cargolambda", {"Binary": "lambda"})
@@ -421,6 +421,14 @@ def test_copies_of_the_function_are_reserved_where_that_is_asked_for(least, most
     assert most.one("AWS::Lambda::Function")["ReservedConcurrentExecutions"] == MOST["MaxConcurrency"]
 
 
+@pytest.mark.parametrize("level,of_lambda", [("ERROR", "INFO"), ("WARN", "INFO"), ("DEBUG", "DEBUG")])
+def test_events_of_requests_and_metrics_do_not_depend_on_the_log_level(level, of_lambda):
+    function = Stack(LEAST | {"LogLevel": level}).one("AWS::Lambda::Function")
+    assert function["LoggingConfig"]["ApplicationLogLevel"] == of_lambda
+    assert "deltashare::audit=INFO" in function["Environment"]["Variables"]["RUST_LOG"]
+    assert f"deltashare={level}" in function["Environment"]["Variables"]["RUST_LOG"]
+
+
 def test_limits_reach_the_function(least, most):
     def limits(template):
         return template.one("AWS::Lambda::Function")["Environment"]["Variables"]["DELTASHARE_LIMITS"]
@@ -460,7 +468,7 @@ def test_only_api_gateway_may_call_the_function_without_a_url(least):
 
 
 def test_alarms_notify_the_topic(least, most):
-    assert len(least.of_type("AWS::CloudWatch::Alarm")) == len(most.of_type("AWS::CloudWatch::Alarm")) == 7
+    assert len(least.of_type("AWS::CloudWatch::Alarm")) == len(most.of_type("AWS::CloudWatch::Alarm")) == 9
     for alarm in least.of_type("AWS::CloudWatch::Alarm").values():
         assert "AlarmActions" not in alarm and alarm["AlarmDescription"]
     for alarm in most.of_type("AWS::CloudWatch::Alarm").values():
