@@ -87,6 +87,13 @@ impl InFlight {
     }
 }
 
+impl Default for Memory {
+    /// An account that no other answer shares.
+    fn default() -> Self {
+        Self { answers: Arc::new(Answers::new(Limits::default())), recipient: Arc::from(""), bytes: 0 }
+    }
+}
+
 impl Memory {
     /// Says that the answer holds so many bytes by now. Fails if the recipient's answers together, or all answers, hold too much;
     /// one answer alone may hold any amount.
