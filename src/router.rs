@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::USER_AGENT;
+use axum::http::header::{CONTENT_LENGTH, USER_AGENT};
 use axum::http::uri::{PathAndQuery, Uri};
 use axum::http::{HeaderValue, Method};
 use axum::response::{IntoResponse as _, Response};
@@ -113,6 +113,8 @@ async fn front(State(front): State<Front>, mut request: Request) -> Response {
     });
     if let Some(error) = error {
         *response.body_mut() = error.body(Some(&ids)).into();
+        // That of the body without the ids.
+        response.headers_mut().remove(CONTENT_LENGTH);
     }
     if method == Method::HEAD {
         *response.body_mut() = Body::empty();

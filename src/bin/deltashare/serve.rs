@@ -265,10 +265,7 @@ async fn serve(options: Options, limits: Limits) -> Result<(), Failure> {
     if let Some(hints) = hints {
         eprintln!("{hints}");
     }
-    // On a thread of its own: a large file takes seconds to read, in which requests are answered.
-    let watcher = watcher.map(|watcher| {
-        tokio::task::spawn_blocking(move || tokio::runtime::Handle::current().block_on(watcher))
-    });
+    let watcher = watcher.map(tokio::spawn);
 
     let stopped = async {
         stopped.await;

@@ -118,10 +118,11 @@ pub(crate) async fn watch(
     let mut changes = Changes { taken: Some(taken.clone()), seen: Some(taken), since: Instant::now() };
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let Some(read) = changes.settled(&path) else { continue };
+        // A large file takes seconds to read, in which requests are answered.
+        let Some(read) = tokio::task::block_in_place(|| changes.settled(&path)) else { continue };
         let text = read.map_err(|error| error.to_string());
         let checked = text.and_then(|text| {
-            let file = parse(&path, &text)?;
+            let file = tokio::task::block_in_place(|| parse(&path, &text))?;
             if file.is_open() && !catalog.is_open() {
                 return Err(WOULD_OPEN.to_owned());
             }
