@@ -129,7 +129,7 @@ def test_parameters_and_outputs_that_pages_name_exist():
             continue
         text = page.read_text()
         # What is set in a shell or passed to another command is no parameter of the stack.
-        named = set(re.findall(r"\b([A-Z]\w+)=(?!=)", re.sub(r"PointInTimeRecoveryEnabled=|export \w+=", "", text)))
+        named = set(re.findall(r"\b([A-Z]\w+)=(?!=)", re.sub(r"PointInTimeRecoveryEnabled=|Enabled=true,AttributeName=|export \w+=", "", text)))
         named |= set(re.findall(r"(?:output|parameter)s? `([A-Z]\w+)`", text))
         assert named <= known, page.name
 

@@ -483,7 +483,7 @@ def test_alarms_and_dashboard_use_the_metrics_of_the_function(most):
     asked = {alarm["MetricName"]: alarm["Dimensions"] for alarm in most.of_type("AWS::CloudWatch::Alarm").values()
              if alarm["Namespace"] == "deltashare"}
     this = [{"Name": "FunctionName", "Value": {"Ref": "Function"}}]
-    assert asked == {"AuthFailures": this, "ShortestUrlLife": this}
+    assert asked == dict.fromkeys(("AuthFailures", "Broken", "ProviderFaults", "ShortestUrlLife"), this)
     squares = {(x, y) for widget in widgets
                for x in range(widget["x"], widget["x"] + widget["width"])
                for y in range(widget["y"], widget["y"] + widget["height"])}
