@@ -1,6 +1,6 @@
 //! The commits of a range of versions, one after the other: what a change data feed and a stream read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use buoyant_kernel::FileMeta;
@@ -248,7 +248,11 @@ impl CommitInfo {
 
 impl ChangedFile {
     pub(super) fn key(&self) -> FileKey {
-        (self.path.clone(), self.deletion_vector().map(|vector| vector.unique_id()))
+        (self.path.clone(), self.vector_id())
+    }
+
+    fn vector_id(&self) -> Option<String> {
+        self.deletion_vector().map(|vector| vector.unique_id())
     }
 
     /// Whether the action says what a recipient needs of the file.
@@ -424,6 +428,7 @@ impl Commit {
         }
         only_last(&mut actions, |action| matches!(action, Action::Metadata(_)));
         only_last(&mut actions, |action| matches!(action, Action::Protocol(_)));
+        only_last_of_a_kind(&mut actions);
         let has_feed = actions.iter().any(|action| matches!(action, Action::Cdc(_)));
         let feed = has_feed && kind == ChangeKind::Data;
         let nothing = info.is_empty_merge();
@@ -463,6 +468,23 @@ fn only_last(actions: &mut Vec<Action>, one: impl Fn(&Action) -> bool) {
         let at = at.next();
         !one(action) || at == last
     });
+}
+
+/// Leaves out all but the last of the actions that add the same file, and of those that remove it, as Spark reads them.
+fn only_last_of_a_kind(actions: &mut Vec<Action>) {
+    let mut seen = HashSet::new();
+    let mut last = Vec::with_capacity(actions.len());
+    for action in actions.iter().rev() {
+        last.push(match action {
+            Action::Add(file) => seen.insert((true, file.path.as_str(), file.vector_id())),
+            Action::Remove(file) => seen.insert((false, file.path.as_str(), file.vector_id())),
+            Action::Cdc(_) | Action::Metadata(_) | Action::Protocol(_) => true,
+        });
+    }
+    if last.iter().all(|&last| last) {
+        return;
+    }
+    actions.retain(|_| last.pop().unwrap_or(true));
 }
 
 fn mended_line(line: &[u8]) -> Result<Line> {
