@@ -15,7 +15,7 @@ use crate::error::{Error, Fault};
 /// The namespace of the metrics.
 const NAMESPACE: &str = "deltashare";
 
-/// Whose metrics are written to standard output; nothing where none are.
+/// The name of the function whose metrics are written to standard output. Not set if no metrics are written.
 static METRICS: OnceLock<String> = OnceLock::new();
 
 /// Whether a request has been answered since the process began.

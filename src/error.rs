@@ -97,6 +97,12 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// The fault of an error of this server that is the cause of `error`, or of its cause, and so on.
+    pub fn behind(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let mut causes = std::iter::successors(Some(error), |error| error.source());
+        causes.find_map(|cause| cause.downcast_ref::<Error>().and_then(Error::fault))
+    }
+
     /// The name in the log.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -267,7 +267,13 @@ struct Scope {
 }
 
 fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::unavailable("The storage of the table does not answer.").with_source(source)
+    let source = source.into();
+    let fault = Fault::behind(source.as_ref());
+    let error = Error::unavailable("The storage of the table does not answer.").with_source(source);
+    match fault {
+        Some(fault) => error.with_fault(fault),
+        None => error,
+    }
 }
 
 fn opaque_name(parts: &[&[u8]]) -> String {

@@ -58,9 +58,8 @@ impl Answers {
         if free == 0 {
             return Err(Error::unavailable("Too many answers are in flight; try again later."));
         }
-        counts.all.answers += 1;
         let recipient: Arc<str> = recipient.into();
-        counts.of.entry(Arc::clone(&recipient)).or_default().answers += 1;
+        counts.change(&recipient, |sum| sum.answers += 1);
         Ok(InFlight { answers: Arc::clone(self), recipient })
     }
 

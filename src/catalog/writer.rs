@@ -382,7 +382,7 @@ impl Writer {
             otherwise: WriteError::Missing(Missing::Share(share.to_owned())),
         }])
         .await?;
-        // The grants as servers find them, also those that the share does not list: a share that is made again by this
+        // The grants as servers find them, also those that the share does not list: a share that is created again by this
         // name must be granted to nobody.
         let granted = Key::grant("", share).sort;
         let is_of_share = |item: &Item| {
@@ -554,7 +554,7 @@ impl Writer {
     }
 
     /// Replaces a recipient's token: the newest one is good for `grace` more at most, older ones end now. The
-    /// life of a token is only ever shortened. Of several rotations at the same time one is made. Returns when the
+    /// life of a token is only ever shortened. Of several rotations at the same time, one succeeds. Returns when the
     /// tokens end that worked until now, by their ids, the newest first.
     pub async fn rotate_token(
         &self,

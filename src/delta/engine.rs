@@ -418,8 +418,7 @@ impl Fenced<dyn JsonHandler> {
     ) -> DeltaResult<FileDataReadResultIterator> {
         let name = (commit.location.to_string(), commit.size, commit.last_modified);
         let sound = Arc::clone(&self.fence.sound);
-        let known = |sound: &Sound| sound.lock().unwrap_or_else(PoisonError::into_inner).contains(&name);
-        if known(&sound) {
+        if sound.lock().unwrap_or_else(PoisonError::into_inner).contains(&name) {
             return Ok(batches);
         }
         let commit = std::slice::from_ref(commit);
@@ -434,11 +433,7 @@ impl Fenced<dyn JsonHandler> {
             sound.insert(name);
             Ok(())
         });
-        let checked = check.map(|checked: DeltaResult<()>| match checked {
-            Ok(()) => None,
-            Err(error) => Some(Err(error)),
-        });
-        Ok(Box::new(checked.flatten().chain(batches)))
+        Ok(Box::new(check.filter_map(|checked: DeltaResult<()>| checked.err().map(Err)).chain(batches)))
     }
 }
 

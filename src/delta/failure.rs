@@ -15,6 +15,8 @@ type KernelError = buoyant_kernel::Error;
 pub(super) enum Cause {
     /// The store did not answer, or asked to be called less often.
     Unavailable,
+    /// The role that reads the store cannot be assumed.
+    NoRole,
     /// The store refused access.
     Denied,
     /// A file that the log names, or the log itself, is not there.
@@ -46,7 +48,9 @@ impl Refusal {
 impl From<KernelError> for Refusal {
     fn from(error: KernelError) -> Self {
         match cause(&error) {
-            Cause::Unavailable | Cause::Denied | Cause::Unsupported => Self::Final(failure(error)),
+            Cause::Unavailable | Cause::NoRole | Cause::Denied | Cause::Unsupported => {
+                Self::Final(failure(error))
+            }
             // What the table is in any view of its log.
             Cause::Refused(Refused::Names | Refused::Schema) => Self::Final(failure(error)),
             Cause::Missing | Cause::Damaged | Cause::Refused(_) => Self::Damaged(failure(error)),
@@ -85,6 +89,9 @@ pub(super) fn store_cause(error: &object_store::Error) -> Cause {
 /// The store's clients hide what happened in text. An answer that blames the request will be the same next
 /// time, and so will a file that is shorter than it should be; everything else may pass.
 fn generic_store_cause(source: &(dyn std::error::Error + 'static)) -> Cause {
+    if Fault::behind(source) == Some(Fault::Role) {
+        return Cause::NoRole;
+    }
     let mut next = Some(source);
     while let Some(error) = next {
         if let Some(refused) = error.downcast_ref::<Refused>() {
@@ -174,13 +181,8 @@ fn chain_cause(error: &(dyn std::error::Error + 'static)) -> Cause {
 /// The error for a recipient: no text of the kernel in the message, all of it in the source.
 pub(super) fn failure(error: KernelError) -> Error {
     match cause(&error) {
-        Cause::Unavailable => {
-            let unavailable = Error::unavailable("The table's storage does not answer; try again later.");
-            match fault(&error) {
-                Some(fault) => unavailable.with_fault(fault),
-                None => unavailable,
-            }
-        }
+        Cause::Unavailable => Error::unavailable(UNAVAILABLE),
+        Cause::NoRole => Error::unavailable(UNAVAILABLE).with_fault(Fault::Role),
         Cause::Denied => {
             Error::unreadable_table("The table cannot be read: permission denied by the table's storage.")
                 .with_fault(Fault::AccessDenied)
@@ -195,17 +197,7 @@ pub(super) fn failure(error: KernelError) -> Error {
     .with_source(error)
 }
 
-/// What the provider must mend, if an error of this server is behind one of the kernel: a role that cannot be assumed.
-fn fault(error: &KernelError) -> Option<Fault> {
-    let mut next = Some(error as &(dyn std::error::Error + 'static));
-    while let Some(error) = next {
-        if let Some(fault) = error.downcast_ref::<Error>().and_then(Error::fault) {
-            return Some(fault);
-        }
-        next = error.source();
-    }
-    None
-}
+const UNAVAILABLE: &str = "The table's storage does not answer; try again later.";
 
 const DAMAGED: &str = "The table cannot be read: its Delta log is damaged or incomplete.";
 

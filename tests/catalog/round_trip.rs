@@ -256,7 +256,7 @@ fn exported(state: &State) -> State {
     file.unwrap_or_else(|error| panic!("{error}\n{text}")).state(&State::default())
 }
 
-/// Everything that a token shows its holder; nothing where it lets nobody in.
+/// Everything that a token shows its holder; `None` if it is refused.
 async fn view(catalog: &DynamoDbCatalog, token: &str) -> Option<String> {
     let caller = catalog.caller(TokenHash::of(token)).await.unwrap()?;
     let shares = match catalog.shares(&caller, all()).await {

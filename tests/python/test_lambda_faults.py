@@ -126,6 +126,7 @@ STS_DENIED = answer(403, "<ErrorResponse><Error><Type>Sender</Type><Code>AccessD
 MENDED_BY_THE_PROVIDER = {
     "access_denied": ("s3", s3_error(403, "AccessDenied"), of_log, 400, "WARN"),
     "log": ("s3", s3_error(404, "NoSuchKey"), of_commit(2), 400, "WARN"),
+    "role": ("sts", STS_DENIED, None, 503, "ERROR"),
 }
 
 

@@ -287,7 +287,7 @@ impl Admin {
                     eprintln!();
                 }
                 self.done(&format!(
-                    "Share '{share}' is deleted, with {deleted} records of what was in it and whom it was granted to. \
+                    "Share '{share}' is deleted, with {deleted} records of its schemas, tables and grants. \
                      The tables in S3 are untouched. {URLS_LIVE_ON}"
                 ));
             }
@@ -308,7 +308,7 @@ impl Admin {
                 let items = self.writer.query(&keys::share_partition(&share), keys::SCHEMAS).await?;
                 self.list(&["name"], &items);
                 if items.is_empty() {
-                    self.must_have_share(&share).await?;
+                    self.must_have(Key::share(&share), Missing::Share(share.clone())).await?;
                     let create = self.command(&format!("schema create {}.SCHEMA", quoted(&share)));
                     self.output
                         .note(&format!("Share '{share}' has no schema yet. Create one with: {create}"));
@@ -386,7 +386,7 @@ impl Admin {
                 let mut after = before.clone();
                 changes.make(&mut after)?;
                 if after == before {
-                    self.done(&format!("Table '{name}' is that already; nothing was changed."));
+                    self.done(&format!("Table '{name}' has these settings already; nothing was changed."));
                     return Ok(());
                 }
                 self.check_table(share, schema, &after).await?;
@@ -402,7 +402,7 @@ impl Admin {
                     &items,
                 );
                 if items.is_empty() {
-                    self.must_have_share(&share).await?;
+                    self.must_have(Key::share(&share), Missing::Share(share.clone())).await?;
                     let create =
                         format!("table create {}.SCHEMA.TABLE --location s3://BUCKET/PREFIX", quoted(&share));
                     let create = self.command(&create);
@@ -525,7 +525,7 @@ impl Admin {
                     }
                 }
                 if tokens.is_empty() {
-                    self.must_have_recipient(&recipient).await?;
+                    self.must_have(Key::recipient(&recipient), Missing::Recipient(recipient.clone())).await?;
                     let create = self.command(&format!("token create {}", quoted(&recipient)));
                     self.output
                         .note(&format!("Recipient '{recipient}' has no token. Create one with: {create}"));
@@ -557,16 +557,10 @@ impl Admin {
         Ok(())
     }
 
-    async fn must_have_share(&self, share: &str) -> Result<(), Failure> {
-        let key = Key::share(share);
+    /// Fails with `missing` if there is no record under `key`.
+    async fn must_have(&self, key: Key, missing: Missing) -> Result<(), Failure> {
         let found = self.writer.query(&key.partition, &key.sort).await?;
-        if found.is_empty() { Err(Missing::Share(share.to_owned()).into()) } else { Ok(()) }
-    }
-
-    async fn must_have_recipient(&self, recipient: &str) -> Result<(), Failure> {
-        let key = Key::recipient(recipient);
-        let found = self.writer.query(&key.partition, &key.sort).await?;
-        if found.is_empty() { Err(Missing::Recipient(recipient.to_owned()).into()) } else { Ok(()) }
+        if found.is_empty() { Err(missing.into()) } else { Ok(()) }
     }
 
     fn done(&self, what: &str) {

@@ -14,6 +14,7 @@ from cloudformation import ROOT, transformed
 
 sys.path.append(str(ROOT / "tests/python"))
 
+from answer import Answer  # noqa: E402
 from aws import REGION, Aws  # noqa: E402
 
 BIN = pathlib.Path(sys.executable).parent
@@ -31,15 +32,6 @@ case "$*" in
   metadata*) exit 1 ;;
 esac
 """
-
-
-class Answer:
-    def __init__(self, status, headers, body):
-        self.status, self.headers, self.body = status, headers, body
-
-    @property
-    def json(self):
-        return json.loads(self.body)
 
 
 class Cloud:
