@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::catalog::{Catalog, TableRecord};
 use crate::delta::{CommitBudget, DeltaTable};
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::protocol::tokens::TokenKey;
 use crate::storage::{Location, Storage};
 
 use answers::Answers;
-pub use answers::InFlight;
+pub use answers::{InFlight, Memory};
 pub use table::OpenTable;
 use table::SharedTable;
 
@@ -86,7 +86,9 @@ impl App {
                 } else {
                     "The table's location cannot be read."
                 };
-                Err(Error::unreadable_table(message).with_source(reason.to_string()))
+                Err(Error::unreadable_table(message)
+                    .with_fault(Fault::Location)
+                    .with_source(reason.to_string()))
             }
         };
         let location = place(&record.location)?;

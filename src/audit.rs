@@ -4,19 +4,19 @@
 //! The event is written when the answer is over, streamed or not. Never does it hold a token or a signature.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use chrono::Utc;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::error::Error;
+use crate::error::{Error, Fault};
 
 /// The namespace of the metrics.
 const NAMESPACE: &str = "deltashare";
 
-/// Whether metrics are written to standard output.
-static METRICS: AtomicBool = AtomicBool::new(false);
+/// The name of the function whose metrics are written to standard output. Not set if no metrics are written.
+static METRICS: OnceLock<String> = OnceLock::new();
 
 /// Whether a request has been answered since the process began.
 static WARM: AtomicBool = AtomicBool::new(false);
@@ -25,9 +25,10 @@ tokio::task_local! {
     static CURRENT: Arc<Audit>;
 }
 
-/// Writes metrics to standard output from now on, where Lambda's log takes them from.
-pub fn write_metrics() {
-    METRICS.store(true, Ordering::Relaxed);
+/// Writes metrics to standard output from now on, where Lambda's log takes them from. The name of the function tells
+/// the metrics of servers in one region apart.
+pub fn write_metrics(function: String) {
+    METRICS.get_or_init(|| function);
 }
 
 /// The facts of one request. The event is written when the last owner lets go of it.
@@ -42,6 +43,8 @@ pub struct Audit {
 pub struct Facts {
     /// The id under which the log has the request.
     pub request_id: String,
+    /// The id under which API Gateway's log has it.
+    pub api_request_id: Option<String>,
     /// What is asked, by the protocol's names, such as `QueryTable`.
     pub action: &'static str,
     /// Who asks.
@@ -71,12 +74,15 @@ pub struct Facts {
     pub gone: bool,
     /// Why it failed: the code, the message and the cause, which the recipient does not get.
     pub error: Option<(&'static str, String, Option<String>)>,
+    /// What the provider must mend.
+    pub fault: Option<Fault>,
 }
 
 impl Facts {
     /// Takes note of a failure.
     pub fn fail(&mut self, error: &Error) {
         let source = std::error::Error::source(error).map(ToString::to_string);
+        self.fault = error.fault();
         self.error = Some((error.code().as_str(), error.message().to_owned(), source));
     }
 }
@@ -120,8 +126,8 @@ impl Drop for Audit {
         let duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let facts = self.facts();
         event(&facts, duration_ms, self.cold);
-        if METRICS.load(Ordering::Relaxed) {
-            metrics(&facts, duration_ms);
+        if let Some(function) = METRICS.get() {
+            metrics(function, &facts, duration_ms);
         }
     }
 }
@@ -163,6 +169,7 @@ fn event(facts: &Facts, duration_ms: u64, cold: bool) {
         ($level:ident, $outcome:literal) => {
             tracing::$level!(
                 request.id = facts.request_id,
+                api.request.id = facts.api_request_id,
                 action = facts.action,
                 recipient = facts.recipient.as_deref(),
                 token.id = facts.token_id.as_deref(),
@@ -179,12 +186,15 @@ fn event(facts: &Facts, duration_ms: u64, cold: bool) {
                 error.code = code,
                 error.message = message,
                 error.source = source,
+                fault = facts.fault.map(Fault::as_str),
                 $outcome
             )
         };
     }
     match Outcome::of(facts) {
         Outcome::Answered => write!(info, "answered"),
+        // The recipient can do nothing about it.
+        Outcome::Refused if facts.fault.is_some() => write!(warn, "refused"),
         Outcome::Refused => write!(info, "refused"),
         Outcome::Gone => write!(info, "gone"),
         Outcome::Broken => write!(error, "broken"),
@@ -193,7 +203,8 @@ fn event(facts: &Facts, duration_ms: u64, cold: bool) {
 }
 
 /// One line that CloudWatch makes metrics of: latency in milliseconds, the life of the shortest URL in seconds.
-fn metrics(facts: &Facts, duration_ms: u64) {
+/// What alarms watch is also counted over every action.
+fn metrics(function: &str, facts: &Facts, duration_ms: u64) {
     let outcome = Outcome::of(facts);
     let metric = |name: &str, unit: &str| json!({"Name": name, "Unit": unit});
     let mut names = vec![
@@ -206,25 +217,44 @@ fn metrics(facts: &Facts, duration_ms: u64) {
         metric("BytesGranted", "Bytes"),
     ];
     let life = facts.urls_end.map(|end| (end - Utc::now().timestamp_millis()) / 1000);
+    let mut watched =
+        vec![metric("AuthFailures", "Count"), metric("Broken", "Count"), metric("ProviderFaults", "Count")];
     if life.is_some() {
         names.push(metric("ShortestUrlLife", "Seconds"));
+        watched.push(metric("ShortestUrlLife", "Seconds"));
     }
     let mut line = json!({
         "_aws": {
             "Timestamp": Utc::now().timestamp_millis(),
-            "CloudWatchMetrics": [{"Namespace": NAMESPACE, "Dimensions": [["Action"]], "Metrics": names}],
+            "CloudWatchMetrics": [
+                {"Namespace": NAMESPACE, "Dimensions": [["FunctionName", "Action"]], "Metrics": names},
+                {"Namespace": NAMESPACE, "Dimensions": [["FunctionName"]], "Metrics": watched},
+            ],
         },
+        "FunctionName": function,
         "Action": facts.action,
         "Latency": duration_ms,
         "Errors": u8::from(matches!(outcome, Outcome::Failed | Outcome::Broken)),
         "Gone": u8::from(outcome == Outcome::Gone),
         "Broken": u8::from(outcome == Outcome::Broken),
         "AuthFailures": u8::from(facts.status == 401),
+        "ProviderFaults": u8::from(facts.fault.is_some()),
         "FilesSigned": facts.files,
         "BytesGranted": facts.bytes,
     });
     if let Some(life) = life {
         line["ShortestUrlLife"] = json!(life);
+    }
+    if let Some(fault) = facts.fault {
+        line["Fault"] = json!(fault.as_str());
+        let counted = json!({
+            "Namespace": NAMESPACE,
+            "Dimensions": [["FunctionName", "Fault"]],
+            "Metrics": [metric("ProviderFaults", "Count")],
+        });
+        if let Some(Value::Array(spaces)) = line.pointer_mut("/_aws/CloudWatchMetrics") {
+            spaces.push(counted);
+        }
     }
     print_line(&line.to_string());
 }

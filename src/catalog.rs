@@ -4,12 +4,13 @@
 //! location is a text here, checked when the record was made.
 
 pub mod dynamodb;
+pub mod expiry;
 pub mod keys;
+pub mod reading;
 pub mod records;
 #[cfg(feature = "cli")]
 pub mod share_file;
 pub mod state;
-mod unpaired;
 pub mod writer;
 
 use std::sync::Arc;

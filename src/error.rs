@@ -81,6 +81,40 @@ impl ErrorCode {
     }
 }
 
+/// What the provider must mend before such a request succeeds. The log names it, and the metrics count it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The storage denies access to a table.
+    AccessDenied,
+    /// An IAM role cannot be assumed.
+    Role,
+    /// The Delta log of a table is damaged, incomplete, or beyond a limit.
+    Log,
+    /// The location of a table cannot be read by this server, or nothing is there.
+    Location,
+    /// A record of the catalog cannot be read.
+    Record,
+}
+
+impl Fault {
+    /// The fault of an error of this server that is the cause of `error`, or of its cause, and so on.
+    pub fn behind(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let mut causes = std::iter::successors(Some(error), |error| error.source());
+        causes.find_map(|cause| cause.downcast_ref::<Error>().and_then(Error::fault))
+    }
+
+    /// The name in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AccessDenied => "access_denied",
+            Self::Role => "role",
+            Self::Log => "log",
+            Self::Location => "location",
+            Self::Record => "record",
+        }
+    }
+}
+
 type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// A failed request: the message for the recipient, and the cause for the log. A clone is for another request that fails
@@ -89,12 +123,13 @@ type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 pub struct Error {
     code: ErrorCode,
     message: Cow<'static, str>,
+    fault: Option<Fault>,
     source: Option<Arc<dyn std::error::Error + Send + Sync + 'static>>,
 }
 
 impl Error {
     fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), source: None }
+        Self { code, message: message.into(), fault: None, source: None }
     }
 
     /// 400: the request could not be read.
@@ -142,10 +177,11 @@ impl Error {
         Self::new(ErrorCode::ResourceDoesNotExist, message)
     }
 
-    /// 400: the table is shared, but its log is damaged or incomplete, so it cannot be read.
+    /// 400: the table is shared, but cannot be read until its provider mends something: its log, unless
+    /// [`with_fault`](Self::with_fault) says something else.
     /// Not a 5xx, because clients retry those for minutes and the table will not mend itself.
     pub fn unreadable_table(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(ErrorCode::UnsupportedOperation, message)
+        Self::new(ErrorCode::UnsupportedOperation, message).with_fault(Fault::Log)
     }
 
     /// 405: the path exists, the method does not.
@@ -169,6 +205,13 @@ impl Error {
             .with_source(source)
     }
 
+    /// Says what the provider must mend.
+    #[must_use]
+    pub fn with_fault(mut self, fault: Fault) -> Self {
+        self.fault = Some(fault);
+        self
+    }
+
     /// Adds the cause, for the log.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Source>) -> Self {
@@ -184,6 +227,11 @@ impl Error {
     /// The sentence that is sent to the recipient.
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// What the provider must mend, where that is known.
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault
     }
 
     /// Whether the same request may succeed when it is sent again.
@@ -213,7 +261,17 @@ impl std::error::Error for Error {
     }
 }
 
-/// The body of every error: `{"errorCode","message"}`, and `error_code`, which two clients read.
+/// The ids under which logs have a request. A front door puts them into the extensions of the request; without them it
+/// gets a UUID.
+#[derive(Debug, Clone, Default)]
+pub struct RequestIds {
+    /// That of this server, or of the invocation of the function.
+    pub request: String,
+    /// That of API Gateway, where the request came through it.
+    pub api: Option<String>,
+}
+
+/// The body of every error: `{"errorCode","message"}`, `error_code`, which two clients read, and the ids of the request.
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ErrorBody<'a> {
@@ -221,6 +279,24 @@ struct ErrorBody<'a> {
     #[serde(rename = "error_code")]
     snake_case_error_code: &'static str,
     message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_request_id: Option<&'a str>,
+}
+
+impl Error {
+    /// The body of the answer, with the ids of the request where they are known.
+    pub fn body(&self, ids: Option<&RequestIds>) -> Vec<u8> {
+        let body = ErrorBody {
+            error_code: self.code.as_str(),
+            snake_case_error_code: self.code.as_str(),
+            message: &self.message,
+            request_id: ids.map(|ids| ids.request.as_str()),
+            api_request_id: ids.and_then(|ids| ids.api.as_deref()),
+        };
+        serde_json::to_vec(&body).unwrap_or_default()
+    }
 }
 
 impl axum::response::IntoResponse for Error {
@@ -229,13 +305,7 @@ impl axum::response::IntoResponse for Error {
     fn into_response(self) -> axum::response::Response {
         use axum::http::{HeaderValue, StatusCode, header};
         let code = self.code;
-        let body = ErrorBody {
-            error_code: code.as_str(),
-            snake_case_error_code: code.as_str(),
-            message: &self.message,
-        };
-        let body = serde_json::to_vec(&body).unwrap_or_default();
-        let mut response = axum::response::Response::new(body.into());
+        let mut response = axum::response::Response::new(self.body(None).into());
         *response.status_mut() =
             StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();

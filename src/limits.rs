@@ -84,6 +84,10 @@ pub struct Limits {
     /// How many of them may be one recipient's. A recipient that has some also gets no more while it has half as many
     /// as all others could still begin, so that a few recipients never take all.
     pub recipient_answers: usize,
+    /// How many bytes of the log all answers together may hold while they wait for their clients.
+    pub answer_bytes: usize,
+    /// How many of them may be held by one recipient's answers, unless it is one answer alone.
+    pub recipient_answer_bytes: usize,
     /// How many seconds a client may leave a chunk of an answer unread.
     pub chunk_seconds: u64,
     /// How many bytes of commits all answers together keep between their two passes over a range of changes.
@@ -124,6 +128,8 @@ impl Default for Limits {
             unavailable_millis: 2000,
             answers: 256,
             recipient_answers: 64,
+            answer_bytes: 1 << 30,
+            recipient_answer_bytes: 256 << 20,
             chunk_seconds: 60,
             range_kept_bytes: 64 << 20,
         }
@@ -146,7 +152,9 @@ impl Limits {
             let mut fields: Map<String, Value> = serde_json::to_value(limits)
                 .and_then(serde_json::from_value)
                 .map_err(|error| error.to_string())?;
-            let field = fields.get_mut(name).ok_or_else(|| format!("there is no limit '{name}'; docs/limits.md lists them"))?;
+            let field = fields
+                .get_mut(name)
+                .ok_or_else(|| format!("there is no limit '{name}'; docs/limits.md lists them"))?;
             let number: u64 =
                 value.parse().map_err(|_| format!("{name}: '{value}' is not a whole number"))?;
             if number == 0 && !MAY_BE_ZERO.contains(&name) {

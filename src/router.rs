@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::USER_AGENT;
+use axum::http::header::{CONTENT_LENGTH, USER_AGENT};
 use axum::http::uri::{PathAndQuery, Uri};
 use axum::http::{HeaderValue, Method};
 use axum::response::{IntoResponse as _, Response};
@@ -19,16 +19,12 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::audit::{Audit, Facts};
-use crate::error::Error;
+use crate::error::{Error, RequestIds};
 use crate::handlers::{changes, credentials, discovery, query, table};
 use crate::ndjson::Bounds;
 
 /// The header that carries the id under which the log has a request.
 const REQUEST_ID_HEADER: &str = "x-request-id";
-
-/// The id that a front door gave a request, in its extensions; a request without one gets a UUID.
-#[derive(Debug, Clone)]
-pub struct RequestId(pub String);
 
 /// The address that a front door says a request came from, in its extensions.
 #[derive(Debug, Clone)]
@@ -76,8 +72,8 @@ struct Front {
 
 async fn front(State(front): State<Front>, mut request: Request) -> Response {
     let is_file = files::owns(&front.app, request.uri().path());
-    let given = request.extensions_mut().remove::<RequestId>();
-    let id = given.map_or_else(|| Uuid::new_v4().to_string(), |RequestId(id)| id);
+    let given = request.extensions_mut().remove::<RequestIds>();
+    let ids = given.unwrap_or_else(|| RequestIds { request: Uuid::new_v4().to_string(), api: None });
     let method = request.method().clone();
     let path = match is_file {
         // Its path is signed, and so left as it is.
@@ -87,13 +83,15 @@ async fn front(State(front): State<Front>, mut request: Request) -> Response {
     let source_ip = request.extensions_mut().remove::<SourceIp>().map(|SourceIp(address)| address);
     let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
     let audit = Audit::begin(Facts {
-        request_id: id.clone(),
+        request_id: ids.request.clone(),
+        api_request_id: ids.api.clone(),
         action: if is_file { "GetFile" } else { action(&method, &path) },
         user_agent: user_agent.map(|text| text.chars().take(256).collect()),
         source_ip,
         ..Facts::default()
     });
-    let span = tracing::info_span!("request", request.id = %id, http.method = %method, http.path = %path);
+    let span =
+        tracing::info_span!("request", request.id = %ids.request, http.method = %method, http.path = %path);
     let mut response = if is_file {
         files::serve(&front.app, request, &audit).instrument(span).await
     } else {
@@ -106,16 +104,22 @@ async fn front(State(front): State<Front>, mut request: Request) -> Response {
             Err(late) => late.into_response(),
         }
     };
+    let error = response.extensions().get::<Arc<Error>>().cloned();
     audit.note(|facts| {
         facts.status = response.status().as_u16();
-        if let Some(error) = response.extensions().get::<Arc<Error>>() {
+        if let Some(error) = &error {
             facts.fail(error);
         }
     });
+    if let Some(error) = error {
+        *response.body_mut() = error.body(Some(&ids)).into();
+        // That of the body without the ids.
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
     if method == Method::HEAD {
         *response.body_mut() = Body::empty();
     }
-    if let Ok(id) = HeaderValue::from_str(&id) {
+    if let Ok(id) = HeaderValue::from_str(&ids.request) {
         response.headers_mut().insert(REQUEST_ID_HEADER, id);
     }
     response

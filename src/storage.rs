@@ -27,7 +27,7 @@ use chrono::{DateTime, Utc};
 use object_store::ObjectStore;
 use url::Url;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 use crate::protocol::digest::short_digest;
 use crate::role::RoleArn;
 
@@ -128,12 +128,14 @@ impl Storage {
         let missing = "The table's files are not there.";
         let rooted = match location {
             Location::S3 { bucket, prefix, role } => {
-                RootedStore::s3(name, self.bucket(bucket, role.as_ref()), prefix)
-                    .map_err(|error| Error::unreadable_table(missing).with_source(error))?
+                RootedStore::s3(name, self.bucket(bucket, role.as_ref()), prefix).map_err(|error| {
+                    Error::unreadable_table(missing).with_fault(Fault::Location).with_source(error)
+                })?
             }
             Location::Local(path) => {
-                let directory = LocalDirectory::open(path)
-                    .map_err(|error| Error::unreadable_table(missing).with_source(error))?;
+                let directory = LocalDirectory::open(path).map_err(|error| {
+                    Error::unreadable_table(missing).with_fault(Fault::Location).with_source(error)
+                })?;
                 RootedStore::directory(name, directory)
             }
         };
@@ -280,7 +282,13 @@ struct Scope {
 }
 
 fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::unavailable("The storage of the table does not answer.").with_source(source)
+    let source = source.into();
+    let fault = Fault::behind(source.as_ref());
+    let error = Error::unavailable("The storage of the table does not answer.").with_source(source);
+    match fault {
+        Some(fault) => error.with_fault(fault),
+        None => error,
+    }
 }
 
 fn opaque_name(parts: &[&[u8]]) -> String {

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "catalog/round_trip.rs"]
+mod round_trip;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -170,7 +173,9 @@ impl Engine {
             self.put(&Key::recipient(name), &[("name", text(name)), ("status", text("active"))]).await;
             let attributes = [("recipient", text(name)), ("expires", text("2999-01-01T00:00:00Z"))];
             self.put(&Key::token(TokenHash::of(token)), &attributes).await;
-            self.put(&Key::token_of(name, "1"), &attributes).await;
+            let listed =
+                [attributes.as_slice(), &[("sha256", text(&TokenHash::of(token).to_hex()))]].concat();
+            self.put(&Key::token_of(name, "1"), &listed).await;
             for share in granted {
                 self.put(&Key::grant(name, share), &[("share", text(share)), ("recipient", text(name))])
                     .await;
@@ -842,6 +847,8 @@ async fn documented_records_make_a_share() {
     for item in documented() {
         engine.client.put_item().table_name(&engine.table).set_item(Some(item)).send().await.unwrap();
     }
+    let found = engine.writer().read().await.unwrap();
+    assert!(found.bad.is_empty() && found.unwritable.is_empty() && found.unpaired.is_empty(), "{found:?}");
     let catalog = engine.catalog();
     let token = catalog.caller(TokenHash::of("dss_example")).await.unwrap().unwrap();
     assert_eq!(token.recipient(), "acme");

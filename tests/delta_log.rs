@@ -29,6 +29,7 @@ const EMPTY: &str =
     "The table cannot be read: a commit of its log is empty, as after a write that was cut off.";
 const DAMAGED: &str = "The table cannot be read: its Delta log is damaged or incomplete.";
 const MISSING: &str = "The table cannot be read: table files missing.";
+const NO_LOG: &str = "The table cannot be read: there is no Delta table at its location.";
 
 // ---------------------------------------------------------------------------------------------------------
 // Whole logs
@@ -313,7 +314,7 @@ async fn a_local_directory() {
     let directory = tempfile::tempdir().unwrap();
     let root = Url::from_directory_path(directory.path().join("a table")).unwrap();
     let log = Log::at(Arc::new(LocalFileSystem::new()), root.as_str());
-    assert_eq!(refusal(read(&log).await), MISSING);
+    assert_eq!(refusal(read(&log).await), NO_LOG);
     log.commits(3).await;
     log.checkpoint(None).await;
     log.commit(3, &[remove("f1")]).await;
@@ -361,7 +362,7 @@ async fn checksum_gives_the_number_of_files() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_log() {
     let log = Log::new();
-    assert_eq!(refusal(read(&log).await), MISSING);
+    assert_eq!(refusal(read(&log).await), NO_LOG);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -975,7 +976,7 @@ async fn a_table_made_anew() {
     for name in (0..5).map(commit_name).chain([checkpoint_name(4), "_last_checkpoint".into()]) {
         log.delete(&name).await;
     }
-    assert_eq!(refusal(latest(table.clone()).await), MISSING);
+    assert_eq!(refusal(latest(table.clone()).await), NO_LOG);
     log.commit(0, &[protocol(1, 2), metadata(), add("new0")]).await;
     assert_eq!(latest(table.clone()).await.unwrap(), (0, vec!["new0".into()]));
 

@@ -14,6 +14,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use deltashare::app::Memory;
 use deltashare::delta::DeltaTable;
 use deltashare::gate::Gate;
 use deltashare::handlers::answer::{Answer, End};
@@ -118,6 +119,7 @@ async fn one_answer(table: &Path, format: ResponseFormat, encoding: Encoding) ->
         lines: FileLines::new(format, FileIdHash::default_for(format), &capabilities, None, signer),
         page: Page::whole(),
         end: End::default(),
+        memory: Memory::default(),
     };
     let lane = Gate::new(Limits::default()).lane("bucket".to_owned());
     let sending = Sending { encoding, failure: FailureLine::NotJson, lane, in_flight: Box::new(()) };

@@ -15,8 +15,14 @@ pub(super) struct Answers {
 
 #[derive(Debug, Default)]
 struct Counts {
-    all: usize,
-    of: HashMap<Arc<str>, usize>,
+    all: Sum,
+    of: HashMap<Arc<str>, Sum>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Sum {
+    answers: usize,
+    bytes: usize,
 }
 
 /// One answer, which counts until this is dropped.
@@ -26,6 +32,14 @@ pub struct InFlight {
     recipient: Arc<str>,
 }
 
+/// The memory that an answer holds of the log, which counts until this is dropped.
+#[derive(Debug)]
+pub struct Memory {
+    answers: Arc<Answers>,
+    recipient: Arc<str>,
+    bytes: usize,
+}
+
 impl Answers {
     pub(super) fn new(limits: Limits) -> Self {
         Self { limits, counts: Mutex::default() }
@@ -33,8 +47,8 @@ impl Answers {
 
     pub(super) fn begin(self: &Arc<Self>, recipient: &str) -> Result<InFlight> {
         let mut counts = self.counts();
-        let own = counts.of.get(recipient).copied().unwrap_or_default();
-        let free = self.limits.answers.saturating_sub(counts.all);
+        let own = counts.of.get(recipient).map_or(0, |own| own.answers);
+        let free = self.limits.answers.saturating_sub(counts.all.answers);
         // The fewer are free, the fewer a recipient may add, and the last ones are for those who have none.
         if own >= self.limits.recipient_answers || (own > 0 && own >= free / 2) {
             return Err(Error::too_many_requests(
@@ -44,9 +58,8 @@ impl Answers {
         if free == 0 {
             return Err(Error::unavailable("Too many answers are in flight; try again later."));
         }
-        counts.all += 1;
         let recipient: Arc<str> = recipient.into();
-        counts.of.insert(Arc::clone(&recipient), own + 1);
+        counts.change(&recipient, |sum| sum.answers += 1);
         Ok(InFlight { answers: Arc::clone(self), recipient })
     }
 
@@ -55,14 +68,69 @@ impl Answers {
     }
 }
 
+impl Counts {
+    fn change(&mut self, recipient: &Arc<str>, change: impl Fn(&mut Sum)) {
+        change(&mut self.all);
+        let own = self.of.entry(Arc::clone(recipient)).or_default();
+        change(own);
+        if own.answers == 0 && own.bytes == 0 {
+            self.of.remove(recipient);
+        }
+    }
+}
+
+impl InFlight {
+    /// The account of what the answer holds in memory.
+    pub fn memory(&self) -> Memory {
+        Memory { answers: Arc::clone(&self.answers), recipient: Arc::clone(&self.recipient), bytes: 0 }
+    }
+}
+
+impl Default for Memory {
+    /// An account that no other answer shares.
+    fn default() -> Self {
+        Self { answers: Arc::new(Answers::new(Limits::default())), recipient: Arc::from(""), bytes: 0 }
+    }
+}
+
+impl Memory {
+    /// Says that the answer holds so many bytes by now. Fails if the recipient's answers together, or all answers, hold too much;
+    /// one answer alone may hold any amount.
+    pub fn hold(&mut self, bytes: usize) -> Result<()> {
+        if bytes == self.bytes {
+            return Ok(());
+        }
+        let limits = self.answers.limits;
+        let mut counts = self.answers.counts();
+        let own = counts.of.get(&self.recipient).map_or(0, |own| own.bytes);
+        let exceeds = |sum: usize, limit: usize| {
+            let others = sum.saturating_sub(self.bytes);
+            bytes > self.bytes && others > 0 && others + bytes > limit
+        };
+        if exceeds(own, limits.recipient_answer_bytes) {
+            return Err(Error::too_many_requests(
+                "The answers to this recipient that are in flight take too much memory; read some of them, or try again later.",
+            ));
+        }
+        if exceeds(counts.all.bytes, limits.answer_bytes) {
+            return Err(Error::unavailable("The answers in flight take too much memory; try again later."));
+        }
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        counts.change(&self.recipient, |sum| sum.bytes = sum.bytes + bytes - before);
+        Ok(())
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let bytes = self.bytes;
+        self.answers.counts().change(&self.recipient, |sum| sum.bytes -= bytes);
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let mut counts = self.answers.counts();
-        counts.all -= 1;
-        match counts.of.get_mut(&self.recipient) {
-            Some(own) if *own > 1 => *own -= 1,
-            _ => drop(counts.of.remove(&self.recipient)),
-        }
+        self.answers.counts().change(&self.recipient, |sum| sum.answers -= 1);
     }
 }
 
@@ -82,7 +150,7 @@ mod tests {
         greedy.push(answers.begin("greedy").unwrap());
         assert_eq!(refused(), ErrorCode::RequestLimitExceeded);
         drop(greedy);
-        assert!(answers.counts().of.is_empty() && answers.counts().all == 0);
+        assert!(answers.counts().of.is_empty() && answers.counts().all.answers == 0);
     }
 
     #[test]
@@ -100,6 +168,28 @@ mod tests {
         );
         assert_eq!(answers.begin("0").map(drop).unwrap_err().code(), ErrorCode::RequestLimitExceeded);
         drop((greedy, others));
-        assert!(answers.counts().of.is_empty() && answers.counts().all == 0);
+        assert!(answers.counts().of.is_empty() && answers.counts().all.answers == 0);
+    }
+
+    #[test]
+    fn answers_of_one_recipient_hold_so_much_memory() {
+        let limits = Limits { recipient_answer_bytes: 100, answer_bytes: 150, ..Limits::default() };
+        let answers = Arc::new(Answers::new(limits));
+        let memory = |recipient: &str| answers.begin(recipient).unwrap().memory();
+        let refused = |held: Result<()>| held.unwrap_err().code();
+        let mut alone = memory("greedy");
+        alone.hold(1000).unwrap();
+        alone.hold(60).unwrap();
+        let mut second = memory("greedy");
+        second.hold(40).unwrap();
+        assert_eq!(refused(second.hold(41)), ErrorCode::RequestLimitExceeded);
+        second.hold(30).unwrap();
+        let mut other = memory("other");
+        other.hold(60).unwrap();
+        assert_eq!(refused(other.hold(61)), ErrorCode::TemporarilyUnavailable);
+        drop(alone);
+        other.hold(61).unwrap();
+        drop((second, other));
+        assert!(answers.counts().of.is_empty() && answers.counts().all.bytes == 0);
     }
 }

@@ -25,7 +25,7 @@ use super::{
     Caller, Catalog, Page, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord,
     unknown_token,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 
 /// How long one answer may wait for DynamoDB, attempts and all.
 pub const DEADLINE: Duration = Duration::from_secs(5);
@@ -61,6 +61,11 @@ impl DynamoDbCatalog {
             RetryConfig::standard().with_max_attempts(5).with_initial_backoff(Duration::from_millis(50));
         let client = Client::from_conf(config.timeout_config(timeouts).retry_config(retries).build());
         Self { client, table: table.to_owned(), deadline, tokens: Arc::default() }
+    }
+
+    /// The DynamoDB table.
+    pub fn table_name(&self) -> &str {
+        &self.table
     }
 
     /// The key that every server over this table authenticates its page tokens, refresh tokens and ids of
@@ -195,7 +200,7 @@ impl DynamoDbCatalog {
 
     /// What a token's item says. One that cannot be read stands for nobody.
     fn token_of(&self, item: Option<&Item>) -> Option<TokenRecord> {
-        item.and_then(|item| self.listed(records::token(item)))
+        item.and_then(|item| self.listed(records::token(item))).map(|token| token.record)
     }
 
     /// What is remembered of tokens. A panic while it was held has left it as it was.
@@ -222,14 +227,14 @@ impl DynamoDbCatalog {
         if let Some(hash) = caller.remembered {
             self.check_remembered(caller, hash, items.next().flatten().as_ref())?;
         }
-        match recipient.as_ref().map(records::is_active).transpose() {
-            Ok(Some(true)) => Ok(items.collect()),
-            Ok(Some(false) | None) => Err(unknown_token()),
+        match recipient.as_ref().map(records::recipient).transpose() {
+            Ok(Some(recipient)) if recipient.active => Ok(items.collect()),
+            Ok(Some(_) | None) => Err(unknown_token()),
             Err(bad) => {
                 self.report(&bad);
                 let message =
                     "The record of the recipient cannot be read. Contact the provider of the share.";
-                Err(Error::forbidden(message).with_source(bad))
+                Err(Error::forbidden(message).with_fault(Fault::Record).with_source(bad))
             }
         }
     }
@@ -263,14 +268,14 @@ impl DynamoDbCatalog {
         if let Err(bad) = records::grant(&grant) {
             self.report(&bad);
             let message = "The grant of the share cannot be read. Contact the provider of the share.";
-            return Err(Error::forbidden(message).with_source(bad));
+            return Err(Error::forbidden(message).with_fault(Fault::Record).with_source(bad));
         }
         let share = share.as_ref().map(records::share).transpose().map_err(|bad| {
             self.report(&bad);
             let message = "The record of the share cannot be read. Contact the provider of the share.";
-            Error::unreadable_table(message).with_source(bad)
+            Error::unreadable_table(message).with_fault(Fault::Record).with_source(bad)
         })?;
-        Ok((share.flatten(), other))
+        Ok((share.and_then(records::StoredShare::served), other))
     }
 
     /// The share, where it is granted to the caller.
@@ -347,7 +352,8 @@ impl Catalog for DynamoDbCatalog {
             let shares = self.get_all(&wanted).await?;
             // A share that is gone leaves its grants for a moment.
             let shares = shares.iter().flatten().filter_map(|item| self.listed(records::share(item)));
-            Ok(Page { items: shares.flatten().collect(), more_after: grants.more_after })
+            let items = shares.filter_map(records::StoredShare::served).collect();
+            Ok(Page { items, more_after: grants.more_after })
         }
         .boxed()
     }
@@ -413,7 +419,7 @@ impl Catalog for DynamoDbCatalog {
                     self.report(&bad);
                     let message =
                         "The record of the table cannot be read. Contact the provider of the share.";
-                    Error::unreadable_table(message).with_source(bad)
+                    Error::unreadable_table(message).with_fault(Fault::Record).with_source(bad)
                 }),
                 _ => Ok(None),
             }

@@ -37,6 +37,12 @@ pub fn encoded(name: &str) -> String {
     key
 }
 
+/// The name that stands in a key, as far as the key says it: in lower case.
+pub fn decoded(key: &str) -> Option<String> {
+    let name = percent_encoding::percent_decode_str(key).decode_utf8().ok()?;
+    Some(name.into_owned()).filter(|name| encoded(name) == key)
+}
+
 /// The longest partition key that DynamoDB takes, in bytes.
 const LONGEST_PARTITION: usize = 2048;
 /// The longest sort key.
@@ -139,8 +145,17 @@ mod tests {
             ("a b%", "a%20b%25"),
             ("Ärger", "%C3%A4rger"),
             ("日本", "%E6%97%A5%E6%9C%AC"),
+            ("%20", "%2520"),
         ] {
             assert_eq!(encoded(name), key);
+            assert_eq!(decoded(key), Some(Name::key_of(name)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_has_no_name() {
+        for key in ["Retail", "a b", "%c3%a4rger", "%C3", "a#b", "%61"] {
+            assert_eq!(decoded(key), None, "{key}");
         }
     }
 

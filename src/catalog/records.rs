@@ -8,8 +8,9 @@ use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
 
+use super::expiry;
 use super::keys::{self, Key};
-use super::{ShareRecord, TableRecord, TokenRecord};
+use super::{ShareRecord, TableRecord, TokenHash, TokenRecord};
 use crate::protocol::names::Name;
 use crate::role::RoleArn;
 
@@ -63,9 +64,7 @@ impl<'a> Reader<'a> {
     }
 
     fn unreadable(&self, reason: &str) -> BadRecord {
-        let key =
-            |name: &str| self.item.get(name).and_then(|value| value.as_s().ok()).map_or("", String::as_str);
-        let (partition, sort) = (key(keys::PARTITION), key(keys::SORT));
+        let (partition, sort) = (self.key(keys::PARTITION), self.key(keys::SORT));
         // Of a token's hash, as much as names it.
         let shown = if partition.starts_with(keys::TOKENS) { keys::TOKENS.len() + 8 } else { usize::MAX };
         BadRecord {
@@ -74,6 +73,10 @@ impl<'a> Reader<'a> {
             sort: sort.to_owned(),
             reason: reason.to_owned(),
         }
+    }
+
+    fn key(&self, name: &str) -> &'a str {
+        text(self.item, name)
     }
 
     fn get<T>(
@@ -130,12 +133,37 @@ impl<'a> Reader<'a> {
             .map_err(|error| self.unreadable(&format!("has a name that is none: {error}")))
     }
 
-    /// Refuses a record whose name is not the one in its key.
-    fn has_sort_key(&self, key: &Key) -> Result<()> {
-        match self.item.get(keys::SORT).and_then(|sort| sort.as_s().ok()) {
-            Some(sort) if *sort == key.sort => Ok(()),
-            _ => Err(self.unreadable("has a name that is not the one in its key")),
+    /// An attribute that is for people, whatever its type: nothing is refused because of it.
+    fn written(&self, name: &str) -> Option<String> {
+        match self.item.get(name) {
+            Some(AttributeValue::S(text) | AttributeValue::N(text)) if !text.is_empty() => Some(text.clone()),
+            _ => None,
         }
+    }
+
+    fn has_key(&self, key: &Key) -> bool {
+        self.key(keys::PARTITION) == key.partition && self.key(keys::SORT) == key.sort
+    }
+
+    /// Refuses a record whose name is not the one in its key.
+    fn must_have_key(&self, key: &Key) -> Result<()> {
+        if self.has_key(key) { Ok(()) } else { Err(self.misnamed()) }
+    }
+
+    /// The same, where the partition is that of another record.
+    fn must_have_sort_key(&self, key: &Key) -> Result<()> {
+        if self.key(keys::SORT) == key.sort { Ok(()) } else { Err(self.misnamed()) }
+    }
+
+    /// The name that the partition key has after `prefix`.
+    fn name_in_key(&self, prefix: &str) -> Result<Name> {
+        let name = self.key(keys::PARTITION).strip_prefix(prefix).and_then(keys::decoded);
+        let name = name.ok_or_else(|| self.unreadable("has a key that holds no name"))?;
+        Name::share(&name).map_err(|error| self.unreadable(&format!("has a name that is none: {error}")))
+    }
+
+    fn misnamed(&self) -> BadRecord {
+        self.unreadable("has a name that is not the one in its key")
     }
 
     fn role(&self, name: &str) -> Result<Option<RoleArn>> {
@@ -143,69 +171,124 @@ impl<'a> Reader<'a> {
     }
 
     fn expiry(&self, name: &str) -> Result<Option<DateTime<Utc>>> {
-        match self.required(name)? {
-            "never" => Ok(None),
-            text => DateTime::parse_from_rfc3339(text).map(|time| Some(time.to_utc())).map_err(|_| {
-                self.unreadable(&format!(
-                    "has an attribute {name} that is neither a time in RFC 3339 nor never"
-                ))
-            }),
-        }
+        expiry::parse(self.required(name)?)
+            .ok_or_else(|| self.unreadable(&format!("has an attribute {name} that is not {}", expiry::FORMS)))
     }
 }
 
-/// What a token stands for.
-pub(super) fn token(item: &Item) -> Result<TokenRecord> {
+/// A token as it is stored.
+pub(super) struct StoredToken {
+    pub(super) hash: TokenHash,
+    pub(super) record: TokenRecord,
+    /// When it was made, as it is written; it orders lists and rotations.
+    pub(super) created: Option<String>,
+}
+
+/// What a token stands for, by the item that servers look up.
+pub(super) fn token(item: &Item) -> Result<StoredToken> {
     let reader = Reader::new("token", item)?;
-    Ok(TokenRecord {
-        recipient: reader.required("recipient")?.into(),
-        id: reader.text("id")?.unwrap_or("unnamed").into(),
-        expires: reader.expiry("expires")?,
-    })
+    let hash = reader.key(keys::PARTITION).strip_prefix(keys::TOKENS).and_then(TokenHash::from_hex);
+    // Servers write a hash in lower case where they look it up.
+    let hash = hash.filter(|hash| reader.has_key(&Key::token(*hash)));
+    let hash = hash.ok_or_else(|| {
+        reader.unreadable(
+            "has a key that is not TOKEN# and 64 lower-case hexadecimal digits, so it is never looked up",
+        )
+    })?;
+    let id = reader.text("id")?.filter(|id| !id.is_empty()).map_or_else(|| hash.short(), Into::into);
+    let recipient = reader.name("recipient", Name::share)?.as_str().into();
+    let record = TokenRecord { recipient, id, expires: reader.expiry("expires")? };
+    Ok(StoredToken { hash, record, created: reader.written("created") })
 }
 
-/// Whether a recipient may read.
-pub(super) fn is_active(item: &Item) -> Result<bool> {
+/// A token in the list of its recipient's: the id it is listed by, and the hash where the other item is. Servers do
+/// not read it.
+pub(super) fn listed_token(item: &Item) -> Result<(String, TokenHash)> {
+    let reader = Reader::new("listed token", item)?;
+    let hash = TokenHash::from_hex(reader.required("sha256")?)
+        .ok_or_else(|| reader.unreadable("has an attribute sha256 that is not 64 hexadecimal digits"))?;
+    reader.expiry("expires")?;
+    let in_key = || reader.key(keys::SORT).strip_prefix(keys::TOKENS).unwrap_or_default();
+    let id = reader.text("id")?.filter(|id| !id.is_empty()).unwrap_or_else(in_key);
+    Ok((id.to_owned(), hash))
+}
+
+/// A recipient as it is stored.
+pub(super) struct StoredRecipient {
+    pub(super) name: Name,
+    /// Whether it may read.
+    pub(super) active: bool,
+    pub(super) comment: Option<String>,
+}
+
+/// A recipient.
+pub(super) fn recipient(item: &Item) -> Result<StoredRecipient> {
     let reader = Reader::new("recipient", item)?;
-    match reader.required("status")? {
-        "active" => Ok(true),
-        "disabled" => Ok(false),
-        _ => Err(reader.unreadable("has a status that is neither active nor disabled")),
+    // Servers go by the key, so a script may have left the name out.
+    let name = match reader.text("name")? {
+        Some(_) => reader.name("name", Name::share)?,
+        None => reader.name_in_key("RECIPIENT#")?,
+    };
+    reader.must_have_key(&Key::recipient(name.as_str()))?;
+    let active = match reader.required("status")? {
+        "active" => true,
+        "disabled" => false,
+        _ => return Err(reader.unreadable("has a status that is neither active nor disabled")),
+    };
+    Ok(StoredRecipient { name, active, comment: reader.written("comment") })
+}
+
+/// A share as it is stored.
+pub(super) struct StoredShare {
+    pub(super) record: ShareRecord,
+    pub(super) comment: Option<String>,
+    /// It is being deleted, and no longer served.
+    pub(super) deleting: bool,
+}
+
+impl StoredShare {
+    /// The share, unless it is being deleted.
+    pub(super) fn served(self) -> Option<ShareRecord> {
+        (!self.deleting).then_some(self.record)
     }
 }
 
-/// A share; `None` while it is being deleted.
-pub(super) fn share(item: &Item) -> Result<Option<ShareRecord>> {
+/// A share.
+pub(super) fn share(item: &Item) -> Result<StoredShare> {
     let reader = Reader::new("share", item)?;
-    if reader.flag("deleting")? {
-        return Ok(None);
-    }
-    let record =
-        ShareRecord { name: reader.name("name", Name::share)?, id: reader.required("id")?.to_owned() };
-    Ok(Some(record))
+    let name = reader.name("name", Name::share)?;
+    reader.must_have_key(&Key::share(name.as_str()))?;
+    let record = ShareRecord { name, id: reader.required("id")?.to_owned() };
+    Ok(StoredShare { record, comment: reader.written("comment"), deleting: reader.flag("deleting")? })
 }
 
 /// The name of a share that is granted. The key is what grants it, so the name must be the one in the key.
 pub(super) fn grant(item: &Item) -> Result<Name> {
     let reader = Reader::new("grant", item)?;
     let share = reader.name("share", Name::share)?;
-    reader.has_sort_key(&Key::grant("", share.as_str()))?;
+    reader.must_have_sort_key(&Key::grant("", share.as_str()))?;
     Ok(share)
 }
 
 /// The name of a schema.
 pub(super) fn schema(item: &Item) -> Result<Name> {
-    Reader::new("schema", item)?.name("name", Name::schema_or_table)
+    let reader = Reader::new("schema", item)?;
+    let name = reader.name("name", Name::schema_or_table)?;
+    reader.must_have_sort_key(&Key::schema("", name.as_str()))?;
+    Ok(name)
 }
 
 /// A table of `share`.
 pub(super) fn table(item: &Item, share: &ShareRecord) -> Result<TableRecord> {
     let reader = Reader::new("table", item)?;
+    let schema = reader.name("schema", Name::schema_or_table)?;
+    let name = reader.name("name", Name::schema_or_table)?;
+    reader.must_have_sort_key(&Key::table("", schema.as_str(), name.as_str()))?;
     Ok(TableRecord {
         share: share.name.clone(),
         share_id: share.id.clone(),
-        schema: reader.name("schema", Name::schema_or_table)?,
-        name: reader.name("name", Name::schema_or_table)?,
+        schema,
+        name,
         id: reader.required("id")?.to_owned(),
         location: reader.required("location")?.to_owned(),
         may_be_local: false,
@@ -217,29 +300,55 @@ pub(super) fn table(item: &Item, share: &ShareRecord) -> Result<TableRecord> {
     })
 }
 
-/// Finds what is wrong with an item, if it is one that servers read.
-pub(super) fn check(item: &Item) -> Result<()> {
-    let key = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).map_or("", String::as_str);
-    let (partition, sort) = (key(keys::PARTITION), key(keys::SORT));
+/// A table as its own record says it; which share it is in makes no difference to that.
+pub(super) fn table_alone(item: &Item) -> Result<TableRecord> {
+    let name = Reader::new("table", item)?.name("name", Name::share)?;
+    table(item, &ShareRecord { name, id: String::new() })
+}
+
+/// What an item is, by its keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Token,
+    Recipient,
+    Grant,
+    ListedToken,
+    Share,
+    GrantedTo,
+    Schema,
+    Table,
+    /// Nothing that this version knows.
+    Other,
+}
+
+/// What an item is, by its keys.
+pub(super) fn kind(item: &Item) -> Kind {
+    let (partition, sort) = (text(item, keys::PARTITION), text(item, keys::SORT));
+    let of = |prefixes: &[(&str, Kind)]| {
+        prefixes.iter().find(|(prefix, _)| sort.starts_with(prefix)).map_or(Kind::Other, |(_, kind)| *kind)
+    };
     match (partition.split_once('#').map(|(kind, _)| kind), sort) {
-        (Some("TOKEN"), "TOKEN") => token(item).map(drop),
-        (Some("RECIPIENT"), "RECIPIENT") => is_active(item).map(drop),
-        (Some("RECIPIENT"), sort) if sort.starts_with(keys::GRANTS) => grant(item).map(drop),
-        (Some("RECIPIENT"), sort) if sort.starts_with(keys::TOKENS) => token(item).map(drop),
-        (Some("SHARE"), "SHARE") => share(item).map(drop),
-        (Some("SHARE"), sort) if sort.starts_with(keys::SCHEMAS) => {
-            let reader = Reader::new("schema", item)?;
-            reader.has_sort_key(&Key::schema("", schema(item)?.as_str()))
-        }
-        (Some("SHARE"), sort) if sort.starts_with(keys::TABLES) => {
-            let reader = Reader::new("table", item)?;
-            // Which share it is in makes no difference.
-            let share = ShareRecord { name: reader.name("name", Name::share)?, id: String::new() };
-            let table = table(item, &share)?;
-            reader.has_sort_key(&Key::table("", table.schema.as_str(), table.name.as_str()))
-        }
-        _ => Ok(()),
+        (Some("TOKEN"), "TOKEN") => Kind::Token,
+        (Some("RECIPIENT"), "RECIPIENT") => Kind::Recipient,
+        (Some("RECIPIENT"), _) => of(&[(keys::GRANTS, Kind::Grant), (keys::TOKENS, Kind::ListedToken)]),
+        (Some("SHARE"), "SHARE") => Kind::Share,
+        (Some("SHARE"), _) => of(&[
+            (keys::SCHEMAS, Kind::Schema),
+            (keys::TABLES, Kind::Table),
+            (keys::GRANTED_TO, Kind::GrantedTo),
+        ]),
+        _ => Kind::Other,
     }
+}
+
+/// The text of an attribute; empty where it is none.
+pub(super) fn text<'a>(item: &'a Item, name: &str) -> &'a str {
+    item.get(name).and_then(|value| value.as_s().ok()).map_or("", String::as_str)
+}
+
+/// A record that is read as it should be, but has a fault that its reader does not see.
+pub(super) fn fault(kind: &'static str, item: &Item, reason: &str) -> BadRecord {
+    Reader { kind, item }.unreadable(reason)
 }
 
 /// The key that tokens are authenticated with: 32 bytes.

@@ -5,7 +5,7 @@
 //!
 //! Shares, schemas and tables are listed in the order of the file.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -18,7 +18,8 @@ use serde::{Deserialize, Deserializer};
 use serde_saphyr::{Location, Spanned};
 use uuid::Uuid;
 
-use super::state::{RecipientState, SchemaState, ShareState, State, TableState};
+use super::expiry;
+use super::state::{RecipientState, SchemaState, ShareState, State, TableState, TokenState};
 use super::{
     Caller, Catalog, Page, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord,
 };
@@ -213,6 +214,7 @@ impl<'de> Deserialize<'de> for FileAuthorization {
 struct FileShare {
     name: Spanned<String>,
     id: Option<Spanned<String>>,
+    comment: Option<String>,
     #[serde(default)]
     schemas: Option<Vec<FileSchema>>,
 }
@@ -249,6 +251,9 @@ struct FileTable {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct FileRecipient {
     name: Spanned<String>,
+    comment: Option<String>,
+    #[serde(default, deserialize_with = "said")]
+    status: Said<String>,
     #[serde(default)]
     shares: Option<Vec<Spanned<String>>>,
     #[serde(default)]
@@ -260,6 +265,8 @@ struct FileRecipient {
 struct FileToken {
     sha256: Spanned<String>,
     expires: Spanned<String>,
+    id: Option<Spanned<String>>,
+    created: Option<String>,
 }
 
 /// Whether a share file asks for tokens.
@@ -279,8 +286,12 @@ pub enum Access {
 pub struct ShareFile {
     shares: Ordered<Share>,
     tokens: HashMap<TokenHash, TokenRecord>,
+    /// When tokens were made, where the file says so.
+    created: HashMap<TokenHash, String>,
     /// Keys of the shares granted to each recipient.
     grants: HashMap<Arc<str>, BTreeSet<String>>,
+    /// What else the file says about recipients.
+    notes: HashMap<Arc<str>, RecipientNotes>,
     access: Access,
     /// The prefix of all paths, where the file sets `endpoint`.
     pub endpoint: Option<String>,
@@ -292,12 +303,59 @@ pub struct ShareFile {
     pub unreadable: Vec<UnreadableTable>,
 }
 
+/// What a file says about a recipient beside its shares and tokens. What it leaves out is `None`.
+#[derive(Debug, Default)]
+struct RecipientNotes {
+    active: Option<bool>,
+    comment: Option<String>,
+}
+
 #[derive(Debug)]
 struct Share {
     record: ShareRecord,
+    /// Whether the id is the file's own; otherwise it was made of the name.
+    has_own_id: bool,
+    comment: Option<String>,
     schemas: Ordered<Name>,
     /// By the keys of schema and table, as [`table_key`] joins them.
     tables: Ordered<TableRecord>,
+    /// The keys of the tables whose ids are the file's own.
+    tables_with_ids: HashSet<String>,
+}
+
+impl Share {
+    /// What the file says, and of what it leaves out, what is there.
+    fn state(&self, now: Option<&ShareState>) -> ShareState {
+        let mut schemas: BTreeMap<_, _> = self
+            .schemas
+            .iter()
+            .map(|(key, name)| {
+                (key.to_owned(), SchemaState { name: name.as_str().to_owned(), tables: BTreeMap::new() })
+            })
+            .collect();
+        for (key, table) in self.tables.iter() {
+            let mut state = TableState::from(table);
+            let before =
+                now.and_then(|now| now.schemas.get(table.schema.key())?.tables.get(table.name.key()));
+            if let Some(before) = before.filter(|_| !self.tables_with_ids.contains(key)) {
+                state.id.clone_from(&before.id);
+            }
+            let schema: &mut SchemaState = schemas.entry(table.schema.key().to_owned()).or_default();
+            schema.tables.insert(table.name.key().to_owned(), state);
+        }
+        let kept_id = now.filter(|_| !self.has_own_id).map(|now| now.id.clone());
+        ShareState {
+            name: self.record.name.as_str().to_owned(),
+            id: kept_id.unwrap_or_else(|| self.record.id.clone()),
+            comment: comment_over(self.comment.clone(), now.and_then(|now| now.comment.as_ref())),
+            schemas,
+        }
+    }
+}
+
+/// A comment that the file gives or leaves out, over the one that is there. An empty one takes it away.
+fn comment_over(said: Option<String>, before: Option<&String>) -> Option<String> {
+    said.or_else(|| before.cloned()).filter(|comment| !comment.is_empty())
 }
 
 /// Things by their keys, in the order of the file.
@@ -368,7 +426,9 @@ impl ShareFile {
             unreadable: Vec::new(),
             shares: Ordered::new(),
             tokens: HashMap::new(),
+            created: HashMap::new(),
             grants: HashMap::new(),
+            notes: HashMap::new(),
             access,
             endpoint: file.endpoint,
             url_ttl_seconds: not_empty("preSignedUrlTimeoutSeconds", file.pre_signed_url_timeout_seconds)?
@@ -415,19 +475,27 @@ impl ShareFile {
         locate: &dyn Fn(&str) -> std::result::Result<String, BadLocation>,
     ) -> std::result::Result<(), ShareFileError> {
         let name = checked(&share.name, Name::share)?;
-        let id =
-            share.id.map(|id| id.value).filter(|id| !id.is_empty()).unwrap_or_else(|| id_of(&[name.key()]));
+        let own_id = share.id.map(|id| id.value).filter(|id| !id.is_empty());
+        let has_own_id = own_id.is_some();
+        let id = own_id.unwrap_or_else(|| id_of(&[name.key()]));
         let mut added = Share {
             record: ShareRecord { name: name.clone(), id: id.clone() },
+            has_own_id,
+            comment: share.comment,
             schemas: Ordered::new(),
             tables: Ordered::new(),
+            tables_with_ids: HashSet::new(),
         };
         for schema in share.schemas.unwrap_or_default() {
             let schema_name = checked(&schema.name, Name::schema_or_table)?;
             for table in schema.tables.unwrap_or_default() {
                 let (record, unreadable) = table_record(&name, &id, &schema_name, &table, locate)?;
                 self.unreadable.extend(unreadable);
-                if !added.tables.add(table_key(schema_name.key(), record.name.key()), record) {
+                let key = table_key(schema_name.key(), record.name.key());
+                if table.id.as_ref().is_some_and(|id| !id.value.is_empty()) {
+                    added.tables_with_ids.insert(key.clone());
+                }
+                if !added.tables.add(key, record) {
                     return Err(twice(&table.name, "table"));
                 }
             }
@@ -461,6 +529,14 @@ impl ShareFile {
             return Err(twice(&recipient.name, "recipient"));
         }
         self.grants.insert(Arc::clone(&who), granted);
+        let active = not_empty("status", recipient.status)?.map(|status| match status.value.as_str() {
+            "active" => Ok(true),
+            "disabled" => Ok(false),
+            _ => Err(ShareFileError::at(status.referenced, "status must be active or disabled")),
+        });
+        let notes = RecipientNotes { active: active.transpose()?, comment: recipient.comment };
+        self.notes.insert(Arc::clone(&who), notes);
+        let mut ids = BTreeSet::new();
         for token in recipient.tokens.unwrap_or_default() {
             let hash = TokenHash::from_hex(&token.sha256.value).ok_or_else(|| {
                 ShareFileError::at(
@@ -474,12 +550,15 @@ impl ShareFile {
                     "this is the SHA-256 of an empty text, not of a token",
                 ));
             }
-            let expires = expiry(&token.expires)?;
-            if self
-                .tokens
-                .insert(hash, TokenRecord { recipient: Arc::clone(&who), id: hash.short(), expires })
-                .is_some()
-            {
+            let expires = read_expiry(&token.expires)?;
+            let own_id = token.id.filter(|id| !id.value.is_empty());
+            let id: Arc<str> = own_id.as_ref().map_or_else(|| hash.short(), |id| id.value.as_str().into());
+            if !ids.insert(Name::key_of(&id)) {
+                let reason = format!("two tokens of recipient '{name}' have the id '{id}'");
+                return Err(ShareFileError::at(token.sha256.referenced, reason));
+            }
+            self.created.extend(token.created.map(|created| (hash, created)));
+            if self.tokens.insert(hash, TokenRecord { recipient: Arc::clone(&who), id, expires }).is_some() {
                 return Err(ShareFileError::at(token.sha256.referenced, "this token is in the file twice"));
             }
         }
@@ -509,45 +588,52 @@ impl ShareFile {
         !self.tokens.is_empty()
     }
 
-    /// Everything in the file, to be compared with another catalog.
-    pub fn state(&self) -> State {
-        let bare = |location: &String| location.trim_end_matches('/').to_owned();
+    /// Whether the tokens of a recipient are taken.
+    fn is_active(&self, recipient: &str) -> bool {
+        self.notes.get(recipient).and_then(|notes| notes.active) != Some(false)
+    }
+
+    /// Everything in the file, to be compared with another catalog. What the file leaves out is as it is in `now`: the
+    /// ids of shares and tables, which recipients' checkpoints hold, comments, and whether a recipient is disabled. The id
+    /// of a token, and when it was made, never change.
+    pub fn state(&self, now: &State) -> State {
         let mut state = State::default();
         for (key, share) in self.shares.iter() {
-            let mut schemas: BTreeMap<_, _> = share
-                .schemas
-                .iter()
-                .map(|(key, name)| {
-                    (key.to_owned(), SchemaState { name: name.as_str().to_owned(), tables: BTreeMap::new() })
-                })
-                .collect();
-            for (_, table) in share.tables.iter() {
-                let made = TableState {
-                    name: table.name.as_str().to_owned(),
-                    id: table.id.clone(),
-                    location: bare(&table.location),
-                    allowed_locations: table.allowed_locations.iter().map(bare).collect(),
-                    history_shared: table.history_shared,
-                    start_version: table.start_version,
-                    directory_access: table.directory_access,
-                    signer_role: table.signer_role.clone(),
-                };
-                let schema = schemas.entry(table.schema.key().to_owned()).or_default();
-                schema.tables.insert(table.name.key().to_owned(), made);
-            }
-            let name = share.record.name.as_str().to_owned();
-            state.shares.insert(key.to_owned(), ShareState { name, id: share.record.id.clone(), schemas });
+            state.shares.insert(key.to_owned(), share.state(now.shares.get(key)));
         }
         for (name, shares) in &self.grants {
+            let key = Name::key_of(name);
+            let before = now.recipients.get(&key);
+            let notes = self.notes.get(name);
+            let comment = notes.and_then(|notes| notes.comment.clone());
+            let active = notes.and_then(|notes| notes.active);
             let tokens = self.tokens.iter().filter(|(_, token)| token.recipient == *name);
             let recipient = RecipientState {
                 name: name.to_string(),
+                active: active.or(before.map(|before| before.active)).unwrap_or(true),
+                comment: comment_over(comment, before.and_then(|before| before.comment.as_ref())),
                 shares: shares.clone(),
-                tokens: tokens.map(|(hash, token)| (hash.to_hex(), token.expires)).collect(),
+                tokens: tokens
+                    .map(|(hash, token)| {
+                        let hex = hash.to_hex();
+                        let before = before.and_then(|before| before.tokens.get(&hex));
+                        (hex, self.token_state(*hash, token, before))
+                    })
+                    .collect(),
             };
-            state.recipients.insert(Name::key_of(name), recipient);
+            state.recipients.insert(key, recipient);
         }
         state
+    }
+
+    fn token_state(&self, hash: TokenHash, token: &TokenRecord, before: Option<&TokenState>) -> TokenState {
+        let expires = token.expires;
+        match before {
+            Some(before) => TokenState { expires, ..before.clone() },
+            None => {
+                TokenState { id: token.id.to_string(), expires, created: self.created.get(&hash).cloned() }
+            }
+        }
     }
 
     /// Every table of the file, in its order.
@@ -597,16 +683,9 @@ fn id_of(names: &[&str]) -> String {
     Uuid::new_v5(&ID_NAMESPACE, names.join("/").as_bytes()).to_string()
 }
 
-fn expiry(text: &Spanned<String>) -> std::result::Result<Option<DateTime<Utc>>, ShareFileError> {
-    if text.value == "never" {
-        return Ok(None);
-    }
-    DateTime::parse_from_rfc3339(&text.value).map(|time| Some(time.to_utc())).map_err(|_| {
-        ShareFileError::at(
-            text.referenced,
-            "expires must be a time such as 2027-01-31T00:00:00Z, or the word never",
-        )
-    })
+fn read_expiry(text: &Spanned<String>) -> std::result::Result<Option<DateTime<Utc>>, ShareFileError> {
+    expiry::parse(&text.value)
+        .ok_or_else(|| ShareFileError::at(text.referenced, format!("expires must be {}", expiry::FORMS)))
 }
 
 fn table_record(
@@ -768,7 +847,9 @@ fn page<'a, V: 'a, T>(
 
 impl Catalog for ShareFileCatalog {
     fn caller(&self, hash: TokenHash) -> BoxFuture<'_, Result<Option<Caller>>> {
-        ready(Ok(self.file().tokens.get(&hash).cloned().map(Caller::checked))).boxed()
+        let file = self.file();
+        let token = file.tokens.get(&hash).filter(|token| file.is_active(&token.recipient));
+        ready(Ok(token.cloned().map(Caller::checked))).boxed()
     }
 
     fn anonymous(&self) -> BoxFuture<'_, Result<Option<Caller>>> {
@@ -1118,6 +1199,41 @@ refreshTokenTtlMs: 1
             let error = error.unwrap_or_else(|| panic!("taken: {text}"));
             assert!(error.to_string().contains(reason), "{error}\n{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_tokens_of_a_disabled_recipient_are_as_good_as_none() {
+        let hash = TokenHash::of("secret");
+        let file = |status: &str| {
+            let token = format!("{{sha256: {}, id: laptop, expires: 2999-01-31}}", hash.to_hex());
+            format!(
+                "version: 1\nshares:\n- name: s\nrecipients:\n- name: r\n  shares: [s]\n{status}  tokens:\n  - {token}\n"
+            )
+        };
+        for (status, known) in [("", true), ("  status: active\n", true), ("  status: disabled\n", false)] {
+            let catalog = ShareFileCatalog::new(parse(&file(status)).unwrap());
+            let caller = catalog.caller(hash).await.unwrap();
+            assert_eq!(caller.is_some(), known, "{status}");
+            if let Some(caller) = caller {
+                assert_eq!(&*caller.token.id, "laptop");
+                assert_eq!(caller.token.expires, expiry::parse("2999-01-31T00:00:00Z").unwrap());
+            }
+        }
+        for (status, reason) in [("  status:\n", "has no value"), ("  status: off\n", "active or disabled")] {
+            let error = parse(&file(status)).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn ids_of_tokens_are_unlike_each_other() {
+        let token = |secret: &str, id: &str| {
+            format!("  - {{sha256: {}, id: {id}, expires: never}}\n", TokenHash::of(secret).to_hex())
+        };
+        let file = |tokens: &str| format!("version: 1\nrecipients:\n- name: r\n  tokens:\n{tokens}");
+        assert!(parse(&file(&(token("a", "x") + &token("b", "y")))).is_ok());
+        let error = parse(&file(&(token("a", "laptop") + &token("b", "Laptop")))).unwrap_err().to_string();
+        assert!(error.contains("two tokens of recipient 'r' have the id 'Laptop'"), "{error}");
     }
 
     #[test]

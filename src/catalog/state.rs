@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::{TableRecord, expiry};
 use crate::role::RoleArn;
 
 /// Shares and recipients, by the keys of their names.
@@ -24,6 +25,8 @@ pub struct ShareState {
     pub name: String,
     /// Its id.
     pub id: String,
+    /// What it is, for the people who look after it; never empty.
+    pub comment: Option<String>,
     /// Schemas, by the keys of their names.
     pub schemas: BTreeMap<String, SchemaState>,
 }
@@ -44,7 +47,7 @@ pub struct TableState {
     pub name: String,
     /// Its id.
     pub id: String,
-    /// Where it lies; without a slash at its end.
+    /// Where it lies, as [`canonical`] writes it.
     pub location: String,
     /// Other places its log may point into.
     pub allowed_locations: Vec<String>,
@@ -59,14 +62,73 @@ pub struct TableState {
 }
 
 /// A recipient, what it may read, and its tokens.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RecipientState {
     /// Its name.
     pub name: String,
+    /// Whether its tokens are taken.
+    pub active: bool,
+    /// What it is, for the people who look after it; never empty.
+    pub comment: Option<String>,
     /// Keys of shares.
     pub shares: BTreeSet<String>,
-    /// When each token ends, by its hash: 64 hexadecimal digits. `None` for never.
-    pub tokens: BTreeMap<String, Option<DateTime<Utc>>>,
+    /// Its tokens, by their hashes: 64 hexadecimal digits.
+    pub tokens: BTreeMap<String, TokenState>,
+}
+
+/// A token of a recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenState {
+    /// Names it in lists and logs.
+    pub id: String,
+    /// When it ends; `None` for never.
+    pub expires: Option<DateTime<Utc>>,
+    /// When it was made, as it is written.
+    pub created: Option<String>,
+}
+
+impl TokenState {
+    /// Whether it has not ended yet.
+    pub fn is_live(&self, now: DateTime<Utc>) -> bool {
+        self.expires.is_none_or(|expires| expires > now)
+    }
+}
+
+impl TableState {
+    /// What makes `self` into `after`, in words.
+    pub fn changes_to(&self, after: &Self) -> String {
+        let changes = differences(self, after).into_iter();
+        let changes: Vec<_> =
+            changes.map(|(what, before, after)| format!("{what} {before} -> {after}")).collect();
+        changes.join(", ")
+    }
+}
+
+/// A location as it is compared and written: `s3://` for every spelling of that scheme, and no slash at the end unless
+/// there is nothing else.
+pub fn canonical(location: &str) -> String {
+    if let Some((scheme, rest)) = location.split_once("://")
+        && ["s3", "s3a", "s3n"].iter().any(|s3| scheme.eq_ignore_ascii_case(s3))
+    {
+        return format!("s3://{}", rest.trim_end_matches('/'));
+    }
+    let bare = location.trim_end_matches('/');
+    if bare.is_empty() { location.to_owned() } else { bare.to_owned() }
+}
+
+impl From<&TableRecord> for TableState {
+    fn from(table: &TableRecord) -> Self {
+        Self {
+            name: table.name.as_str().to_owned(),
+            id: table.id.clone(),
+            location: canonical(&table.location),
+            allowed_locations: table.allowed_locations.iter().map(|location| canonical(location)).collect(),
+            history_shared: table.history_shared,
+            start_version: table.start_version,
+            directory_access: table.directory_access,
+            signer_role: table.signer_role.clone(),
+        }
+    }
 }
 
 /// One difference between two catalogs.
@@ -76,6 +138,8 @@ pub enum Change {
     AddShare(ShareState),
     /// The id of a share differs: (name, before, after).
     ShareId(String, String, String),
+    /// The comment of a share differs: (name, before, after).
+    ShareComment(String, Option<String>, Option<String>),
     /// A share is gone.
     RemoveShare(String),
     /// A schema is new: (share, schema).
@@ -90,14 +154,18 @@ pub enum Change {
     RemoveTable(String, String, String),
     /// A recipient is new.
     AddRecipient(RecipientState),
+    /// The comment of a recipient differs: (name, before, after).
+    RecipientComment(String, Option<String>, Option<String>),
+    /// Whether a recipient may read differs: (name, whether it may now).
+    RecipientStatus(String, bool),
     /// A recipient is gone.
     RemoveRecipient(String),
     /// A share is granted: (recipient, share).
     Grant(String, String),
     /// A share is no longer granted: (recipient, share).
     Revoke(String, String),
-    /// A token is new: (recipient, hash, end).
-    AddToken(String, String, Option<DateTime<Utc>>),
+    /// A token is new: (recipient, hash, token).
+    AddToken(String, String, TokenState),
     /// A token ends at another time: (recipient, hash, before, after).
     TokenEnd(String, String, Option<DateTime<Utc>>, Option<DateTime<Utc>>),
     /// A token is gone: (recipient, hash).
@@ -119,8 +187,13 @@ impl Change {
     }
 }
 
-fn end(end: Option<DateTime<Utc>>) -> String {
-    end.map_or_else(|| "never".to_owned(), |end| end.to_rfc3339_opts(SecondsFormat::Secs, true))
+fn comment(comment: Option<&String>) -> String {
+    comment.map_or_else(|| "none".to_owned(), |text| format!("{text:?}"))
+}
+
+/// Until when a token works, as the end of a sentence.
+pub fn until(end: Option<DateTime<Utc>>) -> String {
+    end.map_or_else(|| "without end".to_owned(), |end| format!("until {}", expiry::format(Some(end))))
 }
 
 /// A token as it is shown: enough of its hash to tell it from others.
@@ -133,6 +206,14 @@ impl fmt::Display for Change {
         match self {
             Self::AddShare(share) => write!(f, "+ share {}", share.name),
             Self::ShareId(share, before, after) => write!(f, "~ share {share}: id {before} -> {after}"),
+            Self::ShareComment(share, before, after) => {
+                write!(
+                    f,
+                    "~ share {share}: comment {} -> {}",
+                    comment(before.as_ref()),
+                    comment(after.as_ref())
+                )
+            }
             Self::RemoveShare(share) => write!(f, "- share {share}, with all that is in it"),
             Self::AddSchema(share, schema) => write!(f, "+ schema {share}.{schema}"),
             Self::RemoveSchema(share, schema) => write!(f, "- schema {share}.{schema}"),
@@ -141,24 +222,34 @@ impl fmt::Display for Change {
             }
             Self::UpdateTable(share, schema, both) => {
                 let (before, after) = &**both;
-                write!(f, "~ table {share}.{schema}.{}:", after.name)?;
-                for (what, before, after) in differences(before, after) {
-                    write!(f, " {what} {before} -> {after};")?;
-                }
-                Ok(())
+                write!(f, "~ table {share}.{schema}.{}: {}", after.name, before.changes_to(after))
             }
             Self::RemoveTable(share, schema, table) => write!(f, "- table {share}.{schema}.{table}"),
-            Self::AddRecipient(recipient) => write!(f, "+ recipient {}", recipient.name),
+            Self::AddRecipient(recipient) => {
+                write!(f, "+ recipient {}", recipient.name)?;
+                if recipient.active { Ok(()) } else { f.write_str(", disabled") }
+            }
+            Self::RecipientComment(recipient, before, after) => {
+                let (before, after) = (comment(before.as_ref()), comment(after.as_ref()));
+                write!(f, "~ recipient {recipient}: comment {before} -> {after}")
+            }
+            Self::RecipientStatus(recipient, true) => {
+                write!(f, "~ recipient {recipient}: status disabled -> active")
+            }
+            Self::RecipientStatus(recipient, false) => {
+                write!(f, "~ recipient {recipient}: status active -> disabled")
+            }
             Self::RemoveRecipient(recipient) => {
                 write!(f, "- recipient {recipient}, with its tokens and grants")
             }
             Self::Grant(recipient, share) => write!(f, "+ grant of {share} to {recipient}"),
             Self::Revoke(recipient, share) => write!(f, "- grant of {share} to {recipient}"),
-            Self::AddToken(recipient, hash, until) => {
-                write!(f, "+ token {} of {recipient}, until {}", short(hash), end(*until))
+            Self::AddToken(recipient, hash, token) => {
+                write!(f, "+ token {} of {recipient}, {}", short(hash), until(token.expires))
             }
             Self::TokenEnd(recipient, hash, before, after) => {
-                write!(f, "~ token {} of {recipient}: until {} -> {}", short(hash), end(*before), end(*after))
+                let (before, after) = (expiry::format(*before), expiry::format(*after));
+                write!(f, "~ token {} of {recipient}: until {before} -> {after}", short(hash))
             }
             Self::RemoveToken(recipient, hash) => write!(f, "- token {} of {recipient}", short(hash)),
         }
@@ -169,12 +260,16 @@ fn role(table: &TableState) -> String {
     table.signer_role.as_ref().map_or("the server's", RoleArn::as_str).to_owned()
 }
 
+fn places(table: &TableState) -> String {
+    format!("[{}]", table.allowed_locations.join(", "))
+}
+
 fn differences(before: &TableState, after: &TableState) -> Vec<(&'static str, String, String)> {
     let all = [
         ("name", before.name.clone(), after.name.clone()),
         ("id", before.id.clone(), after.id.clone()),
         ("location", before.location.clone(), after.location.clone()),
-        ("allowedLocations", before.allowed_locations.join(","), after.allowed_locations.join(",")),
+        ("allowedLocations", places(before), places(after)),
         ("historyShared", before.history_shared.to_string(), after.history_shared.to_string()),
         ("startVersion", before.start_version.to_string(), after.start_version.to_string()),
         ("directoryAccess", before.directory_access.to_string(), after.directory_access.to_string()),
@@ -191,10 +286,16 @@ impl State {
         for (key, after) in &wanted.shares {
             match self.shares.get(key) {
                 None => changes.push(Change::AddShare(after.clone())),
-                Some(before) if before.id != after.id => {
-                    changes.push(Change::ShareId(after.name.clone(), before.id.clone(), after.id.clone()));
+                Some(before) => {
+                    if before.id != after.id {
+                        let (before, after_id) = (before.id.clone(), after.id.clone());
+                        changes.push(Change::ShareId(after.name.clone(), before, after_id));
+                    }
+                    if before.comment != after.comment {
+                        let (before, comment) = (before.comment.clone(), after.comment.clone());
+                        changes.push(Change::ShareComment(after.name.clone(), before, comment));
+                    }
                 }
-                Some(_) => {}
             }
             schemas(self.shares.get(key), after, &mut changes);
         }
@@ -258,25 +359,35 @@ fn gone(before: &ShareState, after: &ShareState, changes: &mut Vec<Change>) {
 
 fn recipient(before: Option<&RecipientState>, after: &RecipientState, changes: &mut Vec<Change>) {
     let name = || after.name.clone();
-    if before.is_none() {
-        changes.push(Change::AddRecipient(after.clone()));
+    match before {
+        None => changes.push(Change::AddRecipient(after.clone())),
+        Some(before) => {
+            if before.comment != after.comment {
+                let (before, comment) = (before.comment.clone(), after.comment.clone());
+                changes.push(Change::RecipientComment(name(), before, comment));
+            }
+            if before.active != after.active {
+                changes.push(Change::RecipientStatus(name(), after.active));
+            }
+        }
     }
     let (no_shares, no_tokens) = (BTreeSet::new(), BTreeMap::new());
     let shares = before.map_or(&no_shares, |before| &before.shares);
     let tokens = before.map_or(&no_tokens, |before| &before.tokens);
     changes.extend(after.shares.difference(shares).map(|share| Change::Grant(name(), share.clone())));
     changes.extend(shares.difference(&after.shares).map(|share| Change::Revoke(name(), share.clone())));
-    for (hash, until) in &after.tokens {
+    // Tokens that go make room for those that come: a recipient has few.
+    let removed = tokens.keys().filter(|hash| !after.tokens.contains_key(*hash));
+    changes.extend(removed.map(|hash| Change::RemoveToken(name(), hash.clone())));
+    for (hash, token) in &after.tokens {
         match tokens.get(hash) {
-            None => changes.push(Change::AddToken(name(), hash.clone(), *until)),
-            Some(before) if before != until => {
-                changes.push(Change::TokenEnd(name(), hash.clone(), *before, *until));
+            None => changes.push(Change::AddToken(name(), hash.clone(), token.clone())),
+            Some(before) if before.expires != token.expires => {
+                changes.push(Change::TokenEnd(name(), hash.clone(), before.expires, token.expires));
             }
             Some(_) => {}
         }
     }
-    let removed = tokens.keys().filter(|hash| !after.tokens.contains_key(*hash));
-    changes.extend(removed.map(|hash| Change::RemoveToken(name(), hash.clone())));
 }
 
 /// The share file's own form.
@@ -291,6 +402,8 @@ struct File {
 struct FileShare {
     name: String,
     id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comment: Option<String>,
     schemas: Vec<FileSchema>,
 }
 
@@ -320,6 +433,9 @@ struct FileTable {
 #[derive(Serialize)]
 struct FileRecipient {
     name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comment: Option<String>,
+    status: &'static str,
     shares: Vec<String>,
     tokens: Vec<FileToken>,
 }
@@ -327,7 +443,10 @@ struct FileRecipient {
 #[derive(Serialize)]
 struct FileToken {
     sha256: String,
+    id: String,
     expires: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created: Option<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
@@ -354,17 +473,25 @@ impl From<&State> for File {
         let share = |share: &ShareState| FileShare {
             name: share.name.clone(),
             id: share.id.clone(),
+            comment: share.comment.clone(),
             schemas: share.schemas.values().map(schema).collect(),
         };
         let name_of =
             |key: &String| state.shares.get(key).map_or_else(|| key.clone(), |share| share.name.clone());
         let recipient = |recipient: &RecipientState| FileRecipient {
             name: recipient.name.clone(),
+            comment: recipient.comment.clone(),
+            status: if recipient.active { "active" } else { "disabled" },
             shares: recipient.shares.iter().map(name_of).collect(),
             tokens: recipient
                 .tokens
                 .iter()
-                .map(|(hash, until)| FileToken { sha256: hash.clone(), expires: end(*until) })
+                .map(|(hash, token)| FileToken {
+                    sha256: hash.clone(),
+                    id: token.id.clone(),
+                    expires: expiry::format(token.expires),
+                    created: token.created.clone(),
+                })
                 .collect(),
         };
         Self {

@@ -4,7 +4,7 @@
 //! at any point it happened, did not happen, or is gone on with by the same operation. Records that are changed carry
 //! a revision; of two who change one at the same time, the second is told.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use aws_sdk_dynamodb::Client;
@@ -14,15 +14,14 @@ use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, Delete, Put, Trans
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 use super::keys::{self, Key};
-use super::records::{self, BadRecord, FORMAT, Item, key_attributes};
-use super::state::{Change, RecipientState, ShareState, State, TableState};
-use super::unpaired::unpaired;
-use super::{TokenHash, TokenRecord};
+use super::reading::Reading;
+use super::records::{self, BadRecord, FORMAT, Item, Kind, key_attributes, text as string};
+use super::state::{Change, RecipientState, TableState, TokenState};
+use super::{TokenHash, TokenRecord, expiry};
 use crate::protocol::names::{InvalidName, Name};
-use crate::role::RoleArn;
 
 /// The most live tokens of a recipient: two, while one replaces the other.
-const LIVE_TOKENS: usize = 2;
+pub const LIVE_TOKENS: usize = 2;
 
 /// How many items one transaction may have.
 const TRANSACTION: usize = 100;
@@ -33,13 +32,47 @@ pub enum WriteError {
     /// It is there already.
     Exists(String),
     /// It is not there.
-    Missing(String),
+    Missing(Missing),
     /// Somebody else changed it at the same time.
     Conflict(String),
     /// It may not be.
     Refused(String),
+    /// A record stands in the way that cannot be read.
+    Unreadable(BadRecord),
+    /// The DynamoDB table is not there.
+    NoTable,
     /// DynamoDB did not do it.
     Failed(String),
+}
+
+/// What is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Missing {
+    /// A share.
+    Share(String),
+    /// A schema: (share, schema).
+    Schema(String, String),
+    /// A table: (share, schema, table).
+    Table(String, String, String),
+    /// A recipient.
+    Recipient(String),
+    /// A grant: (recipient, share).
+    Grant(String, String),
+    /// A token: (recipient, id).
+    Token(String, String),
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Share(share) => write!(f, "share '{share}'"),
+            Self::Schema(share, schema) => write!(f, "schema '{schema}' in share '{share}'"),
+            Self::Table(share, schema, table) => write!(f, "table '{share}.{schema}.{table}'"),
+            Self::Recipient(recipient) => write!(f, "recipient '{recipient}'"),
+            Self::Grant(recipient, share) => write!(f, "grant of share '{share}' to '{recipient}'"),
+            Self::Token(recipient, id) => write!(f, "token '{id}' of recipient '{recipient}'"),
+        }
+    }
 }
 
 impl fmt::Display for WriteError {
@@ -50,12 +83,25 @@ impl fmt::Display for WriteError {
             Self::Conflict(what) => {
                 write!(f, "{what} was changed by somebody else at the same time; try again")
             }
+            Self::Unreadable(record) => {
+                write!(
+                    f,
+                    "{record}. Put it right with the script that wrote it, or delete it and make it again"
+                )
+            }
+            Self::NoTable => f.write_str("the DynamoDB table is not there"),
             Self::Refused(why) | Self::Failed(why) => f.write_str(why),
         }
     }
 }
 
 impl std::error::Error for WriteError {}
+
+impl From<BadRecord> for WriteError {
+    fn from(record: BadRecord) -> Self {
+        Self::Unreadable(record)
+    }
+}
 
 type Result<T, E = WriteError> = std::result::Result<T, E>;
 
@@ -68,24 +114,119 @@ pub struct NewToken {
     pub hash: TokenHash,
     /// When it ends; `None` where its owner said never.
     pub expires: Option<DateTime<Utc>>,
+    /// When it was made; `None` for now.
+    pub created: Option<String>,
 }
 
-/// A token of a recipient, as it is listed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListedToken {
+/// A token of a recipient: its two records, or the one that is there.
+#[derive(Debug, Clone)]
+pub struct FoundToken {
     /// Names it.
     pub id: String,
     /// When it ends; `None` for never.
     pub expires: Option<DateTime<Utc>>,
-    /// When it was made.
+    /// When it was made, as it is written.
     pub created: String,
-    hash: String,
+    /// Its hash, where one of its records says it.
+    pub hash: Option<TokenHash>,
+    /// Whether servers know it. If not, it does not work, whenever it ends.
+    pub is_known: bool,
+    /// Whether it is in the list of its recipient's tokens.
+    pub is_listed: bool,
+    /// Why a record of it cannot be read.
+    pub fault: Option<String>,
+    /// The keys of its records, as they were written.
+    records: Vec<Key>,
 }
 
-impl ListedToken {
-    fn is_live(&self, now: DateTime<Utc>) -> bool {
-        self.expires.is_none_or(|expires| expires > now)
+impl FoundToken {
+    /// By the record that servers look up.
+    fn known(item: &Item) -> Self {
+        let hash = string(item, keys::PARTITION).strip_prefix(keys::TOKENS).and_then(TokenHash::from_hex);
+        let read = records::token(item);
+        let id = || hash.map_or_else(String::new, |hash| hash.short().to_string());
+        Self {
+            id: Some(string(item, "id")).filter(|id| !id.is_empty()).map_or_else(id, str::to_owned),
+            expires: read.as_ref().ok().and_then(|token| token.record.expires),
+            created: string(item, "created").to_owned(),
+            hash,
+            is_known: read.is_ok(),
+            is_listed: false,
+            fault: read.err().map(|bad| bad.reason),
+            records: vec![key_of(item)],
+        }
     }
+
+    /// By the record that lists it.
+    fn listed(item: &Item) -> Self {
+        let read = records::listed_token(item);
+        let in_key = || string(item, keys::SORT).trim_start_matches(keys::TOKENS).to_owned();
+        Self {
+            id: Some(string(item, "id")).filter(|id| !id.is_empty()).map_or_else(in_key, str::to_owned),
+            expires: expiry::parse(string(item, "expires")).flatten(),
+            created: string(item, "created").to_owned(),
+            hash: TokenHash::from_hex(string(item, "sha256")),
+            is_known: false,
+            is_listed: true,
+            fault: read.err().map(|bad| bad.reason),
+            records: vec![key_of(item)],
+        }
+    }
+
+    /// Whether it works at `now`.
+    pub fn is_live(&self, now: DateTime<Utc>) -> bool {
+        self.is_known && self.expires.is_none_or(|expires| expires > now)
+    }
+
+    fn has_hash(&self, digits: &str) -> bool {
+        self.hash.is_some_and(|hash| hash.to_hex().starts_with(digits))
+    }
+}
+
+/// The partition of the recipient that a token or a grant is of.
+fn owner(item: &Item) -> Option<String> {
+    match records::kind(item) {
+        Kind::Token => Some(keys::recipient_partition(string(item, "recipient"))),
+        Kind::ListedToken | Kind::Grant => Some(string(item, keys::PARTITION).to_owned()),
+        _ => None,
+    }
+}
+
+/// The tokens among the records of a recipient, the newest first: those that servers know, whether they are listed or
+/// not, and those that are only listed.
+fn tokens_of(records: &[&Item]) -> Vec<FoundToken> {
+    let of_kind = |kind| records.iter().filter(move |item| records::kind(item) == kind);
+    let mut tokens: Vec<FoundToken> = of_kind(Kind::Token).map(|item| FoundToken::known(item)).collect();
+    let known = tokens.len();
+    for item in of_kind(Kind::ListedToken) {
+        let listed = FoundToken::listed(item);
+        let pair =
+            tokens.iter_mut().take(known).find(|token| token.hash.is_some() && token.hash == listed.hash);
+        match pair {
+            Some(token) => {
+                token.is_listed = true;
+                token.id = listed.id;
+                token.records.extend(listed.records);
+            }
+            None => tokens.push(listed),
+        }
+    }
+    let age = |token: &FoundToken| (expiry::parse(&token.created).flatten(), token.created.clone());
+    tokens.sort_by(|a, b| age(b).cmp(&age(a)).then_with(|| a.id.cmp(&b.id)));
+    tokens
+}
+
+/// A recipient, as it is listed.
+#[derive(Debug)]
+pub struct ListedRecipient {
+    /// Its record.
+    pub record: Item,
+    /// Why the record cannot be read; servers refuse every token of the recipient then.
+    pub fault: Option<BadRecord>,
+    /// Its tokens, the newest first.
+    pub tokens: Vec<FoundToken>,
+    /// The names of the shares that it may read.
+    pub shares: Vec<String>,
 }
 
 /// Changes the catalog in one DynamoDB table.
@@ -107,7 +248,7 @@ struct Turn {
     /// The recipient's name, as it was spelled when it was made.
     who: String,
     /// Its tokens, the newest first.
-    tokens: Vec<ListedToken>,
+    tokens: Vec<FoundToken>,
 }
 
 fn text(text: impl Into<String>) -> AttributeValue {
@@ -118,12 +259,18 @@ fn number(number: u64) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 
-fn time(time: Option<DateTime<Utc>>) -> AttributeValue {
-    text(time.map_or_else(|| "never".to_owned(), |time| time.to_rfc3339_opts(SecondsFormat::Secs, true)))
+/// Sets when a token ends, and when DynamoDB may delete its record.
+fn set_end(item: &mut Item, end: Option<DateTime<Utc>>) {
+    item.insert("expires".to_owned(), text(expiry::format(end)));
+    match expiry::delete_after(end) {
+        Some(seconds) => item.insert(expiry::DELETE_AFTER.to_owned(), AttributeValue::N(seconds.to_string())),
+        None => item.remove(expiry::DELETE_AFTER),
+    };
 }
 
-fn string<'a>(item: &'a Item, name: &str) -> &'a str {
-    item.get(name).and_then(|value| value.as_s().ok()).map_or("", String::as_str)
+/// Where an item is.
+fn key_of(item: &Item) -> Key {
+    Key { partition: string(item, keys::PARTITION).to_owned(), sort: string(item, keys::SORT).to_owned() }
 }
 
 fn set_comment(item: &mut Item, comment: Option<&str>) {
@@ -141,6 +288,11 @@ impl Writer {
     /// A writer to `table`, reached as `config` says.
     pub fn new(config: aws_sdk_dynamodb::config::Builder, table: &str) -> Self {
         Self { client: Client::from_conf(config.build()), table: table.to_owned() }
+    }
+
+    /// The DynamoDB table.
+    pub fn table_name(&self) -> &str {
+        &self.table
     }
 
     /// Makes a share. Refused while an older one of the name is being deleted.
@@ -174,10 +326,14 @@ impl Writer {
         check_locations(table)?;
         let name =
             &Name::schema_or_table(&table.name).map_err(|error| WriteError::Refused(error.to_string()))?;
-        let missing = || format!("schema '{schema}' in share '{share}'");
+        if self.get(&Key::share(share)).await?.is_none() {
+            return Err(WriteError::Missing(Missing::Share(share.to_owned())));
+        }
+        let missing = || Missing::Schema(share.to_owned(), schema.to_owned());
         let item = self.get(&Key::schema(share, schema)).await?;
         let item = item.ok_or_else(|| WriteError::Missing(missing()))?;
-        let schema = string(&item, "name");
+        let schema = records::schema(&item)?;
+        let schema = schema.as_str();
         self.transact(vec![
             self.share_is_there(share),
             self.is_there(&Key::schema(share, schema), missing()),
@@ -193,7 +349,8 @@ impl Writer {
     /// Deletes a table from its share. The table's files are not touched.
     pub async fn delete_table(&self, share: &str, schema: &str, table: &str) -> Result<()> {
         let key = Key::table(share, schema, table);
-        self.transact(vec![self.delete_old(&key, format!("table '{share}.{schema}.{table}'"))]).await
+        let missing = Missing::Table(share.to_owned(), schema.to_owned(), table.to_owned());
+        self.transact(vec![self.delete_old(&key, missing)]).await
     }
 
     /// Deletes a schema that has no table.
@@ -201,12 +358,12 @@ impl Writer {
         let tables = self.query(&keys::share_partition(share), &keys::tables_of(schema)).await?;
         if !tables.is_empty() {
             return Err(WriteError::Refused(format!(
-                "schema '{schema}' has {} tables; delete them first",
-                tables.len()
+                "schema '{schema}' has {}; delete them first",
+                count(tables.len(), "table")
             )));
         }
-        let what = format!("schema '{schema}' in share '{share}'");
-        self.transact(vec![self.delete_old(&Key::schema(share, schema), what)]).await
+        let missing = Missing::Schema(share.to_owned(), schema.to_owned());
+        self.transact(vec![self.delete_old(&Key::schema(share, schema), missing)]).await
     }
 
     /// Deletes a share with its schemas, tables and grants. It is out of service with the first step; the same
@@ -222,19 +379,18 @@ impl Writer {
             .build();
         self.transact(vec![Step {
             item: TransactWriteItem::builder().update(built(update)?).build(),
-            otherwise: WriteError::Missing(format!("share '{share}'")),
+            otherwise: WriteError::Missing(Missing::Share(share.to_owned())),
         }])
         .await?;
-        let mut doomed = Vec::new();
-        for item in self.query(&key.partition, "").await? {
-            let sort = string(&item, keys::SORT).to_owned();
-            if sort.starts_with(keys::GRANTED_TO) {
-                doomed.push(Key::grant(string(&item, "recipient"), share));
-            }
-            if sort != key.sort {
-                doomed.push(Key { partition: key.partition.clone(), sort });
-            }
-        }
+        // The grants as servers find them, also those that the share does not list: a share that is created again by this
+        // name must be granted to nobody.
+        let granted = Key::grant("", share).sort;
+        let is_of_share = |item: &Item| {
+            string(item, keys::PARTITION) == key.partition && string(item, keys::SORT) != key.sort
+                || records::kind(item) == Kind::Grant && string(item, keys::SORT) == granted
+        };
+        let doomed: Vec<Key> =
+            self.items().await?.iter().filter(|item| is_of_share(item)).map(key_of).collect();
         let mut gone = 0;
         for chunk in doomed.chunks(TRANSACTION) {
             let steps = chunk.iter().map(|key| self.delete_any(key)).collect();
@@ -272,21 +428,26 @@ impl Writer {
     /// Grants a share to a recipient. Nothing changes where it is granted already.
     pub async fn grant(&self, recipient: &str, share: &Name) -> Result<()> {
         let key = Key::recipient(recipient);
-        let who = self.name_of(&key, format!("recipient '{recipient}'")).await?;
+        let (_, who) = self.recipient_item(recipient).await?;
         let share = self.share_name(share.as_str()).await?;
-        let mut steps = vec![self.is_there(&key, format!("recipient '{recipient}'"))];
+        let mut steps = vec![self.is_there(&key, Missing::Recipient(recipient.to_owned()))];
         steps.extend(self.grant_steps(&who, &share));
         self.transact(steps).await
     }
 
-    /// The name of a record, as it was spelled when it was made.
-    async fn name_of(&self, key: &Key, what: String) -> Result<String> {
-        let item = self.get(key).await?.ok_or(WriteError::Missing(what))?;
-        Ok(string(&item, "name").to_owned())
+    /// The name of a share, as it was spelled when it was made.
+    async fn share_name(&self, share: &str) -> Result<String> {
+        let item = self.get(&Key::share(share)).await?;
+        let item = item.ok_or_else(|| WriteError::Missing(Missing::Share(share.to_owned())))?;
+        Ok(records::share(&item)?.record.name.as_str().to_owned())
     }
 
-    async fn share_name(&self, share: &str) -> Result<String> {
-        self.name_of(&Key::share(share), format!("share '{share}'")).await
+    /// A recipient's record, and its name as it was spelled when it was made.
+    async fn recipient_item(&self, recipient: &str) -> Result<(Item, String)> {
+        let item = self.get(&Key::recipient(recipient)).await?;
+        let item = item.ok_or_else(|| WriteError::Missing(Missing::Recipient(recipient.to_owned())))?;
+        let name = records::recipient(&item)?.name.as_str().to_owned();
+        Ok((item, name))
     }
 
     /// Takes a share from a recipient.
@@ -294,7 +455,7 @@ impl Writer {
         self.transact(vec![
             self.delete_old(
                 &Key::grant(recipient, share),
-                format!("grant of share '{share}' to '{recipient}'"),
+                Missing::Grant(recipient.to_owned(), share.to_owned()),
             ),
             self.delete_any(&Key::granted_to(share, recipient)),
         ])
@@ -314,25 +475,18 @@ impl Writer {
             .build();
         self.transact(vec![Step {
             item: TransactWriteItem::builder().update(built(disabled)?).build(),
-            otherwise: WriteError::Missing(format!("recipient '{recipient}'")),
+            otherwise: WriteError::Missing(Missing::Recipient(recipient.to_owned())),
         }])
         .await?;
-        let mut doomed = Vec::new();
-        for item in self.query(&key.partition, "").await? {
-            let sort = string(&item, keys::SORT).to_owned();
-            if sort.starts_with(keys::TOKENS) {
-                doomed.push(Key {
-                    partition: format!("TOKEN#{}", string(&item, "sha256")),
-                    sort: "TOKEN".to_owned(),
-                });
-            }
-            if sort.starts_with(keys::GRANTS) {
-                doomed.push(Key::granted_to(string(&item, "share"), recipient));
-            }
-            if sort != key.sort {
-                doomed.push(Key { partition: key.partition.clone(), sort });
-            }
-        }
+        let listed = Key::granted_to("", recipient).sort;
+        let who = Name::key_of(recipient);
+        let is_of_recipient = |item: &Item| match records::kind(item) {
+            Kind::Token => Name::key_of(string(item, "recipient")) == who,
+            Kind::GrantedTo => string(item, keys::SORT) == listed,
+            _ => string(item, keys::PARTITION) == key.partition && string(item, keys::SORT) != key.sort,
+        };
+        let doomed: Vec<Key> =
+            self.items().await?.iter().filter(|item| is_of_recipient(item)).map(key_of).collect();
         for chunk in doomed.chunks(TRANSACTION) {
             self.transact(chunk.iter().map(|key| self.delete_any(key)).collect()).await?;
         }
@@ -342,30 +496,54 @@ impl Writer {
     /// A table as it is shared.
     pub async fn table(&self, share: &str, schema: &str, table: &str) -> Result<TableState> {
         let item = self.get(&Key::table(share, schema, table)).await?;
-        let missing = || WriteError::Missing(format!("table '{share}.{schema}.{table}'"));
-        item.as_ref().map(table_state).ok_or_else(missing)
+        let missing = Missing::Table(share.to_owned(), schema.to_owned(), table.to_owned());
+        Ok(table_state(&item.ok_or(WriteError::Missing(missing))?)?)
     }
 
     /// What a token stands for now; `None` where it is not known.
     pub async fn token(&self, hash: TokenHash) -> Result<Option<TokenRecord>> {
         let item = self.get(&Key::token(hash)).await?;
-        let token = item.as_ref().map(records::token).transpose();
-        token.map_err(|error| WriteError::Failed(error.to_string()))
+        Ok(item.as_ref().map(records::token).transpose()?.map(|token| token.record))
     }
 
-    /// The tokens of a recipient, the newest first.
-    pub async fn tokens(&self, recipient: &str) -> Result<Vec<ListedToken>> {
-        let items = self.query(&keys::recipient_partition(recipient), keys::TOKENS).await?;
-        let mut tokens: Vec<_> = items.iter().map(listed_token).collect();
-        tokens.sort_by(|a, b| b.created.cmp(&a.created));
-        Ok(tokens)
+    /// The tokens of a recipient, the newest first: those that servers know, whether they are listed or not, and those
+    /// that are only listed.
+    pub async fn tokens(&self, recipient: &str) -> Result<Vec<FoundToken>> {
+        let partition = keys::recipient_partition(recipient);
+        let items = self.items().await?;
+        let own: Vec<_> = items.iter().filter(|item| owner(item).as_ref() == Some(&partition)).collect();
+        Ok(tokens_of(&own))
+    }
+
+    /// Every recipient's record, with its tokens and the names of the shares that are granted to it.
+    pub async fn recipients(&self) -> Result<Vec<ListedRecipient>> {
+        let items = self.items().await?;
+        let mut owned: HashMap<String, Vec<&Item>> = HashMap::new();
+        for item in &items {
+            if let Some(partition) = owner(item) {
+                owned.entry(partition).or_default().push(item);
+            }
+        }
+        let recipients = items.iter().filter(|item| records::kind(item) == Kind::Recipient);
+        let listed = recipients.map(|record| {
+            let own = owned.remove(string(record, keys::PARTITION)).unwrap_or_default();
+            let grants = own.iter().filter(|item| records::kind(item) == Kind::Grant);
+            ListedRecipient {
+                fault: records::recipient(record).err(),
+                shares: grants.map(|item| string(item, "share").to_owned()).collect(),
+                tokens: tokens_of(&own),
+                record: record.clone(),
+            }
+        });
+        Ok(listed.collect())
     }
 
     /// Gives a recipient a token more. Refused where it has two live ones.
     pub async fn create_token(&self, recipient: &str, token: &NewToken) -> Result<()> {
         let Turn { step, who, tokens } = self.turn(recipient).await?;
         let now = Utc::now();
-        if tokens.iter().filter(|token| token.is_live(now)).count() >= LIVE_TOKENS {
+        let is_live = token.expires.is_none_or(|expires| expires > now);
+        if is_live && tokens.iter().filter(|token| token.is_live(now)).count() >= LIVE_TOKENS {
             return Err(WriteError::Refused(format!(
                 "recipient '{recipient}' has {LIVE_TOKENS} live tokens; revoke one first, or rotate"
             )));
@@ -376,49 +554,88 @@ impl Writer {
     }
 
     /// Replaces a recipient's token: the newest one is good for `grace` more at most, older ones end now. The
-    /// life of a token is only ever shortened. Of several rotations at the same time one is made.
-    pub async fn rotate_token(&self, recipient: &str, token: &NewToken, grace: TimeDelta) -> Result<()> {
+    /// life of a token is only ever shortened. Of several rotations at the same time, one succeeds. Returns when the
+    /// tokens end that worked until now, by their ids, the newest first.
+    pub async fn rotate_token(
+        &self,
+        recipient: &str,
+        token: &NewToken,
+        grace: TimeDelta,
+    ) -> Result<Vec<(String, DateTime<Utc>)>> {
         let Turn { step, who, tokens } = self.turn(recipient).await?;
         let mut steps = vec![step];
-        let now = Utc::now();
+        let mut ends = Vec::new();
+        let now = to_seconds(Utc::now());
         for (age, old) in tokens.iter().filter(|token| token.is_live(now)).enumerate() {
             let end = if age == 0 { now + grace } else { now };
             let end = old.expires.map_or(end, |expires| expires.min(end));
-            for key in [token_key(&old.hash), Key::token_of(recipient, &old.id)] {
-                let update = Update::builder()
-                    .table_name(&self.table)
-                    .set_key(Some(key_attributes(&key)))
-                    .update_expression("SET expires = :end")
-                    .condition_expression("attribute_exists(pk)")
-                    .expression_attribute_values(":end", time(Some(end)))
-                    .build();
-                steps.push(Step {
-                    item: TransactWriteItem::builder().update(built(update)?).build(),
-                    otherwise: WriteError::Conflict(format!("recipient '{recipient}'")),
-                });
-            }
+            steps.extend(self.end_steps(recipient, old, Some(end)).await?);
+            ends.push((old.id.clone(), end));
         }
         steps.extend(self.token_steps(&who, token));
-        self.transact(steps).await
+        if steps.len() > TRANSACTION {
+            return Err(WriteError::Refused(format!(
+                "recipient '{recipient}' has {} live tokens, which cannot end at once; revoke some first",
+                ends.len()
+            )));
+        }
+        self.transact(steps).await?;
+        Ok(ends)
     }
 
-    /// Ends a token now.
+    /// Changes when a token ends, in the records that it has, if nobody changes them at the same time.
+    async fn end_steps(
+        &self,
+        recipient: &str,
+        token: &FoundToken,
+        end: Option<DateTime<Utc>>,
+    ) -> Result<Vec<Step>> {
+        let mut steps = Vec::new();
+        for key in &token.records {
+            let what = format!("recipient '{recipient}'");
+            let before = self.get(key).await?.ok_or_else(|| WriteError::Conflict(what.clone()))?;
+            let mut after = before.clone();
+            set_end(&mut after, end);
+            steps.push(self.replace(&before, after, what)?);
+        }
+        Ok(steps)
+    }
+
+    /// Ends a token now: the one with this id, or whose hash begins with it, where it has eight digits or more.
     pub async fn revoke_token(&self, recipient: &str, id: &str) -> Result<()> {
-        let found = self.tokens(recipient).await?.into_iter().find(|token| token.id == id);
-        let missing = || format!("token '{id}' of recipient '{recipient}'");
-        let token = found.ok_or_else(|| WriteError::Missing(missing()))?;
-        self.transact(vec![
-            self.delete_old(&Key::token_of(recipient, id), missing()),
-            self.delete_any(&token_key(&token.hash)),
-        ])
-        .await
+        let tokens = self.tokens(recipient).await?;
+        let mut found: Vec<_> = tokens.iter().filter(|token| token.id == id).collect();
+        if found.is_empty() && id.len() >= 8 {
+            let digits = id.to_lowercase();
+            found = tokens.iter().filter(|token| token.has_hash(&digits)).collect();
+        }
+        match found.as_slice() {
+            [] => Err(WriteError::Missing(Missing::Token(recipient.to_owned(), id.to_owned()))),
+            [token] => self.remove_token(token).await,
+            several => {
+                let hashes: Vec<_> = several
+                    .iter()
+                    .filter_map(|token| token.hash)
+                    .map(|hash| hash.short().to_string())
+                    .collect();
+                Err(WriteError::Refused(format!(
+                    "{} tokens of recipient '{recipient}' have the id '{id}'; in its place, name one by the first digits \
+                     of its hash: {}",
+                    several.len(),
+                    hashes.join(", ")
+                )))
+            }
+        }
+    }
+
+    async fn remove_token(&self, token: &FoundToken) -> Result<()> {
+        self.transact(token.records.iter().map(|key| self.delete_any(key)).collect()).await
     }
 
     /// Takes the turn to change a recipient's tokens: the step fails where somebody else changed them since.
     async fn turn(&self, recipient: &str) -> Result<Turn> {
         let key = Key::recipient(recipient);
-        let item = self.get(&key).await?;
-        let item = item.ok_or_else(|| WriteError::Missing(format!("recipient '{recipient}'")))?;
+        let (item, who) = self.recipient_item(recipient).await?;
         let before = revision(&item);
         let update = Update::builder()
             .table_name(&self.table)
@@ -435,70 +652,17 @@ impl Writer {
             item: TransactWriteItem::builder().update(built(update.build())?).build(),
             otherwise: WriteError::Conflict(format!("recipient '{recipient}'")),
         };
-        Ok(Turn { step, who: string(&item, "name").to_owned(), tokens: self.tokens(recipient).await? })
+        Ok(Turn { step, who, tokens: self.tokens(recipient).await? })
     }
 
-    /// Every record that misses another one which it belongs to.
-    pub async fn unpaired_records(&self) -> Result<Vec<BadRecord>> {
-        Ok(unpaired(&self.items().await?))
+    /// Everything that the table holds, as servers see it, and what they cannot read.
+    pub async fn read(&self) -> Result<Reading> {
+        Ok(Reading::new(&self.items().await?))
     }
 
     /// The records that servers cannot read.
     pub async fn bad_records(&self) -> Result<Vec<BadRecord>> {
-        let mut bad: Vec<_> =
-            self.items().await?.iter().filter_map(|item| records::check(item).err()).collect();
-        bad.sort_by(|a, b| (&a.partition, &a.sort).cmp(&(&b.partition, &b.sort)));
-        Ok(bad)
-    }
-
-    /// Everything that the table holds, but for shares that are being deleted.
-    pub async fn state(&self) -> Result<State> {
-        let items = self.items().await?;
-        let mut state = State::default();
-        let mut shares = HashMap::new();
-        let mut recipients = HashMap::new();
-        let sort = |item: &Item| string(item, keys::SORT).to_owned();
-        for item in &items {
-            let (partition, name) =
-                (string(item, keys::PARTITION).to_owned(), string(item, "name").to_owned());
-            let key = Name::key_of(&name);
-            match sort(item).as_str() {
-                "SHARE" if !item.contains_key("deleting") => {
-                    let share =
-                        ShareState { name, id: string(item, "id").to_owned(), schemas: BTreeMap::new() };
-                    state.shares.insert(key.clone(), share);
-                    shares.insert(partition, key);
-                }
-                "RECIPIENT" => {
-                    let recipient = RecipientState { name, shares: BTreeSet::new(), tokens: BTreeMap::new() };
-                    state.recipients.insert(key.clone(), recipient);
-                    recipients.insert(partition, key);
-                }
-                _ => {}
-            }
-        }
-        for item in &items {
-            let (partition, sort) = (string(item, keys::PARTITION), sort(item));
-            if let Some(share) = shares.get(partition).and_then(|key| state.shares.get_mut(key)) {
-                if sort.starts_with(keys::SCHEMAS) {
-                    let name = string(item, "name");
-                    share.schemas.entry(Name::key_of(name)).or_default().name = name.to_owned();
-                } else if sort.starts_with(keys::TABLES) {
-                    let schema = share.schemas.entry(Name::key_of(string(item, "schema"))).or_default();
-                    let table = table_state(item);
-                    schema.tables.insert(Name::key_of(&table.name), table);
-                }
-            }
-            if let Some(recipient) = recipients.get(partition).and_then(|key| state.recipients.get_mut(key)) {
-                if sort.starts_with(keys::GRANTS) {
-                    recipient.shares.insert(Name::key_of(string(item, "share")));
-                } else if sort.starts_with(keys::TOKENS) {
-                    let token = listed_token(item);
-                    recipient.tokens.insert(token.hash, token.expires);
-                }
-            }
-        }
-        Ok(state)
+        Ok(self.read().await?.bad)
     }
 
     /// Makes one change. Refused or told of a conflict where what it begins from is no longer there.
@@ -508,8 +672,10 @@ impl Writer {
         };
         match change {
             Change::AddShare(share) => {
-                self.create_share(&name(&share.name, Name::share)?, &share.id, None).await
+                let comment = share.comment.as_deref();
+                self.create_share(&name(&share.name, Name::share)?, &share.id, comment).await
             }
+            Change::ShareComment(share, _, comment) => self.update_share(share, comment.as_deref()).await,
             Change::ShareId(share, before, after) => {
                 let set = [("id", text(before), text(after))];
                 self.transact(vec![self.set(&Key::share(share), &set, format!("share '{share}'"))?]).await
@@ -523,39 +689,44 @@ impl Writer {
             Change::UpdateTable(share, schema, both) => self.update_table(share, schema, both).await,
             Change::RemoveTable(share, schema, table) => self.delete_table(share, schema, table).await,
             Change::AddRecipient(recipient) => {
-                let attributes = vec![("name", text(&recipient.name)), ("status", text("active"))];
-                let what = format!("recipient '{}'", recipient.name);
-                self.transact(vec![self.put_new(&Key::recipient(&recipient.name), attributes, what)]).await
+                let RecipientState { name, active, comment, .. } = recipient;
+                let mut attributes = vec![("name", text(name)), ("status", text(status(*active)))];
+                attributes.extend(comment.as_ref().map(|comment| ("comment", text(comment))));
+                let what = format!("recipient '{name}'");
+                self.transact(vec![self.put_new(&Key::recipient(name), attributes, what)]).await
+            }
+            Change::RecipientComment(recipient, _, comment) => {
+                self.update_recipient(recipient, Some(comment.as_deref()), None).await
+            }
+            Change::RecipientStatus(recipient, active) => {
+                self.update_recipient(recipient, None, Some(*active)).await
             }
             Change::RemoveRecipient(recipient) => self.delete_recipient(recipient).await,
             Change::Grant(recipient, share) => self.grant(recipient, &name(share, Name::share)?).await,
             Change::Revoke(recipient, share) => self.revoke(recipient, share).await,
-            Change::AddToken(recipient, hash, expires) => {
+            Change::AddToken(recipient, hash, token) => {
                 let parsed = TokenHash::from_hex(hash);
                 let hash = parsed.ok_or_else(|| WriteError::Refused(format!("{hash} is not a hash")))?;
-                let id = hash.to_hex().chars().take(8).collect();
-                self.create_token(recipient, &NewToken { id, hash, expires: *expires }).await
+                let TokenState { id, expires, created } = token.clone();
+                self.create_token(recipient, &NewToken { id, hash, expires, created }).await
             }
             Change::TokenEnd(recipient, hash, before, after) => {
-                let id = self.token_id(recipient, hash).await?;
-                let set = [("expires", time(*before), time(*after))];
-                let what = || format!("token '{id}' of recipient '{recipient}'");
-                let steps = [token_key(hash), Key::token_of(recipient, &id)]
-                    .iter()
-                    .map(|key| self.set(key, &set, what()))
-                    .collect::<Result<_>>()?;
+                let Turn { step, tokens, .. } = self.turn(recipient).await?;
+                let token = found_token(recipient, hash, tokens)?;
+                if token.expires != *before {
+                    return Err(WriteError::Conflict(format!(
+                        "token '{}' of recipient '{recipient}'",
+                        token.id
+                    )));
+                }
+                let mut steps = vec![step];
+                steps.extend(self.end_steps(recipient, &token, *after).await?);
                 self.transact(steps).await
             }
             Change::RemoveToken(recipient, hash) => {
-                self.revoke_token(recipient, &self.token_id(recipient, hash).await?).await
+                self.remove_token(&found_token(recipient, hash, self.tokens(recipient).await?)?).await
             }
         }
-    }
-
-    async fn token_id(&self, recipient: &str, hash: &str) -> Result<String> {
-        let found = self.tokens(recipient).await?.into_iter().find(|token| token.hash == hash);
-        let found = found.map(|token| token.id);
-        found.ok_or_else(|| WriteError::Missing(format!("such token of recipient '{recipient}'")))
     }
 
     /// Changes a table from what it was read as. Told of a conflict where it is no longer that.
@@ -566,8 +737,10 @@ impl Writer {
             Name::schema_or_table(&after.name).map_err(|error| WriteError::Refused(error.to_string()))?;
         let key = Key::table(share, schema, &before.name);
         let what = format!("table '{share}.{schema}.{}'", before.name);
-        let item = self.get(&key).await?.filter(|item| table_state(item) == *before);
-        let item = item.ok_or_else(|| WriteError::Conflict(what.clone()))?;
+        let item = self.get(&key).await?.ok_or_else(|| WriteError::Conflict(what.clone()))?;
+        if table_state(&item)? != *before {
+            return Err(WriteError::Conflict(what));
+        }
         let attributes = table_attributes(string(&item, "schema"), &name, after);
         let mut put = item.clone();
         // The one attribute that may be left out.
@@ -578,7 +751,8 @@ impl Writer {
 
     /// Changes the comment of a share; `None` takes it away.
     pub async fn update_share(&self, share: &str, comment: Option<&str>) -> Result<()> {
-        self.update(&Key::share(share), format!("share '{share}'"), |item| set_comment(item, comment)).await
+        let missing = Missing::Share(share.to_owned());
+        self.update(&Key::share(share), missing, |item| set_comment(item, comment)).await
     }
 
     /// Changes the comment of a recipient, where `comment` is given, and whether it may read, where `active` is.
@@ -588,19 +762,21 @@ impl Writer {
         comment: Option<Option<&str>>,
         active: Option<bool>,
     ) -> Result<()> {
-        self.update(&Key::recipient(recipient), format!("recipient '{recipient}'"), |item| {
+        let missing = Missing::Recipient(recipient.to_owned());
+        self.update(&Key::recipient(recipient), missing, |item| {
             if let Some(comment) = comment {
                 set_comment(item, comment);
             }
             if let Some(active) = active {
-                item.insert("status".to_owned(), text(if active { "active" } else { "disabled" }));
+                item.insert("status".to_owned(), text(status(active)));
             }
         })
         .await
     }
 
-    async fn update(&self, key: &Key, what: String, change: impl FnOnce(&mut Item)) -> Result<()> {
-        let before = self.get(key).await?.ok_or_else(|| WriteError::Missing(what.clone()))?;
+    async fn update(&self, key: &Key, missing: Missing, change: impl FnOnce(&mut Item)) -> Result<()> {
+        let what = missing.to_string();
+        let before = self.get(key).await?.ok_or(WriteError::Missing(missing))?;
         let mut after = before.clone();
         change(&mut after);
         self.transact(vec![self.replace(&before, after, what)?]).await
@@ -732,8 +908,8 @@ impl Writer {
         TransactWriteItem::builder().set_delete(delete.ok()).build()
     }
 
-    fn delete_old(&self, key: &Key, what: String) -> Step {
-        Step { item: self.delete(key, Some("attribute_exists(pk)")), otherwise: WriteError::Missing(what) }
+    fn delete_old(&self, key: &Key, missing: Missing) -> Step {
+        Step { item: self.delete(key, Some("attribute_exists(pk)")), otherwise: WriteError::Missing(missing) }
     }
 
     fn delete_any(&self, key: &Key) -> Step {
@@ -750,12 +926,12 @@ impl Writer {
         Step { item: TransactWriteItem::builder().set_condition_check(check.ok()).build(), otherwise }
     }
 
-    fn is_there(&self, key: &Key, what: String) -> Step {
-        self.check(key, "attribute_exists(pk)", WriteError::Missing(what))
+    fn is_there(&self, key: &Key, missing: Missing) -> Step {
+        self.check(key, "attribute_exists(pk)", WriteError::Missing(missing))
     }
 
     fn share_is_there(&self, share: &str) -> Step {
-        let missing = WriteError::Missing(format!("share '{share}'"));
+        let missing = WriteError::Missing(Missing::Share(share.to_owned()));
         self.check(&Key::share(share), "attribute_exists(pk) AND attribute_not_exists(deleting)", missing)
     }
 
@@ -773,15 +949,15 @@ impl Writer {
     }
 
     fn token_steps(&self, recipient: &str, token: &NewToken) -> [Step; 2] {
-        let attributes = || {
-            vec![
-                ("recipient", text(recipient)),
-                ("id", text(&token.id)),
-                ("expires", time(token.expires)),
-                ("created", text(Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true))),
-            ]
-        };
-        let mut listed = attributes();
+        let now = || Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+        let mut item = Item::from([
+            ("recipient".to_owned(), text(recipient)),
+            ("id".to_owned(), text(&token.id)),
+            ("created".to_owned(), text(token.created.clone().unwrap_or_else(now))),
+        ]);
+        set_end(&mut item, token.expires);
+        let attributes = || item.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        let mut listed: Vec<_> = attributes();
         listed.push(("sha256", text(token.hash.to_hex())));
         [
             self.put_new(&Key::token(token.hash), attributes(), "the token".to_owned()),
@@ -839,40 +1015,27 @@ fn table_attributes<'a>(schema: &str, name: &Name, table: &TableState) -> Vec<(&
     attributes
 }
 
-fn listed_token(item: &Item) -> ListedToken {
-    ListedToken {
-        id: string(item, "id").to_owned(),
-        expires: DateTime::parse_from_rfc3339(string(item, "expires")).ok().map(|time| time.to_utc()),
-        created: string(item, "created").to_owned(),
-        hash: string(item, "sha256").to_owned(),
-    }
+fn table_state(item: &Item) -> Result<TableState, BadRecord> {
+    Ok(TableState::from(&records::table_alone(item)?))
 }
 
-fn table_state(item: &Item) -> TableState {
-    let flag = |name: &str| item.get(name).and_then(|value| value.as_bool().ok()).is_some_and(|flag| *flag);
-    let allowed = item.get("allowedLocations").and_then(|value| value.as_l().ok());
-    let allowed = allowed.into_iter().flatten().filter_map(|location| location.as_s().ok());
-    let start = item.get("startVersion").and_then(|value| value.as_n().ok()?.parse().ok());
-    TableState {
-        name: string(item, "name").to_owned(),
-        id: string(item, "id").to_owned(),
-        location: bare(string(item, "location")),
-        allowed_locations: allowed.map(|location| bare(location)).collect(),
-        history_shared: flag("historyShared"),
-        start_version: start.unwrap_or(0),
-        directory_access: flag("directoryAccess"),
-        signer_role: RoleArn::parse(string(item, "signerRole")),
-    }
+fn status(active: bool) -> &'static str {
+    if active { "active" } else { "disabled" }
 }
 
-/// A location without the slashes at its end, unless it has nothing else.
-fn bare(location: &str) -> String {
-    let bare = location.trim_end_matches('/');
-    if bare.is_empty() { location.to_owned() } else { bare.to_owned() }
+fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
-fn token_key(hash: &str) -> Key {
-    Key { partition: format!("TOKEN#{hash}"), sort: "TOKEN".to_owned() }
+fn found_token(recipient: &str, hash: &str, tokens: Vec<FoundToken>) -> Result<FoundToken> {
+    let found = tokens.into_iter().find(|token| token.has_hash(hash));
+    let short = || hash.chars().take(8).collect();
+    found.ok_or_else(|| WriteError::Missing(Missing::Token(recipient.to_owned(), short())))
+}
+
+/// The time without its fraction of a second: what lists and profiles show is then all there is.
+pub fn to_seconds(time: DateTime<Utc>) -> DateTime<Utc> {
+    DateTime::from_timestamp(time.timestamp(), 0).unwrap_or(time)
 }
 
 fn built<T>(built: std::result::Result<T, aws_sdk_dynamodb::error::BuildError>) -> Result<T> {
@@ -884,6 +1047,9 @@ where
     E: std::error::Error + aws_sdk_dynamodb::error::ProvideErrorMetadata + Send + Sync + 'static,
     R: fmt::Debug + Send + Sync + 'static,
 {
+    if error.code() == Some("ResourceNotFoundException") {
+        return WriteError::NoTable;
+    }
     let message = match (error.code(), error.message()) {
         (Some(code), Some(message)) => format!("DynamoDB refused: {code}: {message}"),
         (Some(code), None) => format!("DynamoDB refused: {code}"),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Checked, Reader};
 use crate::catalog::keys::Key;
+use crate::catalog::reading::Reading;
 use crate::catalog::state::{State, TableState};
 use crate::catalog::writer::Writer;
 
@@ -69,18 +70,15 @@ pub struct Answer {
 
 /// Opens tables in the order of their names until `until`. Each answer has at least some.
 pub async fn answer(reader: Reader<'_>, catalog: &Writer, asked: &Asked, until: Instant) -> Answer {
-    let (bad, state) = match futures::try_join!(catalog.bad_records(), catalog.state()) {
-        Ok(read) => read,
+    let Reading { state, bad, .. } = match catalog.read().await {
+        Ok(reading) => reading,
         Err(error) => return Answer { failure: Some(error.to_string()), ..Answer::default() },
     };
     let mut answer = Answer::default();
     if asked.after.is_none() {
         answer.bad_records = bad.iter().map(ToString::to_string).collect();
     }
-    // A server does not open a table whose record it cannot read.
-    let is_bad = |key: &Key| bad.iter().any(|bad| bad.partition == key.partition && bad.sort == key.sort);
-    let mut tables: Vec<_> =
-        named(&state).filter(|(key, ..)| !is_bad(key)).map(|(_, name, table)| (name, table)).collect();
+    let mut tables: Vec<_> = named(&state).map(|(_, name, table)| (name, table)).collect();
     tables.sort_by(|(a, _), (b, _)| a.cmp(b));
     tables.retain(|(name, _)| asked.after.as_ref().is_none_or(|after| name > after));
     for some in tables.chunks(AT_ONCE) {

@@ -19,6 +19,8 @@ pub struct Batch {
     selected: Vec<bool>,
     lenient: bool,
     rows: usize,
+    /// What it takes in memory.
+    bytes: usize,
     path: StringArray,
     size: Int64Array,
     modification_time: Int64Array,
@@ -111,7 +113,7 @@ impl Batch {
     /// values has none; whether it needs them, the caller knows.
     pub(super) fn new(data: Box<dyn EngineData>, selected: Vec<bool>, lenient: bool) -> Result<Self> {
         let batch: RecordBatch = (*ArrowEngineData::try_from_engine_data(data).map_err(failure)?).into();
-        let rows = batch.num_rows();
+        let (rows, bytes) = (batch.num_rows(), batch.get_array_memory_size());
         let deletion_vector: StructArray =
             column(batch.column_by_name("deletionVector"), AsArray::as_struct_opt)?;
         let constants: StructArray =
@@ -120,6 +122,7 @@ impl Batch {
             selected,
             lenient,
             rows,
+            bytes,
             path: column(batch.column_by_name("path"), AsArray::as_string_opt::<i32>)?,
             size: column(batch.column_by_name("size"), AsArray::as_primitive_opt::<Int64Type>)?,
             modification_time: column(
@@ -166,6 +169,11 @@ impl Batch {
             )?,
             constants,
         })
+    }
+
+    /// What it takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The files of the batch. An `add` action that breaks a rule of the protocol is an error in its place,

@@ -1,6 +1,6 @@
 //! The commits of a range of versions, one after the other: what a change data feed and a stream read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use buoyant_kernel::FileMeta;
@@ -128,6 +128,8 @@ pub(super) struct RemovedFile {
 /// One commit of a range.
 struct Commit {
     version: u64,
+    /// The length of its text.
+    bytes: usize,
     timestamp: i64,
     /// Those that are wanted: changes of the protocol first, then of the metadata, then files.
     actions: Vec<Action>,
@@ -246,7 +248,11 @@ impl CommitInfo {
 
 impl ChangedFile {
     pub(super) fn key(&self) -> FileKey {
-        (self.path.clone(), self.deletion_vector().map(|vector| vector.unique_id()))
+        (self.path.clone(), self.vector_id())
+    }
+
+    fn vector_id(&self) -> Option<String> {
+        self.deletion_vector().map(|vector| vector.unique_id())
     }
 
     /// Whether the action says what a recipient needs of the file.
@@ -304,6 +310,11 @@ impl ChangeCursor {
     /// The texts that were kept.
     pub(super) fn into_texts(self) -> Texts {
         self.keeping.map(Kept::into_texts).unwrap_or_default()
+    }
+
+    /// How many bytes of the log the cursor holds: the actions of a commit, and as much again for its text.
+    pub fn held_bytes(&self) -> usize {
+        self.commit.as_ref().map_or(0, |commit| commit.bytes.saturating_mul(2))
     }
 
     /// The range that the changes are of.
@@ -417,6 +428,7 @@ impl Commit {
         }
         only_last(&mut actions, |action| matches!(action, Action::Metadata(_)));
         only_last(&mut actions, |action| matches!(action, Action::Protocol(_)));
+        only_last_of_a_kind(&mut actions);
         let has_feed = actions.iter().any(|action| matches!(action, Action::Cdc(_)));
         let feed = has_feed && kind == ChangeKind::Data;
         let nothing = info.is_empty_merge();
@@ -443,7 +455,7 @@ impl Commit {
                 info.in_commit_timestamp.ok_or_else(|| damaged("a commit lacks its inCommitTimestamp"))?
             }
         };
-        Ok(Self { version: times.version, timestamp, actions })
+        Ok(Self { version: times.version, bytes: text.len(), timestamp, actions })
     }
 }
 
@@ -456,6 +468,23 @@ fn only_last(actions: &mut Vec<Action>, one: impl Fn(&Action) -> bool) {
         let at = at.next();
         !one(action) || at == last
     });
+}
+
+/// Leaves out all but the last of the actions that add the same file, and of those that remove it, as Spark reads them.
+fn only_last_of_a_kind(actions: &mut Vec<Action>) {
+    let mut seen = HashSet::new();
+    let mut last = Vec::with_capacity(actions.len());
+    for action in actions.iter().rev() {
+        last.push(match action {
+            Action::Add(file) => seen.insert((true, file.path.as_str(), file.vector_id())),
+            Action::Remove(file) => seen.insert((false, file.path.as_str(), file.vector_id())),
+            Action::Cdc(_) | Action::Metadata(_) | Action::Protocol(_) => true,
+        });
+    }
+    if last.iter().all(|&last| last) {
+        return;
+    }
+    actions.retain(|_| last.pop().unwrap_or(true));
 }
 
 fn mended_line(line: &[u8]) -> Result<Line> {

@@ -32,8 +32,8 @@ pub struct Origin {
 }
 
 impl Origin {
-    pub(super) fn of(snapshot: &Snapshot) -> Self {
-        let segment = snapshot.scanned().kernel().log_segment();
+    fn of(scan: &Scan) -> Self {
+        let segment = scan.kernel().log_segment();
         let mut parts: Vec<String> = segment
             .listed
             .checkpoint_parts
@@ -46,7 +46,7 @@ impl Origin {
             commit.map(|commit| format!("{}:{}", commit.location.size, commit.location.last_modified)),
         );
         Self {
-            version: snapshot.version(),
+            version: scan.kernel().version(),
             checkpoint: segment.checkpoint_version,
             digest: short_digest(parts.join("\n").as_bytes()),
         }
@@ -57,6 +57,7 @@ impl Origin {
 pub struct FileCursor {
     snapshot: Arc<Snapshot>,
     scan: Scan,
+    origin: Origin,
     batch: Option<Batch>,
     /// The row of the batch that comes next.
     row: usize,
@@ -70,16 +71,22 @@ pub struct FileCursor {
     allows_vectors: bool,
     /// Whether a file without partition values is one whose values are not known.
     needs_values: bool,
+    /// What [`Snapshot::mends`] was when the scan was opened.
+    mends: usize,
 }
 
 impl FileCursor {
     pub(super) fn new(snapshot: &Arc<Snapshot>) -> Result<Self> {
+        // Before the scan is opened: one that others put right meanwhile may then be opened once more.
+        let mends = snapshot.mends();
         let scan = snapshot.scan()?;
         let partitioned = !snapshot.metadata().partition_columns.is_empty();
         Ok(Self {
-            scan,
+            origin: Origin::of(&scan),
             allows_vectors: snapshot.features().may_have_vectors,
-            needs_values: partitioned && snapshot.scanned().engine().mends(),
+            needs_values: partitioned && scan.mends(),
+            scan,
+            mends,
             snapshot: Arc::clone(snapshot),
             batch: None,
             row: 0,
@@ -94,10 +101,15 @@ impl FileCursor {
         &self.snapshot
     }
 
-    /// What the files were read from. Only after the scan was opened is it known, so a cursor has it and a
+    /// What the files are read from. Only after the scan was opened is it known, so a cursor has it and a
     /// snapshot does not.
-    pub fn origin(&self) -> Origin {
-        Origin::of(&self.snapshot)
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// How many bytes of the log the cursor holds: a batch of actions, and as much again for what it was read from.
+    pub fn held_bytes(&self) -> usize {
+        self.batch.as_ref().map_or(0, |batch| batch.bytes().saturating_mul(2))
     }
 
     /// How many files come before the next one.
@@ -158,7 +170,7 @@ impl FileCursor {
                 return if self.batch.is_some() { Ok(true) } else { self.load() };
             }
             Err(error) if is_damage(&error) => {
-                self.snapshot.mend(error)?;
+                self.snapshot.mend(self.mends, error)?;
                 self.restart()?;
                 return if self.batch.is_some() { Ok(true) } else { self.load() };
             }
@@ -177,9 +189,9 @@ impl FileCursor {
 
     /// Reads the log from its start again, up to where the cursor is.
     fn restart(&mut self) -> Result<()> {
-        let (origin, position) = (self.origin(), self.position);
+        let (origin, position) = (self.origin.clone(), self.position);
         *self = Self::new(&self.snapshot)?;
-        if self.origin() != origin {
+        if self.origin != origin {
             return Err(origin_is_gone());
         }
         self.seek(position)

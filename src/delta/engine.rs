@@ -4,10 +4,10 @@
 //! looks presigned over HTTP. It also reads a commit of zero bytes as an empty one. Both are refused here.
 //! An engine can also hide damaged checkpoints, so that a snapshot is built from what is whole.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::num::NonZero;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use buoyant_kernel::object_store::ObjectStore;
 use buoyant_kernel::schema::{DataType, SchemaRef, StructField, StructType};
@@ -24,7 +24,7 @@ use super::failure::{Cause, cause};
 use super::guard::{check_names, check_texts};
 use super::log_path::{LogFile, file_name};
 use super::read_ahead::ReadAhead;
-use super::repeats::without_repeats;
+use super::repeats::{no_repeats, subjects};
 use super::stop::StoppableExecutor;
 use super::store::{COMMIT_BYTES, LogStore, View};
 use crate::limits::Limits;
@@ -77,7 +77,7 @@ impl LogEngine {
         runtime: tokio::runtime::Handle,
         limits: Limits,
     ) -> Self {
-        let view = View { mends: false, batch_rows: BATCH_ROWS.get() };
+        let view = View { mends: false, every_action: false, batch_rows: BATCH_ROWS.get() };
         let store = Arc::new(LogStore::new(store, view, limits));
         let inner = KernelEngines::new(&store, &runtime);
         let mut log = root.clone();
@@ -88,6 +88,7 @@ impl LogEngine {
             listing: None,
             listings_left: None,
             lenient: false,
+            sound: Sound::default(),
         });
         Self { inner, store, runtime, fence }
     }
@@ -150,10 +151,11 @@ impl LogEngine {
         Ok(files)
     }
 
-    /// Whole files of the log, fetched together, in this order.
-    pub(super) fn read_ahead(&self, files: Vec<FileMeta>) -> DeltaResult<ReadAhead> {
-        self.fence.admit_all(&files)?;
-        Ok(ReadAhead::new(self.store.clone(), self.runtime.clone(), files))
+    /// Whole commits with every action, fetched together, in this order.
+    pub(super) fn read_ahead(&self, commits: Vec<FileMeta>) -> DeltaResult<ReadAhead> {
+        self.fence.admit_all(&commits)?;
+        let store = Arc::new(self.store.viewed(View { every_action: true, ..self.store.view() }));
+        Ok(ReadAhead::new(store, self.runtime.clone(), commits))
     }
 
     /// What this view leaves out.
@@ -226,7 +228,15 @@ struct Fence {
     listings_left: Option<Arc<AtomicU64>>,
     /// Whether a checkpoint may lack the partition values of its files.
     lenient: bool,
+    /// Large commits in which no action takes back another one.
+    sound: Sound,
 }
+
+/// Commits by their URL, size and time.
+type Sound = Arc<Mutex<HashSet<(String, u64, i64)>>>;
+
+/// How many such commits are remembered.
+const SOUND_COMMITS: usize = 10_000;
 
 impl Fence {
     fn admit(&self, url: &Url) -> DeltaResult<()> {
@@ -398,6 +408,35 @@ impl StorageHandler for Fenced<dyn StorageHandler> {
     }
 }
 
+impl Fenced<dyn JsonHandler> {
+    /// The batches of a large commit, after a first pass has shown that no action takes back another one. What was sent of
+    /// the commit could not be taken back.
+    fn once_sound(
+        &self,
+        commit: &FileMeta,
+        batches: FileDataReadResultIterator,
+    ) -> DeltaResult<FileDataReadResultIterator> {
+        let name = (commit.location.to_string(), commit.size, commit.last_modified);
+        let sound = Arc::clone(&self.fence.sound);
+        if sound.lock().unwrap_or_else(PoisonError::into_inner).contains(&name) {
+            return Ok(batches);
+        }
+        let commit = std::slice::from_ref(commit);
+        let first_pass = self.suited(commit).read_json_files(commit, subjects()?, None)?;
+        let first_pass = self.checked(first_pass);
+        let check = std::iter::once_with(move || {
+            no_repeats(first_pass)?;
+            let mut sound = sound.lock().unwrap_or_else(PoisonError::into_inner);
+            if sound.len() >= SOUND_COMMITS {
+                sound.clear();
+            }
+            sound.insert(name);
+            Ok(())
+        });
+        Ok(Box::new(check.filter_map(|checked: DeltaResult<()>| checked.err().map(Err)).chain(batches)))
+    }
+}
+
 impl JsonHandler for Fenced<dyn JsonHandler> {
     fn parse_json(
         &self,
@@ -427,7 +466,10 @@ impl JsonHandler for Fenced<dyn JsonHandler> {
             let schema = Arc::clone(&physical_schema);
             let batches = self.suited(group).read_json_files(group, schema, predicate.clone())?;
             let batches = self.checked(batches);
-            Ok(if group.iter().any(is_large) { without_repeats(batches) } else { batches })
+            Ok(match group {
+                [commit] if is_large(commit) => self.once_sound(commit, batches)?,
+                _ => batches,
+            })
         });
         let groups: Vec<FileDataReadResultIterator> = groups.collect::<DeltaResult<_>>()?;
         Ok(Box::new(groups.into_iter().flatten()))

@@ -6,7 +6,7 @@ use buoyant_kernel::object_store;
 use buoyant_kernel::parquet::errors::ParquetError;
 
 use super::refused::Refused;
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 
 type KernelError = buoyant_kernel::Error;
 
@@ -15,6 +15,8 @@ type KernelError = buoyant_kernel::Error;
 pub(super) enum Cause {
     /// The store did not answer, or asked to be called less often.
     Unavailable,
+    /// The role that reads the store cannot be assumed.
+    NoRole,
     /// The store refused access.
     Denied,
     /// A file that the log names, or the log itself, is not there.
@@ -46,7 +48,9 @@ impl Refusal {
 impl From<KernelError> for Refusal {
     fn from(error: KernelError) -> Self {
         match cause(&error) {
-            Cause::Unavailable | Cause::Denied | Cause::Unsupported => Self::Final(failure(error)),
+            Cause::Unavailable | Cause::NoRole | Cause::Denied | Cause::Unsupported => {
+                Self::Final(failure(error))
+            }
             // What the table is in any view of its log.
             Cause::Refused(Refused::Names | Refused::Schema) => Self::Final(failure(error)),
             Cause::Missing | Cause::Damaged | Cause::Refused(_) => Self::Damaged(failure(error)),
@@ -85,6 +89,9 @@ pub(super) fn store_cause(error: &object_store::Error) -> Cause {
 /// The store's clients hide what happened in text. An answer that blames the request will be the same next
 /// time, and so will a file that is shorter than it should be; everything else may pass.
 fn generic_store_cause(source: &(dyn std::error::Error + 'static)) -> Cause {
+    if Fault::behind(source) == Some(Fault::Role) {
+        return Cause::NoRole;
+    }
     let mut next = Some(source);
     while let Some(error) = next {
         if let Some(refused) = error.downcast_ref::<Refused>() {
@@ -174,9 +181,11 @@ fn chain_cause(error: &(dyn std::error::Error + 'static)) -> Cause {
 /// The error for a recipient: no text of the kernel in the message, all of it in the source.
 pub(super) fn failure(error: KernelError) -> Error {
     match cause(&error) {
-        Cause::Unavailable => Error::unavailable("The table's storage does not answer; try again later."),
+        Cause::Unavailable => Error::unavailable(UNAVAILABLE),
+        Cause::NoRole => Error::unavailable(UNAVAILABLE).with_fault(Fault::Role),
         Cause::Denied => {
             Error::unreadable_table("The table cannot be read: permission denied by the table's storage.")
+                .with_fault(Fault::AccessDenied)
         }
         Cause::Missing => Error::unreadable_table("The table cannot be read: table files missing."),
         Cause::Unsupported => {
@@ -188,7 +197,15 @@ pub(super) fn failure(error: KernelError) -> Error {
     .with_source(error)
 }
 
+const UNAVAILABLE: &str = "The table's storage does not answer; try again later.";
+
 const DAMAGED: &str = "The table cannot be read: its Delta log is damaged or incomplete.";
+
+/// The error for a location without a log. Whatever the kernel said of it would only say it again.
+pub(super) fn no_log() -> Error {
+    Error::unreadable_table("The table cannot be read: there is no Delta table at its location.")
+        .with_source("it has no _delta_log/ with a version")
+}
 
 /// The error for a log that cannot be right. `what` is for the log of this server only.
 pub(super) fn damaged(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {

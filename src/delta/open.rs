@@ -8,7 +8,7 @@ use buoyant_kernel::{DeltaResult, Engine, FileMeta, Snapshot as KernelSnapshot, 
 use url::Url;
 
 use super::engine::{Hidden, LogEngine};
-use super::failure::{Cause, Refusal, cause, damaged, failure, unpanicked};
+use super::failure::{Cause, Refusal, cause, damaged, failure, no_log, unpanicked};
 use super::history::Log;
 use super::lenient::{Raw, plain_snapshot, suits_scan};
 use super::log_path::{LogFile, file_name};
@@ -119,9 +119,7 @@ impl Opener {
         let files = self.engine.list_from(0).map_err(failure)?;
         let log = Log::of(files.clone());
         let Some(latest) = log.latest() else {
-            return Err(
-                Error::unreadable_table("The table cannot be read: table files missing.").with_source(error)
-            );
+            return Err(no_log());
         };
         // A view that ends before the newest commit would be an older version that passes for the newest.
         let target = version.unwrap_or(latest);

@@ -5,16 +5,19 @@
 //! then, a second pass with longer digests tells which files really are, so that no file is left out by chance.
 //!
 //! A commit, too, has one action for each file. Of several, Spark reads the last and the kernel the first. Small commits are
-//! put right when they are read; large ones are streamed, and only recognised here.
+//! put right when they are read. Large ones are streamed, and recognised by a pass of their own, before anything of them is
+//! sent.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::hint::black_box;
+use std::sync::Arc;
 
 use ahash::RandomState;
 use buoyant_kernel::arrow::array::{Array, ArrayRef, AsArray, StructArray};
 use buoyant_kernel::arrow::datatypes::Int32Type;
 use buoyant_kernel::engine::arrow_data::ArrowEngineData;
+use buoyant_kernel::schema::{DataType, SchemaRef, StructField, StructType};
 use buoyant_kernel::{DeltaResult, EngineData, Error as KernelError, FileDataReadResultIterator};
 
 use super::actions::Batch;
@@ -171,15 +174,38 @@ impl Repeats {
     }
 }
 
-/// The actions of one commit, batch by batch. Ends with an error where an action seems to be about the same file as one
-/// before it, or changes the protocol or the metadata once more.
-pub(super) fn without_repeats(batches: FileDataReadResultIterator) -> FileDataReadResultIterator {
+/// What tells of an action of a commit what it is about.
+pub(super) fn subjects() -> DeltaResult<SchemaRef> {
+    let nested = |name: &str, fields: Vec<StructField>| -> DeltaResult<StructField> {
+        Ok(StructField::nullable(name, StructType::try_new(fields)?))
+    };
+    let file = |name: &str| {
+        let vector = nested(
+            "deletionVector",
+            vec![
+                StructField::nullable("pathOrInlineDv", DataType::STRING),
+                StructField::nullable("offset", DataType::INTEGER),
+            ],
+        )?;
+        nested(name, vec![StructField::nullable("path", DataType::STRING), vector])
+    };
+    let actions = [
+        file("add")?,
+        file("remove")?,
+        nested("metaData", vec![StructField::nullable("id", DataType::STRING)])?,
+        nested("protocol", vec![StructField::nullable("minReaderVersion", DataType::INTEGER)])?,
+    ];
+    Ok(Arc::new(StructType::try_new(actions)?))
+}
+
+/// Reads the actions of one commit, with [`subjects`]. An error where an action seems to be about the same file as one before
+/// it, or changes the protocol or the metadata once more.
+pub(super) fn no_repeats(batches: FileDataReadResultIterator) -> DeltaResult<()> {
     let mut commit = Commit::default();
-    Box::new(batches.map(move |batch| {
-        let batch = batch?;
-        commit.read(batch.as_ref())?;
-        Ok(batch)
-    }))
+    for batch in batches {
+        commit.read(batch?.as_ref())?;
+    }
+    Ok(())
 }
 
 #[derive(Default)]

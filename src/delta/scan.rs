@@ -86,6 +86,16 @@ impl Scan {
         Ok(Self { batches: Some(batches), source, seen, repeats: None })
     }
 
+    /// The version as the kernel replays it.
+    pub(super) fn kernel(&self) -> &SnapshotRef {
+        &self.source.kernel
+    }
+
+    /// Whether actions are put right before they are read.
+    pub(super) fn mends(&self) -> bool {
+        self.source.engine.mends()
+    }
+
     /// Takes files out of a batch that were there before. The log breaks Delta's protocol then; Spark reads it.
     fn take_out_repeats(&mut self, batch: &mut Batch) -> Result<()> {
         let Some(seen) = &mut self.seen else { return Ok(()) };

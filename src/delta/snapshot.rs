@@ -81,7 +81,8 @@ pub struct Snapshot {
     counted: OnceLock<Totals>,
     checksum: OnceLock<Option<Checksum>>,
     timestamp: OnceLock<Option<i64>>,
-    /// The same version built without the checkpoint of `kernel`, which turned out to be damaged.
+    /// The same version built without the checkpoint of `kernel`, which turned out to be damaged, or with actions put
+    /// right.
     mended: OnceLock<Box<Self>>,
 }
 
@@ -226,12 +227,12 @@ impl Snapshot {
         if let Some(known) = self.counted.get() {
             return Ok(*known);
         }
-        let totals = match self.count() {
-            Err(error) if is_damage(&error) => {
-                self.mend(error)?;
-                self.count()?
+        let totals = loop {
+            let mends = self.mends();
+            match self.count() {
+                Err(error) if is_damage(&error) => self.mend(mends, error)?,
+                counted => break counted?,
             }
-            counted => counted?,
         };
         Ok(*self.counted.get_or_init(|| totals))
     }
@@ -260,27 +261,37 @@ impl Snapshot {
     /// A damaged footer of a checkpoint shows here at the latest. What shows later fails the scan.
     fn open_scan(&self, columns: Columns) -> Result<Scan> {
         if let Some(mended) = self.mended.get() {
-            return Scan::new(mended, columns).map_err(Refusal::into_error);
+            return mended.open_scan(columns);
         }
         match Scan::new(self, columns) {
             Ok(scan) => Ok(scan),
             Err(Refusal::Final(error)) => Err(error),
             Err(Refusal::Damaged(error)) => {
                 let mended = self.opener.without_checkpoint(self, error)?;
-                Scan::new(self.mended.get_or_init(|| Box::new(mended)), columns).map_err(Refusal::into_error)
+                self.mended.get_or_init(|| Box::new(mended)).open_scan(columns)
             }
         }
     }
 
-    /// Lets scans put actions right that one was stopped by. `error` is what it was stopped with, and stays the error if
-    /// that cannot help.
-    pub(super) fn mend(&self, error: Error) -> Result<()> {
-        if self.mended.get().is_some() || self.engine.mends() {
+    /// How many times this version was built in another way because of what is damaged.
+    pub(super) fn mends(&self) -> usize {
+        self.mended.get().map_or(0, |mended| 1 + mended.mends())
+    }
+
+    /// Lets scans put actions right that one was stopped by. `mends` is what [`Self::mends`] was when that scan was
+    /// opened: others may have come across the same damage since. `error` is what it was stopped with, and stays the error
+    /// if nothing more can help.
+    pub(super) fn mend(&self, mends: usize, error: Error) -> Result<()> {
+        let scanned = self.scanned();
+        if self.mends() > mends {
+            return Ok(());
+        }
+        if scanned.engine.mends() {
             return Err(error);
         }
-        match self.opener.mending(self) {
+        match self.opener.mending(scanned) {
             Ok(mended) => {
-                self.mended.get_or_init(|| Box::new(mended));
+                scanned.mended.get_or_init(|| Box::new(mended));
                 Ok(())
             }
             Err(other) if other.is_temporary() => Err(other),
@@ -288,9 +299,9 @@ impl Snapshot {
         }
     }
 
-    /// The snapshot that scans read: this one, or the one that was built without a damaged checkpoint.
+    /// The snapshot that scans read: this one, or the same version as it was built because of what is damaged.
     pub(super) fn scanned(&self) -> &Self {
-        self.mended.get().map_or(self, |mended| mended)
+        self.mended.get().map_or(self, |mended| mended.scanned())
     }
 
     /// The version of the checkpoint that the files are read from, if they are.

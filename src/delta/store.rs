@@ -63,6 +63,9 @@ pub(super) struct LogStore {
 pub(super) struct View {
     /// Whether the actions of commits are put right.
     pub(super) mends: bool,
+    /// Whether a commit is read with every action, as its changes need it: also those that a later action of the same
+    /// commit takes back.
+    pub(super) every_action: bool,
     /// How many actions a parser holds at most.
     pub(super) batch_rows: usize,
 }
@@ -89,6 +92,8 @@ struct Piece {
     meta: ObjectMeta,
     start: u64,
     data: Bytes,
+    /// A whole commit as it was written, where `data` lacks some of its actions.
+    written: Option<Bytes>,
 }
 
 impl LogStore {
@@ -112,7 +117,7 @@ impl LogStore {
     }
 
     async fn get(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        if let Some(kept) = self.kept().get(location, options.range.as_ref()) {
+        if let Some(kept) = self.kept().get(location, options.range.as_ref(), self.view) {
             return kept;
         }
         let name = location.filename().unwrap_or_default();
@@ -167,11 +172,14 @@ impl LogStore {
             return Err(short(location));
         }
         self.guard().count(&data)?;
-        let data = last_of_each(&data).map_or(data, Bytes::from);
+        let (data, written) = match last_of_each(&data) {
+            Some(last) => (Bytes::from(last), Some(data)),
+            None => (data, None),
+        };
         meta.size = data.len() as u64;
-        let piece = Piece { meta, start: 0, data };
+        let piece = Piece { meta, start: 0, data, written };
         self.kept().keep(location, &piece)?;
-        piece.all()
+        piece.all(self.view)
     }
 
     fn guard(&self) -> JsonGuard {
@@ -209,7 +217,7 @@ impl LogStore {
             |range| self.inner.get_opts(location, GetOptions { range: Some(range), ..options.clone() });
         let result = read(range).await?;
         let (meta, start) = (result.meta.clone(), result.range.start);
-        let mut piece = Piece { meta, start, data: result.bytes().await? };
+        let mut piece = Piece { meta, start, data: result.bytes().await?, written: None };
         let end = piece.meta.size;
         let last = end.saturating_sub(PARQUET_FOOTER_BYTES)..end;
         // The size in a listing or a sidecar action may be wrong; then these are not the last bytes.
@@ -262,7 +270,7 @@ impl LogStore {
     }
 
     async fn get_columns(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        if let Some(kept) = self.kept().get(location, options.range.as_ref()) {
+        if let Some(kept) = self.kept().get(location, options.range.as_ref(), self.view) {
             return kept;
         }
         self.inner.get_opts(location, options).await
@@ -301,10 +309,10 @@ impl Footers {
 }
 
 impl Kept {
-    fn get(&self, location: &Path, range: Option<&GetRange>) -> Option<Result<GetResult>> {
+    fn get(&self, location: &Path, range: Option<&GetRange>, view: View) -> Option<Result<GetResult>> {
         let piece = self.files.get(location)?;
         match range {
-            None => (piece.start == 0).then(|| piece.all()),
+            None => (piece.start == 0).then(|| piece.all(view)),
             Some(GetRange::Bounded(range)) => piece.get(range),
             Some(GetRange::Offset(_) | GetRange::Suffix(_)) => None,
         }
@@ -315,7 +323,7 @@ impl Kept {
             return Err(short(location));
         }
         self.forget(location);
-        self.bytes += piece.data.len();
+        self.bytes += piece.bytes_kept();
         self.files.insert(location.clone(), piece.clone());
         self.order.push_back(location.clone());
         while self.bytes > KEPT_BYTES {
@@ -349,14 +357,20 @@ impl Kept {
 
     fn drop_file(&mut self, location: &Path) {
         if let Some(piece) = self.files.remove(location) {
-            self.bytes -= piece.data.len();
+            self.bytes -= piece.bytes_kept();
         }
     }
 }
 
 impl Piece {
-    fn all(&self) -> Result<GetResult> {
-        Ok(self.result(self.start..self.meta.size, self.data.clone()))
+    fn all(&self, view: View) -> Result<GetResult> {
+        let written = self.written.as_ref().filter(|_| view.every_action);
+        let data = written.unwrap_or(&self.data).clone();
+        Ok(self.result(self.start..self.start + data.len() as u64, data))
+    }
+
+    fn bytes_kept(&self) -> usize {
+        self.data.len() + self.written.as_ref().map_or(0, Bytes::len)
     }
 
     /// `None` where the range is not within the piece.
@@ -414,12 +428,13 @@ impl ObjectStore for LogStore {
             return Err(Refused::Commit.into());
         }
         let data = mended(&read.bytes().await?);
-        let data = if meta.size > COMMIT_BYTES { last_of_each(&data).unwrap_or(data) } else { data };
+        let large = meta.size > COMMIT_BYTES && !self.view.every_action;
+        let data = if large { last_of_each(&data).unwrap_or(data) } else { data };
         // What was left out or put right may have changed what the rest means.
         self.guard().count(&data)?;
         let data = Bytes::from(data);
         meta.size = data.len() as u64;
-        Piece { meta, start: 0, data }.all()
+        Piece { meta, start: 0, data, written: None }.all(self.view)
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {

@@ -184,20 +184,20 @@ impl DeltaTable {
     ///
     /// 400 where the files of `origin` are not there any more.
     pub fn files_from(&self, origin: &Origin, position: u64) -> Result<FileCursor> {
-        let suits = |cursor: &FileCursor| cursor.start() <= position && cursor.origin() == *origin;
+        let suits = |cursor: &FileCursor| cursor.start() <= position && cursor.origin() == origin;
         if let Some(mut cursor) = take(&self.0.paused_files, suits, |cursor| Some(cursor.start())) {
             cursor.seek(position)?;
             return Ok(cursor);
         }
         let mut cursor = FileCursor::new(&self.at_version(origin.version)?)?;
-        if cursor.origin() != *origin {
+        if cursor.origin() != origin {
             let snapshot = self.0.opener.open_from(origin.version, origin.checkpoint);
             let snapshot = snapshot.map_err(|error| match error.code() {
                 ErrorCode::TemporarilyUnavailable => error,
                 _ => origin_is_gone().with_source(error),
             })?;
             cursor = FileCursor::new(&Arc::new(snapshot))?;
-            if cursor.origin() != *origin {
+            if cursor.origin() != origin {
                 return Err(origin_is_gone());
             }
         }

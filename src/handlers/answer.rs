@@ -4,6 +4,7 @@
 use super::head::Head;
 use super::lines::FileLines;
 use super::pages::{FilesPlace, Page};
+use crate::app::Memory;
 use crate::delta::{DeltaTable, FileCursor, FileStats};
 use crate::error::{Error, Result};
 use crate::ndjson::{Lines, Progress};
@@ -25,6 +26,8 @@ pub struct Answer {
     pub head: Head,
     /// The lines of files.
     pub lines: FileLines,
+    /// The account of what the cursor holds.
+    pub memory: Memory,
     /// How much of the list is wanted.
     pub page: Page,
     /// How it ends.
@@ -91,6 +94,7 @@ impl Steps for Answer {
 
     fn go_on(&mut self, lines: &mut Lines) -> Result<Progress> {
         while !self.page.is_full(lines.written()) {
+            self.memory.hold(self.files.held_bytes())?;
             let Some(file) = self.files.advance()? else { break };
             let (bytes, until) = (file.size.unsigned_abs(), self.lines.expiration_millis());
             lines.file(bytes, until, |out| self.lines.write(&file, out))?;
@@ -110,8 +114,11 @@ impl Steps for Answer {
         if !self.files.has_more()? {
             return self.end.write(lines, expires, None);
         }
-        let place =
-            FilesPlace { origin: self.files.origin(), position: self.files.position(), stats: self.stats };
+        let place = FilesPlace {
+            origin: self.files.origin().clone(),
+            position: self.files.position(),
+            stats: self.stats,
+        };
         let next = self.page.next_token(self.head.format, place)?;
         self.table.pause_files(self.files);
         self.end.write(lines, expires, Some(&next))

@@ -14,7 +14,7 @@ use super::open::check_history;
 use super::pages::{ChangesPlace, Page, Tokens};
 use super::stream::{Asked, Streamed};
 use super::{Names, Parameters};
-use crate::app::{App, InFlight, OpenTable};
+use crate::app::{App, InFlight, Memory, OpenTable};
 use crate::auth::{Recipient, SharedTable};
 use crate::catalog::TableRecord;
 use crate::delta::{
@@ -331,6 +331,7 @@ pub(super) async fn respond_changes(
         metadata,
         head,
         lines,
+        memory: in_flight.memory(),
         page,
         end,
     };
@@ -348,6 +349,8 @@ struct ChangesAnswer {
     metadata: u64,
     head: Head,
     lines: FileLines,
+    /// The account of what the cursor holds.
+    memory: Memory,
     page: Page,
     end: End,
 }
@@ -378,6 +381,7 @@ impl Steps for ChangesAnswer {
             if lines.should_pause() {
                 return Ok(Progress::Paused);
             }
+            self.memory.hold(self.changes.held_bytes())?;
             let Some(change) = self.changes.advance()? else { break };
             let Change { version, timestamp, action } = change;
             let (kind, file) = match action {

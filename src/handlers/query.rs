@@ -164,6 +164,7 @@ impl Query<'_> {
             stats,
             head: Head::new(format, self.record),
             lines,
+            memory: in_flight.memory(),
             page,
             end,
         };

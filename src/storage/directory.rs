@@ -17,7 +17,7 @@ use url::Url;
 
 use super::presign::Credentials;
 use super::provider::Provider;
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 use crate::role::RoleArn;
 
 /// How long the credentials live: the most that AWS gives a role that was assumed with a role's credentials.
@@ -218,7 +218,7 @@ where
         format!("STS: {}: {}", error.code().unwrap_or("no answer"), error.message().unwrap_or_default());
     if refused {
         let message = "The server may not give temporary credentials for this table; ask its provider.";
-        return Error::forbidden(message).with_source(source);
+        return Error::forbidden(message).with_fault(Fault::Role).with_source(source);
     }
     unavailable(source)
 }

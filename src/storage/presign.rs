@@ -7,7 +7,9 @@
 use std::fmt;
 use std::time::Duration;
 
+use aws_sdk_sts::config::endpoint::{DefaultResolver, Params, ResolveEndpoint as _};
 use chrono::{DateTime, Utc};
+use futures::FutureExt as _;
 use sha2::{Digest, Sha256, block_api::compress256};
 use url::Url;
 
@@ -112,13 +114,16 @@ fn host_and_port(endpoint: &Url, sub_domain: &str) -> String {
     }
 }
 
-fn aws_domain(region: &str) -> &'static str {
-    match region {
-        _ if region.starts_with("cn-") => "amazonaws.com.cn",
-        _ if region.starts_with("us-iso-") => "c2s.ic.gov",
-        _ if region.starts_with("us-isob-") => "sc2s.sgov.gov",
-        _ => "amazonaws.com",
-    }
+/// The domain of AWS's services in a region, such as `amazonaws.com`: that of STS, which is in every region. The SDK knows
+/// the partitions of AWS; what it does not know gets the domain of most.
+fn aws_domain(region: &str) -> String {
+    let known = || {
+        let asked = Params::builder().region(region).build().ok()?;
+        let endpoint = DefaultResolver::new().resolve_endpoint(&asked).now_or_never()?.ok()?;
+        let domain = endpoint.url().strip_prefix(&format!("https://sts.{region}."))?;
+        Some(domain.trim_end_matches('/').to_owned())
+    };
+    known().unwrap_or_else(|| "amazonaws.com".to_owned())
 }
 
 /// Signs GET URLs for one bucket, one set of credentials and one moment.
@@ -415,6 +420,18 @@ mod tests {
             BucketUrl::aws("lake", "cn-north-1").as_url(),
             "https://lake.s3.cn-north-1.amazonaws.com.cn/"
         );
+        for (region, domain) in [
+            ("cn-northwest-1", "amazonaws.com.cn"),
+            ("eusc-de-east-1", "amazonaws.eu"),
+            ("us-iso-east-1", "c2s.ic.gov"),
+            ("us-isob-east-1", "sc2s.sgov.gov"),
+            ("eu-isoe-west-1", "cloud.adc-e.uk"),
+            ("us-isof-south-1", "csp.hci.ic.gov"),
+            ("mx-central-7", "amazonaws.com"),
+            ("no region", "amazonaws.com"),
+        ] {
+            assert_eq!(aws_domain(region), domain, "{region}");
+        }
         assert_eq!(
             BucketUrl::aws("my.lake", "us-gov-west-1").under("a b/").as_url(),
             "https://s3.us-gov-west-1.amazonaws.com/my.lake/a%20b/"

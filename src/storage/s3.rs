@@ -261,8 +261,10 @@ async fn region_of(bucket_url: &str) -> object_store::Result<String> {
     region.map(str::to_owned).ok_or_else(|| failed("S3 did not tell the bucket's region"))
 }
 
+/// The client's own limit would count the time in which nobody reads a body; [`SharedStore`](super::table_store::SharedStore)
+/// has limits that do not.
 pub(super) fn client_options() -> ClientOptions {
-    ClientOptions::new().with_connect_timeout(Duration::from_secs(3))
+    ClientOptions::new().with_connect_timeout(Duration::from_secs(3)).with_timeout_disabled()
 }
 
 fn failed(reason: &'static str) -> object_store::Error {

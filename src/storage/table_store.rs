@@ -17,9 +17,9 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use object_store::path::{Path, PathPart};
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, OBJECT_STORE_COALESCE_DEFAULT,
-    ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-    coalesce_ranges,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions,
+    PutPayload, PutResult, Result, coalesce_ranges,
 };
 
 use super::local::LocalDirectory;
@@ -27,6 +27,12 @@ use super::s3::S3Bucket;
 
 /// How long a request may take until its answer begins, with all retries.
 const ANSWER_BEGINS: Duration = Duration::from_secs(12);
+
+/// How long a piece of a body may be waited for.
+const PIECE_COMES: Duration = Duration::from_secs(30);
+
+/// How long a range of a file may take.
+const RANGE_ENDS: Duration = Duration::from_secs(60);
 
 /// A read-only view of one table's root.
 #[derive(Debug)]
@@ -158,6 +164,20 @@ fn each_in_time(listed: ListStream) -> impl Stream<Item = Result<ObjectMeta>> + 
     })
 }
 
+/// The pieces of a body, none of which may be waited for longer than [`PIECE_COMES`]. Time in which nobody waits does not count:
+/// whole commits are read as slowly as clients take their answer. A range is read at once, and has to be there in
+/// [`RANGE_ENDS`].
+fn in_time(pieces: BoxStream<'static, Result<Bytes>>, ranged: bool) -> BoxStream<'static, Result<Bytes>> {
+    let end = ranged.then(|| tokio::time::Instant::now() + RANGE_ENDS);
+    let next = move |mut pieces: BoxStream<'static, Result<Bytes>>| async move {
+        let silent = tokio::time::Instant::now() + PIECE_COMES;
+        let until = end.map_or(silent, |end| end.min(silent));
+        let piece = tokio::time::timeout_at(until, pieces.next()).await.map_err(too_late)?.transpose()?;
+        Ok(piece.map(|piece| (piece, pieces)))
+    };
+    futures::stream::try_unfold(pieces, next).boxed()
+}
+
 /// What the kernel holds: lists outlive the borrow of the store they come from.
 #[derive(Debug, Clone)]
 pub(super) struct SharedStore(pub(super) Arc<RootedStore>);
@@ -206,9 +226,14 @@ impl ObjectStore for SharedStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let inner = self.0.inner(location)?;
+        let ranged = options.range.is_some();
         let answered = tokio::time::timeout(ANSWER_BEGINS, self.0.get(&inner, options));
         let mut answer = answered.await.map_err(too_late)??;
         answer.meta.location = location.clone();
+        answer.payload = match answer.payload {
+            GetResultPayload::Stream(pieces) => GetResultPayload::Stream(in_time(pieces, ranged)),
+            file => file,
+        };
         Ok(answer)
     }
 

@@ -27,7 +27,7 @@ fn take(cursor: &mut FileCursor, most: usize) -> Result<Vec<String>> {
 fn whole(table: &DeltaTable) -> (Vec<String>, Origin) {
     let mut cursor = table.files(&table.latest().unwrap()).unwrap();
     let paths = take(&mut cursor, usize::MAX).unwrap();
-    (paths, cursor.origin())
+    (paths, cursor.origin().clone())
 }
 
 /// A large checkpoint, and two commits after it.

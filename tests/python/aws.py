@@ -17,21 +17,23 @@ REGION = "us-east-1"
 class Aws:
     """One MiniStack, ended by its own process group."""
 
-    def __init__(self):
+    def __init__(self, python=sys.executable, services="s3,sts,iam,dynamodb", log=subprocess.DEVNULL):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.region = REGION
         # Another engine may stand in for its DynamoDB.
         self.dynamodb = os.environ.get("DELTASHARE_TEST_DYNAMODB", self.endpoint)
         self.environment = {"AWS_ENDPOINT_URL": self.endpoint, "AWS_ENDPOINT_URL_DYNAMODB": self.dynamodb, "AWS_REGION": REGION,
                             "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
         environment = {
             **os.environ, "AUTH": "true", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(self.port), "MINISTACK_HOST": "127.0.0.1",
-            "SFTP_ENABLED": "0", "IOT_MTLS_ENABLED": "0", "SERVICES": "s3,sts,iam,dynamodb", "LOG_LEVEL": "ERROR",
+            "SFTP_ENABLED": "0", "IOT_MTLS_ENABLED": "0", "SERVICES": services, "LOG_LEVEL": "ERROR",
+            # Where the functions that it runs find AWS.
+            "AWS_ENDPOINT_URL": self.endpoint,
         }
-        self.process = subprocess.Popen([sys.executable, "-m", "ministack"], env=environment, stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL, start_new_session=True)
+        self.process = subprocess.Popen([python, "-m", "ministack"], env=environment, stdout=log, stderr=log, start_new_session=True)
         end = time.monotonic() + 60
         while True:
             try:

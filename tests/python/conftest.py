@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT / "tests/tables/make"))
 
 import canonical  # noqa: E402,F401
 import deltalake_tables  # noqa: E402
+from answer import Answer  # noqa: E402
 
 TARGET = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
 BINARY = pathlib.Path(os.environ.get("DELTASHARE", TARGET / "debug/deltashare"))
@@ -86,23 +87,6 @@ class Server:
             return Answer(response.status, dict((k.lower(), v) for k, v in response.getheaders()), response.read())
         finally:
             connection.close()
-
-
-class Answer:
-    def __init__(self, status, headers, body):
-        self.status, self.headers, self.body = status, headers, body
-
-    @property
-    def json(self):
-        return json.loads(self.body)
-
-    @property
-    def lines(self):
-        text = self.body.decode("ascii")
-        assert text == "" or text.endswith("\n"), "the last line has no end"
-        lines = text.split("\n")[:-1]
-        assert all(lines), "a line is empty"
-        return [json.loads(line) for line in lines]
 
 
 def hash_of(token):

@@ -318,8 +318,8 @@ def test_records_that_miss_another_one_are_named(world, tmp_path):  # noqa: F811
     client.put_item(TableName=table, Item={name: {"S": value} for name, value in {
         "pk": "RECIPIENT#acme", "sk": "SHARE#gone", "share": "gone", "recipient": "acme"}.items()} | {"format": {"N": "1"}})
     done = admin.run("check")
-    assert "RECIPIENT#acme SHARE#retail: the grant record is in force, but has no record below the share" in done.stdout
-    assert "RECIPIENT#acme SHARE#gone: the grant record grants a share that has no record" in done.stdout
+    assert "RECIPIENT#acme SHARE#retail: the grant record is in force, but is not listed at its share" in done.stdout
+    assert "RECIPIENT#acme SHARE#gone: the grant record is of a share that has no record" in done.stdout
 
 
 def test_a_list_of_tables_has_their_details(world, tmp_path):  # noqa: F811

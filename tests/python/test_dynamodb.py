@@ -1,6 +1,7 @@
 """Shares and recipients in DynamoDB, tables in S3: the server over an AWS of our own, for the Python client."""
 
 import base64
+import datetime
 import hmac
 import json
 import os
@@ -296,6 +297,23 @@ def test_a_bad_token_or_recipient_lets_nobody_in(server, dynamodb, bad):
         assert server.request("GET", "/shares").status == 200
 
 
+@pytest.mark.parametrize("expires,works", [
+    ("never", True), ("2999-01-31T12:00:00Z", True), ("2999-01-31T12:00:00.123+01:00", True), ("2999-01-31", True), ("2999-01-31 12:00", True),
+    ("2999-01-31T12:00:00", True), ("2999-01-31T12:00:00+0100", True),
+    # The date of today has begun everywhere that matters; that of tomorrow has not begun in UTC.
+    ("today", False), ("tomorrow", True), ("an hour ago", False), ("in an hour", True),
+    ("Never", False), ("soon", False), ("31.01.2999", False), ("32492966400", False), ("", False),
+])
+def test_an_expiry_is_what_people_write(server, dynamodb, bad, expires, works):
+    now = datetime.datetime.now(datetime.timezone.utc)
+    times = {"today": now.date().isoformat(), "tomorrow": (now + datetime.timedelta(days=1)).date().isoformat(),
+             "an hour ago": (now - datetime.timedelta(hours=1)).replace(tzinfo=None).isoformat(),
+             "in an hour": (now + datetime.timedelta(hours=1)).replace(tzinfo=None).isoformat(sep=" ", timespec="minutes")}
+    put(dynamodb, f"TOKEN#{hash_of(bad)}", "TOKEN", recipient="umbrella", id="1", expires=times.get(expires, expires))
+    answer = server.request("GET", "/shares", token=bad)
+    assert answer.status == (200 if works else 401), answer.body
+
+
 @pytest.mark.parametrize("name", ["%E6%97%A5" * 255, "x" * 3000, "%25" * 700])
 def test_names_over_the_limits_of_keys_are_not_there(server, name):
     for path in (name, f"{name}/schemas", f"{name}/all-tables", f"retail/schemas/{name}/tables", f"{name}/schemas/s/tables/t/version",
@@ -340,7 +358,8 @@ def test_a_record_cannot_name_a_directory_of_the_host(server, aws, dynamodb, bad
 
 
 def test_without_its_table_a_server_does_not_start(aws):
-    with pytest.raises(RuntimeError, match="the catalog cannot be read: DynamoDB: ResourceNotFoundException"):
+    with pytest.raises(RuntimeError, match="the catalog cannot be read: there is no DynamoDB table 'missing' in region us-east-1 of account 000000000000. "
+                       "Name the table with --catalog dynamodb:TABLE, the region with AWS_REGION"):
         Server("--catalog", "dynamodb:missing", env=aws.environment)
 
 

@@ -19,7 +19,7 @@ TABLE = "killed"
 KILLS = 25
 ORDERS = f"s3://{BUCKET}/orders"
 # What is another one each time that a command runs, or was looked at already.
-RANDOM = {"pk", "sk", "id", "sha256", "expires", "created", "createdAt", "expiresAt", "replacedAt"}
+RANDOM = {"pk", "sk", "id", "sha256", "expires", "deleteAfter", "created", "createdAt", "expiresAt", "replacedAt"}
 
 # Commands of one transaction: all of it is there or nothing.
 AT_ONCE = {

@@ -173,8 +173,11 @@ def test_each_request_is_an_event_and_metrics(function):
     assert (event["files"], event["bytes"]) == (len(files), sum(file["size"] for file in files))
     assert (event["http.status"], event["user_agent"], event["source_ip"]) == (200, "tests/1", "127.0.0.1")
     assert event["message"] == "answered" and event["cold"] is False and event["duration_ms"] >= 0
-    spaces, = metrics["_aws"]["CloudWatchMetrics"]
-    assert spaces["Namespace"] == "deltashare" and spaces["Dimensions"] == [["Action"]]
+    spaces, watched = metrics["_aws"]["CloudWatchMetrics"]
+    assert spaces["Namespace"] == watched["Namespace"] == "deltashare" and metrics["FunctionName"] == "deltashare"
+    assert spaces["Dimensions"] == [["FunctionName", "Action"]] and watched["Dimensions"] == [["FunctionName"]]
+    assert {metric["Name"] for metric in watched["Metrics"]} == {
+        "AuthFailures", "Broken", "ProviderFaults", "ShortestUrlLife"}
     assert {metric["Name"] for metric in spaces["Metrics"]} == {
         "Latency", "Errors", "Gone", "Broken", "AuthFailures", "FilesSigned", "BytesGranted", "ShortestUrlLife"}
     assert all(metric["Name"] in metrics for metric in spaces["Metrics"])
@@ -288,6 +291,16 @@ def test_a_base_path_of_a_custom_domain(stack, tmp_path):
     function = start(stack, base_path="/consumer", environment={"DELTASHARE_BASE_PATH": "/consumer"})
     try:
         profile = write_profile(tmp_path / "domain.share", function.endpoint, TOKEN)
+        assert [share.name for share in delta_sharing.SharingClient(str(profile)).list_shares()] == ["Retail"]
+    finally:
+        function.stop()
+
+
+@pytest.mark.parametrize("function_url", [False, True], ids=["stage", "function URL"])
+def test_the_other_addresses_of_a_function_with_a_base_path_have_none(stack, tmp_path, function_url):
+    function = start(stack, function_url=function_url, environment={"DELTASHARE_BASE_PATH": "/consumer"})
+    try:
+        profile = write_profile(tmp_path / "other.share", function.endpoint, TOKEN)
         assert [share.name for share in delta_sharing.SharingClient(str(profile)).list_shares()] == ["Retail"]
     finally:
         function.stop()

@@ -14,7 +14,7 @@ import pytest
 
 from conftest import TOKEN, write_profile
 from faults import RESET, SILENCE, Times, Way, answer, cut, delay, rewrite, s3_error, wait_until
-from test_lambda import TABLE_PATH, ask, stack, start  # noqa: F401
+from test_lambda import TABLE_PATH, ask, events, stack, start  # noqa: F401
 
 QUERY = f"{TABLE_PATH}change_data_feed/query"
 IN_TIME = 20
@@ -119,6 +119,35 @@ def test_what_lasts_at_s3_is_503_in_time(function, ways, whole, kind):
     assert paths(ask(function, "POST", QUERY, body=b"{}")) == whole
 
 
+STS_THROTTLED = answer(400, "<ErrorResponse><Error><Type>Sender</Type><Code>Throttling</Code><Message>slower</Message></Error></ErrorResponse>",
+                       "text/xml")
+STS_DENIED = answer(403, "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>arn:aws:iam::1:role/x</Message></Error></ErrorResponse>",
+                    "text/xml")
+MENDED_BY_THE_PROVIDER = {
+    "access_denied": ("s3", s3_error(403, "AccessDenied"), of_log, 400, "WARN"),
+    "log": ("s3", s3_error(404, "NoSuchKey"), of_commit(2), 400, "WARN"),
+    "role": ("sts", STS_DENIED, None, 503, "ERROR"),
+}
+
+
+@pytest.mark.parametrize("fault", MENDED_BY_THE_PROVIDER)
+def test_what_the_provider_must_mend_is_logged_and_counted_by_its_kind(stack, ways, fault):  # noqa: F811
+    way, failure, match, status, level = MENDED_BY_THE_PROVIDER[fault]
+    # The role is assumed before the first request.
+    getattr(ways, way).rule = Times(failure, **({"match": match} if match else {}))
+    function = start(stack, environment=ways.environment | {"RUST_LOG": "warn,deltashare=error,deltashare::audit=info"}, seconds=60)
+    try:
+        refused = ask(function, "POST", QUERY, body=b"{}")
+        event, metrics = events(function, refused.headers["x-request-id"])
+    finally:
+        getattr(ways, way).rule = None
+        function.stop()
+    assert (refused.status, event["level"], event["fault"]) == (status, level, fault)
+    assert event["object"] == "Retail.Sales.change_data_feed" and event["error.source"]
+    assert (metrics["ProviderFaults"], metrics["Fault"]) == (1, fault)
+    assert refused.json["requestId"] == event["request.id"] and refused.json["apiRequestId"] == event["api.request.id"]
+
+
 @pytest.mark.parametrize("kind", ["throttled", "reset", "cut off", "denied", "missing"])
 def test_a_commit_that_cannot_be_read_is_never_a_shorter_list(stack, ways, whole, kind):  # noqa: F811
     fault = {**LASTING, "denied": s3_error(403, "AccessDenied"), "missing": s3_error(404, "NoSuchKey")}[kind]
@@ -213,12 +242,6 @@ def test_a_url_is_refused_once_it_has_expired(stack, ways):  # noqa: F811
     finally:
         ways.sts.rule = None
         function.stop()
-
-
-STS_THROTTLED = answer(400, "<ErrorResponse><Error><Type>Sender</Type><Code>Throttling</Code><Message>slower</Message></Error></ErrorResponse>",
-                       "text/xml")
-STS_DENIED = answer(403, "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>arn:aws:iam::1:role/x</Message></Error></ErrorResponse>",
-                    "text/xml")
 
 
 @pytest.mark.parametrize("fault", [RESET, STS_THROTTLED, STS_DENIED], ids=["reset", "throttled", "denied"])

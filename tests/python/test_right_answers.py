@@ -1,6 +1,7 @@
 """What a table needs of its reader is decided by what its files are, in every version of an answer, and before the
 status is sent. Files and bytes are counted as they are granted."""
 
+import concurrent.futures
 import json
 import shutil
 import socket
@@ -143,6 +144,32 @@ def large_commit_that_names_files_twice(t):
              t.remove("f7"), t.remove("g"), add("g"), add("f8"))
 
 
+def large_commit_that_takes_files_back(t):
+    """What is taken back lies more than one batch before it."""
+    t.commit(protocol(1, 4), metadata())
+    stats = json.dumps({"numRecords": 1, "minValues": {"id": "x" * 200}})
+    t.commit(*({"add": {"path": f"f{n}", "partitionValues": {}, "size": 1, "modificationTime": 1, "dataChange": True, "stats": stats}}
+               for n in range(9000)), t.remove("f0"), t.remove("f4200"))
+    t.commit(t.add("g"))
+
+
+def actions_put_right_in_the_middle(t):
+    def add(name, size=1):
+        return {"add": {"path": name, "partitionValues": {}, "size": size, "modificationTime": 1, "dataChange": True}}
+    t.commit(protocol(), metadata(), *(add(f"f{n}") for n in range(5000)), add("g", "1"), *(add(f"h{n}") for n in range(5000)))
+
+
+def commit_that_takes_files_back(t, *first):
+    t.commit(protocol(1, 4), metadata(**FEED), t.add("a"))
+    def remove(name):
+        return t.remove(name, size=t.sizes[name], partitionValues={})
+    t.commit(*first, t.add("b"), remove("b"), remove("a"), t.add("a", [2]))
+
+
+def large_feed_that_takes_files_back(t):
+    commit_that_takes_files_back(t, {"commitInfo": {"operation": "WRITE", "userMetadata": "x" * 1_100_000}})
+
+
 def large_commit_of_vectors(t):
     """A file with another vector is another file."""
     adds = [{"add": {"path": f"f{n}", "partitionValues": {}, "size": 1, "modificationTime": 1, "dataChange": True, "tags": {"t": "x" * 300}}}
@@ -263,7 +290,7 @@ def partitions(t):
 
 
 REST = {function.__name__: function for function in (
-    large_commit_that_names_files_twice, large_commit_of_vectors,
+    large_commit_that_names_files_twice, large_commit_of_vectors, commit_that_takes_files_back, large_feed_that_takes_files_back,
     two_metadata_in_a_commit, many_files_named_twice,
     mapping_of_writers_only, remove_without_size, remove_without_size_of_an_older_file, remove_without_partition_values,
     remove_without_partition_values_before_there_are_any,
@@ -584,6 +611,60 @@ def test_the_last_action_about_a_file_counts_in_a_large_commit(server, client):
     answer = server.request("POST", f"{at('large_commit_that_names_files_twice')}/query", body=b"{}", headers=capabilities(client))
     assert sorted(paths(answer)) == sorted([*(f"f{n}" for n in range(3000) if n != 7), "g"])
     assert '\\"id\\"' in json.dumps(answer.lines[1]) and "other" not in json.dumps(answer.lines[1])
+
+
+@pytest.fixture
+def cold(tmp_path):
+    """Makes servers that have read nothing before, over one table."""
+    servers = []
+
+    def start(make):
+        if not (tmp_path / "t").exists():
+            make(Table(tmp_path / "t"))
+        shares = tmp_path / "shares.yaml"
+        shares.write_text(json.dumps({
+            "version": 1, "authorization": "none",
+            "shares": [{"name": "s", "schemas": [{"name": "d", "tables": [{"name": "t", "location": str(tmp_path / "t")}]}]}],
+        }))
+        servers.append(Server("--shares", shares, "--token-key", tmp_path / "key"))
+        return servers[-1]
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.mark.parametrize("client", ["", BOTH])
+@pytest.mark.parametrize("make,files", [
+    (large_commit_that_takes_files_back, {"g", *(f"f{n}" for n in range(9000))} - {"f0", "f4200"}),
+    (actions_put_right_in_the_middle, {"g", *(f"{name}{n}" for name in "fh" for n in range(5000))}),
+], ids=lambda value: getattr(value, "__name__", ""))
+def test_what_is_put_right_is_right_for_the_first_who_asks(cold, make, files, client):
+    def ask(server, **body):
+        return server.request("POST", f"{at('t')}/query", body=json.dumps(body).encode(), headers=capabilities(client))
+    server = cold(make)
+    with concurrent.futures.ThreadPoolExecutor(6) as many:
+        answers = [paths(answer) for answer in many.map(lambda _: ask(server), range(6))]
+    assert set(answers[0]) == files and len(answers[0]) == len(files)
+    assert all(answer == answers[0] for answer in answers)
+    # Each page from another server, which has read nothing before.
+    pages, token = [], None
+    while token is not None or not pages:
+        answer = ask(cold(make), maxFiles=4500, **({"pageToken": token} if token else {}))
+        assert answer.status == 200, answer.body
+        pages += paths(answer)
+        token = answer.lines[-1]["endStreamAction"].get("nextPageToken")
+    assert pages == answers[0]
+
+
+@pytest.mark.parametrize("since", ["changes", "query"])
+@pytest.mark.parametrize("name", ["commit_that_takes_files_back", "large_feed_that_takes_files_back"])
+def test_changes_have_every_action_of_a_commit(server, name, since):
+    """Together they make the rows of the newest version, whatever the size of the commit."""
+    lines = [json.dumps(line) for line in changes(server, name, since).lines]
+    wanted = [("add", "a"), ("add", "b"), ("remove", "b"), ("remove", "a"), ("add", "a")]
+    found = [(kind, path) for line in lines for kind in ("add", "remove") for path in "ab"
+             if f'"{kind}": {{' in line and f"/{path}?" in line]
+    assert found == wanted, lines
 
 
 def test_a_large_commit_may_give_many_files_a_vector(server):

@@ -35,7 +35,7 @@ FORMS = ("parquet", "delta with features")
 NEW_EACH_TIME = [
     (re.compile(r'http://127\.0\.0\.1:\d+/deltashare-local/[0-9a-f]{32}([^"?]*)\?[^"]*'), r"http://server\1"),
     (re.compile(r'"(expirationTimestamp|minUrlExpirationTimestamp)":\d+'), r'"\1":0'),
-    (re.compile(r'"(nextPageToken|refreshToken|queryId)":"[^"]*"'), r'"\1":"x"'),
+    (re.compile(r'"(nextPageToken|refreshToken|queryId|requestId)":"[^"]*"'), r'"\1":"x"'),
 ]
 HEADERS_OF_EACH = {"date", "x-request-id", "content-length"}
 

@@ -427,3 +427,11 @@ def test_the_python_client_raises_when_an_answer_breaks_off(running, tmp_path, b
     profile = write_profile(tmp_path / "r.share", server.endpoint, TOKEN)
     with pytest.raises(Exception):
         delta_sharing.load_as_pandas(f"{profile}#s.d.t", use_delta_format=form)
+
+
+def test_a_share_file_that_is_far_too_large_is_refused(tmp_path):
+    path = tmp_path / "shares.yaml"
+    with open(path, "wb") as file:
+        file.truncate(8 << 30)
+    done = subprocess.run([BINARY, "serve", "--shares", path, "--listen", "127.0.0.1:0"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "more than 64 MiB" in done.stderr

@@ -13,6 +13,12 @@ use super::Failure;
 use super::output::Output;
 use super::serve::parse_role;
 
+/// The DynamoDB table where none is named.
+pub(crate) const DEFAULT_TABLE: &str = "deltashare";
+
+/// The environment variable that names the DynamoDB table.
+pub(crate) const TABLE_VARIABLE: &str = "DELTASHARE_TABLE";
+
 /// The heading of what every command takes.
 const EVERYWHERE: &str = "Options of every command";
 
@@ -23,10 +29,10 @@ pub(crate) struct Common {
     #[arg(
         long = "table",
         value_name = "TABLE",
-        env = "DELTASHARE_TABLE",
+        env = TABLE_VARIABLE,
         global = true,
         help_heading = EVERYWHERE,
-        default_value = "deltashare"
+        default_value = DEFAULT_TABLE
     )]
     pub(crate) dynamodb_table: String,
 
@@ -287,7 +293,7 @@ pub(crate) enum RecipientCommand {
         #[command(flatten)]
         token: TokenOptions,
     },
-    /// List the recipients.
+    /// List the recipients: what each may read, how many live tokens it has, and when the first of them ends.
     #[command(after_help = "Example:\n  deltashare recipient list")]
     List,
     /// Show what a recipient may read, and its tokens.
@@ -345,7 +351,7 @@ pub(crate) enum TokenCommand {
         #[command(flatten)]
         token: TokenOptions,
     },
-    /// List the tokens of a recipient.
+    /// List the tokens of a recipient: all that work, and all that its list has.
     #[command(after_help = "Example:\n  deltashare token list acme")]
     List {
         /// The recipient.
@@ -364,12 +370,12 @@ pub(crate) enum TokenCommand {
         #[command(flatten)]
         token: TokenOptions,
     },
-    /// End a token now.
+    /// End a token now, by deleting its records.
     #[command(after_help = "Example:\n  deltashare token revoke acme 5f3a9c1e --yes")]
     Revoke {
         /// The recipient.
         recipient: String,
-        /// The token's id, as the list shows it.
+        /// The token's id, as the list shows it, or eight or more of the first digits of its hash.
         token: String,
         /// Do not ask.
         #[arg(long)]

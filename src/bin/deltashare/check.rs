@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use deltashare::catalog::keys::Key;
+use deltashare::catalog::reading::Reading;
 use deltashare::catalog::records::BadRecord;
+use deltashare::catalog::state::State;
 use deltashare::catalog::writer::Writer;
 use deltashare::check::{self, Checked, Reader, named};
 use deltashare::role::RoleArn;
@@ -19,7 +20,7 @@ use serde_json::json;
 
 use super::aws::Aws;
 use super::serve::parse_role;
-use super::{Failure, share_file};
+use super::{Failure, next_step, share_file};
 use buckets::Buckets;
 
 /// How many tables are opened at the same time.
@@ -61,27 +62,29 @@ async fn check(options: &Check) -> Result<(), Failure> {
         function::check(&Aws::signed_in().await?, function, &mut shown).await?;
         return shown.result();
     }
-    let (aws, state, bad) = match &options.file {
+    let (aws, state) = match &options.file {
         Some(path) => {
             let (file, _) = share_file::read(path).map_err(Failure::usage)?;
-            (Aws::load().await?, file.state(), Vec::new())
+            (Aws::load().await?, file.state(&State::default()))
         }
         None => {
             let aws = Aws::signed_in().await?;
             let config = aws_sdk_dynamodb::config::Builder::from(&aws.sdk);
             let writer = Writer::new(config, &options.common.dynamodb_table);
-            let bad = writer.bad_records().await?;
-            bad.iter().for_each(|record| shown.bad_record(record));
-            writer.unpaired_records().await?.iter().for_each(|record| shown.unpaired_record(record));
-            (aws, writer.state().await?, bad)
+            match writer.read().await {
+                Ok(Reading { state, bad, unwritable, unpaired }) => {
+                    bad.iter().for_each(|record| shown.bad_record(record));
+                    unwritable.iter().chain(&unpaired).for_each(|record| shown.unpaired_record(record));
+                    (aws, state)
+                }
+                Err(error) => return Err(next_step::explain(error.into(), &options.common, &aws.sdk).await),
+            }
         }
     };
     let signer_role = options.signer_role.as_ref();
     let buckets = Buckets::new(aws.sdk.clone(), aws.s3.endpoint.is_some());
     let storage = aws.storage(options.signer_role.clone());
-    // A server does not open a table whose record it cannot read.
-    let is_bad = |key: &Key| bad.iter().any(|bad| bad.partition == key.partition && bad.sort == key.sort);
-    let opened = stream::iter(named(&state).filter(|(key, ..)| !is_bad(key))).map(|(_, name, table)| {
+    let opened = stream::iter(named(&state)).map(|(_, name, table)| {
         let (storage, buckets) = (&storage, &buckets);
         async move {
             let mut found = Reader::new(storage, signer_role).open(&name, table).await;

@@ -8,7 +8,7 @@ use clap::Args;
 use deltalake::logstore::{StorageConfig, default_logstore};
 use deltalake::protocol::checkpoints::create_checkpoint;
 use deltalake::{DeltaTable, DeltaTableError};
-use deltashare::catalog::state::TableState;
+use deltashare::catalog::state::{State, TableState};
 use deltashare::catalog::writer::Writer;
 use deltashare::check::{self, Reader, named};
 use deltashare::storage::Location;
@@ -21,7 +21,7 @@ use url::Url;
 use super::admin::split_table;
 use super::aws::Aws;
 use super::output::confirm;
-use super::{Failure, share_file};
+use super::{Cause, Failure, next_step, share_file};
 
 /// Write a checkpoint of a table's newest version, so that its log is read with fewer requests.
 ///
@@ -61,8 +61,10 @@ async fn checkpoint(options: &Checkpoint) -> Result<(), Failure> {
             let config = aws_sdk_dynamodb::config::Builder::from(&aws.sdk);
             let writer = Writer::new(config, &options.common.dynamodb_table);
             let (share, schema, table) = split_table(name)?;
-            let table = writer.table(share, schema, table).await?;
-            (aws, table)
+            match writer.table(share, schema, table).await {
+                Ok(table) => (aws, table),
+                Err(error) => return Err(next_step::explain(error.into(), &options.common, &aws.sdk).await),
+            }
         }
     };
     let refused = |reason: String| Failure::usage(format!("table '{name}': {reason}"));
@@ -133,10 +135,13 @@ const KEY: &AsciiSet =
 
 fn in_file(path: &Path, name: &str) -> Result<TableState, Failure> {
     let (file, _) = share_file::read(path).map_err(Failure::usage)?;
-    let state = file.state();
+    let state = file.state(&State::default());
     let found = named(&state).find(|(_, known, _)| known.eq_ignore_ascii_case(name));
-    let missing =
-        || Failure { code: 3, message: format!("there is no table '{name}' in {}", path.display()) };
+    let missing = || Failure {
+        code: 3,
+        message: format!("there is no table '{name}' in {}", path.display()),
+        cause: Cause::Said,
+    };
     found.map(|(_, _, table)| table.clone()).ok_or_else(missing)
 }
 

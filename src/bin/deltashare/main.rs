@@ -10,6 +10,7 @@ mod checkpoint;
 mod connections;
 mod descriptors;
 mod example;
+mod next_step;
 mod output;
 mod plan;
 mod profile;
@@ -24,6 +25,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use admin::AdminCommand;
+use deltashare::catalog::writer::Missing;
 
 /// Shares Delta tables with any Delta Sharing client.
 ///
@@ -73,17 +75,28 @@ enum Command {
 struct Failure {
     code: u8,
     message: String,
+    cause: Cause,
+}
+
+/// What of a failure can be said more exactly with the options of the command.
+enum Cause {
+    /// Nothing.
+    Said,
+    /// Something is not there.
+    Missing(Missing),
+    /// The DynamoDB table is not there.
+    NoTable,
 }
 
 impl Failure {
     /// Wrong usage, or a file that is refused.
     fn usage(message: impl Into<String>) -> Self {
-        Self { code: 2, message: message.into() }
+        Self { code: 2, message: message.into(), cause: Cause::Said }
     }
 
     /// Anything else.
     fn failed(message: impl Into<String>) -> Self {
-        Self { code: 1, message: message.into() }
+        Self { code: 1, message: message.into(), cause: Cause::Said }
     }
 }
 

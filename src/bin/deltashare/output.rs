@@ -28,6 +28,13 @@ impl Output {
         }
     }
 
+    /// Says what there is to know about what is printed, to people.
+    pub(crate) fn note(self, what: &str) {
+        if self == Self::Text {
+            eprintln!("{what}");
+        }
+    }
+
     /// Prints these attributes of some records: in columns, or as a JSON array.
     pub(crate) fn list(self, columns: &[&str], items: &[Item]) {
         match self {
@@ -110,8 +117,16 @@ fn value(attribute: &AttributeValue) -> Option<Value> {
         AttributeValue::N(number) => serde_json::from_str(number).ok(),
         AttributeValue::Bool(flag) => Some((*flag).into()),
         AttributeValue::L(list) => list.iter().map(value).collect(),
+        AttributeValue::Ss(set) => Some(sorted(set).into()),
         _ => None,
     }
+}
+
+/// A set, which DynamoDB keeps in no order.
+fn sorted(set: &[String]) -> Vec<String> {
+    let mut set = set.to_vec();
+    set.sort_unstable();
+    set
 }
 
 /// The text of an attribute; empty where it is none.
@@ -127,6 +142,7 @@ fn shown(item: &Item, name: &str) -> String {
             let texts: Vec<_> = list.iter().filter_map(|item| item.as_s().ok()).map(String::as_str).collect();
             texts.join(", ")
         }
+        Some(AttributeValue::Ss(set)) => sorted(set).join(", "),
         Some(_) | None => String::new(),
     }
 }

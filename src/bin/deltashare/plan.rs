@@ -2,12 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use chrono::Utc;
 use clap::Args;
+use deltashare::catalog::records::BadRecord;
 use deltashare::catalog::share_file::Access;
-use deltashare::catalog::state::{Change, State};
-use deltashare::catalog::writer::Writer;
+use deltashare::catalog::state::{Change, RecipientState, State};
+use deltashare::catalog::writer::{LIVE_TOKENS, Writer};
+use deltashare::protocol::names::Name;
+use deltashare::storage::Location;
 
-use super::{Failure, share_file};
+use super::next_step::{command, quoted};
+use super::{Cause, Failure, share_file};
 
 /// Compare a share file with the DynamoDB table.
 #[derive(Args)]
@@ -54,7 +59,7 @@ fn wanted(path: &Path, now: &State) -> Result<State, Failure> {
     if let Some(local) = share_file::directories(&file).first() {
         return refuse(&format!("{} is not in S3, where tables of a DynamoDB catalog lie", local.display()));
     }
-    let mut state = file.state();
+    let mut state = file.state(now);
     match file.access() {
         // It says nothing of recipients, so they stay as they are.
         Access::Unsaid => state.recipients.clone_from(&now.recipients),
@@ -93,46 +98,171 @@ fn wanted(path: &Path, now: &State) -> Result<State, Failure> {
     Ok(state)
 }
 
-async fn changes(writer: &Writer, path: &Path) -> Result<Vec<Change>, Failure> {
-    let now = writer.state().await?;
-    Ok(now.changes_to(&wanted(path, &now)?))
+/// What the table holds. Refused where a record cannot be read: a comparison would take it for one that is not there.
+async fn now(writer: &Writer) -> Result<State, Failure> {
+    let reading = writer.read().await?;
+    refuse(reading.bad.iter().chain(&reading.unwritable), "what the table holds cannot be compared")?;
+    Ok(reading.state)
+}
+
+fn refuse<'a>(records: impl Iterator<Item = &'a BadRecord>, what: &str) -> Result<(), Failure> {
+    let reasons: Vec<_> = records.map(ToString::to_string).collect();
+    refuse_for(&reasons, what)
+}
+
+fn refuse_for(reasons: &[String], what: &str) -> Result<(), Failure> {
+    match reasons {
+        [] => Ok(()),
+        reasons => Err(Failure::failed(format!(
+            "{what}:\n  {}\nPut these records right or delete them, then try again",
+            reasons.join("\n  ")
+        ))),
+    }
+}
+
+/// The changes, and the state from which they begin.
+async fn changes(writer: &Writer, path: &Path, prune: bool) -> Result<Vec<Change>, Failure> {
+    let now = now(writer).await?;
+    let changes = now.changes_to(&wanted(path, &now)?);
+    check_tokens(&now, &changes, prune)?;
+    Ok(changes)
+}
+
+/// Refuses before anything is changed what a writer refuses when it comes to it: a token more than a recipient may have.
+fn check_tokens(now: &State, changes: &[Change], prune: bool) -> Result<(), Failure> {
+    for recipient in changes.iter().filter_map(|change| match change {
+        Change::AddToken(recipient, _, token) if token.is_live(Utc::now()) => Some(recipient),
+        _ => None,
+    }) {
+        let mut after = now.recipients.get(&Name::key_of(recipient)).cloned();
+        let tokens = &mut after.get_or_insert_with(RecipientState::default).tokens;
+        for change in changes {
+            match change {
+                Change::AddToken(of, hash, token) if of == recipient => {
+                    tokens.insert(hash.clone(), token.clone());
+                }
+                Change::RemoveToken(of, hash) if of == recipient && prune => {
+                    tokens.remove(hash);
+                }
+                Change::TokenEnd(of, hash, _, end) if of == recipient => {
+                    tokens.entry(hash.clone()).and_modify(|token| token.expires = *end);
+                }
+                _ => {}
+            }
+        }
+        let live = tokens.values().filter(|token| token.is_live(Utc::now())).count();
+        if live > LIVE_TOKENS {
+            return Err(Failure::usage(format!(
+                "recipient '{recipient}' would have {live} live tokens, and {LIVE_TOKENS} are the most it may have; strike \
+                 some from the file, or revoke some, first"
+            )));
+        }
+    }
+    Ok(())
 }
 
 pub(crate) async fn plan(writer: &Writer, options: &Plan) -> Result<(), Failure> {
-    let changes = changes(writer, &options.file).await?;
+    let changes = changes(writer, &options.file, true).await?;
     for change in &changes {
         println!("{change}");
     }
     let removed = changes.iter().filter(|change| change.removes()).count();
-    eprintln!("{} to add or change, {removed} to delete, which needs apply --prune", changes.len() - removed);
+    let apply =
+        command(&options.common, &format!("apply -f {}", quoted(&options.file.display().to_string())));
+    match (changes.len() - removed, removed) {
+        (0, 0) => eprintln!("The table holds what the file says; there is nothing to change."),
+        (other, 0) => eprintln!("{} to make, with: {apply}", count(other, "change")),
+        (0, removed) => {
+            eprintln!("Nothing to add or change, {removed} to delete, with: {apply} --prune");
+        }
+        (other, removed) => eprintln!(
+            "{} to make, with: {apply}; {removed} more to delete, which needs --prune as well",
+            count(other, "change")
+        ),
+    }
     Ok(())
+}
+
+fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 pub(crate) async fn apply(writer: &Writer, options: &Apply) -> Result<(), Failure> {
     let (mut done, mut left) = (0, 0);
-    for change in changes(writer, &options.file).await? {
+    for change in changes(writer, &options.file, options.prune).await? {
         if change.removes() && !options.prune {
             left += 1;
             continue;
         }
         writer.apply(&change).await.map_err(|error| {
             let mut failure = Failure::from(error);
-            failure.message = format!("{change}: {} ({done} changes were made before)", failure.message);
+            if let Cause::Missing(_) = failure.cause {
+                // The file is what creates it.
+                failure.cause = Cause::Said;
+            }
+            failure.message = format!(
+                "{change}: {} ({} made before; apply the file again to go on)",
+                failure.message,
+                count(done, "change")
+            );
             failure
         })?;
         println!("{change}");
         done += 1;
     }
-    match left {
-        0 => eprintln!("{done} changes"),
-        left => eprintln!("{done} changes; {left} are left, because they delete: see plan, and --prune"),
+    match (done, left) {
+        (0, 0) => eprintln!("The table holds what the file says; nothing was changed."),
+        (done, 0) => eprintln!("{} made; they are in force with the next request.", count(done, "change")),
+        (done, left) => eprintln!(
+            "{} made; {left} are left, because they delete: plan shows them, and apply makes them with --prune.",
+            count(done, "change")
+        ),
     }
     Ok(())
 }
 
+/// Writes a share file, if it says exactly what servers see.
 pub(crate) async fn export(writer: &Writer) -> Result<(), Failure> {
-    let state = writer.state().await?;
+    const REFUSED: &str = "nothing is exported, because a share file cannot say what the table holds";
+    let reading = writer.read().await?;
+    refuse(reading.bad.iter().chain(&reading.unwritable), REFUSED)?;
+    let state = reading.state;
+    refuse_for(&bad_locations(&state), REFUSED)?;
     let text = serde_saphyr::to_string(&state.to_share_file());
-    print!("{}", text.map_err(|error| Failure::failed(error.to_string()))?);
+    let text = text.map_err(|error| Failure::failed(error.to_string()))?;
+    // Whatever is written is read back before it is handed out.
+    let file = share_file::parse(Path::new("the exported file"), &text);
+    let read = file.map_err(|reason| Failure::failed(format!("{REFUSED}: {reason}")))?;
+    let differences = read.state(&State::default()).changes_to(&state);
+    refuse_for(&differences.iter().map(ToString::to_string).collect::<Vec<_>>(), REFUSED)?;
+    print!("{text}");
+    for record in &reading.unpaired {
+        eprintln!("note: {record}");
+    }
+    let tables = state.shares.values().flat_map(|share| share.schemas.values());
+    eprintln!(
+        "{}, {} and {} exported.",
+        count(state.shares.len(), "share"),
+        count(tables.map(|schema| schema.tables.len()).sum(), "table"),
+        count(state.recipients.len(), "recipient")
+    );
     Ok(())
+}
+
+/// Locations that no server reads, and that a share file may not have either.
+fn bad_locations(state: &State) -> Vec<String> {
+    let mut bad = Vec::new();
+    for share in state.shares.values() {
+        for schema in share.schemas.values() {
+            for table in schema.tables.values() {
+                for location in std::iter::once(&table.location).chain(&table.allowed_locations) {
+                    if let Err(reason) = Location::parse(location, None) {
+                        let name = format!("{}.{}.{}", share.name, schema.name, table.name);
+                        bad.push(format!("table {name}: location {location}: {reason}"));
+                    }
+                }
+            }
+        }
+    }
+    bad
 }

@@ -4,14 +4,16 @@ use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use deltashare::catalog::TokenHash;
-use deltashare::catalog::writer::{NewToken, Writer};
+use deltashare::catalog::state::until;
+use deltashare::catalog::writer::{NewToken, Writer, to_seconds};
 use deltashare::protocol::names::Name;
 use deltashare::protocol::profile::Profile;
 use uuid::Uuid;
 
 use super::arguments::{ProfileOptions, ProfileTarget, TokenOptions};
+use super::next_step::{command, quoted};
 use super::{Failure, example};
 
 /// A profile on its way to a file that is not there yet, or to standard output.
@@ -29,6 +31,14 @@ impl Written {
         let text =
             serde_json::to_string_pretty(&profile).map_err(|error| Failure::failed(error.to_string()))?;
         Ok(Self { text: text + "\n", path: to.profile.clone() })
+    }
+
+    /// Where the profile is and what it does, as the beginning of a sentence.
+    fn place(&self) -> String {
+        match &self.path {
+            Some(path) => format!("The profile {} holds", path.display()),
+            None => "The profile above holds".to_owned(),
+        }
     }
 
     /// Only its owner can read the file.
@@ -54,27 +64,32 @@ pub(crate) struct Made {
 
 impl Made {
     pub(crate) fn new(options: &TokenOptions) -> Result<Self, Failure> {
-        let expires = options.expires.0.map(|life| Utc::now() + life);
+        let now = Utc::now();
+        let expires = options.expires.0.map(|life| to_seconds(now + life));
         let token = example::Token::random()?.text;
         let profile = Written::new(&options.to, token.clone(), expires)?;
         let id = Uuid::new_v4().simple().to_string().chars().take(8).collect();
-        Ok(Self { token: NewToken { id, hash: TokenHash::of(&token), expires }, profile })
+        Ok(Self { token: NewToken { id, hash: TokenHash::of(&token), expires, created: None }, profile })
     }
 
-    pub(crate) fn hand_over(&self) -> Result<(), Failure> {
+    /// Writes the profile, and says where it is and what to do with it.
+    pub(crate) fn hand_over(&self) -> Result<String, Failure> {
+        let (id, until) = (&self.token.id, until(self.token.expires));
         self.profile.write().map_err(|reason| {
-            let ends = self.token.expires.map(|time| time.to_rfc3339_opts(SecondsFormat::Secs, true));
             Failure::failed(format!(
-                "the token {} was made, good until {}, but {reason}; revoke the token and make another",
-                self.token.id,
-                ends.as_deref().unwrap_or("it is revoked"),
+                "the token {id} was created and works {until}, but {reason}; revoke the token and create another"
             ))
-        })
+        })?;
+        Ok(format!(
+            "{} the only copy of the token {id}, which works {until}. Send it to the recipient as you would send a \
+             password",
+            self.profile.place()
+        ))
     }
 }
 
 /// Writes the profile of a token that is at hand, if it is a good one of the recipient.
-pub(crate) async fn write(writer: &Writer, options: &ProfileOptions) -> Result<(), Failure> {
+pub(crate) async fn write(writer: &Writer, options: &ProfileOptions) -> Result<String, Failure> {
     let token = read_token(&options.token_file)?;
     let found = writer.token(TokenHash::of(&token)).await?;
     let of_recipient = |name: &str| Name::key_of(name) == Name::key_of(&options.recipient);
@@ -84,13 +99,18 @@ pub(crate) async fn write(writer: &Writer, options: &ProfileOptions) -> Result<(
     })?;
     found.check_expiry().map_err(|_| {
         Failure::usage(format!(
-            "the token has ended; make another: deltashare token rotate '{}'",
-            options.recipient
+            "the token has ended; create another with: {}",
+            command(&options.common, &format!("token rotate {}", quoted(&options.recipient)))
         ))
     })?;
-    Written::new(&options.to, token, found.expires)?
-        .write()
-        .map_err(|reason| Failure::failed(format!("the token is good, but {reason}")))
+    let written = Written::new(&options.to, token, found.expires)?;
+    written.write().map_err(|reason| Failure::failed(format!("the token is good, but {reason}")))?;
+    Ok(format!(
+        "{} the token {}, which works {}. Send it to the recipient as you would send a password",
+        written.place(),
+        found.id,
+        until(found.expires)
+    ))
 }
 
 fn read_token(path: &Path) -> Result<String, Failure> {

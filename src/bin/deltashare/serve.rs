@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_config::SdkConfig;
 use clap::Args;
 use deltashare::app::App;
 use deltashare::catalog::Catalog;
@@ -24,6 +25,7 @@ use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
 use super::aws::Aws;
+use super::next_step::no_table;
 use super::share_file::{Silence, Stamp};
 use super::{Failure, connections, descriptors, example, share_file, token_key};
 
@@ -254,7 +256,7 @@ async fn serve(options: Options, limits: Limits) -> Result<(), Failure> {
     });
     let token_key = match &options.token_key {
         Some(path) => token_key::read_or_make(path)?,
-        None => source.token_key().await?,
+        None => source.token_key(&aws.sdk).await?,
     };
     let Serving { catalog, watcher, hints } = source.serve(gateway, &options, &endpoint)?;
     let router = router(Arc::new(App::new(catalog, storage, token_key, &prefix, limits)));
@@ -284,6 +286,9 @@ async fn serve(options: Options, limits: Limits) -> Result<(), Failure> {
 /// The limits that the options set, as far as the system allows them.
 fn limits(options: &Options) -> Result<Limits, Failure> {
     let limits = Limits::default().set(options.limits.iter().map(String::as_str)).map_err(Failure::usage)?;
+    if limits.blocking_threads <= limits.work_threads {
+        return Err(Failure::usage("the limit blocking_threads must be larger than work_threads"));
+    }
     let connections = descriptors::connections(options.max_connections.unwrap_or(limits.connections));
     Ok(Limits {
         connections,
@@ -343,18 +348,23 @@ impl Source {
     }
 
     /// The key of tokens: of all servers over a DynamoDB table, or of this process.
-    async fn token_key(&self) -> Result<TokenKey, Failure> {
+    async fn token_key(&self, aws: &SdkConfig) -> Result<TokenKey, Failure> {
         let key = match self {
             Self::DynamoDb(catalog) => catalog.token_key().await.map(|key| TokenKey::new(&key)),
             Self::File(..) | Self::Examples(..) => TokenKey::random(),
         };
-        key.map_err(|error| {
-            let source = std::error::Error::source(&error).map(ToString::to_string);
-            Failure::failed(format!(
-                "the catalog cannot be read: {}",
-                source.unwrap_or_else(|| error.to_string())
-            ))
-        })
+        let error = match key {
+            Ok(key) => return Ok(key),
+            Err(error) => error,
+        };
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        let mut reason = source.unwrap_or_else(|| error.to_string());
+        if let Self::DynamoDb(catalog) = self
+            && reason.contains("ResourceNotFoundException")
+        {
+            reason = no_table(aws, catalog.table_name(), "--catalog dynamodb:TABLE").await;
+        }
+        Err(Failure::failed(format!("the catalog cannot be read: {reason}")))
     }
 
     /// Begins to serve: local directories through `gateway`, the examples' recipient with a profile for

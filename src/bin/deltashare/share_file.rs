@@ -3,7 +3,7 @@
 //! A file that is written in place can be seen half written, and half a share file may grant more than the whole one. So
 //! a change is taken only when the file has looked the same for a while.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +31,8 @@ pub(crate) fn read(path: &Path) -> Result<(ShareFile, Stamp), String> {
     Ok((parse(path, &text)?, stamp))
 }
 
-fn parse(path: &Path, text: &str) -> Result<ShareFile, String> {
+/// Checks the text of a share file as [`read`] does.
+pub(crate) fn parse(path: &Path, text: &str) -> Result<ShareFile, String> {
     let base = std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let base = base.parent().unwrap_or(Path::new("/"));
     let locate = |location: &str| match Location::parse(location, Some(base)) {
@@ -117,10 +118,11 @@ pub(crate) async fn watch(
     let mut changes = Changes { taken: Some(taken.clone()), seen: Some(taken), since: Instant::now() };
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let Some(read) = changes.settled(&path) else { continue };
+        // A large file takes seconds to read, in which requests are answered.
+        let Some(read) = tokio::task::block_in_place(|| changes.settled(&path)) else { continue };
         let text = read.map_err(|error| error.to_string());
         let checked = text.and_then(|text| {
-            let file = parse(&path, &text)?;
+            let file = tokio::task::block_in_place(|| parse(&path, &text))?;
             if file.is_open() && !catalog.is_open() {
                 return Err(WOULD_OPEN.to_owned());
             }
@@ -165,7 +167,7 @@ impl Changes {
         if !is_file || now == self.taken || quiet < QUIET {
             return None;
         }
-        let text = std::fs::read_to_string(path);
+        let text = text_of(path);
         if Stamp::of(path).ok() != now || text.as_ref().is_ok_and(|text| quiet < LONG_QUIET && is_cut(text)) {
             return None;
         }
@@ -180,12 +182,25 @@ fn is_cut(text: &str) -> bool {
     !text.ends_with(['\n', '}', ']'])
 }
 
+/// The largest share file that is read: that of some 500,000 tables.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// The text of a file.
+fn text_of(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let read = std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)? as u64;
+    if read > MAX_BYTES {
+        return Err(io::Error::other("the file has more than 64 MiB"));
+    }
+    Ok(text)
+}
+
 /// The text of a file that nobody writes to at the moment.
 fn settled_text(path: &Path) -> io::Result<(String, Stamp)> {
     let began = Instant::now();
     loop {
         let before = Stamp::of(path)?;
-        let text = std::fs::read_to_string(path)?;
+        let text = text_of(path)?;
         if before.is_file && before.is_recent() {
             std::thread::sleep(LOOK_AGAIN);
         }

@@ -24,6 +24,8 @@ pub(crate) struct Config {
     pub(crate) url_ttl: Duration,
     /// `DELTASHARE_LIMITS`: limits that differ from the defaults, such as `log_depth=1000,answers=10`.
     pub(crate) limits: Limits,
+    /// `DELTASHARE_GZIP`: `off` where something between the function and its clients undoes compression. Default: `on`.
+    pub(crate) gzip: bool,
     /// `DELTASHARE_SIGNER_ROLE_ARN`: the role that reads and signs, and gives recipients credentials for
     /// directories. Required. The rest is what Lambda sets.
     pub(crate) s3: S3Options,
@@ -74,6 +76,14 @@ impl Config {
             faults.push(format!("DELTASHARE_LIMITS: {fault}"));
             limits
         });
+        let gzip = match get("DELTASHARE_GZIP").as_deref() {
+            None | Some("on") => true,
+            Some("off") => false,
+            Some(_) => {
+                faults.push("DELTASHARE_GZIP is neither on nor off".to_owned());
+                true
+            }
+        };
         let s3 = S3Options::from_env(&variable).unwrap_or_else(|fault| {
             faults.push(fault);
             S3Options::default()
@@ -89,6 +99,7 @@ impl Config {
             base_path: get("DELTASHARE_BASE_PATH").unwrap_or_default(),
             url_ttl: Duration::from_secs(url_ttl),
             limits,
+            gzip,
             s3: S3Options { signer_role, ..s3 },
             runtime_api,
         })
@@ -131,6 +142,7 @@ mod tests {
         assert!(config.s3.signer_role.is_some());
         assert!(!format!("{config:?}").contains("hidden"));
         assert_eq!(read(&[]).unwrap().url_ttl, Duration::from_secs(3600));
+        assert!(config.gzip && !read(&[("DELTASHARE_GZIP", "off")]).unwrap().gzip);
     }
 
     #[test]
@@ -140,6 +152,7 @@ mod tests {
             ("DELTASHARE_SIGNER_ROLE_ARN", "x"),
             ("DELTASHARE_URL_TTL", "60"),
             ("DELTASHARE_LIMITS", "depth=1"),
+            ("DELTASHARE_GZIP", "no"),
             ("AWS_SECRET_ACCESS_KEY", ""),
         ])
         .unwrap_err()
@@ -147,6 +160,7 @@ mod tests {
         for fault in [
             "DELTASHARE_TABLE is not set",
             "DELTASHARE_SIGNER_ROLE_ARN is not the ARN of a role",
+            "DELTASHARE_GZIP is neither on nor off",
             "DELTASHARE_LIMITS: there is no limit 'depth'",
             "DELTASHARE_URL_TTL is not a number from 900 to 3600",
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",

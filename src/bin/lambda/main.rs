@@ -10,16 +10,17 @@ use std::time::{Duration, Instant, SystemTime};
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
-use axum::http::header::CONTENT_LENGTH;
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use axum::http::uri::PathAndQuery;
 use axum::response::Response;
 use deltashare::app::App;
 use deltashare::audit;
 use deltashare::catalog::dynamodb::{self, DynamoDbCatalog};
 use deltashare::catalog::writer::Writer;
+use deltashare::error::RequestIds;
 use deltashare::ndjson::Bounds;
 use deltashare::protocol::tokens::TokenKey;
-use deltashare::router::{RequestId, SourceIp, router};
+use deltashare::router::{SourceIp, router};
 use deltashare::storage::{Storage, StorageOptions};
 use lambda_http::lambda_runtime::{self, FunctionResponse};
 use lambda_http::request::RequestContext;
@@ -45,7 +46,7 @@ fn main() -> Result<(), lambda_http::Error> {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,buoyant_kernel=off,deltashare=info,lambda=info"));
     tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_ansi(false).init();
-    audit::write_metrics();
+    audit::write_metrics(std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default());
     // The log is read by one thread while another signs.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(run())
@@ -54,15 +55,17 @@ fn main() -> Result<(), lambda_http::Error> {
 async fn run() -> Result<(), lambda_http::Error> {
     let config = Config::from_env(|name| std::env::var(name).ok())?;
     let runtime_api = Connections::to(&config.runtime_api).map(Arc::new);
+    let base_path: Arc<str> = config.base_path.as_str().into();
+    let gzip = config.gzip;
     let (router, own_check) = open(config).await?;
     let own_check = Arc::new(own_check);
     let requests = service_fn(move |request: lambda_http::Request| {
-        let (router, runtime_api) = (router.clone(), runtime_api.clone());
+        let (router, runtime_api, base_path) = (router.clone(), runtime_api.clone(), base_path.clone());
         async move {
             if let Some(runtime_api) = runtime_api {
                 runtime_api.set_nodelay();
             }
-            Ok::<_, lambda_http::Error>(answer(router, request).await)
+            Ok::<_, lambda_http::Error>(answer(router, request, &base_path, gzip).await)
         }
     });
     let mut requests = StreamAdapter::from(requests);
@@ -105,10 +108,15 @@ async fn open(config: Config) -> Result<(Router, OwnCheck), lambda_http::Error> 
 }
 
 /// Answers one event, or says in time that it cannot.
-async fn answer(router: Router, request: lambda_http::Request) -> Response {
+async fn answer(router: Router, request: lambda_http::Request, base_path: &str, gzip: bool) -> Response {
     let context = request.lambda_context();
     let deadline = in_time(context.deadline);
-    let mut request = http_request(request, context.request_id);
+    // Compression is undone on the way from a function URL.
+    let gzip = gzip && matches!(request.request_context_ref(), Some(RequestContext::ApiGatewayV1(_)));
+    let mut request = http_request(request, context.request_id, base_path);
+    if !gzip {
+        request.headers_mut().remove(ACCEPT_ENCODING);
+    }
     request.extensions_mut().insert(Bounds { deadline: Some(deadline), bytes: Some(LARGEST) });
     let mut response = match router.oneshot(request).await {
         Ok(response) => response,
@@ -127,13 +135,26 @@ fn in_time(deadline: u64) -> Instant {
     Instant::now() + left.saturating_sub(MARGIN)
 }
 
+/// The path with the base path before it. A custom domain leaves the base path in the event; the addresses that API
+/// Gateway and Lambda give have none.
+fn below_base_path(base_path: &str, path: &str) -> String {
+    match path.strip_prefix(base_path) {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => path.to_owned(),
+        _ => format!("{base_path}{path}"),
+    }
+}
+
 /// The event as a request: with the path as the client wrote it, without the stage.
-fn http_request(request: lambda_http::Request, id: String) -> Request<Body> {
-    let path = request.raw_http_path().to_owned();
-    let source_ip = match request.request_context_ref() {
-        Some(RequestContext::ApiGatewayV1(context)) => context.identity.source_ip.clone(),
-        Some(RequestContext::ApiGatewayV2(context)) => context.http.source_ip.clone(),
-        Some(_) | None => None,
+fn http_request(request: lambda_http::Request, id: String, base_path: &str) -> Request<Body> {
+    let path = below_base_path(base_path, request.raw_http_path());
+    let (source_ip, api) = match request.request_context_ref() {
+        Some(RequestContext::ApiGatewayV1(context)) => {
+            (context.identity.source_ip.clone(), context.request_id.clone())
+        }
+        Some(RequestContext::ApiGatewayV2(context)) => {
+            (context.http.source_ip.clone(), context.request_id.clone())
+        }
+        Some(_) | None => (None, None),
     };
     let (mut parts, body) = request.into_parts();
     let path_and_query = match parts.uri.query() {
@@ -143,7 +164,7 @@ fn http_request(request: lambda_http::Request, id: String) -> Request<Body> {
     if let Ok(path_and_query) = PathAndQuery::try_from(path_and_query) {
         parts.uri = path_and_query.into();
     }
-    parts.extensions.insert(RequestId(id));
+    parts.extensions.insert(RequestIds { request: id, api });
     if let Some(address) = source_ip {
         parts.extensions.insert(SourceIp(address));
     }
@@ -154,4 +175,22 @@ fn http_request(request: lambda_http::Request, id: String) -> Request<Body> {
         other => Body::from(other.to_vec()),
     };
     Request::from_parts(parts, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::below_base_path;
+
+    #[test]
+    fn every_address_leads_below_the_base_path() {
+        for (base_path, path, expected) in [
+            ("", "/shares", "/shares"),
+            ("/consumer", "/consumer/shares", "/consumer/shares"),
+            ("/consumer", "/consumer", "/consumer"),
+            ("/consumer", "/shares", "/consumer/shares"),
+            ("/consumer", "/consumers", "/consumer/consumers"),
+        ] {
+            assert_eq!(below_base_path(base_path, path), expected);
+        }
+    }
 }

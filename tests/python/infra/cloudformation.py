@@ -1,6 +1,7 @@
 """What CloudFormation would make of template.yaml: SAM's own transform, then parameters and conditions put in."""
 
 import copy
+import functools
 import json
 import os
 import pathlib
@@ -21,7 +22,7 @@ PSEUDO = {
 }
 NOTHING = object()
 
-# The parameters without a default, and every option at once.
+# What shares a table, and every option at once.
 LEAST = {
     "TableBuckets": "arn:aws:s3:::lake,arn:aws:s3:::pond",
     "TableObjects": "arn:aws:s3:::lake/tables/*,arn:aws:s3:::pond/*",
@@ -32,14 +33,16 @@ MOST = LEAST | {
     "OtherSignerRoles": "arn:aws:iam::444455556666:role/signer",
     "DomainName": "sharing.example.com",
     "BasePath": "consumer",
-    "CertificateArn": "arn:aws:acm:eu-central-1:111122223333:certificate/0b1c",
-    "HostedZoneId": "Z0123456789",
+    "UrlTtl": "900",
+    "PermissionsBoundary": "arn:aws:iam::111122223333:policy/boundary",
+    "Canary": "true",
     "AlarmTopicArn": "arn:aws:sns:eu-central-1:111122223333:alarms",
     "AccessLogs": "true",
     "Waf": "true",
     "FunctionUrl": "true",
     "MaxConcurrency": "100",
     "Limits": "log_depth=1000, answers=10",
+    "Gzip": "off",
     "ServeTable": "restored",
 }
 
@@ -55,11 +58,16 @@ def parse(text):
     return yaml_parse(text)
 
 
-def transformed(source=None):
-    """The template after SAM's transform, as CloudFormation gets to see it."""
-    template = parse(source or (ROOT / "template.yaml").read_text())
-    template["Resources"]["Function"]["Properties"]["CodeUri"] = "s3://bucket/function.zip"
-    return json.loads(json.dumps(transform(template, {}, NoManagedPolicies())))
+def transformed(source=None, parameters=None, code="s3://bucket/function.zip"):
+    """The template after SAM's transform, which knows the parameters, as CloudFormation gets to see it."""
+    return json.loads(_transformed(source or (ROOT / "template.yaml").read_text(), tuple((parameters or {}).items()), code))
+
+
+@functools.cache
+def _transformed(source, parameters, code):
+    template = parse(source)
+    template["Resources"]["Function"]["Properties"]["CodeUri"] = code
+    return json.dumps(transform(template, dict(parameters), NoManagedPolicies()))
 
 
 class Stack:
@@ -69,7 +77,7 @@ class Stack:
     """
 
     def __init__(self, parameters, template=None):
-        self.template = copy.deepcopy(template or transformed())
+        self.template = copy.deepcopy(template or transformed(parameters=parameters))
         declared = self.template["Parameters"]
         unknown = set(parameters) - set(declared)
         assert not unknown, f"the template has no parameters {unknown}"
@@ -80,7 +88,15 @@ class Stack:
             for one in each:
                 assert re.search(about.get("AllowedPattern", ""), one), f"{name}: {one!r} is not allowed"
                 assert value in map(str, about.get("AllowedValues", [value])), f"{name}: {value!r} is not allowed"
+            assert len(value) <= about.get("MaxLength", len(value)), f"{name}: {value!r} is not allowed, because it is too long"
+            if about["Type"] == "Number":
+                number = float(value)
+                assert about.get("MinValue", number) <= number <= about.get("MaxValue", number), f"{name}: {value} is not allowed"
             self.values[name] = each if about["Type"] == "CommaDelimitedList" else value
+        for rule in self.template.get("Rules", {}).values():
+            if self._holds(rule.get("RuleCondition", {"Fn::Equals": ["", ""]})):
+                for assertion in rule["Assertions"]:
+                    assert self._holds(assertion["Assert"]), assertion["AssertDescription"]
         self.resources = self._kept(self.template["Resources"])
         self.outputs = {name: output["Value"] for name, output in self._kept(self.template["Outputs"]).items()}
 
@@ -109,6 +125,8 @@ class Stack:
                 return not self._holds(of[0])
             case "Fn::And":
                 return all(map(self._holds, of))
+            case "Fn::Or":
+                return any(map(self._holds, of))
         raise AssertionError(f"a condition of an unknown kind: {kind}")
 
     def _resolve(self, node):
@@ -131,6 +149,8 @@ class Stack:
                 return self._resolve(yes if self._holds({"Condition": condition}) else no)
             case {"Fn::Join": [between, parts]}:
                 return between.join(self._resolve(parts))
+            case {"Fn::Split": [between, text]}:
+                return self._resolve(text).split(between)
             case {"Fn::Sub": [text, names]}:
                 return self._substitute(text, {name: self._resolve(value) for name, value in names.items()})
             case {"Fn::Sub": text}:

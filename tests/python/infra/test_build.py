@@ -18,13 +18,25 @@ esac
 """
 
 
-@pytest.mark.parametrize("architecture, wanted", [
-    (None, "lambda build --release --arm64 --bin lambda"),
-    ("arm64", "lambda build --release --arm64 --bin lambda"),
+def example(**commented):
+    """The example of samconfig.toml, with these of its lines that are comments."""
+    text = (ROOT / "infra/samconfig.example.toml").read_text()
+    for name, value in commented.items():
+        assert f'  # "{name}={value}",' in text
+        text = text.replace(f'  # "{name}={value}",', f'  "{name}={value}",')
+    return text
+
+
+@pytest.mark.parametrize("arguments, settings, wanted", [
+    ([], None, "lambda build --release --arm64 --bin lambda"),
+    (["--parameter-overrides", "Architecture=arm64"], None, "lambda build --release --arm64 --bin lambda"),
     # The default of cargo-lambda is x86_64.
-    ("x86_64", "lambda build --release --bin lambda"),
+    (["--parameter-overrides", "Architecture=x86_64"], None, "lambda build --release --bin lambda"),
+    ([], example(), "lambda build --release --arm64 --bin lambda"),
+    ([], example(Architecture="x86_64"), "lambda build --release --bin lambda"),
+    (["--config-env", "consumer"], example(), "lambda build --release --arm64 --bin lambda"),
 ])
-def test_sam_builds_the_lambda_binary(architecture, wanted, tmp_path):
+def test_sam_builds_the_lambda_binary(arguments, settings, wanted, tmp_path):
     project, tools, log = tmp_path / "project", tmp_path / "bin", tmp_path / "asked"
     project.mkdir()
     tools.mkdir()
@@ -37,8 +49,9 @@ def test_sam_builds_the_lambda_binary(architecture, wanted, tmp_path):
         "HOME": str(tmp_path), "PATH": f"{tools}:{os.environ['PATH']}", "SAM_CLI_TELEMETRY": "0",
         "AWS_DEFAULT_REGION": "eu-central-1",
     }
-    overrides = ["--parameter-overrides", f"Architecture={architecture}"] if architecture else []
-    done = subprocess.run([Path(sys.executable).parent / "sam", "build", *overrides], cwd=project, env=env,
+    if settings:
+        (project / "samconfig.toml").write_text(settings)
+    done = subprocess.run([Path(sys.executable).parent / "sam", "build", *arguments], cwd=project, env=env,
                           text=True, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert wanted in log.read_text().splitlines()

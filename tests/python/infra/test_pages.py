@@ -2,10 +2,13 @@
 
 import json
 import re
+import shlex
 
+import boto3
 import pytest
 import tomlkit
-from cloudformation import LEAST, ROOT, Stack
+from botocore import xform_name
+from cloudformation import LEAST, ROOT, Stack, parse
 from samcli.cli.types import CfnParameterOverridesType
 
 from test_lint import BIN, run
@@ -58,19 +61,22 @@ def test_the_role_of_another_account_reads_as_the_signer_role_does():
     assert theirs == ours | {"DecryptTables": "kms:Decrypt"}
 
 
+@pytest.mark.parametrize("environment", ["default", "consumer", "commercial"])
 @pytest.mark.parametrize("commented", [False, True], ids=["as it is", "with every line"])
-def test_the_example_of_samconfig_deploys_the_template(commented):
+def test_the_example_of_samconfig_deploys_the_template(environment, commented):
     text = (INFRA / "samconfig.example.toml").read_text()
     if commented:
         text = re.sub(r'^  # "', '  "', text, flags=re.M)
-    settings = tomlkit.parse(text).unwrap()["default"]["deploy"]["parameters"]
-    assert settings["capabilities"] == "CAPABILITY_IAM"
-    parameters = CfnParameterOverridesType().convert(tuple(settings["parameter_overrides"]), None, None)
-    stack = Stack(parameters)
-    assert len(stack.values["TableBuckets"]) == len(stack.values["TableObjects"]) == 2
-    if commented:
-        assert stack.outputs["Endpoint"] == "https://sharing.example.com/consumer/"
-        assert stack.of_type("AWS::Route53::RecordSet") and stack.values["AccessLogs"] == "true"
+    settings = tomlkit.parse(text).unwrap()[environment]
+    assert settings["deploy"]["parameters"]["capabilities"] == "CAPABILITY_IAM"
+    settings = settings["global"]["parameters"]
+    stack = Stack(CfnParameterOverridesType().convert(tuple(settings["parameter_overrides"]), None, None))
+    assert len(stack.values["TableBuckets"]) == len(stack.values["TableObjects"]) == (2 if environment == "default" else 1)
+    if environment != "default":
+        assert settings["stack_name"].endswith(environment)
+        assert stack.outputs["Endpoint"] == f"https://sharing.example.com/{environment}/"
+    elif commented:
+        assert stack.outputs["Endpoint"] == "https://sharing.example.com/" and stack.values["AccessLogs"] == "true"
 
 
 def cost_tables():
@@ -102,9 +108,9 @@ def test_the_prices_of_the_cost_page_are_used():
 
 def test_the_cost_of_a_month_counts_the_alarms_of_the_template():
     alarms = Stack(LEAST).of_type("AWS::CloudWatch::Alarm").values()
-    own = [alarm for alarm in alarms if "Metrics" in alarm]
-    text = (INFRA / "cost.md").read_text()
-    assert f"{len(alarms) - len(own)} × 0.10" in text and f"{len(own)} × 8 × 0.10" in text
+    # An alarm over a query costs more, the more metrics the query finds.
+    assert not [alarm for alarm in alarms if "Metrics" in alarm]
+    assert f"| alarms | {len(alarms)} × 0.10 |" in (INFRA / "cost.md").read_text()
 
 
 def test_every_alarm_has_its_advice():
@@ -116,15 +122,75 @@ def test_every_alarm_has_its_advice():
 
 def test_parameters_and_outputs_that_pages_name_exist():
     stack = Stack(LEAST)
-    known = set(stack.template["Parameters"]) | set(stack.template["Outputs"])
+    domain = parse((INFRA / "domain.yaml").read_text())
+    known = set(stack.template["Parameters"]) | set(stack.template["Outputs"]) | set(domain["Parameters"]) | set(domain["Outputs"])
     for page in PAGES:
         if page.name == "records.md":
             continue
         text = page.read_text()
         # What is set in a shell or passed to another command is no parameter of the stack.
-        named = set(re.findall(r"\b([A-Z]\w+)=", re.sub(r"PointInTimeRecoveryEnabled=|export \w+=", "", text)))
+        named = set(re.findall(r"\b([A-Z]\w+)=(?!=)", re.sub(r"PointInTimeRecoveryEnabled=|Enabled=true,AttributeName=|export \w+=", "", text)))
         named |= set(re.findall(r"(?:output|parameter)s? `([A-Z]\w+)`", text))
         assert named <= known, page.name
+
+
+def test_the_tools_that_build_are_pinned_as_they_are_tested():
+    pinned = [line for line in (INFRA / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    tested = (ROOT / "tests/python/infra/requirements.txt").read_text().splitlines()
+    assert all(re.fullmatch(r"[\w-]+==[\d.]+", line) for line in pinned)
+    assert {"aws-sam-cli", "cargo-lambda", "ziglang"} == {line.split("==")[0] for line in pinned} and set(pinned) <= set(tested)
+
+
+def aws_commands(text):
+    """The words of every call of the AWS CLI, also of those whose result is an argument of another."""
+    for line in text.replace("\\\n", " ").splitlines():
+        for command in line.split(" && "):
+            words = shlex.split(command, comments=True)
+            if words[:1] == ["aws"]:
+                yield words[1:]
+                for nested in re.findall(r"\$\((aws [^)]*)\)", command):
+                    yield shlex.split(nested)[1:]
+
+
+def documented_aws_commands():
+    for page in [ROOT / "README.md", *PAGES]:
+        # What a page shows in a line may go over several, such as a policy.
+        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S):
+            for words in aws_commands(re.sub(r"'\{.*?\}'", lambda json: json[0].replace("\n", " "), block, flags=re.S)):
+                yield pytest.param(words, id=f"{page.name}: {' '.join(words[:2])}")
+
+
+# What the CLI adds to the operations of AWS.
+CUSTOM = {
+    ("cloudformation", "deploy"): {"stack-name", "template-file", "parameter-overrides", "capabilities"},
+    ("logs", "tail"): {"follow", "filter-pattern"},
+    ("s3", "cp"): {"recursive"},
+}
+
+
+@pytest.mark.parametrize("words", list(documented_aws_commands()))
+def test_commands_of_the_aws_cli_are_understood(words):
+    service, operation = words[:2]
+    options = {word.removeprefix("--") for word in words if word.startswith("--")} - {"query", "output"}
+    if (service, operation) in CUSTOM:
+        assert options <= CUSTOM[service, operation]
+        return
+    client = boto3.client(service, region_name="eu-central-1")
+    if operation == "wait":
+        waiter = client.waiter_names[[name.replace("_", "-") for name in client.waiter_names].index(words[2])]
+        method = xform_name(client.get_waiter(waiter).config.operation)
+    else:
+        method = operation.replace("-", "_")
+    model = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[method])
+    members = model.input_shape.members
+    known = {xform_name(name, "-") for name in members}
+    known |= {f"no-{xform_name(name, '-')}" for name, shape in members.items() if shape.type_name == "boolean"}
+    assert options <= known
+    assert {xform_name(name, "-") for name in model.input_shape.required_members} <= options
+
+
+def test_there_are_documented_commands_of_the_aws_cli():
+    assert len(list(documented_aws_commands())) > 20
 
 
 def test_links_between_pages_lead_somewhere():

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from cloudformation import LEAST, MOST, ROOT, Stack, transformed
+from cloudformation import LEAST, MOST, ROOT, Stack, parse, transformed
 
 STREAMED = "/response-streaming-invocations"
 # The statuses of src/error.rs.
@@ -49,7 +49,7 @@ def buffered(template):
         path
         for (path, _), integration in integrations(template).items()
         if integration.get("responseTransferMode") != "STREAM"
-        or not integration["uri"]["Fn::Sub"].endswith(STREAMED)
+        or not integration["uri"]["Fn::Sub"][0].endswith(STREAMED)
     }
 
 
@@ -70,14 +70,21 @@ def test_every_path_is_streamed():
     assert buffered(template) == set()
     for integration in integrations(template).values():
         assert integration["type"] == "aws_proxy"
-        assert ":lambda:path/2021-11-15/functions/${Function.Arn}/" in integration["uri"]["Fn::Sub"]
+        uri, names = integration["uri"]["Fn::Sub"]
+        assert ":lambda:path/2021-11-15/functions/${Alias}/" in uri and names == {"Alias": {"Ref": "FunctionAliaslive"}}
+        assert integration["timeoutInMillis"] == 185_000
 
 
-def test_the_check_of_streaming_sees_the_word_that_buffers():
+@pytest.mark.parametrize("right, wrong", [("responseTransferMode: STREAM", "responseTransferMode: BUFFERED"), (STREAMED, "/invocations")])
+def test_the_check_of_streaming_sees_what_buffers(right, wrong):
     source = (ROOT / "template.yaml").read_text()
-    wrong = source.replace("ResponseTransferMode: RESPONSE_STREAM", "ResponseTransferMode: STREAM")
-    assert wrong != source
-    assert buffered(transformed(wrong)) == {"/", "/{proxy+}"}
+    assert buffered(transformed(source.replace(right, wrong))) == {"/", "/{proxy+}"}
+
+
+def test_sam_does_not_ask_whether_the_api_may_be_without_authentication():
+    # It asks for events of a function, and for function URLs that are written as part of one.
+    function = parse((ROOT / "template.yaml").read_text())["Resources"]["Function"]["Properties"]
+    assert "Events" not in function and "FunctionUrlConfig" not in function
 
 
 def test_the_function_ends_before_api_gateway_gives_up(least):
@@ -134,13 +141,13 @@ def test_the_function(architecture):
         "DELTASHARE_TABLE": {"Ref": "Table"},
         "DELTASHARE_SIGNER_ROLE_ARN": {"Fn::GetAtt": ["SignerRole", "Arn"]},
         "DELTASHARE_BASE_PATH": "",
+        "DELTASHARE_GZIP": "on",
         "DELTASHARE_LIMITS": "",
-        "RUST_LOG": "warn,buoyant_kernel=off,deltashare=INFO,lambda=INFO",
-        "AWS_LC_SYS_NO_JITTER_ENTROPY": "1",
+        "DELTASHARE_URL_TTL": "3600",
+        "RUST_LOG": "warn,buoyant_kernel=off,deltashare=INFO,deltashare::audit=INFO,lambda=INFO",
     }
-    assert stack.template["Resources"]["Function"]["Metadata"] == {
-        "BuildMethod": "rust-cargolambda", "BuildProperties": {"Binary": "lambda"},
-    }
+    metadata = stack.template["Resources"]["Function"]["Metadata"]
+    assert (metadata["BuildMethod"], metadata["BuildProperties"]) == ("rust-cargolambda", {"Binary": "lambda"})
 
 
 def test_the_table_survives(stack):
@@ -220,6 +227,9 @@ def test_the_signer_reads_what_the_parameters_say(least, most):
     ("OtherSignerRoles", "arn:aws:iam::444455556666:role/*"),
     ("TableKeys", "arn:aws:kms:eu-central-1:111122223333:key/*"),
     ("BasePath", "/consumer/"),
+    ("UrlTtl", "899"),
+    ("UrlTtl", "3601"),
+    ("PermissionsBoundary", "boundary"),
 ])
 def test_parameters_that_would_allow_too_much_or_nothing_are_refused(name, value):
     with pytest.raises(AssertionError, match="is not allowed"):
@@ -237,6 +247,8 @@ def test_the_access_log_is_json_without_headers(most):
     setting = most.one("AWS::ApiGateway::Stage")["AccessLogSetting"]
     line = json.loads(setting["Format"])
     assert all(value.startswith("$context.") for value in line.values())
+    assert line["transferMode"] == "$context.integration.responseTransferMode"
+    assert line["firstContent_ms"] == "$context.integration.timeToFirstContent"
     assert "authorization" not in setting["Format"].lower()
 
 
@@ -249,17 +261,128 @@ def test_endpoints():
     assert both.one("AWS::Lambda::Function")["Environment"]["Variables"]["DELTASHARE_BASE_PATH"] == "/consumer"
 
 
-def test_a_domain_that_exists_is_mapped_and_a_new_one_is_made(least, most):
+def test_a_domain_is_mapped_but_not_made(least, most):
     assert not least.of_type("AWS::ApiGateway::BasePathMapping")
-    existing = Stack(LEAST | {"DomainName": "sharing.example.com"})
-    assert not existing.of_type("AWS::ApiGateway::DomainName") and not existing.of_type("AWS::Route53::RecordSet")
-    mapping = existing.one("AWS::ApiGateway::BasePathMapping")
+    root = Stack(LEAST | {"DomainName": "sharing.example.com"})
+    mapping = root.one("AWS::ApiGateway::BasePathMapping")
     assert mapping["DomainName"] == "sharing.example.com" and "BasePath" not in mapping
     mapping = most.one("AWS::ApiGateway::BasePathMapping")
-    assert mapping["DomainName"] == {"Ref": "Domain"} and mapping["BasePath"] == "consumer"
+    assert mapping["DomainName"] == "sharing.example.com" and mapping["BasePath"] == "consumer"
     assert mapping["Stage"]["Ref"] in most.of_type("AWS::ApiGateway::Stage")
-    assert most.one("AWS::ApiGateway::DomainName")["EndpointConfiguration"] == {"Types": ["REGIONAL"]}
-    assert most.one("AWS::Route53::RecordSet")["Name"] == "sharing.example.com"
+    # What several stacks share belongs to none of them.
+    assert not most.of_type("AWS::ApiGateway::DomainName") and not most.of_type("AWS::Route53::RecordSet")
+
+
+def domain(**parameters):
+    return Stack(parameters, parse((ROOT / "infra/domain.yaml").read_text()))
+
+
+def test_the_template_of_the_domain_makes_it_with_a_certificate_and_an_address():
+    zone = domain(DomainName="sharing.example.com", HostedZoneId="Z0123456789")
+    assert zone.one("AWS::CertificateManager::Certificate")["ValidationMethod"] == "DNS"
+    made = zone.one("AWS::ApiGateway::DomainName")
+    assert (made["DomainName"], made["RegionalCertificateArn"]) == ("sharing.example.com", {"Ref": "Certificate"})
+    assert made["EndpointConfiguration"] == {"Types": ["REGIONAL"]}
+    assert zone.one("AWS::Route53::RecordSet")["Name"] == "sharing.example.com"
+    arn = "arn:aws:acm:eu-central-1:111122223333:certificate/0b1c"
+    elsewhere = domain(DomainName="sharing.example.com", CertificateArn=arn)
+    assert elsewhere.one("AWS::ApiGateway::DomainName")["RegionalCertificateArn"] == arn
+    assert set(elsewhere.resources) == {"Domain"} and set(elsewhere.outputs) == {"DomainName", "Target"}
+
+
+def test_parameters_that_mean_nothing_together_are_refused():
+    with pytest.raises(AssertionError, match="DomainName, which is empty"):
+        Stack(LEAST | {"BasePath": "consumer"})
+    with pytest.raises(AssertionError, match="only with a HostedZoneId"):
+        domain(DomainName="sharing.example.com")
+
+
+def test_a_stack_without_buckets_reads_none_and_one_without_objects_reads_all_of_its_buckets():
+    assert "Policies" not in Stack({}).of_type("AWS::IAM::Role")["SignerRole"]
+    [policy] = Stack({"TableBuckets": LEAST["TableBuckets"]}).of_type("AWS::IAM::Role")["SignerRole"]["Policies"]
+    assert statements(policy["PolicyDocument"])["ReadTables"]["Resource"] == ["arn:aws:s3:::lake/*", "arn:aws:s3:::pond/*"]
+
+
+def test_every_parameter_has_a_default():
+    assert [name for name, about in Stack({}).template["Parameters"].items() if "Default" not in about] == []
+
+
+def test_every_role_has_the_boundary(least, most):
+    assert set(most.of_type("AWS::IAM::Role")) == {"ServerRole", "SignerRole", "RolloutRole"}
+    for role in most.of_type("AWS::IAM::Role").values():
+        assert role["PermissionsBoundary"] == MOST["PermissionsBoundary"]
+    for role in least.of_type("AWS::IAM::Role").values():
+        assert "PermissionsBoundary" not in role
+
+
+def test_a_short_life_of_urls_sets_off_no_alarm(least, most):
+    alarm = least.resources["ShortUrls"]["Properties"]
+    assert alarm["Threshold"] == 1500 and least.one("AWS::Lambda::Function")["Timeout"] + 1500 < 1800
+    alarm, function = most.resources["ShortUrls"]["Properties"], most.one("AWS::Lambda::Function")
+    assert function["Environment"]["Variables"]["DELTASHARE_URL_TTL"] == "900"
+    assert alarm["Threshold"] + function["Timeout"] < 900
+
+
+def test_a_canary_watches_the_alarms_and_goes_back(least, most):
+    assert not [kind for kind in {about["Type"] for about in least.resources.values()} if "CodeDeploy" in kind]
+    group = most.one("AWS::CodeDeploy::DeploymentGroup")
+    watched = {alarm["Name"]["Ref"] for alarm in group["AlarmConfiguration"]["Alarms"]}
+    assert watched == {"FunctionFailures", "ServerErrors"} <= set(most.of_type("AWS::CloudWatch::Alarm"))
+    assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
+    assert "Canary10Percent10Minutes" in json.dumps(group["DeploymentConfigName"])
+    assert group["ServiceRoleArn"] == {"Fn::GetAtt": ["RolloutRole", "Arn"]}
+    assert "CodeDeployLambdaAliasUpdate" in most.resources["FunctionAliaslive"]["UpdatePolicy"]
+    assert "UpdatePolicy" not in least.resources["FunctionAliaslive"]
+
+
+def version(stack):
+    [(name, about)] = [(name, about) for name, about in stack.resources.items() if about["Type"] == "AWS::Lambda::Version"]
+    # CloudFormation publishes another one where either differs.
+    return name, about["Properties"]["Description"]
+
+
+def published(stack):
+    """What a version of the function holds."""
+    return {name: value for name, value in stack.one("AWS::Lambda::Function").items() if name != "ReservedConcurrentExecutions"}
+
+
+OTHERS = {
+    "Architecture": "x86_64", "MemorySize": "2048", "LogLevel": "DEBUG", "LogRetentionDays": "1", "Dashboard": "false",
+    "RateLimit": "1", "BurstLimit": "1", "WafRateLimit": "10",
+}
+
+
+@pytest.mark.parametrize("name", sorted(MOST | OTHERS))
+def test_a_version_is_published_when_and_only_when_the_function_changes(name):
+    # Not when it should: the alias keeps the old settings. When it should not: Lambda refuses to publish the same again.
+    before = Stack(LEAST | {"DomainName": "sharing.example.com"})
+    after = Stack(LEAST | {"DomainName": "sharing.example.com", **({name: (MOST | OTHERS)[name]} if name not in LEAST else {})})
+    assert (version(before) != version(after)) == (published(before) != published(after)), name
+
+
+def test_every_parameter_was_changed_to_see_what_is_published(least):
+    assert set(least.template["Parameters"]) == set(MOST | OTHERS)
+
+
+def test_a_version_is_published_for_other_code_and_old_ones_stay():
+    before, after = Stack(LEAST), Stack(LEAST, transformed(parameters=LEAST, code="s3://bucket/other.zip"))
+    assert version(before)[0] != version(after)[0]
+    about = before.resources[version(before)[0]]
+    assert about["DeletionPolicy"] == about["UpdateReplacePolicy"] == "Retain"
+
+
+def longest(about):
+    """How long the value of a parameter can be."""
+    if "MaxLength" in about:
+        return about["MaxLength"]
+    return max(len(str(value)) for value in about.get("AllowedValues") or [about["MaxValue"]])
+
+
+def test_descriptions_of_versions_are_short_enough(least):
+    text = least.template["Resources"][version(least)[0]]["Properties"]["Description"]["Fn::Sub"]
+    named = re.findall(r"\$\{(\w+)\}", text)
+    fixed = len(re.sub(r"\$\{\w+\}", "", text))
+    assert named and fixed + sum(longest(least.template["Parameters"][name]) for name in named) <= 256
 
 
 def test_the_web_acl_guards_the_stage_and_logs_no_token(least, most):
@@ -298,6 +421,14 @@ def test_copies_of_the_function_are_reserved_where_that_is_asked_for(least, most
     assert most.one("AWS::Lambda::Function")["ReservedConcurrentExecutions"] == MOST["MaxConcurrency"]
 
 
+@pytest.mark.parametrize("level,of_lambda", [("ERROR", "INFO"), ("WARN", "INFO"), ("DEBUG", "DEBUG")])
+def test_events_of_requests_and_metrics_do_not_depend_on_the_log_level(level, of_lambda):
+    function = Stack(LEAST | {"LogLevel": level}).one("AWS::Lambda::Function")
+    assert function["LoggingConfig"]["ApplicationLogLevel"] == of_lambda
+    assert "deltashare::audit=INFO" in function["Environment"]["Variables"]["RUST_LOG"]
+    assert f"deltashare={level}" in function["Environment"]["Variables"]["RUST_LOG"]
+
+
 def test_limits_reach_the_function(least, most):
     def limits(template):
         return template.one("AWS::Lambda::Function")["Environment"]["Variables"]["DELTASHARE_LIMITS"]
@@ -306,7 +437,7 @@ def test_limits_reach_the_function(least, most):
 
 
 def test_what_keeps_senders_apart_costs_nothing_while_nobody_reads(least):
-    billed = {"AWS::WAFv2::WebACL", "AWS::Lambda::Alias", "AWS::ApiGateway::UsagePlan", "AWS::CloudFront::Distribution"}
+    billed = {"AWS::WAFv2::WebACL", "AWS::ApiGateway::UsagePlan", "AWS::CloudFront::Distribution"}
     assert not billed & {about["Type"] for about in least.resources.values()}
     assert "ProvisionedConcurrencyConfig" not in json.dumps(least.resources)
 
@@ -321,21 +452,23 @@ def test_the_page_on_limits_has_the_defaults_of_the_stack(least):
 
 def test_the_function_url_streams_and_has_both_permissions(least, most):
     assert not least.of_type("AWS::Lambda::Url") and "FunctionUrl" not in least.outputs
-    assert most.one("AWS::Lambda::Url")["InvokeMode"] == "RESPONSE_STREAM"
+    assert most.one("AWS::Lambda::Url")["InvokeMode"] == "RESPONSE_STREAM" and most.one("AWS::Lambda::Url")["Qualifier"] == "live"
     public = [each for each in most.of_type("AWS::Lambda::Permission").values() if each["Principal"] == "*"]
     assert {each["Action"] for each in public} == {"lambda:InvokeFunctionUrl", "lambda:InvokeFunction"}
     for each in public:
+        assert each["FunctionName"] == {"Ref": "FunctionAliaslive"}
         assert each.get("FunctionUrlAuthType") == "NONE" or each.get("InvokedViaFunctionUrl") is True
 
 
 def test_only_api_gateway_may_call_the_function_without_a_url(least):
-    for permission in least.of_type("AWS::Lambda::Permission").values():
-        assert permission["Principal"] == "apigateway.amazonaws.com"
-        assert "${Api}" in permission["SourceArn"] or "Api" in json.dumps(permission["SourceArn"])
+    permission = least.one("AWS::Lambda::Permission")
+    assert (permission["Action"], permission["Principal"]) == ("lambda:InvokeFunction", "apigateway.amazonaws.com")
+    assert permission["FunctionName"] == {"Ref": "FunctionAliaslive"}, "API Gateway calls the alias"
+    assert permission["SourceArn"] == "arn:aws:execute-api:eu-central-1:111122223333:${Api}/*"
 
 
 def test_alarms_notify_the_topic(least, most):
-    assert len(least.of_type("AWS::CloudWatch::Alarm")) == len(most.of_type("AWS::CloudWatch::Alarm")) == 7
+    assert len(least.of_type("AWS::CloudWatch::Alarm")) == len(most.of_type("AWS::CloudWatch::Alarm")) == 9
     for alarm in least.of_type("AWS::CloudWatch::Alarm").values():
         assert "AlarmActions" not in alarm and alarm["AlarmDescription"]
     for alarm in most.of_type("AWS::CloudWatch::Alarm").values():
@@ -344,17 +477,26 @@ def test_alarms_notify_the_topic(least, most):
 
 def test_alarms_and_dashboard_use_the_metrics_of_the_function(most):
     widgets = json.loads(most.one("AWS::CloudWatch::Dashboard")["DashboardBody"])["widgets"]
-    shown = set(re.findall(r'\{deltashare,Action\} MetricName="(\w+)"', json.dumps(widgets).replace('\\"', '"')))
+    own = r'\{deltashare,FunctionName,Action\} FunctionName="\$\{Function\}" MetricName="(\w+)"'
+    shown = set(re.findall(own, json.dumps(widgets).replace('\\"', '"')))
     assert shown == {"Latency", "Errors", "Gone", "Broken", "AuthFailures", "FilesSigned", "BytesGranted", "ShortestUrlLife"}
-    queries = " ".join(metric["Expression"] for alarm in most.of_type("AWS::CloudWatch::Alarm").values()
-                       for metric in alarm.get("Metrics", []))
-    asked = re.findall(r'SELECT \w+\((\w+)\) FROM SCHEMA\("deltashare", Action\)', queries)
-    assert sorted(asked) == ["AuthFailures", "ShortestUrlLife"]
+    asked = {alarm["MetricName"]: alarm["Dimensions"] for alarm in most.of_type("AWS::CloudWatch::Alarm").values()
+             if alarm["Namespace"] == "deltashare"}
+    this = [{"Name": "FunctionName", "Value": {"Ref": "Function"}}]
+    assert asked == dict.fromkeys(("AuthFailures", "Broken", "ProviderFaults", "ShortestUrlLife"), this)
     squares = {(x, y) for widget in widgets
                for x in range(widget["x"], widget["x"] + widget["width"])
                for y in range(widget["y"], widget["y"] + widget["height"])}
     assert len(squares) == sum(widget["width"] * widget["height"] for widget in widgets), "widgets overlap"
     assert max(x for x, _ in squares) < 24
+
+
+def test_alarms_and_dashboard_are_of_one_stack(most):
+    names = ({"Ref": "Function"}, "sharing", "delta-sharing", "restored")
+    for alarm in most.of_type("AWS::CloudWatch::Alarm").values():
+        assert alarm["Dimensions"] and all(dimension["Value"] in names for dimension in alarm["Dimensions"])
+    for widget in json.loads(most.one("AWS::CloudWatch::Dashboard")["DashboardBody"])["widgets"]:
+        assert any(name in json.dumps(widget) for name in ('"sharing"', "${Function}", "restored", "${FunctionLogs}")), widget
 
 
 def test_no_dashboard_where_it_is_not_wanted():
@@ -364,9 +506,10 @@ def test_no_dashboard_where_it_is_not_wanted():
 @pytest.mark.parametrize("option", sorted(set(MOST) - set(LEAST)))
 def test_each_option_stands_alone(option):
     # A reference to what the option does not make would fail a deployment; so it does here.
-    alone = Stack(LEAST | {option: MOST[option]})
+    needed = {"BasePath": ["DomainName"]}.get(option, [])
+    alone = Stack(LEAST | {each: MOST[each] for each in [option, *needed]})
     assert alone.outputs["Endpoint"] and "Function" in alone.resources
 
 
 def test_outputs(least):
-    assert set(least.outputs) == {"Endpoint", "TableName", "SignerRoleArn", "ServerRoleArn", "FunctionName", "LogGroup"}
+    assert set(least.outputs) == {"Endpoint", "TableName", "SignerRoleArn", "ServerRoleArn", "FunctionName", "FunctionVersion", "LogGroup"}
