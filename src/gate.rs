@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -19,6 +19,7 @@ use crate::limits::Limits;
 pub struct Gate {
     limits: Limits,
     all: Arc<Semaphore>,
+    memory: Arc<Semaphore>,
     buckets: Mutex<HashMap<String, Arc<Bucket>>>,
 }
 
@@ -26,6 +27,7 @@ pub struct Gate {
 #[derive(Debug)]
 struct Bucket {
     threads: Arc<Semaphore>,
+    memory: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
 
@@ -37,18 +39,46 @@ pub struct Lane {
     table: Arc<Semaphore>,
     bucket: Arc<Bucket>,
     all: Arc<Semaphore>,
+    memory: Arc<Semaphore>,
 }
 
 /// The right to one thread.
 #[derive(Debug)]
 pub struct Turn {
     _permits: [OwnedSemaphorePermit; 3],
+    memory: Arc<Memory>,
+}
+
+/// The memory for large batches that one piece of work uses.
+#[derive(Debug)]
+struct Memory {
+    /// The bucket's, and that of all.
+    pools: [(Arc<Semaphore>, u32); 2],
+    used: Mutex<Used>,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    _permits: Vec<OwnedSemaphorePermit>,
+    /// What the next batch of the same data takes.
+    next: u64,
+}
+
+/// Smaller batches do not count.
+const LARGE_BATCH: u64 = 8 << 20;
+
+/// What one permit for memory stands for.
+const UNIT: u64 = 1 << 20;
+
+fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).max(1)
 }
 
 impl Gate {
     /// Threads as `limits` share them out.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, all: Arc::new(Semaphore::new(limits.work_threads)), buckets: Mutex::default() }
+        let memory = Arc::new(Semaphore::new(units(limits.decode_bytes) as usize));
+        Self { limits, all: Arc::new(Semaphore::new(limits.work_threads)), memory, buckets: Mutex::default() }
     }
 
     /// The way of a table that lies in `bucket`.
@@ -58,13 +88,15 @@ impl Gate {
         buckets.retain(|_, bucket| Arc::strong_count(bucket) > 1);
         let bucket = buckets.entry(bucket).or_insert_with(|| {
             let threads = Arc::new(Semaphore::new(self.limits.bucket_threads));
-            Arc::new(Bucket { threads, waiting: AtomicUsize::new(0) })
+            let memory = Arc::new(Semaphore::new(units(self.limits.decode_bytes / 2) as usize));
+            Arc::new(Bucket { threads, memory, waiting: AtomicUsize::new(0) })
         });
         Lane {
             limits: self.limits,
             table: Arc::new(Semaphore::new(self.limits.table_threads)),
             bucket: Arc::clone(bucket),
             all: Arc::clone(&self.all),
+            memory: Arc::clone(&self.memory),
         }
     }
 }
@@ -97,12 +129,19 @@ impl Lane {
         let take =
             async |from: &Arc<Semaphore>| Arc::clone(from).acquire_owned().await.map_err(Error::internal);
         let permits = [take(&self.table).await?, take(&self.bucket.threads).await?, take(&self.all).await?];
-        Ok(Turn { _permits: permits })
+        Ok(self.begin(permits))
     }
 
     fn turn_now(&self) -> Option<Turn> {
         let take = |from: &Arc<Semaphore>| Arc::clone(from).try_acquire_owned().ok();
-        Some(Turn { _permits: [take(&self.table)?, take(&self.bucket.threads)?, take(&self.all)?] })
+        Some(self.begin([take(&self.table)?, take(&self.bucket.threads)?, take(&self.all)?]))
+    }
+
+    fn begin(&self, permits: [OwnedSemaphorePermit; 3]) -> Turn {
+        let all = self.limits.decode_bytes;
+        let pools =
+            [(Arc::clone(&self.bucket.memory), units(all / 2)), (Arc::clone(&self.memory), units(all))];
+        Turn { _permits: permits, memory: Arc::new(Memory { pools, used: Mutex::default() }) }
     }
 }
 
@@ -136,8 +175,9 @@ impl Turn {
         let mut stopping = StopOnDrop { sender, over: false };
         let span = tracing::Span::current();
         let done = tokio::task::spawn_blocking(move || {
+            let stop = Stop { stopped: receiver, memory: Arc::clone(&self.memory) };
             let _turn = self;
-            let _known = Known::until_dropped(Stop(receiver));
+            let _known = Known::until_dropped(stop);
             span.in_scope(work)
         });
         let done = done.await;
@@ -163,9 +203,12 @@ thread_local! {
     static CURRENT: RefCell<Option<Stop>> = const { RefCell::new(None) };
 }
 
-/// Tells work that nobody waits for its result any more.
+/// Tells work that nobody waits for its result any more, and shares out memory to it.
 #[derive(Debug, Clone)]
-pub struct Stop(watch::Receiver<bool>);
+pub struct Stop {
+    stopped: watch::Receiver<bool>,
+    memory: Arc<Memory>,
+}
 
 impl Stop {
     /// That of the work that this thread does, where it does any.
@@ -175,14 +218,49 @@ impl Stop {
 
     /// Whether nobody waits any more.
     pub fn is_stopped(&self) -> bool {
-        *self.0.borrow()
+        *self.stopped.borrow()
     }
 
     /// Returns when nobody waits any more, and never where the work is over before that.
     pub async fn stopped(mut self) {
-        if self.0.wait_for(|stopped| *stopped).await.is_err() {
+        if self.stopped.wait_for(|stopped| *stopped).await.is_err() {
             std::future::pending().await
         }
+    }
+
+    /// Waits until memory for a large batch is free, in place of what this work uses already. `first` is what the batch takes in
+    /// all, `next` what each further batch of the same data takes. Small batches do not wait.
+    pub async fn use_memory(&self, first: u64, next: u64) {
+        self.memory.take(first, next).await;
+    }
+
+    /// Gives back the memory that the last batch was decoded with; returns what the next one takes.
+    pub fn batch_is_decoded(&self) -> u64 {
+        self.memory.give_back()
+    }
+}
+
+impl Memory {
+    async fn take(&self, first: u64, next: u64) {
+        // Nobody who has some waits for more, so that some work always goes on.
+        self.give_back();
+        let mut permits = Vec::new();
+        if first >= LARGE_BATCH {
+            for (pool, most) in &self.pools {
+                let wanted = units(first).min(*most);
+                // The semaphores are never closed.
+                permits.extend(Arc::clone(pool).acquire_many_owned(wanted).await);
+            }
+        }
+        *self.used() = Used { _permits: permits, next };
+    }
+
+    fn give_back(&self) -> u64 {
+        std::mem::take(&mut *self.used()).next
+    }
+
+    fn used(&self) -> MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -202,7 +280,9 @@ impl Known {
 
 impl Drop for Known {
     fn drop(&mut self) {
-        CURRENT.set(None);
+        if let Some(stop) = CURRENT.take() {
+            stop.batch_is_decoded();
+        }
     }
 }
 
@@ -271,6 +351,28 @@ mod tests {
         drop(release);
         held.await.unwrap().unwrap();
         two.run(|| ()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn large_batches_wait_for_memory_and_small_ones_do_not() {
+        let gate = gate(Limits { decode_bytes: 100 * UNIT, ..Limits::default() });
+        let lanes = ["fat", "fat", "thin"].map(|bucket| gate.lane(bucket.into()));
+        let memory = lanes.map(|lane| lane.turn_now().unwrap().memory);
+        let [first, second, other] = &memory;
+        let waits = async |memory: &Memory, bytes: u64| {
+            let taken = memory.take(bytes, 0);
+            tokio::time::timeout(Duration::from_millis(50), taken).await.is_err()
+        };
+        assert!(!waits(first, 30 * UNIT).await);
+        assert!(waits(second, 30 * UNIT).await, "more than half of it in one bucket");
+        assert!(!waits(second, LARGE_BATCH - 1).await);
+        assert!(!waits(other, 50 * UNIT).await);
+        assert!(!waits(first, 50 * UNIT).await, "what it has is given back first");
+        assert!(waits(second, 10 * UNIT).await);
+        first.give_back();
+        // More than there is means: alone in the bucket.
+        assert!(!waits(second, 1000 * UNIT).await);
+        assert!(waits(first, LARGE_BATCH).await);
     }
 
     #[tokio::test]

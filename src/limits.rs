@@ -73,6 +73,9 @@ pub struct Limits {
     pub bucket_threads: usize,
     /// How many of them may work for one table.
     pub table_threads: usize,
+    /// How much memory threads may use together for the large batches of logs that they decode, as estimated beforehand;
+    /// tables in one bucket use half of it. A batch that takes more is decoded alone.
+    pub decode_bytes: u64,
     /// How many requests may wait until a thread for their bucket is free.
     pub bucket_queue: usize,
     /// How many seconds such a request waits at most.
@@ -123,6 +126,7 @@ impl Default for Limits {
             work_threads: 256,
             bucket_threads: 32,
             table_threads: 8,
+            decode_bytes: 512 << 20,
             bucket_queue: 256,
             queue_seconds: 10,
             unavailable_millis: 2000,

@@ -14,6 +14,8 @@ use super::mend::{lines_of, mend, read};
 use super::open::empty_commit;
 use super::read_ahead::ReadAhead;
 use super::snapshot::{Metadata, Protocol, Snapshot};
+use super::stop::batch_is_decoded;
+use super::store::{COMMIT_BYTES, JSON_FACTOR};
 use super::survey::{Kept, Texts};
 use crate::error::Result;
 
@@ -353,6 +355,10 @@ impl ChangeCursor {
                 self.next = 0;
             }
             let Some(times) = self.commits.next() else { return Ok(false) };
+            // A commit is read as a whole.
+            if times.file.size > COMMIT_BYTES {
+                self.range.last.engine().wait_for_memory(times.file.size.saturating_mul(JSON_FACTOR))?;
+            }
             let text = match self.kept.next().map(Ok).or_else(|| self.texts.next()) {
                 Some(Ok(text)) => text,
                 Some(Err(error)) if self.idle => {
@@ -373,7 +379,9 @@ impl ChangeCursor {
             if let Some(kept) = &mut self.keeping {
                 kept.keep(&text);
             }
-            self.commit = Some(Commit::parse(&text, &times, self.kind, &self.removed)?);
+            let commit = Commit::parse(&text, &times, self.kind, &self.removed);
+            batch_is_decoded();
+            self.commit = Some(commit?);
         }
         Ok(true)
     }

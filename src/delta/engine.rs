@@ -20,12 +20,12 @@ use buoyant_kernel_engine::{DefaultEngine, DefaultEngineBuilder};
 use bytes::Bytes;
 use url::Url;
 
-use super::failure::{Cause, cause};
+use super::failure::{Cause, cause, failure};
 use super::guard::{check_names, check_texts};
 use super::log_path::{LogFile, file_name};
 use super::read_ahead::ReadAhead;
 use super::repeats::{no_repeats, subjects};
-use super::stop::StoppableExecutor;
+use super::stop::{StoppableExecutor, batch_is_decoded, wait_for_memory};
 use super::store::{COMMIT_BYTES, LogStore, View};
 use crate::limits::Limits;
 
@@ -158,6 +158,11 @@ impl LogEngine {
         Ok(ReadAhead::new(store, self.runtime.clone(), commits))
     }
 
+    /// Waits until there is so much memory to decode actions. Blocks.
+    pub(super) fn wait_for_memory(&self, bytes: u64) -> crate::error::Result<()> {
+        wait_for_memory(&self.runtime, bytes, 0).map_err(|error| failure(error.into()))
+    }
+
     /// What this view leaves out.
     pub(super) fn hidden(&self) -> &Hidden {
         &self.fence.hidden
@@ -197,6 +202,7 @@ impl Engine for LogEngine {
             for_large_files: self.inner.for_large_files.storage_handler(),
             fence: Arc::clone(&self.fence),
             limits: *self.store.limits(),
+            runtime: self.runtime.clone(),
         })
     }
 
@@ -206,6 +212,7 @@ impl Engine for LogEngine {
             for_large_files: self.inner.for_large_files.json_handler(),
             fence: Arc::clone(&self.fence),
             limits: *self.store.limits(),
+            runtime: self.runtime.clone(),
         })
     }
 
@@ -215,6 +222,7 @@ impl Engine for LogEngine {
             for_large_files: self.inner.for_large_files.parquet_handler(),
             fence: Arc::clone(&self.fence),
             limits: *self.store.limits(),
+            runtime: self.runtime.clone(),
         })
     }
 }
@@ -291,6 +299,7 @@ struct Fenced<H: ?Sized> {
     for_large_files: Arc<H>,
     fence: Arc<Fence>,
     limits: Limits,
+    runtime: tokio::runtime::Handle,
 }
 
 impl<H: ?Sized> Fenced<H> {
@@ -300,13 +309,23 @@ impl<H: ?Sized> Fenced<H> {
         if large { &self.for_large_files } else { &self.inner }
     }
 
-    /// Batches of actions, checked as they are read.
-    fn checked(&self, batches: FileDataReadResultIterator) -> FileDataReadResultIterator {
-        let limits = self.limits;
-        Box::new(batches.map(move |batch| {
+    /// Batches of actions, checked as they are read, and read as there is memory for them.
+    fn checked(&self, mut batches: FileDataReadResultIterator) -> FileDataReadResultIterator {
+        let (limits, runtime) = (self.limits, self.runtime.clone());
+        let mut next = 0;
+        Box::new(std::iter::from_fn(move || {
+            if next > 0
+                && let Err(error) = wait_for_memory(&runtime, next, next)
+            {
+                return Some(Err(error.into()));
+            }
+            let batch = batches.next();
+            next = batch_is_decoded();
             let batch = batch?;
-            check_names(batch.as_ref(), &limits)?;
-            Ok(batch)
+            Some(batch.and_then(|batch| {
+                check_names(batch.as_ref(), &limits)?;
+                Ok(batch)
+            }))
         }))
     }
 }

@@ -67,14 +67,14 @@ impl Footer {
         self.columns.len()
     }
 
-    /// Checks columns that were fetched to be read together, as many rows at a time.
+    /// Checks columns that were fetched to be read together, as many rows at a time. Returns what a batch of rows takes.
     pub(super) fn check(
         &self,
         ranges: &[Range<u64>],
         fetched: &[bytes::Bytes],
         batch_rows: u64,
         limits: &Limits,
-    ) -> Result<(), Refused> {
+    ) -> Result<u64, Refused> {
         let mut batch = 0_u64;
         for (range, bytes) in ranges.iter().zip(fetched) {
             let columns = self.columns.get(&(range.start, range.end)).ok_or(Refused::Malformed)?;
@@ -82,7 +82,7 @@ impl Footer {
             let cost = costs.try_fold(0, |most, cost| cost.map(|cost| cost.max(most)))?;
             batch = batch.saturating_add(cost);
         }
-        if batch > limits.log_batch_bytes { Err(Refused::Batch) } else { Ok(()) }
+        if batch > limits.log_batch_bytes { Err(Refused::Batch) } else { Ok(batch) }
     }
 }
 
@@ -190,7 +190,7 @@ mod tests {
         let ranges: Vec<_> = footer.columns.keys().map(|&(start, end)| start..end).collect();
         let bytes: Vec<_> =
             ranges.iter().map(|range| file.slice(range.start as usize..range.end as usize)).collect();
-        footer.check(&ranges, &bytes, 100, limits)
+        footer.check(&ranges, &bytes, 100, limits).map(drop)
     }
 
     fn limits(batch: u64) -> Limits {

@@ -49,6 +49,11 @@ impl JsonGuard {
         }
     }
 
+    /// What the batch takes that is under way, so far.
+    pub(super) fn batch(&self) -> u64 {
+        self.batch
+    }
+
     /// Counts the next piece of the file. Refuses every piece after one that was refused.
     pub(super) fn count(&mut self, piece: &[u8]) -> Result<(), Refused> {
         if self.refused.is_none() {

@@ -63,6 +63,27 @@ impl TaskExecutor for StoppableExecutor {
     }
 }
 
+/// Waits until there is memory to decode a batch. `first` and `next` are as in [`Stop::use_memory`]; both are estimates.
+pub(super) async fn memory_for(first: u64, next: u64) -> Result<()> {
+    match current() {
+        Some(stop) => unless_stopped(async { Ok(stop.use_memory(first, next).await) }).await,
+        None => Ok(()),
+    }
+}
+
+/// The same on a thread that may block.
+pub(super) fn wait_for_memory(runtime: &tokio::runtime::Handle, first: u64, next: u64) -> Result<()> {
+    match current() {
+        Some(_) => runtime.block_on(memory_for(first, next)),
+        None => Ok(()),
+    }
+}
+
+/// Gives back the memory that a batch was decoded with; returns what the next one of the same data takes.
+pub(super) fn batch_is_decoded() -> u64 {
+    current().map_or(0, |stop| stop.batch_is_decoded())
+}
+
 /// A request to the store, which fails when nobody waits for it any more.
 pub(super) async fn unless_stopped<T>(request: impl Future<Output = Result<T>>) -> Result<T> {
     let Some(stop) = current() else { return request.await };

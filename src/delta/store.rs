@@ -28,7 +28,7 @@ use super::json_guard::JsonGuard;
 use super::log_path::{LogFile, file_name};
 use super::mend::{last_of_each, mended};
 use super::refused::Refused;
-use super::stop::{stoppable, unless_stopped};
+use super::stop::{memory_for, stoppable, unless_stopped};
 use crate::limits::Limits;
 
 /// Larger commits are streamed each time, and put right only if they have to be.
@@ -45,6 +45,15 @@ const PARQUET_FOOTER_BYTES: u64 = END_BYTES as u64;
 
 /// How many columns of row groups are remembered of the Parquet files that are being read.
 const COLUMNS_KEPT: usize = 256 * 1024;
+
+/// How many times the bytes of a batch its actions take while they are decoded from JSON.
+pub(super) const JSON_FACTOR: u64 = 4;
+
+/// The same for Parquet.
+const PARQUET_FACTOR: u64 = 3;
+
+/// From how many bytes on a batch is a large one, so that memory for all that it may become is waited for.
+const LARGE_BATCH: u64 = 2 * 1024 * 1024;
 
 /// How much of a local file is read at a time.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -188,17 +197,28 @@ impl LogStore {
 
     /// The same file, whose pieces are counted before they are handed on.
     fn guarded(&self, result: GetResult) -> GetResult {
-        let mut guard = self.guard();
+        let guard = self.guard();
+        let batch_limit = self.limits.log_batch_bytes;
         let GetResult { payload, meta, range, attributes, .. } = result;
+        let left = meta.size;
         let pieces = match payload {
             GetResultPayload::Stream(pieces) => pieces,
             GetResultPayload::File(file, _) => pieces_of(file),
         };
-        let counted = pieces.map(move |piece| {
-            let piece = piece?;
-            guard.count(&piece)?;
-            Ok(piece)
-        });
+        let counted = futures::stream::try_unfold(
+            (pieces, guard, left),
+            move |(mut pieces, mut guard, left)| async move {
+                let Some(piece) = pieces.next().await.transpose()? else { return Ok(None) };
+                let before = guard.batch();
+                guard.count(&piece)?;
+                let left = left.saturating_sub(piece.len() as u64);
+                if (before..guard.batch()).contains(&LARGE_BATCH) {
+                    let most = guard.batch().saturating_add(left).min(batch_limit);
+                    memory_for(most.saturating_mul(JSON_FACTOR), 0).await?;
+                }
+                Ok(Some((piece, (pieces, guard, left))))
+            },
+        );
         GetResult { payload: GetResultPayload::Stream(counted.boxed()), meta, range, attributes }
     }
 
@@ -248,9 +268,11 @@ impl LogStore {
     /// Reads columns of a row group, and checks what they unpack into.
     async fn columns(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         let bytes = ranges.iter().map(|range| range.end.saturating_sub(range.start));
-        if bytes.fold(0, u64::saturating_add) > self.limits.parquet_row_group_bytes {
+        let packed = bytes.fold(0, u64::saturating_add);
+        if packed > self.limits.parquet_row_group_bytes {
             return Err(Refused::RowGroup.into());
         }
+        memory_for(packed, 0).await?;
         let fetch = |range| async move {
             let range = Some(GetRange::Bounded(range));
             self.get_columns(location, GetOptions { range, ..GetOptions::default() }).await?.bytes().await
@@ -265,7 +287,9 @@ impl LogStore {
                 self.footers().files.get(location).cloned().ok_or_else(|| short(location))?
             }
         };
-        footer.check(ranges, &fetched, self.view.batch_rows as u64, &self.limits)?;
+        let batch = footer.check(ranges, &fetched, self.view.batch_rows as u64, &self.limits)?;
+        let batch = batch.saturating_mul(PARQUET_FACTOR);
+        memory_for(packed.saturating_add(batch), batch).await?;
         Ok(fetched)
     }
 

@@ -686,7 +686,7 @@ def test_every_command_says_what_happened_and_what_comes_next(world, tmp_path):
     assert "its comment is 'new' now" in said("share", "update", "retail data", "--comment", "new")
     assert "no longer granted to 'acme'. URLs that" in said("revoke", "acme", "--share", "retail data")
     assert "its files in S3 are untouched" in said("table", "delete", "retail data.sales.orders", "--yes")
-    assert "with 1 records of what was in it" in said("share", "delete", "retail data", "--yes")
+    assert "with 1 records of its schemas, tables and grants" in said("share", "delete", "retail data", "--yes")
     assert "with its tokens and grants. URLs that" in said("recipient", "delete", "acme", "--yes")
 
 

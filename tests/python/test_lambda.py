@@ -328,7 +328,7 @@ def test_a_function_url(stack, tables, tmp_path):
 
 def test_an_answer_that_has_begun_ends_visibly_at_the_deadline(stack):
     # Two seconds of the time are kept; in what is left the answer cannot all be taken.
-    function = start(stack, seconds=5, chunk_delay=0.05)
+    function = start(stack, seconds=12, chunk_delay=0.2)
     try:
         body, headers = b"{}", {"delta-sharing-capabilities": "includeendstreamaction=true"}
         ask(function, "GET", "/shares")

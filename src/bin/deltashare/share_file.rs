@@ -118,8 +118,7 @@ pub(crate) async fn watch(
     let mut changes = Changes { taken: Some(taken.clone()), seen: Some(taken), since: Instant::now() };
     loop {
         tokio::time::sleep(INTERVAL).await;
-        // A large file takes seconds to read, in which requests are answered.
-        let Some(read) = tokio::task::block_in_place(|| changes.settled(&path)) else { continue };
+        let Some(read) = changes.settled(&path) else { continue };
         let text = read.map_err(|error| error.to_string());
         let checked = text.and_then(|text| {
             let file = tokio::task::block_in_place(|| parse(&path, &text))?;
@@ -167,7 +166,9 @@ impl Changes {
         if !is_file || now == self.taken || quiet < QUIET {
             return None;
         }
-        let text = text_of(path);
+        // A large file takes seconds to read, in which requests are answered. To look at its stamp must not take a thread
+        // each time, which would never end.
+        let text = tokio::task::block_in_place(|| text_of(path));
         if Stamp::of(path).ok() != now || text.as_ref().is_ok_and(|text| quiet < LONG_QUIET && is_cut(text)) {
             return None;
         }
