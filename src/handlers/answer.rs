@@ -94,7 +94,6 @@ impl Steps for Answer {
 
     fn go_on(&mut self, lines: &mut Lines) -> Result<Progress> {
         while !self.page.is_full(lines.written()) {
-            self.memory.hold(self.files.held_bytes())?;
             let Some(file) = self.files.advance()? else { break };
             let (bytes, until) = (file.size.unsigned_abs(), self.lines.expiration_millis());
             lines.file(bytes, until, |out| self.lines.write(&file, out))?;
@@ -102,6 +101,8 @@ impl Steps for Answer {
             if self.page.files() == FIRST_FILES {
                 lines.flush()?;
             }
+            // Before a pause, in which what is held counts.
+            self.memory.hold(self.files.held_bytes())?;
             if lines.should_pause() {
                 return Ok(Progress::Paused);
             }

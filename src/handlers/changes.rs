@@ -378,10 +378,11 @@ impl Steps for ChangesAnswer {
     fn go_on(&mut self, lines: &mut Lines) -> Result<Progress> {
         let bounds = self.range.bounds();
         while !self.page.is_full(lines.written()) {
+            // Before a pause, in which what is held counts.
+            self.memory.hold(self.changes.held_bytes())?;
             if lines.should_pause() {
                 return Ok(Progress::Paused);
             }
-            self.memory.hold(self.changes.held_bytes())?;
             let Some(change) = self.changes.advance()? else { break };
             let Change { version, timestamp, action } = change;
             let (kind, file) = match action {

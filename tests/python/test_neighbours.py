@@ -17,8 +17,8 @@ FILES = 2_000
 QUERY = "/shares/s/schemas/d/tables/{}/query"
 
 
-def commit(directory, files):
-    """A table of one commit."""
+def commit(directory, files, **fields):
+    """A table of one commit; `fields` are in the action of each file."""
     (directory / "_delta_log").mkdir(parents=True)
     schema = {"type": "struct", "fields": [{"name": "id", "type": "long", "nullable": True, "metadata": {}}]}
     actions = [
@@ -27,7 +27,7 @@ def commit(directory, files):
                       "schemaString": json.dumps(schema), "partitionColumns": [], "configuration": {}}},
     ]
     actions += [{"add": {"path": f"part-{number:06}.parquet", "partitionValues": {}, "size": 1000, "modificationTime": 0,
-                         "dataChange": True}} for number in range(files)]
+                         "dataChange": True, **fields}} for number in range(files)]
     (directory / "_delta_log/00000000000000000000.json").write_text("".join(json.dumps(action) + "\n" for action in actions))
     return directory
 
@@ -37,9 +37,9 @@ def threads(server):
     return int(re.search(r"^Threads:\s+(\d+)", status, re.M)[1])
 
 
-def memory(server):
+def memory(server, figure="VmRSS"):
     status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
-    return int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.M)[1]) * 1024
+    return int(re.search(rf"^{figure}:\s+(\d+) kB", status, re.M)[1]) * 1024
 
 
 def share_file(path, tables):
@@ -203,6 +203,25 @@ def test_a_recipient_who_does_not_read_is_nobody_elses_trouble(tmp_path, sockets
         wait_until(lambda: server.request("POST", QUERY.format("alive"), body=b"{}").status == 200, seconds=150)
         server.wait_for_log("was not read in time", seconds=150)
         assert not whole(begun[0])
+    finally:
+        server.stop()
+    assert "panicked" not in "".join(server.log)
+
+
+def test_large_actions_are_decoded_one_answer_after_the_other(tmp_path, sockets):
+    # A batch of this table takes some 130 MB while it is decoded, and eight of them were decoded at the same time.
+    tables = {"fat": commit(tmp_path / "fat", 620, stats=json.dumps({"numRecords": 1, "x": "y" * 100_000})), "alive": commit(tmp_path / "alive", 50)}
+    server = Server("--shares", share_file(tmp_path / "shares.yaml", tables))
+    try:
+        for _ in range(24):
+            sockets(server, "POST", QUERY.format("fat"), TOKEN)
+        for connection in sockets.opened:
+            assert connection.recv(300)[9:12] in (b"200", b"429", b"503")
+            answer = server.request("POST", QUERY.format("alive"), body=b"{}", token=OTHER_TOKEN)
+            assert answer.status == 200 and len(answer.lines) == 52
+        most = memory(server, "VmHWM")
+        print(f"24 answers of large actions: {most >> 20} MiB at most")
+        assert most < 600 << 20
     finally:
         server.stop()
     assert "panicked" not in "".join(server.log)
