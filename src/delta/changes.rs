@@ -230,7 +230,9 @@ struct Line {
 #[serde(rename_all = "camelCase")]
 struct CommitInfo {
     in_commit_timestamp: Option<i64>,
-    operation: Option<String>,
+    /// Of any type: it only informs, and readers of the table do not look at it.
+    #[serde(default)]
+    operation: serde_json::Value,
     #[serde(default)]
     operation_metrics: serde_json::Value,
 }
@@ -244,7 +246,7 @@ impl CommitInfo {
             Some(value) => value.as_u64() == Some(0),
             None => false,
         };
-        self.operation.as_deref() == Some("MERGE") && ROWS.iter().all(zero)
+        self.operation == "MERGE" && ROWS.iter().all(zero)
     }
 }
 
@@ -570,6 +572,14 @@ mod tests {
         let text = |inserted| [info(inserted).as_str(), ADD, REMOVE].join("\n");
         assert!(paths(&text("0"), ChangeKind::Data).is_empty());
         assert_eq!(paths(&text("1"), ChangeKind::Data), ["+a", "-r"]);
+    }
+
+    #[test]
+    fn what_only_informs_may_be_of_any_type() {
+        for operation in ["5", "null", "[\"MERGE\"]", "{}"] {
+            let info = format!(r#"{{"commitInfo":{{"operation":{operation},"operationMetrics":7}}}}"#);
+            assert_eq!(paths(&[info.as_str(), ADD].join("\n"), ChangeKind::Data), ["+a"], "{operation}");
+        }
     }
 
     #[test]

@@ -65,10 +65,12 @@ impl TaskExecutor for StoppableExecutor {
 
 /// Waits until there is memory to decode a batch. `first` and `next` are as in [`Stop::use_memory`]; both are estimates.
 pub(super) async fn memory_for(first: u64, next: u64) -> Result<()> {
-    match current() {
-        Some(stop) => unless_stopped(async { Ok(stop.use_memory(first, next).await) }).await,
-        None => Ok(()),
-    }
+    let Some(stop) = current() else { return Ok(()) };
+    let taken = async {
+        stop.use_memory(first, next).await;
+        Ok(())
+    };
+    unless_stopped(taken).await
 }
 
 /// The same on a thread that may block.
