@@ -144,18 +144,27 @@ def session(aws):
 
 
 class Endpoint:
-    """What hands out credentials by HTTP: of a container, or of IAM Identity Center."""
+    """What hands out credentials by HTTP: of a container, of an instance, or of IAM Identity Center."""
 
     def __init__(self, body):
         endpoint, self.asked = self, []
 
         class Handler(http.server.BaseHTTPRequestHandler):
+            def do_PUT(self):
+                # The session token of an instance's metadata.
+                self.answer(b"session", {"X-Aws-Ec2-Metadata-Token-Ttl-Seconds": "21600"})
+
             def do_GET(self):
                 endpoint.asked.append((self.path, dict(self.headers)))
-                content = json.dumps(body).encode()
+                # An instance names its role first.
+                self.answer(b"role" if self.path.endswith("/security-credentials/") else json.dumps(body).encode())
+
+            def answer(self, content, headers={}):
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(content)))
+                for name, value in headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(content)
 
@@ -184,6 +193,27 @@ def test_credentials_of_a_container(person, session):
     with Endpoint(body) as endpoint:
         works(person, AWS_REGION="us-east-1", AWS_CONTAINER_CREDENTIALS_FULL_URI=f"{endpoint.url}/role")
         assert [path for path, _ in endpoint.asked] == ["/role", "/role"]
+
+
+def test_credentials_of_an_instance(person, session):
+    body = {"Code": "Success", "AccessKeyId": session["AccessKeyId"], "SecretAccessKey": session["SecretAccessKey"],
+            "Token": session["SessionToken"], "Expiration": in_an_hour().strftime("%Y-%m-%dT%H:%M:%SZ")}
+    with Endpoint(body) as endpoint:
+        works(person, AWS_REGION="us-east-1", AWS_EC2_METADATA_DISABLED="false", AWS_EC2_METADATA_SERVICE_ENDPOINT=endpoint.url)
+        assert any(path.startswith("/latest/meta-data/iam/security-credentials/") for path, _ in endpoint.asked)
+
+
+def test_local_tables_need_no_instance(tmp_path):
+    # Where there is none, each request to it takes a second or more.
+    with Endpoint({}) as endpoint:
+        server = Server(cwd=tmp_path, env={"HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "false",
+                                           "AWS_EC2_METADATA_SERVICE_ENDPOINT": endpoint.url})
+        try:
+            token = json.loads((tmp_path / "example.share").read_text())["bearerToken"]
+            assert server.request("POST", "/shares/retail/schemas/sales/tables/products/query", body=b"{}", token=token).status == 200
+            assert not endpoint.asked and "WARN" not in "".join(server.log)
+        finally:
+            server.stop()
 
 
 SSO = """[profile sso]

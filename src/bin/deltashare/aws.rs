@@ -1,5 +1,7 @@
 //! AWS with the credentials of a person or a machine: whatever the AWS CLI takes, for DynamoDB, S3 and STS alike.
 
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::default_provider::token::DefaultTokenChain;
 use aws_config::environment::region::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::region::ProfileFileRegionProvider;
@@ -20,10 +22,15 @@ pub(crate) struct Aws {
 impl Aws {
     /// Reads the environment and the files of the AWS CLI. The network is asked for nothing before it is needed.
     pub(crate) async fn load() -> Result<Self, Failure> {
-        // The instance is not asked for its region: that takes seconds where there is none.
-        let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
-            .or_else(ProfileFileRegionProvider::new());
-        Self::new(aws_config::defaults(BehaviorVersion::v2026_01_12()).region(region)).await
+        // The instance is not asked for its region, which takes seconds if there is none. Each chain would ask by itself.
+        let region = || {
+            RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+                .or_else(ProfileFileRegionProvider::new())
+        };
+        let credentials = DefaultCredentialsChain::builder().region(region()).build().await;
+        let tokens = DefaultTokenChain::builder().region(region()).build().await;
+        let loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).region(region());
+        Self::new(loader.credentials_provider(credentials).token_provider(tokens)).await
     }
 
     async fn new(loader: ConfigLoader) -> Result<Self, Failure> {
