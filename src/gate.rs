@@ -370,8 +370,11 @@ mod tests {
         assert!(!waits(first, 50 * UNIT).await, "what it has is given back first");
         assert!(waits(second, 10 * UNIT).await);
         first.give_back();
-        // More than there is means: alone in the bucket.
+        // More than there is means: alone.
+        assert!(waits(second, 1000 * UNIT).await);
+        other.give_back();
         assert!(!waits(second, 1000 * UNIT).await);
+        assert!(waits(other, LARGE_BATCH).await);
         assert!(waits(first, LARGE_BATCH).await);
     }
 
