@@ -18,7 +18,7 @@ use std::sync::Arc;
 use buoyant_kernel::checkpoint::{CheckpointSpec, V2CheckpointConfig};
 use buoyant_kernel::object_store::local::LocalFileSystem;
 use buoyant_kernel::object_store::memory::InMemory;
-use deltashare::delta::FileStats;
+use deltashare::delta::{ChangeKind, FileStats};
 use deltashare::error::ErrorCode;
 use log::*;
 use rigged::{Fault, Rigged};
@@ -940,6 +940,22 @@ fn what_handlers_move_between_threads() {
     send::<deltashare::delta::Batch>();
     share::<deltashare::delta::DeltaTable>();
     share::<deltashare::delta::Snapshot>();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_change_removes_is_found_in_a_log_that_is_put_right() {
+    let log = Log::new();
+    let absent = add_with("f0", json!({"modificationTime": "(absent)"}));
+    log.commit(0, &[protocol(1, 2), metadata(), absent]).await;
+    log.commit(1, &[remove("f0"), add("f1")]).await;
+    let table = log.table();
+    blocking(move || {
+        let newest = table.latest().unwrap();
+        let range = Arc::new(table.change_range(&newest, 1, 1).unwrap());
+        let surveyed = table.survey(&range, ChangeKind::Files, None, &mut |_| Ok(()));
+        assert!(surveyed.is_ok(), "{:?}", surveyed.err());
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::changes::{
     Action, Change, ChangeCursor, ChangeKind, ChangePosition, ChangeRange, FileKey, RemovedFile, RemovedFiles,
 };
+use super::cursor::FileCursor;
 use super::features::{COLUMN_MAPPING, features};
 use super::open::Opener;
 use super::schema::Schema;
@@ -222,16 +223,14 @@ fn find_files(
     wanted: &mut HashMap<FileKey, u64>,
     found: &mut HashMap<FileKey, RemovedFile>,
 ) -> Result<()> {
-    for batch in snapshot.scan()? {
-        for file in batch?.files() {
-            let file = file?;
-            let key = (file.path.to_owned(), file.deletion_vector.map(|vector| vector.unique_id()));
-            if let Some((key, _)) = wanted.remove_entry(&key) {
-                let values = file.partition_values.iter();
-                let partition_values =
-                    values.map(|(name, value)| (name.to_owned(), value.map(str::to_owned))).collect();
-                found.insert(key, RemovedFile { size: file.size, partition_values });
-            }
+    let mut files = FileCursor::new(snapshot)?;
+    while let Some(file) = files.advance()? {
+        let key = (file.path.to_owned(), file.deletion_vector.map(|vector| vector.unique_id()));
+        if let Some((key, _)) = wanted.remove_entry(&key) {
+            let values = file.partition_values.iter();
+            let partition_values =
+                values.map(|(name, value)| (name.to_owned(), value.map(str::to_owned))).collect();
+            found.insert(key, RemovedFile { size: file.size, partition_values });
         }
     }
     Ok(())
