@@ -39,6 +39,7 @@ pub use changes::{
     Action, Change, ChangeBounds, ChangeCursor, ChangeKind, ChangePosition, ChangeRange, ChangedFile,
 };
 pub use cursor::{FileCursor, Origin};
+pub use footer::may_be_read;
 pub use scan::Scan;
 pub use schema::{Primitive, Schema, read_schema};
 pub use snapshot::{FileStats, Metadata, Protocol, Snapshot};

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use buoyant_kernel::parquet::file::metadata::ParquetMetaDataReader;
+use bytes::Bytes;
 
 use super::pages::Column;
 use super::refused::Refused;
@@ -71,7 +72,7 @@ impl Footer {
     pub(super) fn check(
         &self,
         ranges: &[Range<u64>],
-        fetched: &[bytes::Bytes],
+        fetched: &[Bytes],
         batch_rows: u64,
         limits: &Limits,
     ) -> Result<u64, Refused> {
@@ -84,6 +85,25 @@ impl Footer {
         }
         if batch > limits.log_batch_bytes { Err(Refused::Batch) } else { Ok(batch) }
     }
+}
+
+/// Whether a whole file may be given to the Parquet reader, which then reads all of its columns in batches of so many rows.
+pub fn may_be_read(file: &Bytes, batch_rows: u64, limits: &Limits) -> bool {
+    check_file(file, batch_rows, limits).is_ok()
+}
+
+fn check_file(file: &Bytes, batch_rows: u64, limits: &Limits) -> Result<(), Refused> {
+    let length = Footer::metadata_bytes(file).ok_or(Refused::Malformed)?;
+    if length > limits.parquet_footer_bytes {
+        return Err(Refused::Footer);
+    }
+    let end = file.len().checked_sub(END_BYTES).ok_or(Refused::Malformed)?;
+    let start = end.checked_sub(length as usize).ok_or(Refused::Malformed)?;
+    let footer = Footer::read(&file[start..end], file.len() as u64, limits)?;
+    let ranges: Vec<_> = footer.columns.keys().map(|&(start, end)| start..end).collect();
+    let fetched: Vec<_> =
+        ranges.iter().map(|range| file.slice(range.start as usize..range.end as usize)).collect();
+    footer.check(&ranges, &fetched, batch_rows, limits).map(drop)
 }
 
 /// Walks the metadata before it is parsed: the depth of the schema and the number of columns.
@@ -161,7 +181,6 @@ mod tests {
     use buoyant_kernel::parquet::arrow::ArrowWriter;
     use buoyant_kernel::parquet::basic::{Compression, Encoding, GzipLevel};
     use buoyant_kernel::parquet::file::properties::{WriterProperties, WriterVersion};
-    use bytes::Bytes;
 
     use super::*;
 
@@ -178,19 +197,9 @@ mod tests {
         bytes.into()
     }
 
-    fn read(file: &Bytes, limits: &Limits) -> Result<Footer, Refused> {
-        let metadata = Footer::metadata_bytes(file).unwrap() as usize;
-        let end = file.len() - END_BYTES;
-        Footer::read(&file[end - metadata..end], file.len() as u64, limits)
-    }
-
     /// Checks every column of a file as one that is read in batches of 100 rows.
     fn check(file: &Bytes, limits: &Limits) -> Result<(), Refused> {
-        let footer = read(file, limits)?;
-        let ranges: Vec<_> = footer.columns.keys().map(|&(start, end)| start..end).collect();
-        let bytes: Vec<_> =
-            ranges.iter().map(|range| file.slice(range.start as usize..range.end as usize)).collect();
-        footer.check(&ranges, &bytes, 100, limits).map(drop)
+        check_file(file, 100, limits)
     }
 
     fn limits(batch: u64) -> Limits {
