@@ -251,6 +251,34 @@ def test_every_command_that_is_not_run_is_in_a_page():
         assert any(begins(command, start) for _, command in documented()), start
 
 
+def test_what_is_brought_back_from_a_restored_table_is_what_the_page_says(world):
+    [*back, apply] = [command for _, command in documented() if "back.yaml" in command]
+    assert len(back) == 2
+    world.share(["disabled", "rotated"])
+
+    def deltashare(*arguments):
+        return world.cloud.deltashare(world.table, *arguments)
+
+    (world.home / "then.yaml").write_text(deltashare("export"))
+    deltashare("recipient", "update", "disabled", "--disable")
+    deltashare("table", "delete", "retail.sales.orders", "--yes")
+    for number in range(2):
+        deltashare("token", "rotate", "rotated", "--grace", "24h", "--endpoint", world.front.endpoint,
+                   "--profile", world.home / f"rotated-{number}.share")
+    said = "".join(world.shell.run(world.typed(command))[0] for command in back)
+    assert "+ table retail.sales.orders" in said and "of rotated" in said and "disabled" not in said
+    refused, ended = world.shell.run(world.typed(apply))
+    assert ended == 2 and "would have 3 live tokens" in refused and not json.loads(deltashare("table", "list", "retail", "--output", "json"))
+    # As the page says: the oldest one is struck from the file.
+    file = world.home / "back.yaml"
+    tokens = r"(?m)^( *)- name: rotated\n(?:\1 .*\n)*"
+    file.write_text(re.sub(tokens, lambda found: re.sub(r"(?ms)^ *tokens:\n.*", "", found[0]), file.read_text()))
+    said, ended = world.shell.run(world.typed(apply))
+    assert ended == 0 and "retail.sales.orders" in said.lower(), said
+    states = {recipient["name"]: recipient["status"] for recipient in json.loads(deltashare("recipient", "list", "--output", "json"))}
+    assert states == {"disabled": "disabled", "rotated": "active"}
+
+
 def test_the_commands_of_the_pages_from_the_first_to_the_last(world):
     failures, ran = [], 0
     for page, command in documented():

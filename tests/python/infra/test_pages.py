@@ -90,7 +90,7 @@ def cost_tables():
 
 def test_the_sums_of_the_cost_page_are_right():
     tables = list(cost_tables())
-    assert len(tables) == 5
+    assert len(tables) == 6
     for *rows, last in tables:
         for what, arithmetic, result in rows:
             assert re.fullmatch(r"[\d. ×+]+", arithmetic), what
@@ -110,15 +110,17 @@ def test_what_a_token_costs_in_an_hour_follows_from_the_defaults():
     values = Stack(LEAST).values
     rate, in_five_minutes = int(values["RateLimit"]), int(values["WafRateLimit"])
     section = (INFRA / "cost.md").read_text().split("## What one token")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| (.+) \| .+ \| ([\d.]+) × ([\d.]+) \| ([\d.]+) \|$", section, re.M)
     sums = {rows[-1][-1] for rows in cost_tables()}
-    assert len(rows) == 8
-    for what, millions, price, result in rows:
-        assert price in sums, what
-        assert float(millions) * float(price) == pytest.approx(float(result), abs=0.0051), what
-    assert f"requests a second, {rate} by default" in section
-    assert {millions for _, millions, _, _ in rows[:3]} == {f"{rate * 3600 / 1e6:g}"}
-    assert f"{in_five_minutes:,} requests in five minutes" in section and f"| {in_five_minutes * 12 / 1e6:g} ×" in section
+    assert "0.0036 × 557.00 = 2.01" in section and {"557.00", "0.76", "12.47"} <= sums
+    both = section.split("### Both together")[1]
+    rows = re.findall(r"^\| (.+) \| ([\d. ×+]+) \| ([\d.]+) \|$", both, re.M)
+    assert len(rows) == 7
+    for what, arithmetic, result in rows:
+        assert eval(arithmetic.replace("×", "*")) == pytest.approx(float(result), abs=0.0051), what  # noqa: S307
+        assert arithmetic.startswith(f"{rate} ×") or "Waf=rates" in what
+    assert f"{rate} requests a second, the default of `RateLimit`" in both
+    assert f"{in_five_minutes:,} requests in five minutes are {in_five_minutes // 300} a second" in both
+    assert in_five_minutes == 300 * rate / 4
 
 
 def test_the_sizes_of_the_cost_page_follow_from_what_was_measured():
