@@ -148,6 +148,14 @@ def test_the_cost_of_a_month_counts_the_alarms_of_the_template():
     assert f"| alarms | {len(alarms)} × 0.10 |" in (INFRA / "cost.md").read_text()
 
 
+def test_the_rights_of_the_function_are_those_of_its_policy():
+    section = (INFRA / "operating.md").read_text().split("The role of the function has these rights")[1].split("\n\n")[1]
+    told = set(re.findall(r"`(\w+:\w+)`", section))
+    policy = Stack(LEAST).of_type("AWS::IAM::Policy")["ServerPolicy"]["PolicyDocument"]
+    actions = [statement["Action"] for statement in policy["Statement"]]
+    assert told == {action for some in actions for action in ([some] if isinstance(some, str) else some)}
+
+
 def test_every_alarm_has_its_advice():
     text = (INFRA / "operating.md").read_text()
     section = text.split("## Alarms")[1].split("What no alarm sees")[0]
