@@ -50,9 +50,18 @@ fn refuse(reason: impl Into<Cow<'static, str>>) -> LocationError {
     LocationError { reason: reason.into(), unsupported: false }
 }
 
-fn no_directory() -> LocationError {
-    let reason = "the location is a directory of the server's machine, which only a share file can name";
+fn unsupported(reason: impl Into<Cow<'static, str>>) -> LocationError {
     LocationError { unsupported: true, ..refuse(reason) }
+}
+
+fn no_directory() -> LocationError {
+    unsupported("the location is a directory of the server's machine, which only a share file can name")
+}
+
+fn arn() -> LocationError {
+    unsupported(
+        "the location is an ARN; write s3://bucket/prefix with the bucket's name (access points are not supported)",
+    )
 }
 
 impl Location {
@@ -71,6 +80,9 @@ impl Location {
         if text.contains(['*', '?']) {
             return Err(refuse("the location has a wildcard or a query; name one table's root"));
         }
+        if strip_scheme(text, "arn:").is_some() {
+            return Err(arn());
+        }
         let base = base.ok_or_else(no_directory);
         if let Some(path) = strip_scheme(text, "file:") {
             return base.and_then(|_| file_uri(path));
@@ -83,7 +95,7 @@ impl Location {
         }
         let reason =
             format!("the scheme {scheme}:// is not supported; use s3://, s3a://, file:// or a directory");
-        Err(LocationError { unsupported: true, ..refuse(reason) })
+        Err(unsupported(reason))
     }
 
     /// The same place, read and signed by `role`. A directory is read by this process alone.
@@ -149,6 +161,12 @@ fn s3(rest: &str) -> Result<Location, LocationError> {
     if bucket.contains('@') {
         return Err(refuse("an S3 location holds no credentials"));
     }
+    if strip_scheme(bucket, "arn:").is_some() {
+        return Err(arn());
+    }
+    if let Some(reason) = other_than_a_bucket(bucket) {
+        return Err(unsupported(reason));
+    }
     if !is_bucket_name(bucket) {
         return Err(refuse("the bucket's name is not one that S3 allows"));
     }
@@ -164,6 +182,15 @@ fn s3(rest: &str) -> Result<Location, LocationError> {
         }
     }
     Ok(Location::S3 { bucket: bucket.to_owned(), prefix: format!("{key}/"), role: None })
+}
+
+/// What a name means that S3 takes like that of a bucket, told by the endings that it reserves. The policies of buckets do
+/// not cover access points, and directory buckets have another kind of credentials.
+fn other_than_a_bucket(name: &str) -> Option<&'static str> {
+    if [".mrap", "--ol-s3", "-s3alias"].iter().any(|ending| name.ends_with(ending)) {
+        return Some("the location is an access point, which is not supported; name the bucket behind it");
+    }
+    name.ends_with("--x-s3").then_some("the location is a directory bucket, which is not supported")
 }
 
 /// S3's rules for bucket names, without the few reserved prefixes.
@@ -243,12 +270,34 @@ mod tests {
     }
 
     #[test]
+    fn access_points_are_refused_as_what_they_are_wherever_the_location_comes_from() {
+        for base in [None, Some(Path::new("/nowhere"))] {
+            for (text, reason) in [
+                ("s3://lake-ap-abc123def456-s3alias/t", "access point"),
+                ("s3://arn:aws:s3:eu-central-1:111122223333:accesspoint/lake-ap/t", "ARN"),
+                ("arn:aws:s3:eu-central-1:111122223333:accesspoint/lake-ap/t", "ARN"),
+                ("s3://lake--euc1-az1--x-s3/t", "directory bucket"),
+            ] {
+                let refused = Location::parse(text, base).unwrap_err().to_string();
+                assert!(refused.contains(reason) && refused.contains("not supported"), "{text}: {refused}");
+            }
+        }
+    }
+
+    #[test]
     fn other_storages_are_told_from_mistakes() {
         for (text, unsupported) in [
             ("wasbs://c@a.blob.core.windows.net/t", true),
             ("abfss://c@a.dfs.core.windows.net/t", true),
             ("gs://bucket/t", true),
             ("hdfs://host/t", true),
+            ("s3://lake-ap-abc123def456-s3alias/t", true),
+            ("s3://arn:aws:s3:eu-central-1:111122223333:accesspoint/lake-ap/t", true),
+            ("arn:aws:s3:eu-central-1:111122223333:accesspoint/lake-ap", true),
+            ("arn:aws:s3:::lake/t", true),
+            ("s3://mfzwi23gnjvgw.mrap/t", true),
+            ("s3://lambda-ap-abc123--ol-s3/t", true),
+            ("s3://lake--euc1-az1--x-s3/t", true),
             ("s3://Lake/t", false),
             ("gs://bucket/*", false),
             ("missing", false),

@@ -856,6 +856,20 @@ def test_too_many_tokens_are_refused_before_anything_is_changed(world, tmp_path)
     assert "4 live tokens" in admin.error(2, "apply", "-f", file)
     admin.run("apply", "-f", file, "--prune")
     assert sorted(token["expires"] for token in admin.json("token", "list", "acme")) == ["2999-01-31T00:00:00Z"] * 2
+    # One that has ended makes room, and counts again where a file gives it another end.
+    tokens = [{"sha256": hash_of(f"dss_new{number}"), "expires": "2999-01-31"} for number in range(3)]
+
+    def write(ends, number):
+        tokens[0]["expires"] = ends
+        text["recipients"][0]["tokens"] = tokens[:number]
+        file.write_text(json.dumps(text))
+
+    for number in (2, 3):
+        write("2020-01-31", number)
+        admin.run("apply", "-f", file)
+    write("2999-01-31", 3)
+    assert "3 live tokens" in admin.error(2, "apply", "-f", file)
+    assert len([token for token in admin.json("token", "list", "acme") if token["state"] == "live"]) == 2
 
 
 def test_a_share_that_is_made_again_is_granted_to_nobody(world, tmp_path):

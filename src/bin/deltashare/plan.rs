@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use clap::Args;
 use deltashare::catalog::records::BadRecord;
 use deltashare::catalog::share_file::Access;
@@ -130,8 +130,11 @@ async fn changes(writer: &Writer, path: &Path, prune: bool) -> Result<Vec<Change
 
 /// Refuses before anything is changed what a writer refuses when it comes to it: a token more than a recipient may have.
 fn check_tokens(now: &State, changes: &[Change], prune: bool) -> Result<(), Failure> {
+    let works = |end: &Option<DateTime<Utc>>| end.is_none_or(|end| end > Utc::now());
     for recipient in changes.iter().filter_map(|change| match change {
         Change::AddToken(recipient, _, token) if token.is_live(Utc::now()) => Some(recipient),
+        // A token that has ended works again, as where an older catalog is brought back.
+        Change::TokenEnd(recipient, _, before, after) if !works(before) && works(after) => Some(recipient),
         _ => None,
     }) {
         let mut after = now.recipients.get(&Name::key_of(recipient)).cloned();

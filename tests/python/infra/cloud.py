@@ -117,17 +117,17 @@ class Cloud:
         [described] = self.aws.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
         return {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
 
-    def ask(self, endpoint, path, token=None, body=None):
+    def ask(self, endpoint, path, token=None, body=None, method=None, headers=None):
         """A request to an address of the stack, sent to this machine."""
         host, start = re.fullmatch(r"https://([^/]+)(/.*)", endpoint).groups()
         if given := re.fullmatch(rf"(\w+)\.execute-api\.{REGION}\.amazonaws\.com", host):
             host, start = f"127.0.0.1:{self.aws.port}", f"/_aws/execute-api/{given[1]}{start}"
         connection = http.client.HTTPConnection("127.0.0.1", self.aws.port, timeout=60)
         try:
-            headers = {"Host": host} | ({"Authorization": f"Bearer {token}"} if token else {})
+            headers = {"Host": host} | ({"Authorization": f"Bearer {token}"} if token else {}) | (headers or {})
             if body is not None:
                 headers["Content-Type"] = "application/json"
-            connection.request("GET" if body is None else "POST", start + path, body=body, headers=headers)
+            connection.request(method or ("GET" if body is None else "POST"), start + path, body=body, headers=headers)
             answer = connection.getresponse()
             status, headers, body = answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
         finally:

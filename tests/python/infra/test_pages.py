@@ -90,7 +90,7 @@ def cost_tables():
 
 def test_the_sums_of_the_cost_page_are_right():
     tables = list(cost_tables())
-    assert len(tables) == 4
+    assert len(tables) == 6
     for *rows, last in tables:
         for what, arithmetic, result in rows:
             assert re.fullmatch(r"[\d. ×+]+", arithmetic), what
@@ -106,11 +106,54 @@ def test_the_prices_of_the_cost_page_are_used():
     assert [price for price in prices if price not in used] == []
 
 
+def test_what_a_token_costs_in_an_hour_follows_from_the_defaults():
+    values = Stack(LEAST).values
+    rate, in_five_minutes = int(values["RateLimit"]), int(values["WafRateLimit"])
+    section = (INFRA / "cost.md").read_text().split("## What one token")[1].split("\n## ")[0]
+    sums = {rows[-1][-1] for rows in cost_tables()}
+    assert "0.0036 × 557.00 = 2.01" in section and {"557.00", "0.76", "12.47"} <= sums
+    both = section.split("### Both together")[1]
+    rows = re.findall(r"^\| (.+) \| ([\d. ×+]+) \| ([\d.]+) \|$", both, re.M)
+    assert len(rows) == 7
+    for what, arithmetic, result in rows:
+        assert eval(arithmetic.replace("×", "*")) == pytest.approx(float(result), abs=0.0051), what  # noqa: S307
+        assert arithmetic.startswith(f"{rate} ×") or "Waf=rates" in what
+    assert f"{rate} requests a second, the default of `RateLimit`" in both
+    assert f"{in_five_minutes:,} requests in five minutes are {in_five_minutes // 300} a second" in both
+    assert in_five_minutes == 300 * rate / 4
+
+
+def test_the_sizes_of_the_cost_page_follow_from_what_was_measured():
+    section = (INFRA / "cost.md").read_text().split("## Sizes")[1].split("\n## ")[0]
+    measured = re.search(r"^\| 100,000 \| [\d.]+ s \| ([\d.]+) s \|", (ROOT / "README.md").read_text(), re.M)[1]
+    assert f"100,000 files with gzip in {measured} s" in section
+    rows = re.findall(r"^\| (\d+) \| ([\d.]+) \| ([\d,]+) \| (\d+) ms \| ([\d.]+) s \| (\d+) s \| (\d+) s \|$", section, re.M)
+    assert len(rows) == 4
+    for memory, core, rate, *times in rows:
+        share = int(memory) / 1769
+        assert float(core) == pytest.approx(share, abs=0.0051)
+        files = share * 100_000 / float(measured)
+        assert int(rate.replace(",", "")) == pytest.approx(files, abs=501)
+        first = 24_000 / files
+        # 2 MB a second after the first 6.
+        expected = [1_000_000 / files, first, first + (25 - 6) / 2, first + (199 - 6) / 2]
+        for told, time, error in zip(times, expected, (0.51, 0.051, 0.51, 0.51)):
+            assert float(told) == pytest.approx(time, abs=error), memory
+
+
 def test_the_cost_of_a_month_counts_the_alarms_of_the_template():
     alarms = Stack(LEAST).of_type("AWS::CloudWatch::Alarm").values()
     # An alarm over a query costs more, the more metrics the query finds.
     assert not [alarm for alarm in alarms if "Metrics" in alarm]
     assert f"| alarms | {len(alarms)} × 0.10 |" in (INFRA / "cost.md").read_text()
+
+
+def test_the_rights_of_the_function_are_those_of_its_policy():
+    section = (INFRA / "operating.md").read_text().split("The role of the function has these rights")[1].split("\n\n")[1]
+    told = set(re.findall(r"`(\w+:\w+)`", section))
+    policy = Stack(LEAST).of_type("AWS::IAM::Policy")["ServerPolicy"]["PolicyDocument"]
+    actions = [statement["Action"] for statement in policy["Statement"]]
+    assert told == {action for some in actions for action in ([some] if isinstance(some, str) else some)}
 
 
 def test_every_alarm_has_its_advice():
@@ -129,7 +172,7 @@ def test_parameters_and_outputs_that_pages_name_exist():
             continue
         text = page.read_text()
         # What is set in a shell or passed to another command is no parameter of the stack.
-        named = set(re.findall(r"\b([A-Z]\w+)=(?!=)", re.sub(r"PointInTimeRecoveryEnabled=|Enabled=true,AttributeName=|export \w+=", "", text)))
+        named = set(re.findall(r"\b([A-Z]\w+)=(?!=)", re.sub(r"PointInTimeRecoveryEnabled=|Enabled=true,AttributeName=|Name=FunctionName,Value=|export \w+=", "", text)))
         named |= set(re.findall(r"(?:output|parameter)s? `([A-Z]\w+)`", text))
         assert named <= known, page.name
 
@@ -144,7 +187,7 @@ def test_the_tools_that_build_are_pinned_as_they_are_tested():
 def aws_commands(text):
     """The words of every call of the AWS CLI, also of those whose result is an argument of another."""
     for line in text.replace("\\\n", " ").splitlines():
-        for command in line.split(" && "):
+        for command in line.removeprefix("until ").split("; do ")[0].split(" && "):
             words = shlex.split(command, comments=True)
             if words[:1] == ["aws"]:
                 yield words[1:]
@@ -164,7 +207,7 @@ def documented_aws_commands():
 CUSTOM = {
     ("cloudformation", "deploy"): {"stack-name", "template-file", "parameter-overrides", "capabilities"},
     ("logs", "tail"): {"follow", "filter-pattern"},
-    ("s3", "cp"): {"recursive"},
+    ("s3", "cp"): {"exclude", "include", "recursive"},
 }
 
 

@@ -404,7 +404,7 @@ def test_the_cheap_web_acl_limits_each_token_and_each_address_before_anything_el
     assert [rule["Name"] for rule in most.one("AWS::WAFv2::WebACL")["Rules"]][:2] == ["rate-by-token", "rate-by-address"]
     assert [rule["Statement"]["RateBasedStatement"]["AggregateKeyType"] for rule in rules] == ["CUSTOM_KEYS", "IP"]
     for rule in rules:
-        assert rule["Statement"]["RateBasedStatement"]["Limit"] == "3000"
+        assert rule["Statement"]["RateBasedStatement"]["Limit"] == "1500"
         response = rule["Action"]["Block"]["CustomResponse"]
         assert response["ResponseCode"] == 429 and [header["Name"] for header in response["ResponseHeaders"]] == ["Retry-After"]
 
