@@ -60,14 +60,17 @@ pub struct Checked {
 }
 
 /// Where a table lies and how it is read, from what is written down of it. `signer_role` is the server's own.
+/// `directories` says whether it may be a directory of this machine, as share files can name it and records of DynamoDB
+/// cannot.
 pub fn location(
     table: &TableState,
     signer_role: Option<&RoleArn>,
+    directories: bool,
 ) -> Result<(Location, Vec<Location>), String> {
     let place = |text: &String| {
         let role = table.signer_role.clone().or_else(|| signer_role.cloned());
-        // What a share file names was made absolute when it was read; records of DynamoDB never name a directory.
-        let base = text.starts_with('/').then_some(std::path::Path::new("/"));
+        // What a share file names was made absolute when it was read.
+        let base = (directories && text.starts_with('/')).then_some(std::path::Path::new("/"));
         let place = Location::parse(text, base).map(|location| location.read_by(role));
         place.map_err(|reason| format!("{text:?}: {reason}"))
     };
@@ -84,17 +87,19 @@ pub struct Reader<'a> {
     pub signer_role: Option<&'a RoleArn>,
     /// What one may take.
     pub limits: Limits,
+    /// Whether tables may be directories of this machine.
+    pub directories: bool,
 }
 
 impl<'a> Reader<'a> {
-    /// A reader with the server's limits.
-    pub fn new(storage: &'a Storage, signer_role: Option<&'a RoleArn>) -> Self {
-        Self { storage, signer_role, limits: Limits::default() }
+    /// A reader with the server's limits. Tables may be directories only if `directories` says so.
+    pub fn new(storage: &'a Storage, signer_role: Option<&'a RoleArn>, directories: bool) -> Self {
+        Self { storage, signer_role, limits: Limits::default(), directories }
     }
 
     /// Opens the table `name`, counts its files and reads the first bytes of one of them.
     pub async fn open(&self, name: &str, table: &TableState) -> Checked {
-        let (location, allowed) = match location(table, self.signer_role) {
+        let (location, allowed) = match location(table, self.signer_role, self.directories) {
             Ok(places) => places,
             Err(reason) => {
                 return Checked { table: name.to_owned(), reason: Some(reason), ..Checked::default() };

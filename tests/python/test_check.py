@@ -144,6 +144,49 @@ def test_every_table_reads_the_same_with_a_checkpoint_and_without(tables, tmp_pa
         assert after[name] == before[name], name
 
 
+def small_table(directory, *commits):
+    schema = json.dumps({"type": "struct", "fields": [{"name": "id", "type": "long", "nullable": True, "metadata": {}}]})
+    first = [{"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}},
+             {"metaData": {"id": directory.name, "format": {"provider": "parquet", "options": {}}, "schemaString": schema,
+                           "partitionColumns": [], "configuration": {}}}]
+    (directory / "_delta_log").mkdir(parents=True)
+    for version, actions in enumerate([first, *commits]):
+        (directory / f"_delta_log/{version:020}.json").write_text("".join(json.dumps(action) + "\n" for action in actions))
+    return directory
+
+
+def added(path, **more):
+    return {"add": {"path": path, "partitionValues": {}, "size": 9, "modificationTime": 0, "dataChange": True, **more}}
+
+
+def removed(path):
+    return {"remove": {"path": path, "deletionTimestamp": 1, "dataChange": True}}
+
+
+def test_a_checkpoint_is_of_its_own_table_whatever_the_name_of_the_directory(tmp_path):
+    odd, other = small_table(tmp_path / "a%20b", [added("1.parquet")]), small_table(tmp_path / "a b", [added("2.parquet")])
+    file = share_file(tmp_path / "shares.yaml", {"t": odd})
+    assert "is written" in run("checkpoint", "s.d.t", "-f", file, "--yes").stderr
+    [written] = (odd / "_delta_log").glob("*.checkpoint.parquet")
+    assert b"1.parquet" in written.read_bytes() and b"2.parquet" not in written.read_bytes()
+    assert not list((other / "_delta_log").glob("*.parquet"))
+
+
+@pytest.mark.parametrize("commits", [
+    # Of what a commit says twice, the last counts. What writes checkpoints here takes the first.
+    [[added("1"), added("2")], [added("3"), removed("3"), removed("2"), added("2")]],
+    [[added("1")], [added("2", size=5), added("2", size=6)]],
+    [[added("1")], [{"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}, {"protocol": {"minReaderVersion": 1, "minWriterVersion": 4}}]],
+    [[{"protocol": {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": [], "writerFeatures": ["unheardOf"]}}, added("1")]],
+])
+def test_a_checkpoint_that_readers_would_see_another_table_by_is_not_written(tmp_path, commits):
+    table = small_table(tmp_path / "t", *commits)
+    before = sorted(path.name for path in (table / "_delta_log").iterdir())
+    error = run("checkpoint", "s.d.t", "-f", share_file(tmp_path / "shares.yaml", {"t": table}), "--yes", code=1).stderr
+    assert "no checkpoint of table 's.d.t' was written: " in error and ("readers would see another" in error or "unheardOf" in error), error
+    assert sorted(path.name for path in (table / "_delta_log").iterdir()) == before
+
+
 def upload(s3, bucket_name, prefix, directory):
     for file in directory.rglob("*"):
         if file.is_file():

@@ -246,6 +246,18 @@ def test_a_token_that_a_gateway_repeats_is_not_shown(write, way):
     assert "(the token)" in text and "is not a Delta Sharing server" in text
 
 
+def test_what_a_server_says_is_shown_without_secrets_and_without_what_moves_a_terminal(write, way):
+    odd = f"{TOKEN} \x1b[2J\u202e https://b.s3.amazonaws.com/f?X-Amz-Signature={'ab' * 32}&x=1"
+    way.rule = lambda request: answer(400, json.dumps({"errorCode": odd, "message": odd}), "application/json")
+    host = way.to.split("//")[1]
+    for endpoint in (way.to, f"http://user:{TOKEN}@{host}", f"{way.to}?secret=hush/"):
+        for arguments in ((), ("--output", "json")):
+            done = verify(write(endpoint), *arguments, code=1)
+            shown = done.stdout + done.stderr
+            assert TOKEN not in shown and "ab" * 20 not in shown and "hush" not in shown, shown
+            assert "\x1b" not in shown and "\u202e" not in shown or arguments, shown
+
+
 def test_answers_that_something_in_between_changes(write, way):
     query = lambda request: request.path.endswith("/query")  # noqa: E731
     without = lambda name: headers(lambda all_: {key: value for key, value in all_.items() if key != name})  # noqa: E731

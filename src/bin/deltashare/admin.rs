@@ -576,7 +576,7 @@ impl Admin {
             else {
                 continue;
             };
-            let found = Reader::new(&storage, None).open(&name, table).await;
+            let found = Reader::new(&storage, None, false).open(&name, table).await;
             unreadable += usize::from(!found.readable);
             let region = found.region.map(AttributeValue::S);
             for (name, value) in [

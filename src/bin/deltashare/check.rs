@@ -19,6 +19,7 @@ use futures::{StreamExt as _, stream};
 use serde_json::json;
 
 use super::aws::Aws;
+use super::output::{printable, printable_lines};
 use super::serve::parse_role;
 use super::{Failure, next_step, share_file};
 use buckets::Buckets;
@@ -81,14 +82,14 @@ async fn check(options: &Check) -> Result<(), Failure> {
             }
         }
     };
-    let signer_role = options.signer_role.as_ref();
+    let (signer_role, directories) = (options.signer_role.as_ref(), options.file.is_some());
     let buckets = Buckets::new(aws.sdk.clone(), aws.s3.endpoint.is_some());
     let storage = aws.storage(options.signer_role.clone());
     let opened = stream::iter(named(&state)).map(|(_, name, table)| {
         let (storage, buckets) = (&storage, &buckets);
         async move {
-            let mut found = Reader::new(storage, signer_role).open(&name, table).await;
-            if let Ok((location, allowed)) = check::location(table, signer_role) {
+            let mut found = Reader::new(storage, signer_role, directories).open(&name, table).await;
+            if let Ok((location, allowed)) = check::location(table, signer_role, directories) {
                 for place in std::iter::once(&location).chain(&allowed) {
                     buckets.examine(place, &mut found).await;
                 }
@@ -135,7 +136,10 @@ impl Shown {
             let key = json!({"pk": partition, "sk": sort});
             println!("{}", json!({"record": key, "kind": kind, "readable": false, "reason": reason}));
         } else {
-            println!("{partition} {sort}: NOT readable: the {kind} record {reason}");
+            println!(
+                "{}",
+                printable(&format!("{partition} {sort}: NOT readable: the {kind} record {reason}"))
+            );
         }
     }
 
@@ -145,7 +149,7 @@ impl Shown {
         if self.json {
             println!("{}", json!({"readable": false, "reason": text}));
         } else {
-            println!("NOT readable: {text}");
+            println!("{}", printable(&format!("NOT readable: {text}")));
         }
     }
 
@@ -155,7 +159,7 @@ impl Shown {
             let key = json!({"pk": partition, "sk": sort});
             println!("{}", json!({"record": key, "kind": kind, "readable": true, "reason": reason}));
         } else {
-            println!("{partition} {sort}: the {kind} record {reason}");
+            println!("{}", printable(&format!("{partition} {sort}: the {kind} record {reason}")));
         }
     }
 
@@ -167,12 +171,12 @@ impl Shown {
             println!("{}", json!(found));
             return;
         }
-        println!("{}", line(found));
+        println!("{}", printable_lines(&line(found)));
         for problem in &found.problems {
-            println!("  PROBLEM: {problem}");
+            println!("  PROBLEM: {}", printable(problem));
         }
         for warning in &found.warnings {
-            println!("  warning: {warning}");
+            println!("  warning: {}", printable(warning));
         }
     }
 

@@ -122,7 +122,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {}", aws::explain(failure.message));
+            eprintln!("error: {}", output::printable_lines(&aws::explain(failure.message)));
             ExitCode::from(failure.code)
         }
     }

@@ -23,7 +23,7 @@ impl Output {
     /// Says what was done. Standard output is kept for what scripts read.
     pub(crate) fn done(self, what: &str) {
         match self {
-            Self::Text => eprintln!("{what}"),
+            Self::Text => eprintln!("{}", printable_lines(what)),
             Self::Json => println!("{}", json!({"done": what})),
         }
     }
@@ -31,7 +31,7 @@ impl Output {
     /// Says what there is to know about what is printed, to people.
     pub(crate) fn note(self, what: &str) {
         if self == Self::Text {
-            eprintln!("{what}");
+            eprintln!("{}", printable_lines(what));
         }
     }
 
@@ -134,7 +134,25 @@ pub(crate) fn plain<'a>(item: &'a Item, name: &str) -> &'a str {
     item.get(name).and_then(|value| value.as_s().ok()).map_or("", String::as_str)
 }
 
+/// What others wrote, without what would move the cursor of a terminal or change the order of what is read.
+pub(crate) fn printable(text: &str) -> String {
+    let moves = |character: char| {
+        character.is_control()
+            || matches!(character, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|character| if moves(character) { '?' } else { character }).collect()
+}
+
+/// The same for a text of several lines.
+pub(crate) fn printable_lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
 fn shown(item: &Item, name: &str) -> String {
+    printable(&as_text(item, name))
+}
+
+fn as_text(item: &Item, name: &str) -> String {
     match item.get(name) {
         Some(AttributeValue::S(text) | AttributeValue::N(text)) => text.clone(),
         Some(AttributeValue::Bool(flag)) => flag.to_string(),

@@ -17,7 +17,7 @@ use clap::Args;
 use deltashare::protocol::profile::Profile;
 
 use super::Failure;
-use super::output::Output;
+use super::output::{Output, printable};
 use answer::QueryAnswer;
 use finding::Finding;
 use recipient::{FileUrl, Recipient, Table};
@@ -119,8 +119,20 @@ fn read_profile(text: &str, report: &mut Report) -> Option<Profile> {
             }
         }
     }
-    report.endpoint.clone_from(&profile.endpoint);
+    report.endpoint = without_secrets(&profile.endpoint);
+    report.token = Some(profile.bearer_token.clone());
     Some(profile)
+}
+
+/// An endpoint without the credentials that it may have.
+fn without_secrets(endpoint: &str) -> String {
+    let Ok(mut url) = url::Url::parse(endpoint) else { return "(not a URL)".to_owned() };
+    // Both fail only for URLs without a host, which have no credentials.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.set_fragment(None);
+    url.into()
 }
 
 fn is_this_machine(endpoint: &str) -> bool {
@@ -275,7 +287,7 @@ impl Progress {
 
     fn show(&self, what: &str) {
         if self.shown {
-            eprint!("\r\x1b[2K{}", report::printable(what));
+            eprint!("\r\x1b[2K{}", printable(what));
         }
     }
 

@@ -49,7 +49,8 @@ impl OwnCheck {
         let now = Instant::now();
         let until = now + in_time(deadline).saturating_duration_since(now) / 2;
         let App { storage, limits, .. } = &*self.app;
-        let reader = Reader { storage, signer_role: self.signer_role.as_ref(), limits: *limits };
+        let reader =
+            Reader { storage, signer_role: self.signer_role.as_ref(), limits: *limits, directories: false };
         check::answer(reader, &self.records, asked, until).await
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use super::super::output::Output;
+use super::super::output::{Output, printable};
 use super::answer::QueryAnswer;
 use super::finding::Finding;
 use super::recipient::Table;
@@ -69,7 +69,7 @@ impl TableReport {
             seconds(self.last_line),
             clients.to_owned(),
             self.url_life.map(|life| format!("{} min", life.num_minutes())).unwrap_or_default(),
-            self.file.clone(),
+            printable(&self.file),
             if self.failed { "FAILED" } else { "ok" }.to_owned(),
         ]
     }
@@ -89,6 +89,8 @@ impl TableReport {
 #[derive(Default)]
 pub(super) struct Report {
     pub(super) endpoint: String,
+    /// Never shown.
+    pub(super) token: Option<String>,
     pub(super) token_ends: Option<DateTime<Utc>>,
     pub(super) skew: Option<TimeDelta>,
     pub(super) shares: usize,
@@ -158,11 +160,17 @@ impl Report {
         }
     }
 
+    /// Prints everything, without the token and the signatures of URLs: a server may repeat them in what it says.
     pub(super) fn print(&self, output: Output) {
-        match output {
-            Output::Json => println!("{}", self.json()),
-            Output::Text => self.print_text(),
-        }
+        let text = match output {
+            Output::Json => self.json().to_string(),
+            Output::Text => self.text(),
+        };
+        let text = match &self.token {
+            Some(token) if !token.is_empty() => text.replace(token, "(the token)"),
+            _ => text,
+        };
+        println!("{}", without_signatures(&text));
     }
 
     fn json(&self) -> Value {
@@ -182,12 +190,13 @@ impl Report {
         })
     }
 
-    fn print_text(&self) {
+    fn text(&self) -> String {
+        let mut lines = Vec::new();
         for (name, value) in self.facts() {
-            println!("{name:<10} {}", printable(&value));
+            lines.push(format!("{name:<10} {}", printable(&value)));
         }
         if !self.tables.is_empty() {
-            println!();
+            lines.push(String::new());
             let head = [
                 "table",
                 "version",
@@ -208,20 +217,24 @@ impl Report {
             for row in &rows {
                 let cells =
                     row.iter().enumerate().map(|(at, cell)| format!("{cell:<0$}", width(at).unwrap_or(0)));
-                println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+                lines.push(cells.collect::<Vec<_>>().join("  ").trim_end().to_owned());
             }
         }
         for (kind, findings) in [("warning", &self.warnings), ("FAILED", &self.failures)] {
             for finding in findings {
-                println!("\n{kind}: {}: {}", printable(&finding.place), printable(&finding.what));
+                lines.push(format!("\n{kind}: {}: {}", printable(&finding.place), printable(&finding.what)));
                 if !finding.help.is_empty() {
-                    println!("  {}", finding.help);
+                    lines.push(format!("  {}", printable(&finding.help)));
                 }
             }
         }
         if self.failures.is_empty() {
-            println!("\nThe recipient can read {} tables; the profile can be sent.", self.tables.len());
+            lines.push(format!(
+                "\nThe recipient can read {} tables; the profile can be sent.",
+                self.tables.len()
+            ));
         }
+        lines.join("\n")
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {
@@ -269,9 +282,16 @@ impl Report {
     }
 }
 
-/// What others wrote, without what would move the cursor of a terminal.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
+/// A text without what signs the URLs in it.
+fn without_signatures(text: &str) -> String {
+    let mut parts = text.split("X-Amz-");
+    let mut kept = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        kept.push_str("(signed)");
+        let of_url = |character: char| character.is_ascii_alphanumeric() || "%=&-._~+/".contains(character);
+        kept.push_str(part.trim_start_matches(of_url));
+    }
+    kept
 }
 
 #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
