@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::catalog::state::TableState;
 use crate::delta::DeltaTable;
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 use crate::limits::Limits;
 use crate::role::RoleArn;
 use crate::storage::{FileRefused, Location, Storage};
@@ -99,13 +99,14 @@ impl<'a> Reader<'a> {
 
     /// Opens the table `name`, counts its files and reads the first bytes of one of them.
     pub async fn open(&self, name: &str, table: &TableState) -> Checked {
+        let mut found = Checked { table: name.to_owned(), ..Checked::default() };
         let (location, allowed) = match location(table, self.signer_role, self.directories) {
             Ok(places) => places,
             Err(reason) => {
-                return Checked { table: name.to_owned(), reason: Some(reason), ..Checked::default() };
+                found.reason = Some(reason);
+                return found;
             }
         };
-        let mut found = Checked { table: name.to_owned(), ..Checked::default() };
         match self.read(&location, &allowed, &mut found).await {
             Ok(None) => found.readable = true,
             Ok(Some(refused)) => {
@@ -117,14 +118,14 @@ impl<'a> Reader<'a> {
                     .map(|source| format!(" ({source})"))
                     .unwrap_or_default();
                 found.allow =
-                    error.message().contains("permission denied").then(|| statement(&location, None));
+                    (error.fault() == Some(Fault::AccessDenied)).then(|| statement(&location, None));
                 found.reason = Some(format!("{error}{source}"));
             }
         }
         found
     }
 
-    /// Adds to `found` what the table has; why its first file cannot be read where it cannot.
+    /// Adds to `found` what the table has. Returns what S3 says if its first file cannot be read.
     async fn read(
         &self,
         location: &Location,

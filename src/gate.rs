@@ -64,8 +64,8 @@ struct Used {
     next: u64,
 }
 
-/// Smaller batches do not count.
-const LARGE_BATCH: u64 = 8 << 20;
+/// What decodes in less memory does not wait for it.
+pub const LARGE_BATCH: u64 = 8 << 20;
 
 /// What one permit for memory stands for.
 const UNIT: u64 = 1 << 20;

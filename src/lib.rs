@@ -25,7 +25,7 @@
 //!    error         one way to fail
 //! ```
 //!
-//! `check` opens a table as the handlers do, for who looks after it. Beside them stand `memory`, which sets up the allocator and knows nothing of the rest, `limits`, what one table,
+//! `check` opens a table as the handlers do, for administrators. Beside them stand `memory`, which sets up the allocator and knows nothing of the rest, `limits`, what one table,
 //! recipient or sender may cost, `gate`, the threads for what
 //! blocks, `flight`, work that is done once for many, `role`, the name of a role at AWS, and `audit`, which each of them tells what it knows of the request that is answered.
 //!

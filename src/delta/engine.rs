@@ -163,6 +163,17 @@ impl LogEngine {
         wait_for_memory(&self.runtime, bytes, 0).map_err(|error| failure(error.into()))
     }
 
+    /// A handler of the kernel's engines behind the fence.
+    fn fenced<H: ?Sized>(&self, handler: impl Fn(&dyn Engine) -> Arc<H>) -> Arc<Fenced<H>> {
+        Arc::new(Fenced {
+            inner: handler(self.inner.common.as_ref()),
+            for_large_files: handler(self.inner.for_large_files.as_ref()),
+            fence: Arc::clone(&self.fence),
+            limits: *self.store.limits(),
+            runtime: self.runtime.clone(),
+        })
+    }
+
     /// What this view leaves out.
     pub(super) fn hidden(&self) -> &Hidden {
         &self.fence.hidden
@@ -197,33 +208,15 @@ impl Engine for LogEngine {
     }
 
     fn storage_handler(&self) -> Arc<dyn StorageHandler> {
-        Arc::new(Fenced {
-            inner: self.inner.common.storage_handler(),
-            for_large_files: self.inner.for_large_files.storage_handler(),
-            fence: Arc::clone(&self.fence),
-            limits: *self.store.limits(),
-            runtime: self.runtime.clone(),
-        })
+        self.fenced(|engine| engine.storage_handler())
     }
 
     fn json_handler(&self) -> Arc<dyn JsonHandler> {
-        Arc::new(Fenced {
-            inner: self.inner.common.json_handler(),
-            for_large_files: self.inner.for_large_files.json_handler(),
-            fence: Arc::clone(&self.fence),
-            limits: *self.store.limits(),
-            runtime: self.runtime.clone(),
-        })
+        self.fenced(|engine| engine.json_handler())
     }
 
     fn parquet_handler(&self) -> Arc<dyn ParquetHandler> {
-        Arc::new(Fenced {
-            inner: self.inner.common.parquet_handler(),
-            for_large_files: self.inner.for_large_files.parquet_handler(),
-            fence: Arc::clone(&self.fence),
-            limits: *self.store.limits(),
-            runtime: self.runtime.clone(),
-        })
+        self.fenced(|engine| engine.parquet_handler())
     }
 }
 

@@ -29,6 +29,7 @@ use super::log_path::{LogFile, file_name};
 use super::mend::{last_of_each, mended};
 use super::refused::Refused;
 use super::stop::{memory_for, stoppable, unless_stopped};
+use crate::gate::LARGE_BATCH;
 use crate::limits::Limits;
 
 /// Larger commits are streamed each time, and put right only if they have to be.
@@ -52,8 +53,8 @@ pub(super) const JSON_FACTOR: u64 = 4;
 /// The same for Parquet.
 const PARQUET_FACTOR: u64 = 3;
 
-/// From how many bytes on a batch is a large one, so that memory for all that it may become is waited for.
-const LARGE_BATCH: u64 = 2 * 1024 * 1024;
+/// From how many bytes on a batch of JSON is a large one, so that memory for all that it may become is waited for.
+const LARGE_JSON: u64 = LARGE_BATCH / JSON_FACTOR;
 
 /// How much of a local file is read at a time.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -212,7 +213,7 @@ impl LogStore {
                 let before = guard.batch();
                 guard.count(&piece)?;
                 let left = left.saturating_sub(piece.len() as u64);
-                if (before..guard.batch()).contains(&LARGE_BATCH) {
+                if (before..guard.batch()).contains(&LARGE_JSON) {
                     let most = guard.batch().saturating_add(left).min(batch_limit);
                     memory_for(most.saturating_mul(JSON_FACTOR), 0).await?;
                 }

@@ -25,7 +25,8 @@ pub struct FileRefused {
 }
 
 impl FileRefused {
-    fn read(status: u16, body: &str) -> Self {
+    /// An answer of S3: its status, and its body in XML.
+    pub fn read(status: u16, body: &str) -> Self {
         let element = |name: &str| {
             let (_, rest) = body.split_once(&format!("<{name}>"))?;
             rest.split_once(&format!("</{name}>")).map(|(text, _)| text.to_owned())

@@ -72,7 +72,7 @@ def authority(tmp_path_factory):
     (home / "names").write_text("subjectAltName=DNS:localhost\nextendedKeyUsage=serverAuth\n")
     openssl("x509", "-req", "-in", "server.csr", "-CA", "root.pem", "-CAkey", "root.key", "-CAcreateserial", "-out", "server.pem",
             "-days", "2", "-extfile", "names")
-    # Lambda's machine trusts some 140 authorities, which a client reads when it is made.
+    # Lambda's machine trusts some 140 authorities, which each client reads when it is created.
     usual = ssl.get_default_verify_paths().cafile
     roots = home / "roots.pem"
     roots.write_text((pathlib.Path(usual).read_text() if usual else "") + (home / "root.pem").read_text())

@@ -22,7 +22,7 @@ use super::next_step::{self, quoted};
 use super::output::{Output, confirm, plain};
 use super::plan::{self, Apply, Plan};
 use super::profile::{self, Made};
-use super::{Cause, Failure};
+use super::{Cause, Failure, blocking};
 
 impl From<WriteError> for Failure {
     fn from(error: WriteError) -> Self {
@@ -80,12 +80,9 @@ struct Admin {
 
 /// Runs a command on a runtime of its own.
 pub(crate) fn run(common: &Common, command: AdminCommand) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::failed(error.to_string()))?;
-    runtime.block_on(async {
+    blocking(async {
         let aws = Aws::signed_in().await?;
-        let config = aws_sdk_dynamodb::config::Builder::from(&aws.sdk);
-        let writer = Writer::new(config, &common.dynamodb_table);
+        let writer = aws.writer(common);
         let admin = Admin { aws, writer, output: common.output, common: common.clone() };
         match admin.run(command).await {
             Ok(()) => Ok(()),

@@ -6,9 +6,11 @@ use aws_config::environment::region::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::region::ProfileFileRegionProvider;
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
+use deltashare::catalog::writer::Writer;
 use deltashare::storage::{Provider, S3Options};
 
 use super::Failure;
+use super::arguments::Common;
 
 /// How AWS is reached, and with what.
 pub(crate) struct Aws {
@@ -49,6 +51,11 @@ impl Aws {
             s3.region = s3.endpoint.is_some().then(|| s3.home_region.clone());
         }
         Ok(Self { sdk, s3, provider })
+    }
+
+    /// The catalog in DynamoDB.
+    pub(crate) fn writer(&self, common: &Common) -> Writer {
+        Writer::new(aws_sdk_dynamodb::config::Builder::from(&self.sdk), &common.dynamodb_table)
     }
 
     /// The same where AWS is asked in any case, so that a session that has ended is noticed first.

@@ -11,7 +11,6 @@ use clap::Args;
 use deltashare::catalog::reading::Reading;
 use deltashare::catalog::records::BadRecord;
 use deltashare::catalog::state::State;
-use deltashare::catalog::writer::Writer;
 use deltashare::check::{self, Checked, Reader, named};
 use deltashare::role::RoleArn;
 use deltashare::storage::{Storage, StorageOptions};
@@ -21,7 +20,7 @@ use serde_json::json;
 use super::aws::Aws;
 use super::output::{printable, printable_lines};
 use super::serve::parse_role;
-use super::{Failure, next_step, share_file};
+use super::{Failure, blocking, next_step, share_file};
 use buckets::Buckets;
 
 /// How many tables are opened at the same time.
@@ -52,9 +51,7 @@ pub(crate) struct Check {
 
 /// Checks on a runtime of its own.
 pub(crate) fn run(options: &Check) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::failed(error.to_string()))?;
-    runtime.block_on(check(options))
+    blocking(check(options))
 }
 
 async fn check(options: &Check) -> Result<(), Failure> {
@@ -70,12 +67,10 @@ async fn check(options: &Check) -> Result<(), Failure> {
         }
         None => {
             let aws = Aws::signed_in().await?;
-            let config = aws_sdk_dynamodb::config::Builder::from(&aws.sdk);
-            let writer = Writer::new(config, &options.common.dynamodb_table);
-            match writer.read().await {
+            match aws.writer(&options.common).read().await {
                 Ok(Reading { state, bad, unwritable, unpaired }) => {
                     bad.iter().for_each(|record| shown.bad_record(record));
-                    unwritable.iter().chain(&unpaired).for_each(|record| shown.unpaired_record(record));
+                    unwritable.iter().chain(&unpaired).for_each(|record| shown.record(record, true));
                     (aws, state)
                 }
                 Err(error) => return Err(next_step::explain(error.into(), &options.common, &aws.sdk).await),
@@ -131,15 +126,18 @@ struct Shown {
 impl Shown {
     fn bad_record(&mut self, record: &BadRecord) {
         self.bad += 1;
+        self.record(record, false);
+    }
+
+    /// A record with a fault; `readable` says whether servers read it all the same.
+    fn record(&self, record: &BadRecord, readable: bool) {
         let BadRecord { kind, partition, sort, reason } = record;
         if self.json {
             let key = json!({"pk": partition, "sk": sort});
-            println!("{}", json!({"record": key, "kind": kind, "readable": false, "reason": reason}));
+            println!("{}", json!({"record": key, "kind": kind, "readable": readable, "reason": reason}));
         } else {
-            println!(
-                "{}",
-                printable(&format!("{partition} {sort}: NOT readable: the {kind} record {reason}"))
-            );
+            let not = if readable { "" } else { "NOT readable: " };
+            println!("{}", printable(&format!("{partition} {sort}: {not}the {kind} record {reason}")));
         }
     }
 
@@ -150,16 +148,6 @@ impl Shown {
             println!("{}", json!({"readable": false, "reason": text}));
         } else {
             println!("{}", printable(&format!("NOT readable: {text}")));
-        }
-    }
-
-    fn unpaired_record(&self, record: &BadRecord) {
-        let BadRecord { kind, partition, sort, reason } = record;
-        if self.json {
-            let key = json!({"pk": partition, "sk": sort});
-            println!("{}", json!({"record": key, "kind": kind, "readable": true, "reason": reason}));
-        } else {
-            println!("{}", printable(&format!("{partition} {sort}: the {kind} record {reason}")));
         }
     }
 

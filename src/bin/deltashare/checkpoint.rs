@@ -13,7 +13,6 @@ use deltalake::logstore::{StorageConfig, default_logstore};
 use deltalake::protocol::checkpoints::create_checkpoint;
 use deltalake::{DeltaTable, DeltaTableError};
 use deltashare::catalog::state::{State, TableState};
-use deltashare::catalog::writer::Writer;
 use deltashare::check::{self, Reader, named};
 use deltashare::delta::{Metadata, Protocol};
 use deltashare::limits::Limits;
@@ -34,7 +33,7 @@ use url::Url;
 use super::admin::split_table;
 use super::aws::Aws;
 use super::output::confirm;
-use super::{Cause, Failure, next_step, share_file};
+use super::{Cause, Failure, blocking, next_step, share_file};
 
 /// Write a checkpoint of a table's newest version, so that its log is read with fewer requests.
 ///
@@ -60,9 +59,7 @@ pub(crate) struct Checkpoint {
 
 /// Writes the checkpoint on a runtime of its own.
 pub(crate) fn run(options: &Checkpoint) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::failed(error.to_string()))?;
-    runtime.block_on(checkpoint(options))
+    blocking(checkpoint(options))
 }
 
 async fn checkpoint(options: &Checkpoint) -> Result<(), Failure> {
@@ -71,10 +68,8 @@ async fn checkpoint(options: &Checkpoint) -> Result<(), Failure> {
         Some(path) => (Aws::load().await?, in_file(path, name)?),
         None => {
             let aws = Aws::signed_in().await?;
-            let config = aws_sdk_dynamodb::config::Builder::from(&aws.sdk);
-            let writer = Writer::new(config, &options.common.dynamodb_table);
             let (share, schema, table) = split_table(name)?;
-            match writer.table(share, schema, table).await {
+            match aws.writer(&options.common).table(share, schema, table).await {
                 Ok(table) => (aws, table),
                 Err(error) => return Err(next_step::explain(error.into(), &options.common, &aws.sdk).await),
             }
@@ -208,14 +203,10 @@ impl Draft {
         written: BoxStream<'static, object_store::Result<ObjectMeta>>,
     ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
         let all = async move {
-            let mut files: Vec<ObjectMeta> = written.try_collect().await?;
+            let (mut files, listed): (Vec<ObjectMeta>, Vec<ObjectMeta>) =
+                futures::try_join!(written.try_collect(), listed.try_collect())?;
             let own: Vec<Path> = files.iter().map(|file| file.location.clone()).collect();
-            let mut listed = listed;
-            while let Some(file) = listed.next().await.transpose()? {
-                if !own.contains(&file.location) {
-                    files.push(file);
-                }
-            }
+            files.extend(listed.into_iter().filter(|file| !own.contains(&file.location)));
             files.sort_by(|a, b| a.location.cmp(&b.location));
             Ok::<_, object_store::Error>(stream::iter(files.into_iter().map(Ok)))
         };
@@ -296,7 +287,6 @@ async fn make(draft: Arc<Draft>, version: u64) -> Result<(), DeltaTableError> {
 }
 
 /// Everything that a reader sees of a table.
-#[derive(PartialEq)]
 struct Contents {
     version: u64,
     protocol: Protocol,
@@ -312,8 +302,7 @@ impl Contents {
         let mut files = table.files(&snapshot)?;
         let (mut count, mut digest) = (0, 0_u128);
         while let Some(file) = files.advance()? {
-            let values: Vec<_> =
-                file.partition_values.iter().collect::<BTreeMap<_, _>>().into_iter().collect();
+            let values = file.partition_values.iter().collect::<BTreeMap<_, _>>();
             let tags = file.tags.as_ref().map(|tags| tags.iter().collect::<BTreeMap<_, _>>());
             let text = format!(
                 "{:?}",

@@ -100,6 +100,12 @@ impl Failure {
     }
 }
 
+/// Runs a command on a runtime of its own.
+fn blocking(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.map_err(|error| Failure::failed(error.to_string()))?.block_on(command)
+}
+
 fn main() -> ExitCode {
     deltashare::memory::use_one_heap();
     let done = match Cli::parse().command {

@@ -39,7 +39,9 @@ impl<'de> Deserialize<'de> for Event {
 /// What the function needs to look at its own tables.
 pub(crate) struct OwnCheck {
     pub(crate) app: Arc<App>,
-    pub(crate) records: Writer,
+    /// Of DynamoDB. A client is created only if a check is asked for, so that no other start waits for it.
+    pub(crate) sdk: aws_sdk_dynamodb::config::Builder,
+    pub(crate) catalog: String,
     pub(crate) signer_role: Option<RoleArn>,
 }
 
@@ -51,6 +53,6 @@ impl OwnCheck {
         let App { storage, limits, .. } = &*self.app;
         let reader =
             Reader { storage, signer_role: self.signer_role.as_ref(), limits: *limits, directories: false };
-        check::answer(reader, &self.records, asked, until).await
+        check::answer(reader, &Writer::new(self.sdk.clone(), &self.catalog), asked, until).await
     }
 }

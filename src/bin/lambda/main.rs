@@ -16,7 +16,6 @@ use axum::response::Response;
 use deltashare::app::App;
 use deltashare::audit;
 use deltashare::catalog::dynamodb::{self, DynamoDbCatalog};
-use deltashare::catalog::writer::Writer;
 use deltashare::error::RequestIds;
 use deltashare::ndjson::Bounds;
 use deltashare::protocol::tokens::TokenKey;
@@ -91,9 +90,8 @@ async fn run() -> Result<(), lambda_http::Error> {
 async fn open(config: Config) -> Result<(Router, OwnCheck), lambda_http::Error> {
     let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::v2026_01_12()).await;
     let sdk = aws_sdk_dynamodb::config::Builder::from(&sdk);
-    let records = Writer::new(sdk.clone(), &config.table);
     let signer_role = config.s3.signer_role.clone();
-    let catalog = DynamoDbCatalog::new(sdk, &config.table, dynamodb::DEADLINE);
+    let catalog = DynamoDbCatalog::new(sdk.clone(), &config.table, dynamodb::DEADLINE);
     let directory_role = config.s3.signer_role.clone();
     let options = StorageOptions { url_ttl: config.url_ttl, gateway: None, s3: config.s3, directory_role };
     let storage = Storage::new(options);
@@ -103,7 +101,7 @@ async fn open(config: Config) -> Result<(Router, OwnCheck), lambda_http::Error> 
     }
     let key = TokenKey::new(&key?);
     let app = Arc::new(App::new(Arc::new(catalog), storage, key, &config.base_path, config.limits));
-    let own_check = OwnCheck { app: Arc::clone(&app), records, signer_role };
+    let own_check = OwnCheck { app: Arc::clone(&app), sdk, catalog: config.table, signer_role };
     Ok((router(app), own_check))
 }
 
@@ -127,7 +125,7 @@ async fn answer(router: Router, request: lambda_http::Request, base_path: &str, 
     response
 }
 
-/// The last moment to answer, of when Lambda ends the function: in milliseconds since 1970.
+/// The last moment to answer. `deadline` is when Lambda ends the function, in milliseconds since 1970.
 fn in_time(deadline: u64) -> Instant {
     let left = (SystemTime::UNIX_EPOCH + Duration::from_millis(deadline))
         .duration_since(SystemTime::now())

@@ -1,4 +1,4 @@
-//! What the buckets of tables are set to: what S3 tells an administrator, and no recipient.
+//! The settings of the buckets of tables, which S3 shows to administrators and to no recipient.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(super) struct Buckets {
     known: Mutex<HashMap<String, Arc<OnceCell<Bucket>>>>,
 }
 
-/// What one bucket is set to.
+/// The settings of one bucket.
 #[derive(Default)]
 struct Bucket {
     requester_pays: bool,
@@ -54,7 +54,8 @@ impl Buckets {
         for rule in &bucket.lifecycle {
             found.problems.extend(harm(rule, prefix));
         }
-        if !found.readable
+        // A permission is missing.
+        if found.allow.is_some()
             && let Some(reason) = &mut found.reason
         {
             bucket.explain(name, reason);
@@ -129,12 +130,8 @@ impl Bucket {
         }
     }
 
-    /// Adds to the reason why a table cannot be read what of the bucket may be behind it.
+    /// Adds the settings that may deny access to the reason why a table cannot be read.
     fn explain(&self, name: &str, reason: &mut String) {
-        let denied = reason.contains("ermission denied") || reason.contains("AccessDenied");
-        if !denied {
-            return;
-        }
         if !self.denies.is_empty() {
             reason.push_str(&format!(
                 "; the policy of bucket {name} denies by {}, which no permission of the role overrides",

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use deltashare::storage::FileRefused;
+
 /// One thing that was found.
 pub(super) struct Finding {
     /// The table, or what else it is about.
@@ -106,13 +108,9 @@ impl Refusal {
 
 /// What S3, or what answers in its place, says instead of a file. `body` is its XML.
 pub(super) fn file_refused(table: &str, status: u16, host: &str, body: &str) -> Finding {
-    let element = |name: &str| {
-        let (_, rest) = body.split_once(&format!("<{name}>"))?;
-        rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
-    };
-    let (code, message) = (element("Code").unwrap_or("no code"), element("Message").unwrap_or_default());
+    let FileRefused { code, message, .. } = FileRefused::read(status, body);
     let kms = message.to_lowercase().contains("kms");
-    let help = match (status, code) {
+    let help = match (status, code.as_str()) {
         (403, _) if message.to_lowercase().contains("expired") || code == "ExpiredToken" => {
             "The URL has ended already: the server's clock is wrong, or the credentials that sign have ended."
         }

@@ -293,8 +293,7 @@ impl Recipient {
         let body: Value = serde_json::from_str(&body).unwrap_or_default();
         let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
         let code = text("errorCode").or_else(|| text("error_code"));
-        // API Gateway repeats the header with the token where it does not know a path.
-        let message = text("message").unwrap_or_default().replace(&self.token, "(the token)");
+        let message = text("message").unwrap_or_default();
         Err(Refusal { status, code, message, request_id }.finding(place, is_list))
     }
 }

@@ -160,7 +160,8 @@ impl Report {
         }
     }
 
-    /// Prints everything, without the token and the signatures of URLs: a server may repeat them in what it says.
+    /// Prints everything, without the token and the signatures of URLs: a server may repeat them
+    /// in what it says, as API Gateway does with the token if it does not know a path.
     pub(super) fn print(&self, output: Output) {
         let text = match output {
             Output::Json => self.json().to_string(),
