@@ -6,18 +6,21 @@ mod table;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::catalog::{Catalog, TableRecord};
+use chrono::Utc;
+
+use crate::auth::SharedTable;
+use crate::catalog::Catalog;
 use crate::delta::{CommitBudget, DeltaTable};
 use crate::error::{Error, Fault, Result};
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::protocol::tokens::TokenKey;
-use crate::storage::{Location, Storage};
+use crate::storage::{FileSigner, Location, Storage};
 
 use answers::Answers;
 pub use answers::{InFlight, Memory};
 pub use table::OpenTable;
-use table::SharedTable;
+use table::WarmTable;
 
 /// How many tables keep their newest snapshot in memory.
 const WARM_TABLES: usize = 64;
@@ -34,15 +37,16 @@ pub struct App {
     pub prefix: String,
     /// What a table, a recipient or a sender may cost.
     pub limits: Limits,
-    tables: Mutex<Vec<WarmTable>>,
+    tables: Mutex<Vec<KeptTable>>,
     gate: Gate,
     answers: Arc<Answers>,
     commits: Arc<CommitBudget>,
 }
 
-struct WarmTable {
+/// A table that was opened, and where it is.
+struct KeptTable {
     location: Location,
-    table: Arc<SharedTable>,
+    table: Arc<WarmTable>,
 }
 
 impl App {
@@ -70,7 +74,8 @@ impl App {
     }
 
     /// Opens a shared table. Nothing is read yet; a table that was read before is still warm.
-    pub fn open(&self, record: &TableRecord) -> Result<OpenTable> {
+    pub fn open(&self, shared: &SharedTable) -> Result<OpenTable> {
+        let record = shared.record();
         let base = record.may_be_local.then_some(Path::new("/"));
         let place = |text: &str| match Location::parse(text, base) {
             Ok(location) => Ok(location.read_by(record.signer_role.clone())),
@@ -100,11 +105,16 @@ impl App {
                 let runtime = tokio::runtime::Handle::current();
                 let commits = Arc::clone(&self.commits);
                 let delta = DeltaTable::with_budget(store.store, store.root, runtime, self.limits, commits);
-                let table = Arc::new(SharedTable::new(delta, self.gate.lane(place_of(&location))));
+                let table = Arc::new(WarmTable::new(delta, self.gate.lane(place_of(&location))));
                 self.keep(&location, table)
             }
         };
         Ok(OpenTable::new(table, location, allowed))
+    }
+
+    /// The signer of the files of a table that was opened. Its URLs begin to be good now.
+    pub async fn signer(&self, table: &OpenTable) -> Result<FileSigner> {
+        self.storage.signer(&table.location, &table.allowed, Utc::now()).await
     }
 
     /// Counts one more answer that a recipient has in flight, until the result is dropped.
@@ -115,7 +125,7 @@ impl App {
     }
 
     /// The table at a location, if it was opened before. It moves to the end, as the one used last.
-    fn warm(&self, location: &Location) -> Option<Arc<SharedTable>> {
+    fn warm(&self, location: &Location) -> Option<Arc<WarmTable>> {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let at = tables.iter().position(|warm| warm.location == *location)?;
         tables[at..].rotate_left(1);
@@ -123,7 +133,7 @@ impl App {
     }
 
     /// Keeps a table, unless another request was faster.
-    fn keep(&self, location: &Location, table: Arc<SharedTable>) -> Arc<SharedTable> {
+    fn keep(&self, location: &Location, table: Arc<WarmTable>) -> Arc<WarmTable> {
         if let Some(faster) = self.warm(location) {
             return faster;
         }
@@ -131,7 +141,7 @@ impl App {
         if tables.len() >= WARM_TABLES {
             tables.remove(0);
         }
-        tables.push(WarmTable { location: location.clone(), table: Arc::clone(&table) });
+        tables.push(KeptTable { location: location.clone(), table: Arc::clone(&table) });
         table
     }
 }

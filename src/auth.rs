@@ -7,18 +7,14 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
-use axum::http::header::AUTHORIZATION;
-use axum::http::request::Parts;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use futures::future::try_join_all;
 use percent_encoding::percent_decode_str;
 
-use crate::app::App;
 use crate::audit;
-use crate::catalog::{Caller, ShareRecord, TableRecord, TokenHash, unknown_token};
+use crate::catalog::{Caller, Catalog, ShareRecord, TableRecord, TokenHash, unknown_token};
 use crate::error::{Error, Result};
 
 /// Longer ones are refused before they are hashed; ours have 47 characters.
@@ -38,6 +34,33 @@ const BASIC: GeneralPurpose = GeneralPurpose::new(
 pub struct Recipient(Caller);
 
 impl Recipient {
+    /// Finds out who sent these `Authorization` headers; `None` is one that is not text.
+    ///
+    /// 401 if the token is unknown or has expired, or if there is none and the catalog needs one.
+    pub async fn authenticate(catalog: &dyn Catalog, headers: &[Option<&str>]) -> Result<Self> {
+        let sent = match headers {
+            [] => Authorization::Nothing,
+            [header] => header.map_or(Authorization::Unreadable, Authorization::parse),
+            // Which of them counts is not for this server to guess.
+            _ => Authorization::Unreadable,
+        };
+        let caller = match sent {
+            Authorization::Nothing => catalog.anonymous().await?,
+            Authorization::Token(token) => match catalog.caller(TokenHash::of(&token)).await? {
+                Some(caller) => Some(caller),
+                None => catalog.anonymous().await?,
+            },
+            Authorization::Unreadable => None,
+        };
+        let caller = caller.ok_or_else(unknown_token)?;
+        audit::note(|facts| {
+            facts.recipient = Some(Arc::clone(&caller.token.recipient));
+            facts.token_id = Some(Arc::clone(&caller.token.id));
+        });
+        caller.token.check_expiry()?;
+        Ok(Self(caller))
+    }
+
     /// The name that grants hang on.
     pub fn name(&self) -> &str {
         self.0.recipient()
@@ -91,49 +114,25 @@ fn basic_password(credentials: &str) -> Option<String> {
     text.split_once(':').map(|(_, password)| password.to_owned())
 }
 
-impl FromRequestParts<Arc<App>> for Recipient {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self> {
-        let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
-        let sent = match (headers.next(), headers.next()) {
-            (None, _) => Authorization::Nothing,
-            (Some(header), None) => header.to_str().map_or(Authorization::Unreadable, Authorization::parse),
-            // Which of the two counts is not for this server to guess.
-            (Some(_), Some(_)) => Authorization::Unreadable,
-        };
-        let caller = match sent {
-            Authorization::Nothing => app.catalog.anonymous().await?,
-            Authorization::Token(token) => match app.catalog.caller(TokenHash::of(&token)).await? {
-                Some(caller) => Some(caller),
-                None => app.catalog.anonymous().await?,
-            },
-            Authorization::Unreadable => None,
-        };
-        let caller = caller.ok_or_else(unknown_token)?;
-        audit::note(|facts| {
-            facts.recipient = Some(Arc::clone(&caller.token.recipient));
-            facts.token_id = Some(Arc::clone(&caller.token.id));
-        });
-        caller.token.check_expiry()?;
-        Ok(Self(caller))
-    }
-}
-
 /// A share that is granted to the recipient who asks.
 #[derive(Debug)]
-pub struct SharedShare(pub ShareRecord);
+pub struct SharedShare(ShareRecord);
 
 impl SharedShare {
-    /// Finds a share by its name in a path.
-    pub async fn find(app: &App, recipient: &Recipient, name: &PathName) -> Result<Self> {
+    /// Finds a share by its name in a path. 404 if it does not exist or is not granted.
+    pub async fn find(catalog: &dyn Catalog, recipient: &Recipient, name: &PathName) -> Result<Self> {
         for share in name.spellings() {
-            if let Some(record) = app.catalog.share(recipient.caller(), &share).await? {
+            if let Some(record) = catalog.share(recipient.caller(), &share).await? {
                 audit::note(|facts| facts.object = Some(record.name.to_string()));
                 return Ok(Self(record));
             }
         }
         Err(share_not_found(name))
+    }
+
+    /// The share.
+    pub fn record(&self) -> &ShareRecord {
+        &self.0
     }
 }
 
@@ -142,13 +141,14 @@ pub fn share_not_found(name: &PathName) -> Error {
     Error::not_found(format!("share '{name}' not found"))
 }
 
-/// A table whose share is granted to the recipient who asks.
-#[derive(Debug)]
-pub struct SharedTable(pub TableRecord);
+/// A table whose share is granted to the recipient who asks. It can only be had by finding it, so holding one is the
+/// permission to read what its provider shares of it.
+#[derive(Debug, Clone)]
+pub struct SharedTable(TableRecord);
 
 impl SharedTable {
-    /// Finds a table by its names in a path.
-    pub async fn find(app: &App, recipient: &Recipient, names: &[PathName; 3]) -> Result<Self> {
+    /// Finds a table by its names in a path. 404 if it does not exist or its share is not granted.
+    pub async fn find(catalog: &dyn Catalog, recipient: &Recipient, names: &[PathName; 3]) -> Result<Self> {
         let [share, schema, table] = names;
         let mut spellings: Vec<_> =
             share.spellings().zip(schema.spellings()).zip(table.spellings()).collect();
@@ -156,7 +156,7 @@ impl SharedTable {
         // Together, so that a space written as `+` costs no further round trip.
         let lookups = spellings
             .iter()
-            .map(|((share, schema), table)| app.catalog.table(recipient.caller(), share, schema, table));
+            .map(|((share, schema), table)| catalog.table(recipient.caller(), share, schema, table));
         if let Some(record) = try_join_all(lookups).await?.into_iter().flatten().next() {
             audit::note(|facts| {
                 facts.object = Some(format!("{}.{}.{}", record.share, record.schema, record.name));
@@ -167,6 +167,63 @@ impl SharedTable {
             "[Share/Schema/Table] '{share}/{schema}/{table}' does not exist, please contact your share provider \
              for further information."
         )))
+    }
+
+    /// The table.
+    pub fn record(&self) -> &TableRecord {
+        &self.0
+    }
+
+    /// Refuses to read an older version of a table whose history is not shared: 400.
+    pub fn check_history(&self) -> Result<()> {
+        if self.0.history_shared {
+            return Ok(());
+        }
+        let TableRecord { share, schema, name, .. } = &self.0;
+        Err(Error::invalid(format!(
+            "Reading table by version or timestamp is not supported because history sharing is not enabled on table: \
+             {share}.{schema}.{name}"
+        )))
+    }
+
+    /// Refuses the change data feed of a table whose history is not shared: 400.
+    pub fn check_feed(&self) -> Result<()> {
+        if self.0.history_shared {
+            return Ok(());
+        }
+        let TableRecord { share, schema, name, .. } = &self.0;
+        Err(Error::invalid(format!(
+            "cdf is not enabled on table {share}.{schema}.{name}: its provider does not share its history."
+        )))
+    }
+
+    /// Refuses versions older than the oldest one shared: 400.
+    pub fn check_start(&self, version: u64) -> Result<()> {
+        self.check_start_of("data", version)
+    }
+
+    /// The same for a range of changes, by its first version.
+    pub fn check_start_of_changes(&self, version: u64) -> Result<()> {
+        self.check_start_of("changes", version)
+    }
+
+    fn check_start_of(&self, what: &str, version: u64) -> Result<()> {
+        let oldest = self.0.start_version;
+        if version >= oldest {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("You can only query table {what} since version {oldest}.")))
+    }
+
+    /// The same for a version that a timestamp was resolved to.
+    pub fn check_start_of_timestamp(&self, version: u64, timestamp: &str) -> Result<()> {
+        self.check_start(version).map_err(|_| {
+            let timestamp: String = timestamp.chars().take(64).collect();
+            let oldest = self.0.start_version;
+            Error::invalid(format!(
+                "You can only query table data since version {oldest}.The provided timestamp({timestamp}) corresponds to {version}."
+            ))
+        })
     }
 }
 

@@ -97,14 +97,9 @@ pub struct Bounds {
     pub bytes: Option<u64>,
 }
 
-tokio::task_local! {
-    static BOUNDS: Bounds;
-}
-
 impl Bounds {
-    /// Runs what answers a request under these bounds. An error where it does not answer by the deadline.
-    pub async fn scope<F: Future>(self, answer: F) -> Result<F::Output> {
-        let answer = BOUNDS.scope(self, answer);
+    /// Runs what answers a request. An error if it does not answer by the deadline.
+    pub async fn run<F: Future>(self, answer: F) -> Result<F::Output> {
         match self.deadline {
             None => Ok(answer.await),
             Some(deadline) => timeout_at(deadline.into(), answer).await.map_err(|_| too_slow()),
@@ -170,6 +165,14 @@ impl Lines {
     pub fn line(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<()> {
         self.append(write)?;
         self.send_if_full()
+    }
+
+    /// The same for a line that is written already.
+    pub fn copy(&mut self, line: &[u8]) -> Result<()> {
+        self.line(|out| {
+            out.extend_from_slice(line);
+            Ok(())
+        })
     }
 
     /// The same for a line that grants a file of so many bytes, until a time in milliseconds since the epoch.
@@ -421,6 +424,8 @@ pub struct Sending {
     pub encoding: Encoding,
     /// What the last line is where the answer fails on its way.
     pub failure: FailureLine,
+    /// What the answer may cost.
+    pub bounds: Bounds,
     /// Where the threads come from.
     pub lane: Lane,
     /// Dropped when the answer is over.
@@ -435,7 +440,7 @@ pub async fn stream(
     sending: Sending,
     produce: impl FnMut(&mut Lines) -> Result<Progress> + Send + 'static,
 ) -> Result<Body> {
-    let Sending { encoding, failure, lane, in_flight } = sending;
+    let Sending { encoding, failure, bounds, lane, in_flight } = sending;
     let turn = lane.turn().await?;
     let (chunks, receiver) = mpsc::channel(2);
     let (ending, ended) = oneshot::channel();
@@ -455,7 +460,7 @@ pub async fn stream(
         gone: false,
         written: 0,
         sent: 0,
-        bounds: BOUNDS.try_with(|bounds| *bounds).unwrap_or_default(),
+        bounds,
         patience,
         audit: audit.clone(),
         granted: Granted::default(),
@@ -464,7 +469,7 @@ pub async fn stream(
         pause: false,
     };
     let reader = Reader {
-        place: Place::Chunks(receiver, ended),
+        stage: Stage::Chunks(receiver, ended),
         taken: Arc::clone(&taken),
         _reading: reading,
         audit,
@@ -634,7 +639,7 @@ fn body(reader: Arc<Mutex<Option<Reader>>>) -> Body {
 
 /// A client that reads an answer. The event of the request waits for it.
 struct Reader {
-    place: Place,
+    stage: Stage,
     taken: Arc<AtomicU64>,
     /// Dropped with the reader, for who waits for that.
     _reading: oneshot::Sender<()>,
@@ -651,7 +656,7 @@ impl Drop for Reader {
 }
 
 /// Where a body stands.
-enum Place {
+enum Stage {
     Chunks(mpsc::Receiver<Bytes>, oneshot::Receiver<Ending>),
     Ending(oneshot::Receiver<Ending>),
     LastWords(Pin<Box<Sleep>>),
@@ -661,45 +666,45 @@ enum Place {
 impl Reader {
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         let data = loop {
-            break match std::mem::replace(&mut self.place, Place::Over) {
-                Place::Chunks(mut chunks, ending) => match chunks.poll_recv(context) {
+            break match std::mem::replace(&mut self.stage, Stage::Over) {
+                Stage::Chunks(mut chunks, ending) => match chunks.poll_recv(context) {
                     Poll::Pending => {
-                        self.place = Place::Chunks(chunks, ending);
+                        self.stage = Stage::Chunks(chunks, ending);
                         return Poll::Pending;
                     }
                     Poll::Ready(Some(data)) => {
-                        self.place = Place::Chunks(chunks, ending);
+                        self.stage = Stage::Chunks(chunks, ending);
                         Ok(data)
                     }
                     Poll::Ready(None) => {
-                        self.place = Place::Ending(ending);
+                        self.stage = Stage::Ending(ending);
                         continue;
                     }
                 },
-                Place::Ending(mut ending) => match Pin::new(&mut ending).poll(context) {
+                Stage::Ending(mut ending) => match Pin::new(&mut ending).poll(context) {
                     Poll::Pending => {
-                        self.place = Place::Ending(ending);
+                        self.stage = Stage::Ending(ending);
                         return Poll::Pending;
                     }
                     Poll::Ready(Ok(Ending::Whole(rest))) => Ok(rest),
                     Poll::Ready(Ok(Ending::Broken(rest))) => {
                         // The HTTP library drops what it has not sent when a body fails, and sends while it waits.
-                        self.place = Place::LastWords(Box::pin(sleep(LAST_WORDS)));
+                        self.stage = Stage::LastWords(Box::pin(sleep(LAST_WORDS)));
                         Ok(rest)
                     }
                     Poll::Ready(Err(_)) => Err(incomplete()),
                 },
-                Place::LastWords(mut wait) => match wait.as_mut().poll(context) {
+                Stage::LastWords(mut wait) => match wait.as_mut().poll(context) {
                     Poll::Pending => {
-                        self.place = Place::LastWords(wait);
+                        self.stage = Stage::LastWords(wait);
                         return Poll::Pending;
                     }
                     Poll::Ready(()) => Err(incomplete()),
                 },
-                Place::Over => return Poll::Ready(None),
+                Stage::Over => return Poll::Ready(None),
             };
         };
-        self.over = matches!(self.place, Place::Over);
+        self.over = matches!(self.stage, Stage::Over);
         self.taken.fetch_add(1, Ordering::Relaxed);
         Poll::Ready(Some(data))
     }
@@ -731,7 +736,7 @@ mod tests {
     }
 
     fn sending(encoding: Encoding, failure: FailureLine, limits: Limits) -> Sending {
-        Sending { encoding, failure, lane: lane(limits), in_flight: Box::new(()) }
+        Sending { encoding, failure, bounds: Bounds::default(), lane: lane(limits), in_flight: Box::new(()) }
     }
 
     /// An answer that is written in one go, however slow its client is.
@@ -740,8 +745,18 @@ mod tests {
         failure: FailureLine,
         produce: impl FnOnce(&mut Lines) -> Result<()> + Send + 'static,
     ) -> Result<Body> {
+        stream_within(Bounds::default(), encoding, failure, produce).await
+    }
+
+    /// The same under these bounds.
+    async fn stream_within(
+        bounds: Bounds,
+        encoding: Encoding,
+        failure: FailureLine,
+        produce: impl FnOnce(&mut Lines) -> Result<()> + Send + 'static,
+    ) -> Result<Body> {
         let mut produce = Some(produce);
-        let sending = sending(encoding, failure, Limits::default());
+        let sending = Sending { bounds, ..sending(encoding, failure, Limits::default()) };
         super::stream(sending, move |lines| {
             produce.take().unwrap()(lines)?;
             Ok(Progress::Whole)
@@ -852,13 +867,14 @@ mod tests {
         let line = format!("\"{}\"", "x".repeat(CHUNK_BYTES));
         for (bounds, message) in [(soon(), "took too long"), (small(), "larger than")] {
             let line = line.clone();
-            let body = bounds.scope(stream(Encoding::Identity, FailureLine::EndStreamAction, move |lines| {
-                loop {
-                    write(lines, &line)?;
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-            }));
-            let (bytes, _) = read(body.await.unwrap().unwrap()).await;
+            let answer =
+                stream_within(bounds, Encoding::Identity, FailureLine::EndStreamAction, move |lines| {
+                    loop {
+                        write(lines, &line)?;
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                });
+            let (bytes, _) = read(bounds.run(answer).await.unwrap().unwrap()).await;
             let text = String::from_utf8(bytes).unwrap();
             let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
             let told = last["endStreamAction"]["errorMessage"].as_str().unwrap();
@@ -866,19 +882,20 @@ mod tests {
         }
         // A client that reads nothing does not hold the task beyond the deadline.
         let (done, mut over) = oneshot::channel::<()>();
-        let body = soon().scope(stream(Encoding::Identity, FailureLine::NotJson, move |lines| {
+        let bounds = soon();
+        let answer = stream_within(bounds, Encoding::Identity, FailureLine::NotJson, move |lines| {
             let _done = done;
             loop {
                 write(lines, &line)?;
             }
-        }));
-        let body = body.await.unwrap().unwrap();
+        });
+        let body = bounds.run(answer).await.unwrap().unwrap();
         assert!(over.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty));
         assert!(over.await.is_err());
         let (_, whole) = read(body).await;
         assert!(!whole);
         // What does not answer at all is given up.
-        assert!(soon().scope(std::future::pending::<()>()).await.is_err());
+        assert!(soon().run(std::future::pending::<()>()).await.is_err());
     }
 
     #[tokio::test]

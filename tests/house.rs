@@ -21,20 +21,21 @@ const MAY_NAME: [(&str, &[&str]); 18] = [
     ("storage", &["protocol", "role", "limits"]),
     ("delta", &["protocol", "limits", "gate"]),
     ("ndjson", &["audit", "protocol", "limits", "gate"]),
-    ("auth", &["app", "audit", "catalog", "protocol", "limits"]),
+    ("auth", &["audit", "catalog"]),
+    ("app", &["auth", "catalog", "storage", "delta", "protocol", "limits", "gate", "flight"]),
+    ("answer", &["app", "auth", "catalog", "storage", "delta", "ndjson", "protocol"]),
     (
-        "handlers",
-        &["app", "audit", "auth", "catalog", "storage", "delta", "ndjson", "protocol", "limits", "gate"],
+        "http",
+        &["answer", "app", "audit", "auth", "catalog", "storage", "delta", "ndjson", "protocol", "limits"],
     ),
-    ("router", &["app", "audit", "handlers", "ndjson", "limits"]),
-    ("app", &["catalog", "storage", "delta", "protocol", "limits", "gate", "flight"]),
     ("check", &["catalog", "storage", "delta", "limits", "role"]),
     ("lib", &[]),
 ];
 
 /// Crates that only these modules may name.
-const ONLY_IN: [(&str, &[&str]); 10] = [
+const ONLY_IN: [(&str, &[&str]); 11] = [
     ("aws_config", &[]),
+    ("axum", &["http", "error", "ndjson", "storage", "audit"]),
     ("aws_credential_types", &["storage"]),
     ("aws_sdk_dynamodb", &["catalog"]),
     ("aws_sdk_sts", &["storage"]),

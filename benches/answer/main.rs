@@ -14,16 +14,17 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use deltashare::answer::file_line::FileLineWriter;
+use deltashare::answer::head::Head;
+use deltashare::answer::page::Page;
+use deltashare::answer::replay::Replayed;
+use deltashare::answer::version::VersionLines;
+use deltashare::answer::writer::{AnswerWriter, End};
 use deltashare::app::Memory;
 use deltashare::delta::DeltaTable;
 use deltashare::gate::Gate;
-use deltashare::handlers::answer::{Answer, End};
-use deltashare::handlers::head::Head;
-use deltashare::handlers::lines::FileLines;
-use deltashare::handlers::pages::Page;
-use deltashare::handlers::replayed::Replayed;
 use deltashare::limits::Limits;
-use deltashare::ndjson::{self, Encoding, FailureLine, Sending};
+use deltashare::ndjson::{self, Bounds, Encoding, FailureLine, Sending};
 use deltashare::protocol::capabilities::{Capabilities, FileIdHash, ResponseFormat};
 use deltashare::storage::presign::{BucketUrl, Credentials, Presigner};
 use deltashare::storage::{Location, S3Options, Storage, StorageOptions};
@@ -111,19 +112,23 @@ async fn one_answer(table: &Path, format: ResponseFormat, encoding: Encoding) ->
     let bucket =
         Location::S3 { bucket: "my-bucket".to_owned(), prefix: "tables/orders/".to_owned(), role: None };
     let signer = storage.signer(&bucket, &[], Utc::now()).await.unwrap();
-    let answer = Answer {
-        table,
-        files,
-        stats: None,
-        head: Head { format, history_shared: true, directory: None, replayed: Replayed::Files },
-        lines: FileLines::new(format, FileIdHash::default_for(format), &capabilities, None, signer),
+    let head = Head { format, history_shared: true, directory: None, replayed: Replayed::Files };
+    let lines = FileLineWriter::new(format, FileIdHash::default_for(format), &capabilities, None, signer);
+    let writer = AnswerWriter {
+        source: VersionLines::new(table, files, None, head, lines),
         page: Page::whole(),
         end: End::default(),
         memory: Memory::default(),
     };
     let lane = Gate::new(Limits::default()).lane("bucket".to_owned());
-    let sending = Sending { encoding, failure: FailureLine::NotJson, lane, in_flight: Box::new(()) };
-    let body = ndjson::stream(sending, answer.into_writer()).await.unwrap();
+    let sending = Sending {
+        encoding,
+        failure: FailureLine::NotJson,
+        bounds: Bounds::default(),
+        lane,
+        in_flight: Box::new(()),
+    };
+    let body = ndjson::stream(sending, writer.into_steps()).await.unwrap();
     let mut chunks = body.into_data_stream();
     let mut first = None;
     let mut bytes = 0;

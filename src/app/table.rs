@@ -13,7 +13,7 @@ use crate::storage::Location;
 /// A shared table, ready to be read: its log and its places.
 #[derive(Clone)]
 pub struct OpenTable {
-    shared: Arc<SharedTable>,
+    shared: Arc<WarmTable>,
     /// The table's root.
     pub location: Location,
     /// Other places its log may point into.
@@ -21,7 +21,7 @@ pub struct OpenTable {
 }
 
 /// What requests for one table have in common.
-pub(super) struct SharedTable {
+pub(super) struct WarmTable {
     delta: DeltaTable,
     lane: Lane,
     newest: Flights<(), Arc<Snapshot>>,
@@ -31,7 +31,7 @@ pub(super) struct SharedTable {
     unavailable: Mutex<Option<(Instant, Error)>>,
 }
 
-impl SharedTable {
+impl WarmTable {
     pub(super) fn new(delta: DeltaTable, lane: Lane) -> Self {
         Self {
             delta,
@@ -83,10 +83,10 @@ impl SharedTable {
 impl OpenTable {
     /// A table that shares its work with its clones, and nothing with tables that were made in other ways.
     pub fn alone(delta: DeltaTable, lane: Lane, location: Location) -> Self {
-        Self::new(Arc::new(SharedTable::new(delta, lane)), location, Vec::new())
+        Self::new(Arc::new(WarmTable::new(delta, lane)), location, Vec::new())
     }
 
-    pub(super) fn new(shared: Arc<SharedTable>, location: Location, allowed: Vec<Location>) -> Self {
+    pub(super) fn new(shared: Arc<WarmTable>, location: Location, allowed: Vec<Location>) -> Self {
         Self { shared, location, allowed }
     }
 

@@ -1,6 +1,6 @@
 //! The first two lines of an answer, and the last one: "API Response Actions".
 //!
-//! Lines for files are written by `handlers::lines`, field by field, because there may be millions.
+//! Lines for files are written by `answer::file_line`, field by field, because there may be millions.
 
 use std::collections::BTreeMap;
 

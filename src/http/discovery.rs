@@ -7,7 +7,8 @@ use axum::response::Response;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{JSON, Names, Parameters, with_content_type};
+use super::request::{Names, Parameters};
+use super::response::{JSON, with_content_type};
 use crate::app::App;
 use crate::auth::{PathName, Recipient, SharedShare, share_not_found};
 use crate::catalog::{PageRequest, SchemaPage, TableRecord};
@@ -38,7 +39,8 @@ pub async fn get_share(
     recipient: Recipient,
     Names([share]): Names<1>,
 ) -> Result<Response> {
-    let SharedShare(share) = SharedShare::find(&app, &recipient, &share).await?;
+    let shared = SharedShare::find(&*app.catalog, &recipient, &share).await?;
+    let share = shared.record();
     json(&GetShareResponse { share: ShareItem { name: share.name.as_str(), id: &share.id } })
 }
 
@@ -107,7 +109,7 @@ async fn tables(
         }
     }
     // Fails where the share itself is not there.
-    SharedShare::find(app, recipient, share).await?;
+    SharedShare::find(&*app.catalog, recipient, share).await?;
     Err(match schema {
         Some(schema) => Error::not_found(format!("schema '{schema}' not found")),
         None => share_not_found(share),

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Timelike as _};
 
-use super::lines::write_map;
+use super::file_line::write_map;
 use crate::delta::{Primitive, Schema};
 
 /// The partition columns whose values have one form.

@@ -8,8 +8,8 @@ use axum::http::HeaderValue;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::Response;
 
-use super::body::read_body;
-use super::{JSON, Names, with_content_type};
+use super::request::{Names, read_body};
+use super::response::{JSON, with_content_type};
 use crate::app::App;
 use crate::auth::{Recipient, SharedTable};
 use crate::catalog::TableRecord;
@@ -28,9 +28,9 @@ pub async fn temporary_table_credentials(
     body: Body,
 ) -> Result<Response> {
     let asked = parse_location(&read_body(body, &app.limits).await?)?;
-    let SharedTable(record) = SharedTable::find(&app, &recipient, &names).await?;
-    let directory = allowed_directory(&record)?;
-    let location = app.open(&record)?.location;
+    let shared = SharedTable::find(&*app.catalog, &recipient, &names).await?;
+    let directory = allowed_directory(shared.record())?;
+    let location = app.open(&shared)?.location;
     if asked.is_some_and(|asked| !lies_in(&asked, &location)) {
         return Err(Error::invalid(
             "The requested location must be the same as or under this table's configured storage location.",

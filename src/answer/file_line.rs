@@ -1,5 +1,7 @@
 //! One line for each file: "File" and "File in Delta Format". The hot path: nothing is allocated.
 
+use std::collections::BTreeMap;
+
 use md5::{Digest as _, Md5};
 use sha2::Sha256;
 
@@ -10,8 +12,8 @@ use crate::protocol::capabilities::{Capabilities, DELETION_VECTORS, FileIdHash, 
 use crate::protocol::json::{write_integer, write_string};
 use crate::storage::FileSigner;
 
-/// Writes the lines of one answer.
-pub struct FileLines {
+/// Writes the lines of one answer, in one format and with URLs of one signer.
+pub struct FileLineWriter {
     format: ResponseFormat,
     id_hash: FileIdHash,
     reads_deletion_vectors: bool,
@@ -23,14 +25,16 @@ pub struct FileLines {
     scratch: String,
 }
 
-/// What a commit did with a file.
+/// What a line says of its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// It added the file.
+pub enum FileAction {
+    /// The file is one of the version's.
+    Active,
+    /// A commit added the file.
     Add,
-    /// It removed the file.
+    /// A commit removed the file.
     Remove,
-    /// It wrote change data into the file.
+    /// A commit wrote change data into the file.
     Cdc,
 }
 
@@ -39,11 +43,29 @@ pub enum Change {
 pub struct QueriedVersion {
     /// The version.
     pub version: u64,
-    /// When it was committed, in milliseconds since the epoch, where that is still known.
+    /// When it was committed, in milliseconds since the epoch, if that is still known.
     pub timestamp: Option<i64>,
 }
 
-impl FileLines {
+/// A file as its line needs it, borrowed from a checkpoint's batch or from an action of a commit. `M` iterates over
+/// maps of text to text or null.
+struct FileView<'a, M> {
+    action: FileAction,
+    path: &'a str,
+    size: i64,
+    partition_values: M,
+    /// `modificationTime` or `deletionTimestamp`.
+    time: Option<(&'static str, i64)>,
+    data_change: bool,
+    stats: Option<&'a str>,
+    tags: Option<M>,
+    deletion_vector: Option<DeletionVector<'a>>,
+    base_row_id: Option<i64>,
+    default_row_commit_version: Option<i64>,
+    clustering_provider: Option<&'a str>,
+}
+
+impl FileLineWriter {
     /// Lines in `format`, signed by `signer`.
     pub fn new(
         format: ResponseFormat,
@@ -61,8 +83,13 @@ impl FileLines {
         this
     }
 
+    /// The form of the lines.
+    pub(super) fn format(&self) -> ResponseFormat {
+        self.format
+    }
+
     /// Says which version the lines that follow belong to.
-    pub fn set_version(&mut self, version: Option<QueriedVersion>) {
+    pub(super) fn set_version(&mut self, version: Option<QueriedVersion>) {
         self.constant.clear();
         if let Some(queried) = version {
             write_field(&mut self.constant, "version", i64::try_from(queried.version).unwrap_or(i64::MAX));
@@ -81,16 +108,79 @@ impl FileLines {
         }
     }
 
-    /// When the URLs end, in milliseconds since the epoch.
-    pub fn expiration_millis(&self) -> i64 {
+    /// When the URLs expire, in milliseconds since the epoch.
+    pub(super) fn expiration_millis(&self) -> i64 {
         self.signer.expiration_millis()
     }
 
-    /// Appends the line of one file.
+    /// Appends the line of a file of a version.
     ///
-    /// Fails where the file has a deletion vector that the client does not know, since it would read
-    /// deleted rows, and where a path of the log may not be signed.
-    pub fn write(&mut self, file: &AddFile<'_>, out: &mut Vec<u8>) -> Result<()> {
+    /// Fails if the file has a deletion vector and the client cannot read those, since it would read deleted rows,
+    /// and if a path of the log must not be signed.
+    pub(super) fn write(&mut self, file: &AddFile<'_>, out: &mut Vec<u8>) -> Result<()> {
+        self.write_view(
+            FileView {
+                action: FileAction::Active,
+                path: file.path,
+                size: file.size,
+                partition_values: file.partition_values.iter(),
+                time: Some(("modificationTime", file.modification_time)),
+                // A checkpoint says false of every file and a commit says true, so the log's own value would depend on
+                // whether there is a checkpoint. In a version, every file is data.
+                data_change: true,
+                stats: file.stats,
+                tags: file.tags.as_ref().map(|tags| tags.iter()),
+                deletion_vector: file.deletion_vector,
+                base_row_id: file.base_row_id,
+                default_row_commit_version: file.default_row_commit_version,
+                clustering_provider: file.clustering_provider,
+            },
+            out,
+        )
+    }
+
+    /// Appends the line of a file that a commit added or removed, or that holds its change data.
+    ///
+    /// Fails as [`Self::write`] does, and if a writer left out of a `remove` what a recipient needs.
+    pub(super) fn write_change(
+        &mut self,
+        action: FileAction,
+        file: &ChangedFile,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let (Some(size), Some(values)) = (file.size, &file.partition_values) else {
+            return Err(Error::internal("a change that was surveyed lacks its size or its partition values"));
+        };
+        let time = match action {
+            FileAction::Active | FileAction::Add => Some(("modificationTime", file.modification_time)),
+            FileAction::Remove => Some(("deletionTimestamp", file.deletion_timestamp)),
+            FileAction::Cdc => None,
+        };
+        self.write_view(
+            FileView {
+                action,
+                path: &file.path,
+                size,
+                partition_values: text_map(values),
+                time: time.map(|(name, millis)| (name, millis.unwrap_or_default())),
+                // Of what is added and removed, only what changes rows is sent.
+                data_change: action != FileAction::Cdc || file.data_change == Some(true),
+                stats: file.stats.as_deref(),
+                tags: file.tags.as_ref().map(text_map),
+                deletion_vector: file.deletion_vector(),
+                base_row_id: file.base_row_id,
+                default_row_commit_version: file.default_row_commit_version,
+                clustering_provider: file.clustering_provider.as_deref(),
+            },
+            out,
+        )
+    }
+
+    fn write_view<'a>(
+        &mut self,
+        file: FileView<'a, impl Iterator<Item = (&'a str, Option<&'a str>)>>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         self.check_deletion_vector(file.deletion_vector.is_some())?;
         match self.format {
             ResponseFormat::Parquet => self.parquet(file, out),
@@ -108,101 +198,26 @@ impl FileLines {
         )))
     }
 
-    /// Appends the line of one file that a commit added or removed, or that holds its change data.
-    ///
-    /// Fails as [`FileLines::write`] does, and where a writer left out of a `remove` what a recipient needs.
-    pub fn write_change(&mut self, change: Change, file: &ChangedFile, out: &mut Vec<u8>) -> Result<()> {
-        self.check_deletion_vector(file.deletion_vector().is_some())?;
-        let (Some(size), Some(values)) = (file.size, &file.partition_values) else {
-            return Err(Error::internal("a change that was surveyed lacks its size or its partition values"));
-        };
-        let values = values.iter().map(|(column, value)| (column.as_str(), value.as_deref()));
-        if self.format == ResponseFormat::Parquet {
-            out.extend_from_slice(match change {
-                Change::Add => b"{\"add\":{\"url\":\"",
-                Change::Remove => b"{\"remove\":{\"url\":\"",
-                Change::Cdc => b"{\"cdf\":{\"url\":\"",
-            });
-            self.signer.presign(&file.path, out)?;
-            out.extend_from_slice(b"\",\"id\":\"");
-            self.write_id(&file.path, out);
-            out.extend_from_slice(b"\",\"partitionValues\":");
-            self.forms.write(values, out);
-            write_field(out, "size", size);
-            if let (Change::Add, Some(stats)) = (change, &file.stats) {
-                out.extend_from_slice(b",\"stats\":");
-                write_string(out, stats);
-            }
-            out.extend_from_slice(&self.constant);
-            out.extend_from_slice(b"}}");
-            return Ok(());
-        }
-        out.extend_from_slice(b"{\"file\":{\"id\":\"");
-        self.write_id(&file.path, out);
-        out.push(b'"');
-        if let Some(vector) = file.deletion_vector() {
-            self.write_deletion_vector_id(&vector, out)?;
-        }
-        out.extend_from_slice(&self.constant);
-        out.extend_from_slice(b",\"deltaSingleAction\":");
-        out.extend_from_slice(match change {
-            Change::Add => b"{\"add\":{\"path\":\"",
-            Change::Remove => b"{\"remove\":{\"path\":\"",
-            Change::Cdc => b"{\"cdc\":{\"path\":\"",
+    fn parquet<'a>(
+        &mut self,
+        file: FileView<'a, impl Iterator<Item = (&'a str, Option<&'a str>)>>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        out.extend_from_slice(match file.action {
+            FileAction::Active => b"{\"file\":{\"url\":\"",
+            FileAction::Add => b"{\"add\":{\"url\":\"",
+            FileAction::Remove => b"{\"remove\":{\"url\":\"",
+            FileAction::Cdc => b"{\"cdf\":{\"url\":\"",
         });
-        self.signer.presign(&file.path, out)?;
-        out.extend_from_slice(b"\",\"partitionValues\":");
-        write_map(values, out);
-        write_field(out, "size", size);
-        match change {
-            Change::Add => write_field(out, "modificationTime", file.modification_time.unwrap_or_default()),
-            Change::Remove => {
-                write_field(out, "deletionTimestamp", file.deletion_timestamp.unwrap_or_default())
-            }
-            Change::Cdc => {}
-        }
-        // Of what is added and removed, only what changes rows is sent.
-        out.extend_from_slice(match (change, file.data_change) {
-            (Change::Add | Change::Remove, _) | (Change::Cdc, Some(true)) => b",\"dataChange\":true",
-            (Change::Cdc, Some(false) | None) => b",\"dataChange\":false",
-        });
-        if change == Change::Remove {
-            out.extend_from_slice(b",\"extendedFileMetadata\":true");
-        }
-        if let Some(stats) = &file.stats {
-            out.extend_from_slice(b",\"stats\":");
-            write_string(out, stats);
-        }
-        if let Some(tags) = &file.tags {
-            out.extend_from_slice(b",\"tags\":");
-            write_map(tags.iter().map(|(key, value)| (key.as_str(), value.as_deref())), out);
-        }
-        if let Some(vector) = file.deletion_vector() {
-            self.write_deletion_vector(&vector, out)?;
-        }
-        if let Some(id) = file.base_row_id {
-            write_field(out, "baseRowId", id);
-        }
-        if let Some(version) = file.default_row_commit_version {
-            write_field(out, "defaultRowCommitVersion", version);
-        }
-        if let Some(provider) = &file.clustering_provider {
-            out.extend_from_slice(b",\"clusteringProvider\":");
-            write_string(out, provider);
-        }
-        out.extend_from_slice(b"}}}}");
-        Ok(())
-    }
-
-    fn parquet(&mut self, file: &AddFile<'_>, out: &mut Vec<u8>) -> Result<()> {
-        out.extend_from_slice(b"{\"file\":{\"url\":\"");
         self.signer.presign(file.path, out)?;
         out.extend_from_slice(b"\",\"id\":\"");
         self.write_id(file.path, out);
         out.extend_from_slice(b"\",\"partitionValues\":");
-        self.forms.write(file.partition_values.iter(), out);
+        self.forms.write(file.partition_values, out);
         write_field(out, "size", file.size);
-        if let Some(stats) = file.stats {
+        if matches!(file.action, FileAction::Active | FileAction::Add)
+            && let Some(stats) = file.stats
+        {
             out.extend_from_slice(b",\"stats\":");
             write_string(out, stats);
         }
@@ -211,7 +226,11 @@ impl FileLines {
         Ok(())
     }
 
-    fn delta(&mut self, file: &AddFile<'_>, out: &mut Vec<u8>) -> Result<()> {
+    fn delta<'a>(
+        &mut self,
+        file: FileView<'a, impl Iterator<Item = (&'a str, Option<&'a str>)>>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         out.extend_from_slice(b"{\"file\":{\"id\":\"");
         self.write_id(file.path, out);
         out.push(b'"');
@@ -219,22 +238,32 @@ impl FileLines {
             self.write_deletion_vector_id(vector, out)?;
         }
         out.extend_from_slice(&self.constant);
-        out.extend_from_slice(b",\"deltaSingleAction\":{\"add\":{\"path\":\"");
+        out.extend_from_slice(match file.action {
+            FileAction::Active | FileAction::Add => b",\"deltaSingleAction\":{\"add\":{\"path\":\"",
+            FileAction::Remove => b",\"deltaSingleAction\":{\"remove\":{\"path\":\"",
+            FileAction::Cdc => b",\"deltaSingleAction\":{\"cdc\":{\"path\":\"",
+        });
         self.signer.presign(file.path, out)?;
         out.extend_from_slice(b"\",\"partitionValues\":");
-        write_map(file.partition_values.iter(), out);
+        write_map(file.partition_values, out);
         write_field(out, "size", file.size);
-        write_field(out, "modificationTime", file.modification_time);
-        // A checkpoint says false of every file and a commit says true, so the log's own value would depend on
-        // whether there is a checkpoint. In a version, every file is data.
-        out.extend_from_slice(b",\"dataChange\":true");
+        if let Some((name, millis)) = file.time {
+            write_field(out, name, millis);
+        }
+        out.extend_from_slice(match file.data_change {
+            true => b",\"dataChange\":true",
+            false => b",\"dataChange\":false",
+        });
+        if file.action == FileAction::Remove {
+            out.extend_from_slice(b",\"extendedFileMetadata\":true");
+        }
         if let Some(stats) = file.stats {
             out.extend_from_slice(b",\"stats\":");
             write_string(out, stats);
         }
-        if let Some(tags) = &file.tags {
+        if let Some(tags) = file.tags {
             out.extend_from_slice(b",\"tags\":");
-            write_map(tags.iter(), out);
+            write_map(tags, out);
         }
         if let Some(vector) = &file.deletion_vector {
             self.write_deletion_vector(vector, out)?;
@@ -297,6 +326,11 @@ impl FileLines {
             FileIdHash::Sha256 => write_hex(out, &Sha256::digest(path.as_bytes())),
         }
     }
+}
+
+/// The entries of a map that an action of a commit has.
+fn text_map(map: &BTreeMap<String, Option<String>>) -> impl Iterator<Item = (&str, Option<&str>)> {
+    map.iter().map(|(key, value)| (key.as_str(), value.as_deref()))
 }
 
 /// Writes a map of text to text or null.

@@ -7,16 +7,16 @@ use axum::http::header::USER_AGENT;
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::Response;
 
-use super::head::Head;
-use super::open::{
-    OpenSnapshot, check_history, check_start, check_start_of_timestamp, negotiate, open_snapshot,
-};
-use super::{NDJSON, Names, Parameters, TABLE_VERSION_HEADER, header, value, with_content_type};
+use super::query_headers::QueryHeaders;
+use super::request::{Names, Parameters, header};
+use super::response::{NDJSON, TABLE_VERSION_HEADER, describe, with_content_type};
+use crate::answer::head::Head;
+use crate::answer::version::OpenVersion;
 use crate::app::App;
 use crate::auth::{Recipient, SharedTable};
 use crate::delta::DeltaTable;
 use crate::error::{Error, Result};
-use crate::protocol::capabilities::{CAPABILITIES_HEADER, Capabilities, FILE_ID_HASH_HEADER, FileIdHash};
+use crate::protocol::capabilities::Capabilities;
 use crate::protocol::parameters::QueryParameters;
 use crate::protocol::query::parse_metadata_parameters;
 use crate::protocol::timestamp::parse_start;
@@ -28,23 +28,23 @@ pub async fn query_version(
     Names(names): Names<3>,
     Parameters(parameters): Parameters,
 ) -> Result<Response> {
-    let SharedTable(record) = SharedTable::find(&app, &recipient, &names).await?;
+    let shared = SharedTable::find(&*app.catalog, &recipient, &names).await?;
     let starting = QueryParameters(&parameters).text("startingTimestamp");
     if starting.is_some() {
-        check_history(&record)?;
+        shared.check_history()?;
     }
-    let table = app.open(&record)?;
+    let table = app.open(&shared)?;
     let version = match starting {
         None => {
             let version = table.latest_version().await?;
-            check_start(&record, version)?;
+            shared.check_start(version)?;
             version
         }
         Some(text) => {
             let millis = parse_start(text)?;
             let newest = table.latest().await?;
             let version = table.run(move |_| newest.version_at_or_after(millis)).await?;
-            check_start_of_timestamp(&record, version, text)?;
+            shared.check_start_of_timestamp(version, text)?;
             version
         }
     };
@@ -78,16 +78,13 @@ pub async fn query_metadata(
     Parameters(parameters): Parameters,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let capabilities = Capabilities::parse(header(&headers, CAPABILITIES_HEADER));
     let as_of = parse_metadata_parameters(&parameters)?;
-    let shared = SharedTable::find(&app, &recipient, &names).await?;
-    if as_of.is_historical() {
-        check_history(&shared.0)?;
-    }
-    let id_hash = FileIdHash::parse(header(&headers, FILE_ID_HASH_HEADER))?;
-    let OpenSnapshot { table, snapshot } = open_snapshot(&app, &shared.0, &as_of).await?;
-    let format = negotiate(&capabilities, &table, &snapshot).await?;
-    let head = Head::new(format, &shared.0);
+    let QueryHeaders { capabilities, id_hash, .. } = QueryHeaders::parse(&headers)?;
+    let shared = SharedTable::find(&*app.catalog, &recipient, &names).await?;
+    let opened = OpenVersion::open(&app, &shared, &as_of).await?;
+    let format = opened.negotiate(&capabilities).await?;
+    let head = Head::new(format, shared.record());
+    let OpenVersion { table, snapshot } = opened;
     let version = snapshot.version();
     let with_size = plans_with_size(&headers);
     let lines = move |_: &DeltaTable| {
@@ -98,11 +95,7 @@ pub async fn query_metadata(
     let body = [protocol, metadata, Vec::new()].join(&b'\n');
 
     let mut response = with_content_type(body.into(), NDJSON);
-    let headers = response.headers_mut();
-    headers.insert(TABLE_VERSION_HEADER, HeaderValue::from(version));
-    headers.insert(CAPABILITIES_HEADER, value(&Capabilities::answer(format, false, false))?);
-    if let Some(hash) = id_hash {
-        headers.insert(FILE_ID_HASH_HEADER, HeaderValue::from_static(hash.as_str()));
-    }
+    let capabilities = Capabilities::answer(format, false, false);
+    describe(response.headers_mut(), version, &capabilities, id_hash)?;
     Ok(response)
 }

@@ -1,6 +1,5 @@
-//! The table of contents: one line for each endpoint of the protocol.
-
-mod files;
+//! What every request passes through before its handler and after it: its path is tidied, it gets an id, an event is
+//! written for it, and an error becomes a response.
 
 use std::sync::Arc;
 
@@ -11,16 +10,15 @@ use axum::http::header::{CONTENT_LENGTH, USER_AGENT};
 use axum::http::uri::{PathAndQuery, Uri};
 use axum::http::{HeaderValue, Method};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
 use percent_encoding::percent_decode_str;
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use super::{local_file, routes};
 use crate::app::App;
 use crate::audit::{Audit, Facts};
 use crate::error::{Error, RequestIds};
-use crate::handlers::{changes, credentials, discovery, query, table};
 use crate::ndjson::Bounds;
 
 /// The header that carries the id under which the log has a request.
@@ -30,37 +28,12 @@ const REQUEST_ID_HEADER: &str = "x-request-id";
 #[derive(Debug, Clone)]
 pub struct SourceIp(pub String);
 
-/// Every route of the protocol, below the prefix.
-fn endpoints(app: Arc<App>) -> Router {
-    const TABLE: &str = "/shares/{share}/schemas/{schema}/tables/{table}";
-    Router::new()
-        .route("/shares", get(discovery::list_shares))
-        .route("/shares/{share}", get(discovery::get_share))
-        .route("/shares/{share}/schemas", get(discovery::list_schemas))
-        .route("/shares/{share}/schemas/{schema}/tables", get(discovery::list_tables))
-        .route("/shares/{share}/all-tables", get(discovery::list_all_tables))
-        .route(TABLE, axum::routing::head(table::query_version).fallback(table::get_table))
-        .route(&format!("{TABLE}/version"), get(table::query_version))
-        .route(&format!("{TABLE}/metadata"), get(table::query_metadata))
-        .route(&format!("{TABLE}/query"), post(query::query_table))
-        .route(&format!("{TABLE}/changes"), get(changes::query_changes))
-        .route(&format!("{TABLE}/queries/{{query}}"), post(query::query_result).get(query::query_result))
-        .route(
-            &format!("{TABLE}/temporary-table-credentials"),
-            post(credentials::temporary_table_credentials),
-        )
-        .route("/health", get(|| async { "ok\n" }))
-        .fallback(|| async { Error::not_found("There is nothing at this path.") })
-        .method_not_allowed_fallback(|| async { Error::method_not_allowed() })
-        .with_state(app)
-}
-
 /// The server: the protocol's endpoints, and the local gateway where there is one.
 ///
 /// Paths are tidied before they are routed, never by a redirect, because a redirected POST becomes a
 /// GET: repeated slashes count as one, a slash at the end as none, and the prefix may be left out.
 pub fn router(app: Arc<App>) -> Router {
-    let endpoints = endpoints(Arc::clone(&app));
+    let endpoints = routes::endpoints(Arc::clone(&app));
     Router::new().fallback(front).with_state(Front { app, endpoints })
 }
 
@@ -71,7 +44,7 @@ struct Front {
 }
 
 async fn front(State(front): State<Front>, mut request: Request) -> Response {
-    let is_file = files::owns(&front.app, request.uri().path());
+    let is_file = local_file::owns(&front.app, request.uri().path());
     let given = request.extensions_mut().remove::<RequestIds>();
     let ids = given.unwrap_or_else(|| RequestIds { request: Uuid::new_v4().to_string(), api: None });
     let method = request.method().clone();
@@ -85,7 +58,7 @@ async fn front(State(front): State<Front>, mut request: Request) -> Response {
     let audit = Audit::begin(Facts {
         request_id: ids.request.clone(),
         api_request_id: ids.api.clone(),
-        action: if is_file { "GetFile" } else { action(&method, &path) },
+        action: if is_file { "GetFile" } else { routes::action(&method, &path) },
         user_agent: user_agent.map(|text| text.chars().take(256).collect()),
         source_ip,
         ..Facts::default()
@@ -93,11 +66,11 @@ async fn front(State(front): State<Front>, mut request: Request) -> Response {
     let span =
         tracing::info_span!("request", request.id = %ids.request, http.method = %method, http.path = %path);
     let mut response = if is_file {
-        files::serve(&front.app, request, &audit).instrument(span).await
+        local_file::serve(&front.app, request, &audit).instrument(span).await
     } else {
         *request.uri_mut() = with_path(request.uri(), &path);
-        let bounds = request.extensions_mut().remove::<Bounds>().unwrap_or_default();
-        let answer = bounds.scope(front.endpoints.oneshot(request));
+        let bounds = request.extensions().get::<Bounds>().copied().unwrap_or_default();
+        let answer = bounds.run(front.endpoints.oneshot(request));
         match audit.scope(answer).instrument(span).await {
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},
@@ -128,29 +101,6 @@ async fn front(State(front): State<Front>, mut request: Request) -> Response {
 /// Whether a path asks for the health of the server, with the prefix or without.
 pub fn is_health(prefix: &str, path: &str) -> bool {
     tidy(path, prefix) == "/health"
-}
-
-/// What a request asks, by the names that the protocol gives its endpoints.
-fn action(method: &Method, path: &str) -> &'static str {
-    let segments: Vec<&str> = path.split('/').skip(1).collect();
-    match segments.as_slice() {
-        ["health"] => "Health",
-        ["shares"] => "ListShares",
-        ["shares", _] => "GetShare",
-        ["shares", _, "schemas"] => "ListSchemas",
-        ["shares", _, "all-tables"] => "ListAllTables",
-        ["shares", _, "schemas", _, "tables"] => "ListTables",
-        ["shares", _, "schemas", _, "tables", _] if method == Method::HEAD => "QueryTableVersion",
-        ["shares", _, "schemas", _, "tables", _, "version"] => "QueryTableVersion",
-        ["shares", _, "schemas", _, "tables", _, "metadata"] => "QueryTableMetadata",
-        ["shares", _, "schemas", _, "tables", _, "query"] => "QueryTable",
-        ["shares", _, "schemas", _, "tables", _, "changes"] => "QueryTableChanges",
-        ["shares", _, "schemas", _, "tables", _, "queries", _] => "GetQueryInfo",
-        ["shares", _, "schemas", _, "tables", _, "temporary-table-credentials"] => {
-            "GenerateTemporaryTableCredential"
-        }
-        _ => "Unknown",
-    }
 }
 
 /// The path below the prefix, with one slash between segments and none at the end. It is not decoded: handlers
@@ -211,18 +161,6 @@ mod tests {
         assert_eq!(tidy("/shares/", ""), "/shares");
         for path in ["/a%20b/%C3%BC/shares", "/a%20b/%c3%bc//shares/"] {
             assert_eq!(tidy(path, "/a b/ü"), "/shares", "{path}");
-        }
-    }
-
-    #[test]
-    fn an_escaped_slash_separates_nothing() {
-        for (path, asked) in [
-            ("/shares/a%2Fschemas", "GetShare"),
-            ("/shares/a%2Fb/schemas", "ListSchemas"),
-            ("/shares/%2e%2e/all-tables", "ListAllTables"),
-            ("/shares/a/schemas/b/tables/c%2Fd/queries/e%2Ff", "GetQueryInfo"),
-        ] {
-            assert_eq!(action(&Method::GET, path), asked, "{path}");
         }
     }
 }

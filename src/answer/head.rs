@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::replayed::Replayed;
+use super::replay::Replayed;
 use crate::catalog::TableRecord;
 use crate::delta::{FileStats, Metadata, Protocol, Snapshot};
 use crate::error::{Error, Result};
@@ -33,7 +33,7 @@ pub struct Head {
 
 impl Head {
     /// The head lines of a shared table.
-    pub(super) fn new(format: ResponseFormat, table: &TableRecord) -> Self {
+    pub fn new(format: ResponseFormat, table: &TableRecord) -> Self {
         let directory = table.directory().map(str::to_owned);
         Self { format, history_shared: table.history_shared, directory, replayed: Replayed::Files }
     }

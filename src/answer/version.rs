@@ -1,0 +1,196 @@
+//! "Read Data from a Table" and "Query Table Metadata": from the version that a request asks for, within what the
+//! provider shares, to its files.
+
+use std::sync::Arc;
+
+use super::file_line::FileLineWriter;
+use super::head::Head;
+use super::page::FilesPlace;
+use super::tokens::Refresh;
+use super::writer::{LineSource, Step};
+use crate::app::{App, OpenTable};
+use crate::auth::SharedTable;
+use crate::delta::{DeltaTable, FileCursor, FileStats, Snapshot};
+use crate::error::{Error, Result};
+use crate::ndjson::Lines;
+use crate::protocol::capabilities::{Capabilities, ResponseFormat};
+use crate::protocol::query::AsOf;
+use crate::protocol::timestamp::parse_timestamp;
+
+/// A shared table at one version.
+pub struct OpenVersion {
+    /// The table and its places.
+    pub table: OpenTable,
+    /// The table at that version.
+    pub snapshot: Arc<Snapshot>,
+}
+
+impl OpenVersion {
+    /// Opens a shared table as of what a request asks for.
+    ///
+    /// 400 if the request names a version and the provider does not share history, or if the version is older than the
+    /// oldest one shared.
+    pub async fn open(app: &App, shared: &SharedTable, as_of: &AsOf) -> Result<Self> {
+        check_as_of(shared, as_of)?;
+        if let AsOf::Version(version) = as_of {
+            shared.check_start(*version)?;
+        }
+        let table = app.open(shared)?;
+        let snapshot = match as_of {
+            AsOf::Latest => {
+                let snapshot = table.latest().await?;
+                shared.check_start(snapshot.version())?;
+                snapshot
+            }
+            AsOf::Version(version) => table.at_version(*version).await?,
+            AsOf::Timestamp { text } => at_timestamp(&table, shared, text).await?,
+        };
+        Ok(Self { table, snapshot })
+    }
+
+    /// Opens the version that a refresh token names. 400 if it is no longer shared, or if the table was created again.
+    pub async fn refresh(app: &App, shared: &SharedTable, refresh: &Refresh) -> Result<Self> {
+        shared.check_start(refresh.version)?;
+        let table = app.open(shared)?;
+        let snapshot = table.at_version(refresh.version).await?;
+        if snapshot.metadata().id != refresh.table {
+            return Err(Error::invalid(
+                "The table specified in the refresh token does not match the table being queried.",
+            ));
+        }
+        Ok(Self { table, snapshot })
+    }
+
+    /// The form of an answer about this version. Reads the log only if the answer depends on it.
+    ///
+    /// 400 with the names of the features that the client would have to read.
+    pub async fn negotiate(&self, capabilities: &Capabilities) -> Result<ResponseFormat> {
+        let features = self.snapshot.features();
+        if !capabilities.depends_on_vectors(features) {
+            return capabilities.negotiate(features);
+        }
+        let snapshot = Arc::clone(&self.snapshot);
+        capabilities.negotiate(&self.table.run(move |_| snapshot.exact_features()).await?)
+    }
+
+    /// The files of the version.
+    pub async fn files(self) -> Result<OpenFiles> {
+        let Self { table, snapshot } = self;
+        let files = table.run(move |delta| delta.files(&snapshot)).await?;
+        Ok(OpenFiles { table, files, stats: None })
+    }
+}
+
+fn check_as_of(shared: &SharedTable, as_of: &AsOf) -> Result<()> {
+    if as_of.is_historical() { shared.check_history() } else { Ok(()) }
+}
+
+async fn at_timestamp(table: &OpenTable, shared: &SharedTable, text: &str) -> Result<Arc<Snapshot>> {
+    let millis = parse_timestamp(text)?;
+    let newest = table.latest().await?;
+    let (shared, text) = (shared.clone(), text.to_owned());
+    let open = move |delta: &DeltaTable| {
+        let version = newest.version_as_of(millis)?;
+        shared.check_start_of_timestamp(version, &text)?;
+        delta.at_version_of(&newest, version)
+    };
+    table.run(open).await
+}
+
+/// The files of a version, opened where an answer or a page begins.
+pub struct OpenFiles {
+    table: OpenTable,
+    files: FileCursor,
+    /// What the first page said, if this is a later one.
+    stats: Option<FileStats>,
+}
+
+impl OpenFiles {
+    /// Continues at a place that a page token names, within what is shared by now.
+    pub async fn resume(app: &App, shared: &SharedTable, as_of: &AsOf, place: FilesPlace) -> Result<Self> {
+        check_as_of(shared, as_of)?;
+        shared.check_start(place.origin.version)?;
+        let table = app.open(shared)?;
+        let FilesPlace { origin, position, stats } = place;
+        let files = table.run(move |delta| delta.files_from(&origin, position)).await?;
+        Ok(Self { table, files, stats })
+    }
+
+    /// The version that the files belong to.
+    pub fn version(&self) -> OpenVersion {
+        OpenVersion { table: self.table.clone(), snapshot: Arc::clone(self.files.snapshot()) }
+    }
+
+    /// What an answer with these files is written from.
+    pub fn into_lines(self, head: Head, lines: FileLineWriter) -> VersionLines {
+        VersionLines::new(self.table.delta().clone(), self.files, self.stats, head, lines)
+    }
+}
+
+/// The lines of the files of a version.
+pub struct VersionLines {
+    table: DeltaTable,
+    files: FileCursor,
+    stats: Option<FileStats>,
+    head: Head,
+    lines: FileLineWriter,
+}
+
+impl VersionLines {
+    /// `stats` is the number of files and their bytes, if a page before this one said them.
+    pub fn new(
+        table: DeltaTable,
+        files: FileCursor,
+        stats: Option<FileStats>,
+        head: Head,
+        mut lines: FileLineWriter,
+    ) -> Self {
+        let snapshot = files.snapshot();
+        lines.set_partition_columns(snapshot.schema(), &snapshot.metadata().partition_columns);
+        Self { table, files, stats, head, lines }
+    }
+}
+
+impl LineSource for VersionLines {
+    type Place = FilesPlace;
+
+    const FIRST_FILES: u64 = 64;
+
+    fn head(&mut self) -> Result<[Vec<u8>; 2]> {
+        if self.stats.is_none() {
+            self.stats = self.head.stats(self.files.snapshot())?;
+        }
+        self.head.lines(self.files.snapshot(), self.stats)
+    }
+
+    fn write_next(&mut self, lines: &mut Lines) -> Result<Step> {
+        let Some(file) = self.files.advance()? else { return Ok(Step::End) };
+        let (bytes, until) = (file.size.unsigned_abs(), self.lines.expiration_millis());
+        lines.file(bytes, until, |out| self.lines.write(&file, out))?;
+        Ok(Step::File)
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.files.held_bytes()
+    }
+
+    fn format(&self) -> ResponseFormat {
+        self.lines.format()
+    }
+
+    fn expiration_millis(&self) -> i64 {
+        self.lines.expiration_millis()
+    }
+
+    fn next_place(&mut self) -> Result<Option<FilesPlace>> {
+        if !self.files.has_more()? {
+            return Ok(None);
+        }
+        let (origin, position) = (self.files.origin().clone(), self.files.position());
+        Ok(Some(FilesPlace { origin, position, stats: self.stats }))
+    }
+
+    fn pause(self) {
+        self.table.pause_files(self.files);
+    }
+}

@@ -1,0 +1,16 @@
+//! Everything that knows HTTP: the table of contents, one function for each endpoint, and what requests and responses are
+//! made of. A handler parses, finds what is shared, asks the table, and answers.
+
+pub mod changes;
+pub mod credentials;
+pub mod discovery;
+mod front;
+mod local_file;
+pub mod query;
+mod query_headers;
+mod request;
+mod response;
+mod routes;
+pub mod table;
+
+pub use front::{SourceIp, is_health, router};
