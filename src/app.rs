@@ -119,7 +119,7 @@ impl App {
 
     /// Counts one more answer that a recipient has in flight, until the result is dropped.
     ///
-    /// 429 where the recipient has too many, 503 where all recipients together have.
+    /// 429 if the recipient has too many, 503 if all recipients together have too many.
     pub fn begin_answer(&self, recipient: &str) -> Result<InFlight> {
         self.answers.begin(recipient)
     }

@@ -1,7 +1,7 @@
-//! One event for each request: who asked for what, and what came of it. From the same facts come the metrics that
+//! One event for each request: who asked for what, and how it ended. From the same facts come the metrics that
 //! CloudWatch takes out of the log ("embedded metric format").
 //!
-//! The event is written when the answer is over, streamed or not. Never does it hold a token or a signature.
+//! The event is written when the answer is over, streamed or not. It never has a token or a signature.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -31,7 +31,7 @@ pub fn write_metrics(function: String) {
     METRICS.get_or_init(|| function);
 }
 
-/// The facts of one request. The event is written when the last owner lets go of it.
+/// The facts of one request. The event is written when the last owner drops it.
 pub struct Audit {
     began: Instant,
     cold: bool,
@@ -74,12 +74,12 @@ pub struct Facts {
     pub gone: bool,
     /// Why it failed: the code, the message and the cause, which the recipient does not get.
     pub error: Option<(&'static str, String, Option<String>)>,
-    /// What the provider must mend.
+    /// What the provider must fix.
     pub fault: Option<Fault>,
 }
 
 impl Facts {
-    /// Takes note of a failure.
+    /// Records a failure.
     pub fn fail(&mut self, error: &Error) {
         let source = std::error::Error::source(error).map(ToString::to_string);
         self.fault = error.fault();
@@ -94,7 +94,7 @@ impl Audit {
         Arc::new(Self { began: Instant::now(), cold, facts: Mutex::new(facts) })
     }
 
-    /// The request that the current task answers, where there is one.
+    /// The request that the current task answers, if there is one.
     pub fn current() -> Option<Arc<Self>> {
         CURRENT.try_with(Arc::clone).ok()
     }

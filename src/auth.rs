@@ -1,6 +1,6 @@
 //! Who asks, and what they may see.
 //!
-//! A [`Recipient`] exists only where its token is known; a [`SharedTable`] only where the token is good now and
+//! A [`Recipient`] exists only if its token is known; a [`SharedTable`] only if the token is valid now and
 //! the share is granted to its recipient. Holding that is the permission. What is not granted is answered
 //! exactly like what does not exist.
 
@@ -250,7 +250,7 @@ impl PathName {
         &self.literal
     }
 
-    /// The spellings to look up, in their order. There are always two, the same where the name has no plus, so that
+    /// The spellings to look up, in their order. There are always two, the same if the name has no plus, so that
     /// one looked up after the other costs the same whatever an unknown name contains.
     pub fn spellings(&self) -> impl Iterator<Item = String> {
         [self.literal.clone(), self.spaced.clone()].into_iter()

@@ -229,7 +229,7 @@ impl Error {
         &self.message
     }
 
-    /// What the provider must mend, where that is known.
+    /// What the provider must fix, if that is known.
     pub fn fault(&self) -> Option<Fault> {
         self.fault
     }
@@ -267,7 +267,7 @@ impl std::error::Error for Error {
 pub struct RequestIds {
     /// That of this server, or of the invocation of the function.
     pub request: String,
-    /// That of API Gateway, where the request came through it.
+    /// The id that API Gateway gave it, if the request came through it.
     pub api: Option<String>,
 }
 
@@ -286,7 +286,7 @@ struct ErrorBody<'a> {
 }
 
 impl Error {
-    /// The body of the answer, with the ids of the request where they are known.
+    /// The body of the answer, with the ids of the request if they are known.
     pub fn body(&self, ids: Option<&RequestIds>) -> Vec<u8> {
         let body = ErrorBody {
             error_code: self.code.as_str(),

@@ -26,7 +26,7 @@ pub type Flight<T> = Shared<BoxFuture<'static, Result<T>>>;
 struct Slot<T: Clone> {
     /// Held by the flight that is under way.
     turn: Arc<tokio::sync::Mutex<()>>,
-    /// The flight that was made last.
+    /// The flight that began last.
     last: Option<Last<T>>,
 }
 

@@ -107,9 +107,9 @@ impl Lane {
         &self.limits
     }
 
-    /// Runs what blocks on a thread where that is allowed, as soon as there is one.
+    /// Runs work that blocks on a thread that may block, as soon as one is free.
     ///
-    /// 503 where too many wait already, or where the wait takes too long.
+    /// 503 if too many wait already, or if the wait takes too long.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         self.turn().await?.run(work).await
     }
@@ -211,7 +211,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// That of the work that this thread does, where it does any.
+    /// The stop of the work that this thread does, if it does any.
     pub fn current() -> Option<Self> {
         CURRENT.with_borrow(Clone::clone)
     }
@@ -221,7 +221,7 @@ impl Stop {
         *self.stopped.borrow()
     }
 
-    /// Returns when nobody waits any more, and never where the work is over before that.
+    /// Returns when nobody waits any more, and never if the work is over before that.
     pub async fn stopped(mut self) {
         if self.stopped.wait_for(|stopped| *stopped).await.is_err() {
             std::future::pending().await
@@ -242,7 +242,7 @@ impl Stop {
 
 impl Memory {
     async fn take(&self, first: u64, next: u64) {
-        // Nobody who has some waits for more, so that some work always goes on.
+        // Nobody who has some waits for more, so that some work always continues.
         self.give_back();
         let mut permits = Vec::new();
         if first >= LARGE_BATCH {

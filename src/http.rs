@@ -1,5 +1,5 @@
-//! Everything that knows HTTP: the table of contents, one function for each endpoint, and what requests and responses are
-//! made of. A handler parses, finds what is shared, asks the table, and answers.
+//! Everything that knows HTTP: the table of contents, one function for each endpoint, and the parts of requests and
+//! responses. A handler parses, finds what is shared, asks the table, and answers.
 
 pub mod changes;
 pub mod credentials;

@@ -36,7 +36,7 @@ pub struct Limits {
     /// How long a client may take to send a body.
     #[serde(with = "seconds")]
     pub body_timeout: Duration,
-    /// How long a query goes on: pages and refreshed answers that follow on one another end so many seconds after the
+    /// How long a query may take: pages and refreshed answers that follow on one another end so many seconds after the
     /// first one, with tokens of any age.
     pub query_life_seconds: u32,
     /// How deep lists and objects may lie in each other in an action, in statistics and in a schema.

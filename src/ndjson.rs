@@ -1,14 +1,14 @@
 //! From lines to a streamed body: one pass, back-pressure, and never a short answer that looks whole.
 //!
-//! Lines are written on a thread where that may block; chunks of them, compressed where the client accepts gzip, go
+//! Lines are written on a thread that may block; chunks of them, compressed if the client accepts gzip, go
 //! through a channel of two to the body. A slow client gives the thread back until there is room for the next chunk, so
 //! that it holds memory and nothing else. A gone client ends the answer, and so does one that leaves a chunk unread for
 //! too long.
 //!
 //! Nothing is sent before the first chunk is complete, so a failure until then is an HTTP error. A
-//! failure after that ends the answer with an `endStreamAction` that has an `errorMessage`, where the
+//! failure after that ends the answer with an `endStreamAction` that has an `errorMessage` if the
 //! client asked for that action, and otherwise with a line that no JSON parser accepts, after which
-//! the connection is broken. An answer whose task died without a word breaks the connection too.
+//! the connection is broken. An answer whose task panicked breaks the connection too.
 
 use std::io::{self, Write as _};
 use std::pin::{Pin, pin};
@@ -47,7 +47,7 @@ const ROOM_SOON: Duration = Duration::from_millis(5);
 /// How long a thread works for one answer before it is another one's turn, if there is one that waits.
 const SLICE: Duration = Duration::from_millis(100);
 
-/// How long a broken answer's last line has to be sent before the connection is broken.
+/// How long a broken answer's last line may take to be sent before the connection is broken.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// How a body is encoded.
@@ -60,7 +60,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// The encoding for a request's `Accept-Encoding`: gzip only where the client names it.
+    /// The encoding for a request's `Accept-Encoding`: gzip only if the client names it.
     pub fn negotiate(accept_encoding: Option<&str>) -> Self {
         let accepts = |entry: &str| {
             let mut parts = entry.split(';').map(str::trim);
@@ -78,7 +78,7 @@ impl Encoding {
     }
 }
 
-/// What the last line is where the answer fails after its status was sent.
+/// What the last line is if the answer fails after its status was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureLine {
     /// `{"endStreamAction":{"errorMessage":…}}`, for clients that asked for the action.
@@ -87,7 +87,7 @@ pub enum FailureLine {
     NotJson,
 }
 
-/// What answers may cost where something in front of this server would cut them off. An answer that reaches a limit
+/// What answers may cost if something in front of this server would cut them off. An answer that reaches a limit
 /// fails as any other does, so that it is never taken for a whole one.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Bounds {
@@ -112,7 +112,7 @@ impl Bounds {
 pub enum Progress {
     /// Everything is written.
     Whole,
-    /// The call paused. The next call goes on from there.
+    /// The call paused. The next call continues from there.
     Paused,
 }
 
@@ -120,7 +120,7 @@ fn too_slow() -> Error {
     Error::unavailable("The answer took too long; try again later, or ask in pages (maxFiles).")
 }
 
-/// How a body ends, after its chunks. It is kept beside them, so that it is told to a slow client too.
+/// How a body ends, after its chunks. It is kept beside them, so that a slow client receives it too.
 enum Ending {
     /// With these bytes the answer is over, as its encoding ends.
     Whole(Bytes),
@@ -160,7 +160,7 @@ struct Granted {
 }
 
 impl Lines {
-    /// Writes one line: `write` appends it without its end. Where `write` fails, nothing of the line
+    /// Writes one line: `write` appends it without its end. If `write` fails, nothing of the line
     /// stays. Blocks while the client is slow; fails when it is gone.
     pub fn line(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<()> {
         self.append(write)?;
@@ -204,7 +204,7 @@ impl Lines {
         Ok(())
     }
 
-    /// Whether who writes should return [`Progress::Paused`], because the client is slow or it is another answer's turn.
+    /// Whether the writer should return [`Progress::Paused`], because the client is slow or it is another answer's turn.
     /// Lines that are written in spite of it block until there is room for them.
     pub fn should_pause(&self) -> bool {
         self.pause
@@ -301,7 +301,7 @@ impl Lines {
         self.bounds.deadline.is_some_and(|deadline| deadline <= Instant::now())
     }
 
-    /// Sends the chunk that waits, as soon as there is room. Fails where the client is gone or leaves it unread.
+    /// Sends the chunk that waits, as soon as there is room. Fails if the client is gone or leaves it unread.
     async fn make_room(&mut self) -> Result<()> {
         let Some((chunk, granted)) = self.waiting.take() else { return Ok(()) };
         let unread = Instant::now() + self.patience;
@@ -358,7 +358,7 @@ impl Lines {
         self.note(|facts| facts.fail(&error));
         tracing::error!("an answer failed after its status was sent");
         if self.fail_visibly(&error, line).is_err() {
-            tracing::info!("the client closed the connection before it could be told of the failure");
+            tracing::info!("the client closed the connection before it received the error");
         }
     }
 
@@ -422,7 +422,7 @@ fn left_unread() -> Error {
 pub struct Sending {
     /// How the body is encoded.
     pub encoding: Encoding,
-    /// What the last line is where the answer fails on its way.
+    /// What the last line is if the answer fails after its status was sent.
     pub failure: FailureLine,
     /// What the answer may cost.
     pub bounds: Bounds,
@@ -432,10 +432,10 @@ pub struct Sending {
     pub in_flight: Box<dyn Send + Sync>,
 }
 
-/// The body of an answer whose lines `produce` writes on threads where that may block. It is called again and again
+/// The body of an answer whose lines `produce` writes on threads that may block. It is called again and again
 /// while it returns [`Progress::Paused`].
 ///
-/// Returns when the first chunk is ready, or with the error where `produce` fails before that.
+/// Returns when the first chunk is ready, or with the error if `produce` fails before that.
 pub async fn stream(
     sending: Sending,
     produce: impl FnMut(&mut Lines) -> Result<Progress> + Send + 'static,
@@ -616,7 +616,7 @@ impl Watched {
         self.give_up(audit);
     }
 
-    /// Breaks the body, and lets go of what the client has not read.
+    /// Breaks the body, and drops what the client has not read.
     fn give_up(&self, audit: Option<&Weak<Audit>>) {
         if let Some(audit) = audit.and_then(Weak::upgrade) {
             audit.note(|facts| facts.fail(&left_unread()));

@@ -25,7 +25,7 @@ pub struct Head {
     pub format: ResponseFormat,
     /// Whether the provider shares history, and with it the change data feed.
     pub history_shared: bool,
-    /// The table's root, where recipients may have its directory.
+    /// The table's root, if recipients may read its directory.
     pub directory: Option<String>,
     /// What clients that replay the answer take it for.
     pub replayed: Replayed,
@@ -43,7 +43,7 @@ impl Head {
         Self { replayed: Replayed::Feed, ..self }
     }
 
-    /// The size of a snapshot as the head of its list of files tells it: in delta format, where clients require it.
+    /// The size of a snapshot as the head of its list of files tells it: in delta format, in which clients require it.
     /// Never what happens to be known, so that the same version always has the same head. Blocks, and may read the
     /// log.
     pub fn stats(&self, snapshot: &Snapshot) -> Result<Option<FileStats>> {
@@ -63,7 +63,7 @@ impl Head {
         self.protocol_line(&self.replayed.protocol_of(snapshot), version)
     }
 
-    /// A `protocol` line. In delta format it has a version where one is given.
+    /// A `protocol` line. In delta format it has a version if one is given.
     pub(super) fn protocol(&self, protocol: &Protocol, version: Option<u64>) -> Result<Vec<u8>> {
         self.protocol_line(&self.replayed.protocol(protocol.clone()), version)
     }
@@ -81,7 +81,7 @@ impl Head {
         line(&ProtocolLine { protocol: DeltaProtocolWrapper { version, delta_protocol } })
     }
 
-    /// A `metaData` line, with a version and the size of the table where they are given.
+    /// A `metaData` line, with a version and the size of the table if they are given.
     pub(super) fn metadata(
         &self,
         metadata: &Metadata,

@@ -1,6 +1,6 @@
 //! How an answer is cut into pages, and what the next one needs to continue.
 //!
-//! A page token names the files of the log that the list was made from and a place in it, so any process can continue.
+//! A page token names the files of the log that the list was read from and a place in it, so any process can continue.
 //! It also has a digest of the first two lines, which must be the same on every page.
 
 use chrono::{DateTime, Utc};
@@ -19,7 +19,7 @@ use crate::protocol::tokens::Claims;
 /// Lambda buffers, with room for the last line.
 const BUFFERED_BYTES: u64 = 4 * 1024 * 1024;
 
-/// A place where a page may begin.
+/// A place at which a page can begin.
 pub trait Place: Serialize + DeserializeOwned {
     /// The name of its kind in tokens.
     const KIND: &'static str;
@@ -28,13 +28,13 @@ pub trait Place: Serialize + DeserializeOwned {
 /// A place in the files of a version.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct FilesPlace {
-    /// What the list was made from.
+    /// The files of the log that the list was read from.
     #[serde(rename = "o")]
     pub origin: Origin,
     /// How many files come before the page.
     #[serde(rename = "p")]
     pub position: u64,
-    /// The number of files and their bytes, as the first page told them.
+    /// The number of files and their bytes, as the first page said.
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
     pub stats: Option<FileStats>,
 }
@@ -90,7 +90,7 @@ impl<P: Place> Claims for PageToken<P> {
 pub struct Page {
     most_files: u64,
     most_bytes: u64,
-    /// What the next page's token is made with; `None` where the answer is whole.
+    /// What seals the token of the next page; `None` if the answer is whole.
     tokens: Option<(TableTokens, Fingerprint)>,
     /// The digest of the first page's head.
     head: Option<u64>,
@@ -115,7 +115,7 @@ impl Page {
         }
     }
 
-    /// A page as it is asked for. The answer is whole where no page is.
+    /// A page as it is asked for. The answer is whole if no page is asked for.
     pub fn new(paging: &Paging, tokens: &TableTokens, fingerprint: Fingerprint) -> Self {
         if !paging.is_asked_for() {
             return Self::whole();
@@ -136,7 +136,7 @@ impl Page {
         self.tokens.is_some()
     }
 
-    /// Where the page begins; `None` for the first one. 400 where the token is not one for this recipient,
+    /// Where the page begins; `None` for the first one. 400 if the token is not one for this recipient,
     /// table and query, or has expired.
     pub fn begin<P: Place>(&mut self, paging: &Paging) -> Result<Option<P>> {
         let (Some(token), Some((tokens, fingerprint))) = (&paging.page_token, &self.tokens) else {
@@ -170,7 +170,7 @@ impl Page {
         }
     }
 
-    /// Takes note of the first two lines. 400 where those of the first page were others.
+    /// Checks the first two lines. 400 if those of the first page were different.
     pub(super) fn check_head(&mut self, head: &[Vec<u8>; 2]) -> Result<()> {
         let digest = short_digest(&head.join(&b'\n'));
         match self.head.replace(digest) {

@@ -27,7 +27,7 @@ struct Wanted {
     historical_protocol: bool,
 }
 
-/// A range of versions, opened where an answer or a page begins.
+/// A range of versions, opened at the place at which an answer or a page begins.
 pub struct OpenRange {
     table: OpenTable,
     range: Arc<ChangeRange>,
@@ -35,7 +35,7 @@ pub struct OpenRange {
     begin: Begin,
 }
 
-/// Where an answer begins.
+/// The place at which an answer begins.
 enum Begin {
     /// At the start of the range, of which only the ends were looked at.
     Start,
@@ -56,7 +56,7 @@ pub struct CheckedRange {
     changes: ChangeCursor,
     completed: bool,
     signer: FileSigner,
-    /// The version whose metadata is in force where the answer begins.
+    /// The version whose metadata is in force at the start of the answer.
     metadata: Arc<Snapshot>,
 }
 

@@ -9,10 +9,10 @@ use crate::error::{Error, Result};
 use crate::protocol::query::{Fingerprint, TableQuery};
 use crate::protocol::tokens::{Claims, Refused, TokenKey};
 
-/// How long a page token is good. URLs of the first page end long before.
+/// How long a page token is valid. The URLs of the first page expire long before.
 const PAGE_TOKEN_LIFE: TimeDelta = TimeDelta::days(3);
 
-/// How long a refresh token is good; each answer to one comes with a new one.
+/// How long a refresh token is valid; each answer to one comes with a new one.
 const REFRESH_TOKEN_LIFE: TimeDelta = TimeDelta::days(1);
 
 /// Seals and opens the tokens of one recipient for one table.
@@ -46,7 +46,7 @@ impl TableTokens {
     fn open<C: Claims>(&self, token: &str) -> Result<(C, DateTime<Utc>), Refused> {
         let now = Utc::now();
         let (claims, began) = self.key.open(token, &self.bound_to(), now)?;
-        // The expiry may come from a time when queries were allowed to go on for longer.
+        // The expiry may come from a time when queries were allowed to take longer.
         if began + self.query_life <= now { Err(Refused::Expired) } else { Ok((claims, began)) }
     }
 
@@ -93,7 +93,7 @@ impl TableTokens {
         self.key.seal(&self.bound_to(), query, today, today + TimeDelta::days(2))
     }
 
-    /// 404 where the id is not one for this recipient and table, or has expired.
+    /// 404 if the id is not one for this recipient and table, or has expired.
     pub fn open_query(&self, id: &str) -> Result<QueryId> {
         let opened = self.open(id).map(|(query, _)| query);
         opened.map_err(|_| Error::not_found("The query does not exist, or its id has expired."))
@@ -124,7 +124,7 @@ pub struct QueryId {
     /// Tells it apart from others.
     #[serde(rename = "f")]
     pub fingerprint: Fingerprint,
-    /// How its files get their ids: the `fileidhash` header, if there was one.
+    /// How the ids of its files are computed: the `fileidhash` header, if there was one.
     #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
     pub id_hash: Option<String>,
     /// A digest of the idempotency key.

@@ -97,7 +97,7 @@ async fn at_timestamp(table: &OpenTable, shared: &SharedTable, text: &str) -> Re
     table.run(open).await
 }
 
-/// The files of a version, opened where an answer or a page begins.
+/// The files of a version, opened at the place at which an answer or a page begins.
 pub struct OpenFiles {
     table: OpenTable,
     files: FileCursor,

@@ -78,7 +78,7 @@ impl<S: LineSource> AnswerWriter<S> {
         let (mut writer, mut begun) = (Some(self), false);
         move |lines| {
             let Some(mut this) = writer.take() else {
-                return Err(Error::internal("an answer goes on after its end"));
+                return Err(Error::internal("an answer continues after its end"));
             };
             if !begun {
                 this.write_head(lines)?;

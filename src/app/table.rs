@@ -100,10 +100,10 @@ impl OpenTable {
         &self.shared.lane
     }
 
-    /// Does what blocks on a thread where that is allowed. Where the future is dropped, the storage is asked nothing
-    /// more.
+    /// Does work that blocks on a thread that may block. If the future is dropped, the storage gets no more
+    /// requests.
     ///
-    /// 503 at once where the table's storage did not answer a moment ago, or where too many wait for its bucket.
+    /// 503 at once if the table's storage did not answer a moment ago, or if too many wait for its bucket.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&DeltaTable) -> Result<T> + Send + 'static,

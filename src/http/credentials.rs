@@ -20,7 +20,7 @@ use crate::storage::Location;
 
 /// `POST …/tables/{table}/temporary-table-credentials`
 ///
-/// The credentials are for the table's whole directory, also where a part of it is asked for.
+/// The credentials are for the table's whole directory, even if the request names a part of it.
 pub async fn temporary_table_credentials(
     State(app): State<Arc<App>>,
     recipient: Recipient,

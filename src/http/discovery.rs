@@ -108,7 +108,7 @@ async fn tables(
             return listing.answer(page.items.iter().map(table_item).collect(), page.more_after);
         }
     }
-    // Fails where the share itself is not there.
+    // Fails if the share itself does not exist.
     SharedShare::find(&*app.catalog, recipient, share).await?;
     Err(match schema {
         Some(schema) => Error::not_found(format!("schema '{schema}' not found")),
@@ -128,7 +128,7 @@ fn table_item(table: &TableRecord) -> TableItem<'_> {
     }
 }
 
-/// How long a page token of a listing is good.
+/// How long a page token of a listing is valid.
 const TOKEN_LIFE: TimeDelta = TimeDelta::hours(24);
 
 /// Where the page before ended, in the words of the catalog.

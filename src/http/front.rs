@@ -28,7 +28,7 @@ const REQUEST_ID_HEADER: &str = "x-request-id";
 #[derive(Debug, Clone)]
 pub struct SourceIp(pub String);
 
-/// The server: the protocol's endpoints, and the local gateway where there is one.
+/// The server: the protocol's endpoints, and the local gateway if there is one.
 ///
 /// Paths are tidied before they are routed, never by a redirect, because a redirected POST becomes a
 /// GET: repeated slashes count as one, a slash at the end as none, and the prefix may be left out.

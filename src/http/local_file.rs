@@ -80,7 +80,7 @@ impl Reading {
 }
 
 impl Drop for Reading {
-    /// The HTTP library lets go of a body as soon as it has all the bytes that were announced.
+    /// The HTTP library drops a body as soon as it has all the bytes that were announced.
     fn drop(&mut self) {
         if self.left > 0 {
             self.audit.note(|facts| facts.gone = true);

@@ -25,14 +25,14 @@ pub struct ParquetProtocol {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeltaProtocolWrapper<'a> {
-    /// The version it belongs to, where the client asked for changes of the protocol.
+    /// The version it belongs to, if the client asked for changes of the protocol.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
     /// The table's protocol.
     pub delta_protocol: DeltaProtocol<'a>,
 }
 
-/// Delta's own protocol action. Feature lists are present exactly where the versions call for them;
+/// Delta's own protocol action. Feature lists are present exactly if the versions call for them;
 /// an empty list below version 3 makes the kernel of one client fail.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -89,7 +89,7 @@ pub struct ParquetMetadata<'a> {
     pub format: Format<'a>,
     /// "Schema Object", as JSON in a string.
     pub schema_string: &'a str,
-    /// The partition columns; empty where there are none.
+    /// The partition columns; empty if there are none.
     pub partition_columns: &'a [String],
     /// Always present; some clients require it.
     pub configuration: BTreeMap<&'static str, &'a str>,
@@ -146,11 +146,11 @@ pub struct DeltaMetadata<'a> {
     pub format: Format<'a>,
     /// The schema as it is in the log.
     pub schema_string: &'a str,
-    /// The partition columns; empty where there are none.
+    /// The partition columns; empty if there are none.
     pub partition_columns: &'a [String],
     /// All properties of the table, in a fixed order.
     pub configuration: &'a BTreeMap<String, String>,
-    /// When the metadata was made, in milliseconds since the epoch.
+    /// When the metadata was created, in milliseconds since the epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_time: Option<i64>,
 }

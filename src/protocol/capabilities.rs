@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// The request and response header that carries [`Capabilities`].
 pub const CAPABILITIES_HEADER: &str = "delta-sharing-capabilities";
 
-/// The request and response header that selects how file ids are made.
+/// The request and response header that selects how file ids are computed.
 pub const FILE_ID_HASH_HEADER: &str = "fileidhash";
 
 /// The two forms of an answer.
@@ -183,7 +183,7 @@ impl TableFeatures {
     }
 }
 
-/// How the id of a file is made of its path in the log.
+/// How the id of a file is computed from its path in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileIdHash {
     /// Hexadecimal MD5; what answers in parquet format use.
@@ -206,7 +206,7 @@ impl FileIdHash {
         }
     }
 
-    /// The hash that goes with a form of answer where the client did not choose one.
+    /// The hash that goes with a form of answer if the client did not choose one.
     pub fn default_for(format: ResponseFormat) -> Self {
         match format {
             ResponseFormat::Parquet => Self::Md5,

@@ -34,7 +34,7 @@ fn write_escaped(out: &mut Vec<u8>, text: &str) {
 const STEP: usize = 8;
 
 /// Writes a text of plain characters, quotes and backslashes, which statistics are, without a branch
-/// for each byte. `false` where there is anything else; what was written is then wrong.
+/// for each byte. `false` if there is anything else; what was written is then wrong.
 fn write_common(out: &mut Vec<u8>, text: &[u8]) -> bool {
     let start = out.len();
     // A quote is preceded by the backslash that already lies in its place.

@@ -36,7 +36,7 @@ impl ListRequest {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ListResponse<T> {
-    /// Always an array, also where it is empty.
+    /// Always an array, even if it is empty.
     pub items: Vec<T>,
     /// Absent at the end; never empty, because one client then asks for ever.
     #[serde(skip_serializing_if = "Option::is_none")]

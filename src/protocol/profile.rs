@@ -13,7 +13,7 @@ pub struct Profile {
     pub endpoint: String,
     /// The recipient's token.
     pub bearer_token: String,
-    /// When the token ends, in ISO 8601; absent where it never does.
+    /// When the token expires, in ISO 8601; absent if it never expires.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expiration_time: Option<String>,
 }

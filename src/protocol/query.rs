@@ -122,11 +122,11 @@ pub enum TableQuery {
 impl QueryRequest {
     /// Reads the body of the request.
     ///
-    /// Lenient where that cannot change the answer: an empty body, `null`, unknown fields, numbers
+    /// Lenient if that cannot change the answer: an empty body, `null`, unknown fields, numbers
     /// written as strings, and hints of any shape, since hints only allow the server to send less.
     /// Strict about contradictions and about what selects the rows.
     ///
-    /// Errors: 400 `MALFORMED_REQUEST` where the body is no JSON object or a field has the wrong
+    /// Errors: 400 `MALFORMED_REQUEST` if the body is no JSON object or a field has the wrong
     /// type, `INVALID_PARAMETER_VALUE` for contradictions.
     pub fn parse(body: &[u8]) -> Result<Self> {
         let fields = Fields(object(body)?);
@@ -309,7 +309,7 @@ fn version(parameters: QueryParameters<'_>, name: &str) -> Result<Option<u64>> {
     version.map_err(|_| Error::invalid(format!("{name} cannot be negative.")))
 }
 
-/// Reads the body of a request for temporary credentials: the location that is asked for, where one is.
+/// Reads the body of a request for temporary credentials: the location that it names, if it names one.
 pub fn parse_location(body: &[u8]) -> Result<Option<String>> {
     Ok(Fields(object(body)?).string("location")?.map(str::to_owned))
 }

@@ -8,7 +8,7 @@ use crate::protocol::parameters::shown;
 /// Reads a timestamp parameter as milliseconds since the epoch.
 ///
 /// The protocol's form is ISO 8601 with an offset. Clients also send a space for the `T`, a space
-/// where a `+` was decoded, and no offset at all, which is read as UTC.
+/// if a `+` was decoded, and no offset at all, which is read as UTC.
 ///
 /// The message begins with `Invalid startingTimestamp:` whatever the parameter is called, because
 /// clients match on it.

@@ -1,8 +1,8 @@
 //! Tokens that the server hands out and takes back: page tokens, refresh tokens, ids of queries.
 //!
-//! What a token says is authenticated, not secret; it is bound to what it was made for, has an expiry, and
+//! What a token says is authenticated, not secret; it is bound to what it was created for, has an expiry, and
 //! holds only characters that need no escape in a URL. Where one token leads to the next, each has the time when the
-//! first one was made, so that the row of them can end.
+//! first one was created, so that the row of them can end.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -25,7 +25,7 @@ pub trait Claims: Serialize + DeserializeOwned {
 /// Why a token was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// It was not made with this key, or was made for something else.
+    /// It was not sealed with this key, or was sealed for something else.
     NotOurs,
     /// Its time is over.
     Expired,
@@ -43,7 +43,7 @@ impl std::fmt::Debug for TokenKey {
 
 #[derive(Serialize, Deserialize)]
 struct Payload<C> {
-    /// When the first of a row of tokens was made, in seconds since the epoch. Tokens of an older server do not say it.
+    /// When the first of a row of tokens was created, in seconds since the epoch. Tokens of an older server do not say it.
     #[serde(rename = "b", default)]
     began: Option<i64>,
     /// Seconds since the epoch.
@@ -54,7 +54,7 @@ struct Payload<C> {
 }
 
 impl TokenKey {
-    /// A key made of `secret`, which should be 32 random bytes.
+    /// A key derived from `secret`, which should be 32 random bytes.
     pub fn new(secret: &[u8; 32]) -> Self {
         let mut block = [0; 64];
         block[..secret.len()].copy_from_slice(secret);
@@ -81,7 +81,7 @@ impl TokenKey {
     }
 
     /// The token that says `claims`, for nothing but `bound_to`, until `expires`. It is the first of its row, or follows
-    /// on one that was made at `began`.
+    /// on one that was created at `began`.
     pub fn seal<C: Claims>(
         &self,
         bound_to: &[&str],
@@ -96,7 +96,7 @@ impl TokenKey {
         Ok(URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// What a token says and when its row began, where it was made with this key for the same `bound_to` and is still
+    /// What a token says and when its row began, if it was sealed with this key for the same `bound_to` and is still
     /// good.
     pub fn open<C: Claims>(
         &self,
