@@ -213,3 +213,98 @@ fn every_limit_is_documented() {
         );
     }
 }
+
+/// Phrases that readers stumble over. There are more; these must not come back.
+const NOT_ENGLISH: [&str; 7] =
+    ["anew", "at hand", "is that already", "is told", "they may not.", "where it is left out", "whom"];
+
+/// The pages, and the other files that their readers open.
+fn pages() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = vec![root.join("template.yaml")];
+    for directory in [
+        ".",
+        ".github",
+        ".github/ISSUE_TEMPLATE",
+        "docs",
+        "examples",
+        "examples/admin",
+        "infra",
+        "tests",
+        "tests/load",
+        "tests/protocol_examples",
+    ] {
+        for entry in fs::read_dir(root.join(directory)).unwrap() {
+            let path = entry.unwrap().path();
+            let kind = path.extension().and_then(|extension| extension.to_str());
+            let is_page = match kind {
+                Some("md") => true,
+                Some("yaml" | "yml" | "toml" | "py") => directory != ".",
+                _ => false,
+            };
+            // The help of the commands is kept with the commands.
+            if is_page && !path.ends_with("docs/command-line.md") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// The text on one line and in lower case, so that a phrase is found across lines.
+fn flat(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
+}
+
+fn has_phrase(flat: &str, phrase: &str) -> bool {
+    let is_letter = |character: Option<char>| character.is_some_and(char::is_alphabetic);
+    flat.match_indices(phrase).any(|(at, _)| {
+        !is_letter(flat[..at].chars().next_back()) && !is_letter(flat[at + phrase.len()..].chars().next())
+    })
+}
+
+#[test]
+fn pages_are_written_in_plain_english() {
+    let pages = pages();
+    assert!(pages.len() > 25, "{pages:?}");
+    let mut wrong = Vec::new();
+    for page in pages {
+        let text = flat(&fs::read_to_string(&page).unwrap());
+        for phrase in NOT_ENGLISH.iter().filter(|phrase| has_phrase(&text, phrase)) {
+            wrong.push(format!("{}: {phrase}", page.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(has_phrase(&flat("The client\nis told so."), "is told"));
+    assert!(!has_phrase(&flat("janewa"), "anew"));
+}
+
+/// The page on troubleshooting quotes messages; `…` stands for what varies.
+#[test]
+fn messages_of_the_troubleshooting_page_are_those_of_the_code() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = Vec::new();
+    sources(&root.join("src"), &mut paths);
+    let mut code = String::new();
+    for path in paths {
+        let text = fs::read_to_string(path).unwrap();
+        // A text that goes on in the next line.
+        let mut parts = text.split("\\\n");
+        code.push_str(parts.next().unwrap());
+        parts.for_each(|part| code.push_str(part.trim_start()));
+    }
+    let page = fs::read_to_string(root.join("docs/troubleshooting.md")).unwrap();
+    let cells =
+        page.lines().filter(|line| line.starts_with("| `")).map(|line| line.split(" | ").next().unwrap());
+    let (mut quoted, mut wrong) = (0, Vec::new());
+    for message in cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)) {
+        quoted += 1;
+        for part in message.split('…').map(|part| part.trim_matches([' ', '\''])) {
+            if !code.contains(part) {
+                wrong.push(format!("`{message}`: {part}"));
+            }
+        }
+    }
+    assert!(quoted > 80, "{quoted}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -925,7 +925,7 @@ def test_help_is_complete(world):
 
 def documented_commands():
     """Every call of `deltashare` in the code of the pages."""
-    for page in [ROOT / "README.md", *sorted((ROOT / "infra").glob("*.md"))]:
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "infra").glob("*.md"))]:
         for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S):
             for line in block.replace("\\\n", " ").splitlines():
                 for part in line.split("&&"):

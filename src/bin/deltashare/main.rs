@@ -7,6 +7,8 @@ mod arguments;
 mod aws;
 mod check;
 mod checkpoint;
+#[cfg(test)]
+mod command_line;
 mod connections;
 mod descriptors;
 mod example;

@@ -1,4 +1,4 @@
-"""The commands of README.md and infra/*.md, typed into a shell in their order, against stacks on a stand-in of AWS."""
+"""The commands of README.md, docs/ and infra/, typed into a shell in their order, against stacks on a stand-in of AWS."""
 
 import http.server
 import json
@@ -15,7 +15,8 @@ from cloud import COMMAND, MINISTACK
 from cloudformation import ROOT
 from test_deploy import cloud, release, sam_deploy  # noqa: F401
 
-PAGES = ["README.md", "infra/records.md", "infra/operating.md"]
+PAGES = ["README.md", "docs/quickstart.md", "docs/share-file.md", "docs/serve.md", "docs/aws.md", "docs/troubleshooting.md",
+         "infra/records.md", "infra/operating.md"]
 AWS_CLI = os.environ.get("AWS_CLI") or shutil.which("aws")
 
 # How commands begin that are not run here, and why.
@@ -24,6 +25,8 @@ NOT_RUN = {
     "./tests/run": "it would run this test",
     "deltashare serve --shares shares.yaml": "it runs until it is stopped; the tests of the server start it",
     "git clone": "this is the clone",
+    "pip install delta-sharing": "./tests/run installs it",
+    "python3 -c \"import delta_sharing": "test_serve.py runs the commands that the server prints",
     "pip install -r infra/requirements.txt": "test_pages.py holds these versions to those that the tests use",
     "sam build": "tests/python/build builds",
     "sam deploy --guided": "test_deploy.py answers its questions on a terminal",

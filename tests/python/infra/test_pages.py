@@ -1,4 +1,4 @@
-"""The pages and examples of infra/: what they say is what the template does."""
+"""The pages and examples of infra/ and docs/: what they say is what the template does."""
 
 import json
 import re
@@ -15,6 +15,10 @@ from test_lint import BIN, run
 
 INFRA = ROOT / "infra"
 PAGES = sorted(INFRA.glob("*.md"))
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+# Every page that people read.
+ALL = [*sorted(ROOT.glob("*.md")), *DOCS, *PAGES, *sorted((ROOT / "examples").rglob("*.md")),
+       *(ROOT / "tests" / name / "README.md" for name in (".", "load", "protocol_examples"))]
 
 
 def policies():
@@ -125,7 +129,7 @@ def test_what_a_token_costs_in_an_hour_follows_from_the_defaults():
 
 def test_the_sizes_of_the_cost_page_follow_from_what_was_measured():
     section = (INFRA / "cost.md").read_text().split("## Sizes")[1].split("\n## ")[0]
-    measured = re.search(r"^\| 100,000 \| [\d.]+ s \| ([\d.]+) s \|", (ROOT / "README.md").read_text(), re.M)[1]
+    measured = re.search(r"^\| 100,000 \| [\d.]+ s \| ([\d.]+) s \|", (ROOT / "docs/performance.md").read_text(), re.M)[1]
     assert f"100,000 files with gzip in {measured} s" in section
     rows = re.findall(r"^\| (\d+) \| ([\d.]+) \| ([\d,]+) \| (\d+) ms \| ([\d.]+) s \| (\d+) s \| (\d+) s \|$", section, re.M)
     assert len(rows) == 4
@@ -149,7 +153,7 @@ def test_the_cost_of_a_month_counts_the_alarms_of_the_template():
 
 
 def test_the_rights_of_the_function_are_those_of_its_policy():
-    section = (INFRA / "operating.md").read_text().split("The role of the function has these rights")[1].split("\n\n")[1]
+    section = (INFRA / "operating.md").read_text().split("The role of the function has the following permissions")[1].split("\n\n")[1]
     told = set(re.findall(r"`(\w+:\w+)`", section))
     policy = Stack(LEAST).of_type("AWS::IAM::Policy")["ServerPolicy"]["PolicyDocument"]
     actions = [statement["Action"] for statement in policy["Statement"]]
@@ -167,12 +171,12 @@ def test_parameters_and_outputs_that_pages_name_exist():
     stack = Stack(LEAST)
     domain = parse((INFRA / "domain.yaml").read_text())
     known = set(stack.template["Parameters"]) | set(stack.template["Outputs"]) | set(domain["Parameters"]) | set(domain["Outputs"])
-    for page in PAGES:
+    for page in [ROOT / "README.md", ROOT / "docs/aws.md", ROOT / "docs/limits.md", *PAGES]:
         if page.name == "records.md":
             continue
         text = page.read_text()
         # What is set in a shell or passed to another command is no parameter of the stack.
-        named = set(re.findall(r"\b([A-Z]\w+)=(?!=)", re.sub(r"PointInTimeRecoveryEnabled=|Enabled=true,AttributeName=|Name=FunctionName,Value=|export \w+=", "", text)))
+        named = set(re.findall(r"\b([A-Z]\w+)=(?!=)", re.sub(r"PointInTimeRecoveryEnabled=|Enabled=true,AttributeName=|Name=FunctionName,Value=|export .*", "", text)))
         named |= set(re.findall(r"(?:output|parameter)s? `([A-Z]\w+)`", text))
         assert named <= known, page.name
 
@@ -196,7 +200,7 @@ def aws_commands(text):
 
 
 def documented_aws_commands():
-    for page in [ROOT / "README.md", *PAGES]:
+    for page in [ROOT / "README.md", *DOCS, *PAGES]:
         # What a page shows in a line may go over several, such as a policy.
         for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S):
             for words in aws_commands(re.sub(r"'\{.*?\}'", lambda json: json[0].replace("\n", " "), block, flags=re.S)):
@@ -236,10 +240,22 @@ def test_there_are_documented_commands_of_the_aws_cli():
     assert len(list(documented_aws_commands())) > 20
 
 
+def anchors(page):
+    """What GitHub calls the headings of a page in links."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_links_between_pages_lead_somewhere():
-    for page in PAGES:
-        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
-            assert (page.parent / link).exists(), f"{page.name}: {link}"
+    wrong, followed = [], 0
+    for page in ALL:
+        for link in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            followed += 1
+            if not target.exists() or (anchor and anchor not in anchors(target)):
+                wrong.append(f"{page.relative_to(ROOT)}: {link}")
+    assert not wrong and followed > 80
 
 
 def test_the_operators_policy_is_limited_to_the_table():
