@@ -11,11 +11,11 @@ from catalog import get, key_of, put, write
 
 parser = argparse.ArgumentParser(description="Adds a recipient with a token, and writes its profile.")
 parser.add_argument("name")
-parser.add_argument("--share", action="append", default=[], help="a share that it may read; may be given several times")
+parser.add_argument("--share", action="append", default=[], help="a share that the recipient can read; you can specify it several times")
 parser.add_argument("--days", type=int, default=90, help="how long the token works")
 parser.add_argument("--token-id", default=secrets.token_hex(4), help="names the token in lists and logs")
 parser.add_argument("--endpoint", required=True, help="the URL of the server, with its prefix")
-parser.add_argument("--profile", required=True, help="the file to write, which is not there yet")
+parser.add_argument("--profile", required=True, help="the file to write, which must not exist")
 arguments = parser.parse_args()
 
 recipient = f"RECIPIENT#{key_of(arguments.name)}"
@@ -42,7 +42,7 @@ for share in arguments.share:
     records.append(put(recipient, f"SHARE#{key_of(share)}", **grant))
     records.append(put(f"SHARE#{key_of(share)}", f"GRANT#{key_of(arguments.name)}", **grant))
 
-# The token is stored nowhere else, so the file comes first. Only its owner can read it.
+# The token is not stored elsewhere, so the script writes the file first. Only its owner can read it.
 with os.fdopen(os.open(arguments.profile, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
     json.dump({"shareCredentialsVersion": 1, "endpoint": arguments.endpoint, "bearerToken": token,
                "expirationTime": expires.isoformat()}, file, indent=2)

@@ -1,4 +1,4 @@
-"""What the scripts here have in common: the DynamoDB table, and how its records are written."""
+"""What the scripts share: the DynamoDB table, and how to write its records."""
 
 import os
 import string
@@ -12,7 +12,7 @@ serialize = TypeSerializer().serialize
 
 
 def key_of(name):
-    """A name as it stands in a key: in lower case, with every other byte as % and two upper-case hexadecimal digits."""
+    """A name as a key contains it: in lowercase, with every other byte as % and two uppercase hexadecimal digits."""
     plain = (string.ascii_lowercase + string.digits + "_.-").encode()
     return "".join(chr(byte) if byte in plain else f"%{byte:02X}" for byte in name.lower().encode())
 
@@ -22,7 +22,7 @@ def keys(pk, sk):
 
 
 def put(pk, sk, **attributes):
-    """A record that must not be there yet."""
+    """A record that must not exist yet."""
     item = {name: serialize(value) for name, value in {"format": 1, **attributes}.items() if value is not None}
     return {"Put": {"TableName": TABLE, "Item": {**keys(pk, sk), **item}, "ConditionExpression": "attribute_not_exists(pk)"}}
 

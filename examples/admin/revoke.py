@@ -4,7 +4,7 @@ import argparse
 
 from catalog import TABLE, delete, dynamodb, key_of, write
 
-parser = argparse.ArgumentParser(description="Takes a share or a token from a recipient. It is in force with the next request.")
+parser = argparse.ArgumentParser(description="Takes a share or a token from a recipient. The change applies from the next request.")
 parser.add_argument("name")
 what = parser.add_mutually_exclusive_group(required=True)
 what.add_argument("--share")
