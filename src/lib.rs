@@ -27,7 +27,8 @@
 //!
 //! `check` opens a table as `answer` does, for administrators. Beside them are `memory`, which sets up the allocator;
 //! `limits`, what one table, recipient or sender may cost; `gate`, the threads for work that blocks; `flight`, work that
-//! is done once for many; `role`, the name of a role at AWS; and `audit`, which collects what is known of a request for
+//! is done once for many; `role`, the name of a role at AWS; `logging`, what may be
+//! written to the log; and `audit`, which collects what is known of a request for
 //! its event.
 //!
 //! Imports go downwards only. `catalog`, `storage` and `delta` know neither each other nor HTTP; `answer` joins them. No
@@ -84,6 +85,7 @@ pub mod flight;
 pub mod gate;
 pub mod http;
 pub mod limits;
+pub mod logging;
 pub mod memory;
 pub mod ndjson;
 pub mod protocol;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What each module of the library may name. `error` may be named by all.
-const MAY_NAME: [(&str, &[&str]); 18] = [
+const MAY_NAME: [(&str, &[&str]); 19] = [
     ("error", &[]),
     ("audit", &[]),
     ("limits", &[]),
@@ -16,6 +16,7 @@ const MAY_NAME: [(&str, &[&str]); 18] = [
     ("flight", &[]),
     ("memory", &[]),
     ("role", &[]),
+    ("logging", &[]),
     ("protocol", &[]),
     ("catalog", &["protocol", "role", "limits"]),
     ("storage", &["protocol", "role", "limits"]),

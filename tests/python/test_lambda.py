@@ -163,6 +163,25 @@ def events(function, request_id):
     raise AssertionError("the log has no event of the request")
 
 
+@pytest.mark.parametrize("level", ["trace", "lambda_runtime=trace,lambda_http=trace,aws_smithy_runtime=trace,aws_sigv4=trace,hyper=trace,deltashare=trace"])
+def test_no_secret_is_logged_however_much_is_asked_for(stack, level):
+    """What the function is built of logs events, requests and signatures."""
+    function = start(stack, environment={"RUST_LOG": level})
+    try:
+        assert ask(function, "GET", "/shares").status == 200
+        answer = ask(function, "POST", f"{TABLE_PATH}py_versions/query", body=b"{}")
+        assert answer.status == 200
+        events(function, answer.headers["x-request-id"])
+    finally:
+        function.stop()
+    log = "".join(function.log)
+    secrets = (TOKEN, "Bearer", "X-Amz-Signature", "SecretAccessKey", "SessionToken", "AWS4-HMAC-SHA256")
+    for secret in secrets:
+        assert secret not in log, "a secret is in the log"
+    targets = {json.loads(line)["target"].split("::")[0] for line in function.log if '"level":"TRACE"' in line or '"level":"DEBUG"' in line}
+    assert targets <= {"deltashare", "lambda"}, targets
+
+
 def test_each_request_is_an_event_and_metrics(function):
     ask(function, "GET", "/health")
     answer = ask(function, "POST", f"{TABLE_PATH}py_odd_partitions/query", body=b"{}", headers={"User-Agent": "tests/1"})

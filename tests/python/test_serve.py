@@ -435,3 +435,18 @@ def test_a_share_file_that_is_far_too_large_is_refused(tmp_path):
         file.truncate(8 << 30)
     done = subprocess.run([BINARY, "serve", "--shares", path, "--listen", "127.0.0.1:0"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "more than 64 MiB" in done.stderr
+
+
+def test_no_secret_is_logged_however_much_is_asked_for(running, tables, tmp_path):
+    """Other crates log what they send and receive."""
+    file = shares(tmp_path / "shares.yaml", {"t": tables["no_stats"]})
+    for level in ("trace", "trace,hyper=trace,s3s=trace,h2=trace", "hyper::proto=trace"):
+        server = running("--shares", file, env={"RUST_LOG": level})
+        answer = server.request("POST", "/shares/s/schemas/d/tables/t/query", body=b"{}")
+        url = answer.lines[2]["file"]["url"]
+        split = urllib.parse.urlsplit(url)
+        assert server.request("GET", f"{split.path}?{split.query}", below_prefix=False, token=None).status == 200
+        assert server.stop() == 0
+        log = "".join(server.log)
+        assert TOKEN not in log and "X-Amz-Signature" not in log and "Bearer" not in log
+        assert not re.search(r"(TRACE|DEBUG) (?!deltashare)", log), log

@@ -14,6 +14,7 @@ use deltashare::catalog::dynamodb::{self, DynamoDbCatalog};
 use deltashare::catalog::share_file::{ShareFile, ShareFileCatalog};
 use deltashare::http::router;
 use deltashare::limits::Limits;
+use deltashare::logging;
 use deltashare::protocol::tokens::TokenKey;
 use deltashare::role::RoleArn;
 use deltashare::storage::{Gateway, Storage, StorageOptions};
@@ -22,6 +23,9 @@ use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 use url::{Host, Url};
 
 use super::aws::Aws;
@@ -205,7 +209,9 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,buoyant_kernel=off,deltashare=info"));
     let terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).init();
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
+    log.finish().with(filter_fn(logging::may_be_written)).init();
     let limits = limits(&options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .max_blocking_threads(limits.blocking_threads)

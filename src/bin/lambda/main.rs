@@ -18,6 +18,7 @@ use deltashare::audit;
 use deltashare::catalog::dynamodb::{self, DynamoDbCatalog};
 use deltashare::error::RequestIds;
 use deltashare::http::{SourceIp, router};
+use deltashare::logging;
 use deltashare::ndjson::Bounds;
 use deltashare::protocol::tokens::TokenKey;
 use deltashare::storage::{Storage, StorageOptions};
@@ -26,6 +27,9 @@ use lambda_http::request::RequestContext;
 use lambda_http::{LambdaEvent, RequestExt as _, Service as _, StreamAdapter, service_fn};
 use tower::ServiceExt as _;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use config::Config;
 use event::{Event, OwnCheck};
@@ -44,7 +48,8 @@ fn main() -> Result<(), lambda_http::Error> {
     deltashare::memory::use_one_heap();
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,buoyant_kernel=off,deltashare=info,lambda=info"));
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_ansi(false).init();
+    let log = tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_ansi(false);
+    log.finish().with(filter_fn(logging::may_be_written)).init();
     audit::write_metrics(std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default());
     // The log is read by one thread while another signs.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
