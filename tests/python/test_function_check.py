@@ -1,5 +1,6 @@
 """`deltashare check --function`: the function opens its tables itself. Lambda's API is a stand-in; the function is the real one."""
 
+import http.client
 import json
 import os
 import subprocess
@@ -40,6 +41,31 @@ def test_what_clients_send_is_never_taken_for_a_check(function):  # noqa: F811
     assert answer.status == 200 and b'"protocol"' in answer.body.splitlines()[0]
     assert ask(function, "GET", "/shares", body=event).json["items"]
     assert ask(function, "POST", "/", body=event).status in (404, 405)
+
+
+def test_only_the_event_of_the_command_is_a_check(stack):  # noqa: F811
+    """An array of the values is an object to what reads JSON here; to others it is another event."""
+    secret = "dss_test-token-of-an-event"
+    function = start(stack, environment={"RUST_LOG": "trace"})  # noqa: F811
+
+    def invoke(event):
+        connection = http.client.HTTPConnection("127.0.0.1", function.port, timeout=30)
+        try:
+            connection.request("POST", "/2015-03-31/functions/deltashare/invocations", body=json.dumps(event))
+            answer = connection.getresponse()
+            return answer.getheader("X-Amz-Function-Error"), answer.read().decode()
+        finally:
+            connection.close()
+
+    try:
+        assert invoke({"deltashare": {"check": {"after": "Zzz"}}}) == (None, '{"badRecords":[],"tables":[]}')
+        for event in ([[[]]], [[{}]], [{"check": {}}], {"deltashare": [{}]}, {"deltashare": {"check": []}}, {"deltashare": {"check": None}}, [], None,
+                      1, "x", {"deltashare": {"check": {}}, "httpMethod": "GET"}, {"headers": {"Authorization": secret}, "httpMethod": 7}, [secret]):
+            failed, said = invoke(event)
+            assert failed and "is neither a request by way of API Gateway" in said and secret not in said, (event, said)
+    finally:
+        function.stop()
+    assert secret not in "".join(function.log)
 
 
 def test_a_function_that_has_too_little_time_is_asked_again(stack):  # noqa: F811

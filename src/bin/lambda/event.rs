@@ -26,13 +26,17 @@ pub(crate) enum Event {
 impl<'de> Deserialize<'de> for Event {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let event = <Box<RawValue>>::deserialize(deserializer)?;
-        // The first key of another event ends this.
-        if let Ok(event) = serde_json::from_str::<check::Event>(event.get()) {
-            return Ok(Self::Check(event.into()));
+        if let Some(asked) = check::Event::read(event.get()) {
+            return Ok(Self::Check(asked));
         }
-        serde_json::from_str(event.get())
-            .map(|event| Self::Request(Box::new(event)))
-            .map_err(D::Error::custom)
+        // The error goes to the log, and that of serde_json may repeat what is in the event.
+        let unknown = |error: serde_json::Error| {
+            D::Error::custom(format_args!(
+                "the event is neither a request by way of API Gateway or a function URL, nor a check (column {})",
+                error.column()
+            ))
+        };
+        serde_json::from_str(event.get()).map(|event| Self::Request(Box::new(event))).map_err(unknown)
     }
 }
 
