@@ -82,6 +82,10 @@ impl Facts {
     /// Records a failure.
     pub fn fail(&mut self, error: &Error) {
         let source = std::error::Error::source(error).map(ToString::to_string);
+        let source = match (error.explanation(), source) {
+            (Some(explanation), Some(source)) => Some(format!("{explanation} ({source})")),
+            (explanation, source) => explanation.map(str::to_owned).or(source),
+        };
         self.fault = error.fault();
         self.error = Some((error.code().as_str(), error.message().to_owned(), source));
     }

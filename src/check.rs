@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 
 use crate::catalog::state::TableState;
 use crate::delta::DeltaTable;
-use crate::error::{Error, Fault, Result};
+use crate::error::{Error, Result, innermost};
 use crate::limits::Limits;
 use crate::role::RoleArn;
-use crate::storage::{FileRefused, Location, Storage};
+use crate::s3_answer::{S3Answer, Trouble};
+use crate::storage::{FileFault, Location, Storage};
 
 pub use function::{Answer, Asked, Event, answer, named};
 
@@ -109,29 +110,29 @@ impl<'a> Reader<'a> {
         };
         match self.read(&location, &allowed, &mut found).await {
             Ok(None) => found.readable = true,
-            Ok(Some(refused)) => {
-                found.allow = refused.is_denied().then(|| statement(&location, refused.kms_key()));
-                found.reason = Some(sentence(&refused));
+            Ok(Some(fault)) => {
+                if let FileFault::Refused(answer) = &fault {
+                    found.allow = statement(&location, answer);
+                }
+                found.reason = Some(sentence(&fault));
             }
             Err(error) => {
-                let source = std::error::Error::source(&error)
-                    .map(|source| format!(" ({source})"))
-                    .unwrap_or_default();
-                found.allow =
-                    (error.fault() == Some(Fault::AccessDenied)).then(|| statement(&location, None));
-                found.reason = Some(format!("{error}{source}"));
+                if let Some(answer) = std::error::Error::source(&error).and_then(S3Answer::behind) {
+                    found.allow = statement(&location, &answer);
+                }
+                found.reason = Some(reason(&error));
             }
         }
         found
     }
 
-    /// Adds to `found` what the table has. Returns what S3 says if its first file cannot be read.
+    /// Adds to `found` what the table has. Returns what is wrong with its first file.
     async fn read(
         &self,
         location: &Location,
         allowed: &[Location],
         found: &mut Checked,
-    ) -> Result<Option<FileRefused>> {
+    ) -> Result<Option<FileFault>> {
         found.region = self.storage.region(location).await?;
         let store = self.storage.open(location)?;
         let delta = DeltaTable::new(store.store, store.root, tokio::runtime::Handle::current(), self.limits);
@@ -161,43 +162,67 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Why S3 does not hand out a file, in a sentence.
-fn sentence(refused: &FileRefused) -> String {
-    let FileRefused { status, code, message } = refused;
-    let answer = format!("S3 answers {status} {code}: {message}");
-    if refused.kms_key().is_some() || message.contains("kms:") {
-        let key = refused.kms_key().unwrap_or("of the file");
-        return format!(
-            "the log can be read, but the role may not use the KMS key {key} of the files ({answer})"
-        );
+/// Why a table cannot be read, in a sentence: what to do where that is known, otherwise the cause.
+fn reason(error: &Error) -> String {
+    if let Some(explanation) = error.explanation() {
+        return explanation.to_owned();
     }
-    if message.contains("resource-based policy") {
-        return format!("the log can be read, but the bucket's policy refuses the role the files ({answer})");
-    }
-    match (*status, code.as_str()) {
-        (403, _) => format!("the log can be read, but the role may not read the files ({answer})"),
-        (404, _) => format!(
-            "a file that the log names is gone; VACUUM with too short a retention or a lifecycle rule deletes them \
-             ({answer})"
-        ),
-        _ => format!("a file of the table cannot be read ({answer})"),
+    match std::error::Error::source(error) {
+        None => error.to_string(),
+        Some(cause) if error.is_temporary() => format!("{error} ({})", innermost(cause)),
+        Some(cause) => format!("{error} ({cause})"),
     }
 }
 
-/// The statement of a policy that lets the table be read.
-fn statement(location: &Location, kms_key: Option<&str>) -> Value {
-    match (location, kms_key) {
-        (Location::Local(_), _) => Value::Null,
-        (Location::S3 { .. }, Some(key)) => {
-            json!({"Effect": "Allow", "Action": "kms:Decrypt", "Resource": key})
+/// Why recipients cannot read a file, in a sentence.
+fn sentence(fault: &FileFault) -> String {
+    const GONE: &str = "a file that the log names is gone; VACUUM with too short a retention or a lifecycle rule deletes them";
+    let answer = match fault {
+        FileFault::Refused(answer) => answer,
+        FileFault::Gone => return GONE.to_owned(),
+        FileFault::Unreadable(why) => return format!("a file that the log names cannot be read: {why}"),
+        FileFault::NotParquet => {
+            return "a file that the log names is not a Parquet file: it is damaged, or something else was written to \
+                    its place"
+                .to_owned();
         }
-        (Location::S3 { bucket, prefix, role }, None) => {
+        FileFault::Empty => {
+            return "a file that the log names is empty, so it is not a Parquet file".to_owned();
+        }
+    };
+    match (answer.trouble(), answer.status) {
+        (Some(Trouble::Key), _) if answer.kms_key().is_some() || answer.code == "AccessDenied" => {
+            let key = answer.kms_key().unwrap_or("of the file");
+            format!("the log can be read, but the role may not use the KMS key {key} of the files ({answer})")
+        }
+        (Some(Trouble::Denied), _) if answer.message.contains("resource-based policy") => {
+            format!("the log can be read, but the bucket's policy refuses the role the files ({answer})")
+        }
+        (Some(Trouble::Denied), _) => {
+            format!("the log can be read, but the role may not read the files ({answer})")
+        }
+        (Some(_), _) => format!("a file of the table cannot be read: {}", answer.explain()),
+        (None, 404) => format!("{GONE} ({answer})"),
+        (None, _) => format!("a file of the table cannot be read ({answer})"),
+    }
+}
+
+/// The statement of a policy that lets the table be read, where S3's answer says that a permission is missing.
+fn statement(location: &Location, answer: &S3Answer) -> Option<Value> {
+    let Location::S3 { bucket, prefix, role } = location else { return None };
+    match answer.trouble()? {
+        Trouble::Denied => {
             let bucket = format!("arn:{}:s3:::{bucket}", role.as_ref().map_or("aws", RoleArn::partition));
-            json!({
+            Some(json!({
                 "Effect": "Allow",
                 "Action": ["s3:GetObject", "s3:ListBucket"],
                 "Resource": [bucket, format!("{bucket}/{prefix}*")],
-            })
+            }))
         }
+        Trouble::Key => {
+            let key = answer.kms_key()?;
+            Some(json!({"Effect": "Allow", "Action": "kms:Decrypt", "Resource": key}))
+        }
+        _ => None,
     }
 }

@@ -10,6 +10,29 @@ use std::time::Duration;
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// The innermost cause of an error. Those around it only say that there is one, and some repeat it for developers.
+pub fn innermost(error: &dyn std::error::Error) -> String {
+    let mut inner = error;
+    while let Some(cause) = inner.source() {
+        inner = cause;
+    }
+    inner.to_string()
+}
+
+/// What an error and its causes say, from the outermost in, each thing once.
+pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).fold(String::new(), |mut all, cause| {
+        if !all.contains(&cause) {
+            if !all.is_empty() {
+                all.push_str(": ");
+            }
+            all.push_str(&cause);
+        }
+        all
+    })
+}
+
 /// What went wrong, in the protocol's words. Each code has one HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
@@ -88,6 +111,8 @@ pub enum Fault {
     AccessDenied,
     /// An IAM role cannot be assumed.
     Role,
+    /// AWS does not accept the credentials of this server, or they have expired.
+    Credentials,
     /// The Delta log of a table is damaged, incomplete, or beyond a limit.
     Log,
     /// The location of a table cannot be read by this server, or nothing is there.
@@ -99,8 +124,7 @@ pub enum Fault {
 impl Fault {
     /// The fault of an error of this server that is the cause of `error`, or of its cause, and so on.
     pub fn behind(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
-        let mut causes = std::iter::successors(Some(error), |error| error.source());
-        causes.find_map(|cause| cause.downcast_ref::<Error>().and_then(Error::fault))
+        Error::behind(error).and_then(Error::fault)
     }
 
     /// The name in the log.
@@ -108,6 +132,7 @@ impl Fault {
         match self {
             Self::AccessDenied => "access_denied",
             Self::Role => "role",
+            Self::Credentials => "credentials",
             Self::Log => "log",
             Self::Location => "location",
             Self::Record => "record",
@@ -124,12 +149,13 @@ pub struct Error {
     code: ErrorCode,
     message: Cow<'static, str>,
     fault: Option<Fault>,
+    explanation: Option<Cow<'static, str>>,
     source: Option<Arc<dyn std::error::Error + Send + Sync + 'static>>,
 }
 
 impl Error {
     fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), fault: None, source: None }
+        Self { code, message: message.into(), fault: None, explanation: None, source: None }
     }
 
     /// 400: the request could not be read.
@@ -212,6 +238,30 @@ impl Error {
         self
     }
 
+    /// Says in a sentence what is wrong and what to do, for the log and for administrators. Recipients do not get it.
+    #[must_use]
+    pub fn with_explanation(mut self, explanation: impl Into<Cow<'static, str>>) -> Self {
+        self.explanation = Some(explanation.into());
+        self
+    }
+
+    /// Takes the fault and the explanation of an error of this server that is the cause of `cause`, if there is one.
+    #[must_use]
+    pub fn explained_by(mut self, cause: &(dyn std::error::Error + 'static)) -> Self {
+        if let Some(behind) = Self::behind(cause) {
+            self.fault = behind.fault.or(self.fault);
+            self.explanation = behind.explanation.clone().or(self.explanation);
+        }
+        self
+    }
+
+    /// The first error of this server that says more than that something failed, among `error`, its cause, and so on.
+    fn behind<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
+        let causes = std::iter::successors(Some(error), |error| error.source());
+        let mut own = causes.filter_map(|cause| cause.downcast_ref::<Self>());
+        own.find(|error| error.fault.is_some() || error.explanation.is_some())
+    }
+
     /// Adds the cause, for the log.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Source>) -> Self {
@@ -232,6 +282,11 @@ impl Error {
     /// What the provider must fix, if that is known.
     pub fn fault(&self) -> Option<Fault> {
         self.fault
+    }
+
+    /// What is wrong and what to do, for administrators, where that is known.
+    pub fn explanation(&self) -> Option<&str> {
+        self.explanation.as_deref()
     }
 
     /// Whether the same request may succeed when it is sent again.

@@ -27,9 +27,8 @@
 //!
 //! `check` opens a table as `answer` does, for administrators. Beside them are `memory`, which sets up the allocator;
 //! `limits`, what one table, recipient or sender may cost; `gate`, the threads for work that blocks; `flight`, work that
-//! is done once for many; `role`, the name of a role at AWS; `logging`, what may be
-//! written to the log; and `audit`, which collects what is known of a request for
-//! its event.
+//! is done once for many; `role`, the name of a role at AWS; `s3_answer`, what errors of S3 mean; `logging`, what may be
+//! written to the log; and `audit`, which collects what is known of a request for its event.
 //!
 //! Imports go downwards only. `catalog`, `storage` and `delta` know neither each other nor HTTP; `answer` joins them. No
 //! type of the Delta kernel or of Arrow leaves `delta`. The test `tests/house.rs` holds these lines. The kernel is a
@@ -90,4 +89,5 @@ pub mod memory;
 pub mod ndjson;
 pub mod protocol;
 pub mod role;
+pub mod s3_answer;
 pub mod storage;

@@ -30,10 +30,11 @@ use url::Url;
 use crate::error::{Error, Fault, Result};
 use crate::protocol::digest::short_digest;
 use crate::role::RoleArn;
+use crate::s3_answer::Trouble;
 
 pub use directory::DirectoryCredentials;
 use directory::{AssumedRole, Sts};
-pub use first_bytes::FileRefused;
+pub use first_bytes::FileFault;
 pub use gateway::Gateway;
 use local::LocalDirectory;
 pub use location::{Location, LocationError};
@@ -160,7 +161,9 @@ impl Storage {
             expires = expires.min((left - now).to_std().unwrap_or_default());
         }
         if expires < Duration::from_secs(1) {
-            return Err(unavailable("the credentials have expired"));
+            return Err(unavailable("the credentials have expired")
+                .with_fault(Fault::Credentials)
+                .with_explanation(Trouble::Expired.advice()));
         }
         let presigners: Vec<Presigner> = scopes
             .iter()
@@ -181,7 +184,7 @@ impl Storage {
         let Location::S3 { bucket, role, .. } = location else {
             return Err(Error::internal("only a bucket is written to"));
         };
-        self.bucket(bucket, role.as_ref()).owned_store().await.map_err(unavailable)
+        self.bucket(bucket, role.as_ref()).owned_store().await.map_err(not_ready)
     }
 
     async fn scope(&self, location: &Location) -> Result<Scope> {
@@ -200,10 +203,10 @@ impl Storage {
             }
             Location::S3 { bucket, prefix, role } => {
                 let bucket = self.bucket(bucket, role.as_ref());
-                let region = bucket.region().await.map_err(unavailable)?;
+                let region = bucket.region().await.map_err(not_ready)?;
                 Ok(Scope {
                     root: Root::new(location, prefix.len()),
-                    credentials: bucket.credentials().await.map_err(unavailable)?,
+                    credentials: bucket.credentials().await.map_err(not_ready)?,
                     region: region.to_owned(),
                     url: bucket.url(region).under(prefix),
                 })
@@ -230,7 +233,7 @@ impl Storage {
             Ok::<_, object_store::Error>((region, s3.own_credentials().await?))
         };
         let (region, credentials) =
-            tokio::time::timeout(SIGNER_READY, ready).await.map_err(unavailable)?.map_err(unavailable)?;
+            tokio::time::timeout(SIGNER_READY, ready).await.map_err(unavailable)?.map_err(not_ready)?;
         let sts = Sts { credentials: Some(credentials), ..self.sts() };
         sts.assume_for(role, recipient, bucket, &region, prefix).await
     }
@@ -243,7 +246,7 @@ impl Storage {
                 let bucket = self.bucket(bucket, role.as_ref());
                 let region =
                     tokio::time::timeout(SIGNER_READY, bucket.region()).await.map_err(unavailable)?;
-                region.map(|region| Some(region.to_owned())).map_err(unavailable)
+                region.map(|region| Some(region.to_owned())).map_err(not_ready)
             }
         }
     }
@@ -283,11 +286,20 @@ struct Scope {
 
 fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     let source = source.into();
-    let fault = Fault::behind(source.as_ref());
-    let error = Error::unavailable("The storage of the table does not answer.").with_source(source);
-    match fault {
-        Some(fault) => error.with_fault(fault),
-        None => error,
+    let error = Error::unavailable("The storage of the table does not answer.");
+    error.explained_by(source.as_ref()).with_source(source)
+}
+
+/// Why a bucket cannot be read or signed for, before it was asked for anything.
+fn not_ready(error: object_store::Error) -> Error {
+    match error {
+        object_store::Error::NotFound { .. } => {
+            Error::unreadable_table("The table cannot be read: its storage is not where it should be.")
+                .with_fault(Fault::Location)
+                .with_explanation(Trouble::NoBucket.advice())
+                .with_source(error)
+        }
+        error => unavailable(error),
     }
 }
 

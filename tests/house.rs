@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What each module of the library may name. `error` may be named by all.
-const MAY_NAME: [(&str, &[&str]); 19] = [
+const MAY_NAME: [(&str, &[&str]); 20] = [
     ("error", &[]),
     ("audit", &[]),
     ("limits", &[]),
@@ -16,11 +16,12 @@ const MAY_NAME: [(&str, &[&str]); 19] = [
     ("flight", &[]),
     ("memory", &[]),
     ("role", &[]),
+    ("s3_answer", &[]),
     ("logging", &[]),
     ("protocol", &[]),
     ("catalog", &["protocol", "role", "limits"]),
-    ("storage", &["protocol", "role", "limits"]),
-    ("delta", &["protocol", "limits", "gate"]),
+    ("storage", &["protocol", "role", "limits", "s3_answer"]),
+    ("delta", &["protocol", "limits", "gate", "s3_answer"]),
     ("ndjson", &["audit", "protocol", "limits", "gate"]),
     ("auth", &["audit", "catalog"]),
     ("app", &["auth", "catalog", "storage", "delta", "protocol", "limits", "gate", "flight"]),
@@ -29,7 +30,7 @@ const MAY_NAME: [(&str, &[&str]); 19] = [
         "http",
         &["answer", "app", "audit", "auth", "catalog", "storage", "delta", "ndjson", "protocol", "limits"],
     ),
-    ("check", &["catalog", "storage", "delta", "limits", "role"]),
+    ("check", &["catalog", "storage", "delta", "limits", "role", "s3_answer"]),
     ("lib", &[]),
 ];
 

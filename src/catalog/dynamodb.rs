@@ -25,7 +25,7 @@ use super::{
     Caller, Catalog, Page, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord,
     unknown_token,
 };
-use crate::error::{Error, Fault, Result};
+use crate::error::{Error, Fault, Result, innermost};
 
 /// How long one answer may wait for DynamoDB, attempts and all.
 pub const DEADLINE: Duration = Duration::from_secs(5);
@@ -297,6 +297,7 @@ fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> E
 }
 
 /// What DynamoDB refuses for good is a fault of the deployment; all else may pass.
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` hands it over")]
 fn failed<E, R>(error: SdkError<E, R>) -> Error
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -313,7 +314,7 @@ where
     let code = error.code().unwrap_or("no answer").to_owned();
     let source = match error.message() {
         Some(message) => format!("DynamoDB: {code}: {message}"),
-        None => format!("DynamoDB: {code}: {}", aws_sdk_dynamodb::error::DisplayErrorContext(error)),
+        None => format!("DynamoDB: {code}: {}", innermost(&error)),
     };
     if FOR_GOOD.contains(&code.as_str()) { Error::internal(source) } else { unavailable(source) }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata as _, SdkError};
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata as _, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, Delete, Put, TransactWriteItem, Update};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
@@ -18,6 +18,7 @@ use super::reading::Reading;
 use super::records::{self, BadRecord, FORMAT, Item, Kind, key_attributes, text as string};
 use super::state::{Change, RecipientState, TableState, TokenState};
 use super::{TokenHash, TokenRecord, expiry};
+use crate::error::innermost;
 use crate::protocol::names::{InvalidName, Name};
 
 /// The most live tokens of a recipient: two, while one replaces the other.
@@ -1042,6 +1043,7 @@ fn built<T>(built: std::result::Result<T, aws_sdk_dynamodb::error::BuildError>) 
     built.map_err(|error| WriteError::Failed(error.to_string()))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` hands it over")]
 fn failed<E, R>(error: SdkError<E, R>) -> WriteError
 where
     E: std::error::Error + aws_sdk_dynamodb::error::ProvideErrorMetadata + Send + Sync + 'static,
@@ -1053,7 +1055,7 @@ where
     let message = match (error.code(), error.message()) {
         (Some(code), Some(message)) => format!("DynamoDB refused: {code}: {message}"),
         (Some(code), None) => format!("DynamoDB refused: {code}"),
-        (None, _) => format!("DynamoDB does not answer: {}", DisplayErrorContext(error)),
+        (None, _) => format!("DynamoDB does not answer: {}", innermost(&error)),
     };
     WriteError::Failed(message)
 }

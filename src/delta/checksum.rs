@@ -32,7 +32,9 @@ impl Checksum {
         let read = storage.read_files(vec![(file, Some(0..MOST_BYTES))]).map_err(failure)?.next();
         match read {
             Some(Ok(bytes)) => Ok(serde_json::from_slice(&bytes).ok()),
-            Some(Err(error)) if matches!(cause(&error), Cause::Unavailable | Cause::NoRole) => {
+            Some(Err(error))
+                if matches!(cause(&error), Cause::Unavailable | Cause::NoCredentials | Cause::Storage(_)) =>
+            {
                 Err(failure(error))
             }
             Some(Err(_)) | None => Ok(None),

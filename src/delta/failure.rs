@@ -6,7 +6,8 @@ use buoyant_kernel::object_store;
 use buoyant_kernel::parquet::errors::ParquetError;
 
 use super::refused::Refused;
-use crate::error::{Error, Fault, Result};
+use crate::error::{Error, Fault, Result, innermost};
+use crate::s3_answer::{S3Answer, Trouble};
 
 type KernelError = buoyant_kernel::Error;
 
@@ -15,10 +16,12 @@ type KernelError = buoyant_kernel::Error;
 pub(super) enum Cause {
     /// The store did not answer, or asked to be called less often.
     Unavailable,
-    /// The role that reads the store cannot be assumed.
-    NoRole,
+    /// There are no credentials to read the store with, or the role that reads it cannot be assumed.
+    NoCredentials,
     /// The store refused access.
     Denied,
+    /// S3 says what is wrong with the bucket, the credentials or the clock.
+    Storage(Trouble),
     /// A file that the log names, or the log itself, is not there.
     Missing,
     /// The table needs what the kernel does not do.
@@ -48,9 +51,11 @@ impl Refusal {
 impl From<KernelError> for Refusal {
     fn from(error: KernelError) -> Self {
         match cause(&error) {
-            Cause::Unavailable | Cause::NoRole | Cause::Denied | Cause::Unsupported => {
-                Self::Final(failure(error))
-            }
+            Cause::Unavailable
+            | Cause::NoCredentials
+            | Cause::Denied
+            | Cause::Storage(_)
+            | Cause::Unsupported => Self::Final(failure(error)),
             // What the table is in any view of its log.
             Cause::Refused(Refused::Names | Refused::Schema) => Self::Final(failure(error)),
             Cause::Missing | Cause::Damaged | Cause::Refused(_) => Self::Damaged(failure(error)),
@@ -75,6 +80,11 @@ pub(super) fn cause(error: &KernelError) -> Cause {
 
 /// Finds the cause of an error of the object store.
 pub(super) fn store_cause(error: &object_store::Error) -> Cause {
+    match std::error::Error::source(error).and_then(S3Answer::behind).and_then(|answer| answer.trouble()) {
+        Some(Trouble::Denied) => return Cause::Denied,
+        Some(trouble) => return Cause::Storage(trouble),
+        None => {}
+    }
     match error {
         object_store::Error::NotFound { .. } => Cause::Missing,
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
@@ -89,8 +99,8 @@ pub(super) fn store_cause(error: &object_store::Error) -> Cause {
 /// The store's clients hide what happened in text. An answer that blames the request will be the same next
 /// time, and so will a file that is shorter than it should be; everything else may pass.
 fn generic_store_cause(source: &(dyn std::error::Error + 'static)) -> Cause {
-    if Fault::behind(source) == Some(Fault::Role) {
-        return Cause::NoRole;
+    if matches!(Fault::behind(source), Some(Fault::Role | Fault::Credentials)) {
+        return Cause::NoCredentials;
     }
     let mut next = Some(source);
     while let Some(error) = next {
@@ -113,9 +123,7 @@ fn generic_store_cause(source: &(dyn std::error::Error + 'static)) -> Cause {
         // Statuses and codes of S3 that do not blame the request for good.
         Some(status)
             if ["429", "408"].iter().any(|code| status.starts_with(code))
-                || ["ExpiredToken", "RequestTimeout", "RequestTimeTooSkewed"]
-                    .iter()
-                    .any(|code| status.contains(code)) =>
+                || status.contains("RequestTimeout") =>
         {
             Cause::Unavailable
         }
@@ -181,12 +189,16 @@ fn chain_cause(error: &(dyn std::error::Error + 'static)) -> Cause {
 /// The error for a recipient: no text of the kernel in the message, all of it in the source.
 pub(super) fn failure(error: KernelError) -> Error {
     match cause(&error) {
-        Cause::Unavailable => Error::unavailable(UNAVAILABLE),
-        Cause::NoRole => Error::unavailable(UNAVAILABLE).with_fault(Fault::Role),
-        Cause::Denied => {
-            Error::unreadable_table("The table cannot be read: permission denied by the table's storage.")
-                .with_fault(Fault::AccessDenied)
+        Cause::Unavailable => {
+            let why = match S3Answer::behind(of_store(&error)) {
+                Some(answer) => answer.explain(),
+                None => format!("the storage of the table does not answer: {}", innermost(of_store(&error))),
+            };
+            Error::unavailable(UNAVAILABLE).with_explanation(why).explained_by(of_store(&error))
         }
+        Cause::NoCredentials => Error::unavailable(UNAVAILABLE).explained_by(of_store(&error)),
+        Cause::Denied => explained(&error, Error::unreadable_table(DENIED).with_fault(Fault::AccessDenied)),
+        Cause::Storage(trouble) => explained(&error, in_storage(trouble)),
         Cause::Missing => Error::unreadable_table("The table cannot be read: table files missing."),
         Cause::Unsupported => {
             Error::unsupported("The table uses a Delta feature that this server does not support.")
@@ -196,6 +208,51 @@ pub(super) fn failure(error: KernelError) -> Error {
     }
     .with_source(error)
 }
+
+/// The error for a recipient where S3 says what is wrong.
+fn in_storage(trouble: Trouble) -> Error {
+    match trouble {
+        // Credentials of a role are renewed, and clocks are set.
+        Trouble::Expired | Trouble::Clock => Error::unavailable(UNAVAILABLE).with_fault(Fault::Credentials),
+        Trouble::Unknown | Trouble::Signature => Error::unreadable_table(
+            "The table cannot be read: its storage does not accept the credentials of this server.",
+        )
+        .with_fault(Fault::Credentials),
+        Trouble::NoBucket | Trouble::Region => {
+            Error::unreadable_table("The table cannot be read: its storage is not where it should be.")
+                .with_fault(Fault::Location)
+        }
+        Trouble::Archived => {
+            Error::unreadable_table("The table cannot be read: files of its log are archived.")
+                .with_fault(Fault::Location)
+        }
+        Trouble::Denied | Trouble::Key => Error::unreadable_table(DENIED).with_fault(Fault::AccessDenied),
+    }
+}
+
+/// Adds what S3 says, with what to do.
+fn explained(error: &KernelError, told: Error) -> Error {
+    match S3Answer::behind(of_store(error)) {
+        Some(answer) => told.with_explanation(answer.explain()),
+        None => told,
+    }
+}
+
+/// The error of the object store behind an error of the kernel, which does not name it as its cause; otherwise the
+/// innermost one.
+fn of_store<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    let mut at = error;
+    loop {
+        at = match (at.downcast_ref::<KernelError>(), at.source()) {
+            (Some(KernelError::ObjectStore(error)), _) => return error,
+            (Some(KernelError::Backtraced { source, .. }), _) => source.as_ref(),
+            (_, Some(source)) => source,
+            (_, None) => return at,
+        };
+    }
+}
+
+const DENIED: &str = "The table cannot be read: permission denied by the table's storage.";
 
 const UNAVAILABLE: &str = "The table's storage does not answer; try again later.";
 
@@ -220,9 +277,38 @@ fn odd_column(error: KernelError) -> Error {
     } else if text.contains("field is not nullable") {
         "a checkpoint lacks a column that Delta's protocol requires"
     } else {
-        return damaged(error);
+        return match without_debug_text(&text) {
+            Some(plain) => damaged(plain),
+            None => damaged(error),
+        };
     };
     Error::unreadable_table(format!("{} ({reason}).", DAMAGED.trim_end_matches('.'))).with_source(error)
+}
+
+/// The same text with the names of files in place of what the kernel writes of them for its own developers; `None` where
+/// it has nothing of the kind.
+fn without_debug_text(text: &str) -> Option<String> {
+    const BEGIN: &str = "ParsedLogPath { ";
+    let (mut plain, mut rest) = (String::new(), text);
+    while let Some((before, file)) = rest.split_once(BEGIN) {
+        let (_, name) = file.split_once("filename: \"")?;
+        let (name, after) = name.split_once('"')?;
+        plain.push_str(before);
+        plain.push_str(name);
+        // The type of the file comes last, and may have braces of its own.
+        let (_, after) = after.split_once("file_type: ")?;
+        let mut depth = 0;
+        let end = after.find(|character| {
+            match character {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                _ => {}
+            }
+            depth < 0
+        })?;
+        rest = after.get(end + 1..)?;
+    }
+    (!plain.is_empty()).then(|| plain + rest)
 }
 
 /// Whether this is the error for a log that cannot be right.
@@ -258,7 +344,15 @@ mod tests {
             (http("Server returned non-2xx status code: 429 Too Many Requests: "), Cause::Unavailable),
             (
                 http("Server returned non-2xx status code: 400 Bad Request: <Code>ExpiredToken</Code>"),
-                Cause::Unavailable,
+                Cause::Storage(Trouble::Expired),
+            ),
+            (
+                http("Server returned non-2xx status code: 404 Not Found: <Code>NoSuchBucket</Code>"),
+                Cause::Storage(Trouble::NoBucket),
+            ),
+            (
+                http("Server returned non-2xx status code: 403 Forbidden: <Code>InvalidAccessKeyId</Code>"),
+                Cause::Storage(Trouble::Unknown),
             ),
             (
                 http("Server returned non-2xx status code: 400 Bad Request: <Code>RequestTimeout</Code>"),
@@ -291,6 +385,27 @@ mod tests {
         ] {
             assert_eq!(store_cause(&io(kind)), expected, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn files_of_the_log_are_called_by_their_names() {
+        let file = |version: u64, kind: &str| {
+            format!(
+                "ParsedLogPath {{ location: FileMeta {{ location: Url {{ scheme: \"s3\", host: Some(Domain(\"b\")) }}, \
+                 size: 1 }}, filename: \"{version:020}.json\", extension: \"json\", version: {version}, file_type: {kind} }}"
+            )
+        };
+        let text = format!(
+            "found gap: {} -> {}.",
+            file(1, "Commit"),
+            file(3, "MultiPartCheckpoint { part_num: 1, num_parts: 2 }")
+        );
+        assert_eq!(
+            without_debug_text(&text).unwrap(),
+            "found gap: 00000000000000000001.json -> 00000000000000000003.json."
+        );
+        assert_eq!(without_debug_text("Invalid log path"), None);
+        assert_eq!(without_debug_text("ParsedLogPath { cut"), None);
     }
 
     #[test]

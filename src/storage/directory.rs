@@ -17,8 +17,9 @@ use url::Url;
 
 use super::presign::Credentials;
 use super::provider::Provider;
-use crate::error::{Error, Fault, Result};
+use crate::error::{Error, Fault, Result, innermost};
 use crate::role::RoleArn;
+use crate::s3_answer::Trouble;
 
 /// How long the credentials live: the most that AWS gives a role that was assumed with a role's credentials.
 const LIFE: Duration = Duration::from_secs(3600);
@@ -89,7 +90,11 @@ impl Sts {
     ) -> Result<DirectoryCredentials> {
         let own = match (&self.credentials, &self.provider) {
             (Some(credentials), _) => credentials.clone(),
-            (None, Some(provider)) => provider.credentials().await.map_err(unavailable)?,
+            (None, Some(provider)) => provider.credentials().await.map_err(|reason| {
+                unavailable("no credentials to assume a role with")
+                    .with_fault(Fault::Credentials)
+                    .with_explanation(format!("there are no AWS credentials: {reason}"))
+            })?,
             (None, None) => return Err(unavailable("no credentials to assume a role with")),
         };
         let Credentials { access_key_id, secret_access_key, session_token, .. } = own;
@@ -112,7 +117,7 @@ impl Sts {
         let answer = tokio::time::timeout(DEADLINE, request).await.map_err(unavailable)?;
         let answer = answer.map_err(|error| match error.code() {
             Some("PackedPolicyTooLarge") => too_long(),
-            _ => failed(&error),
+            _ => failed(role, &error),
         })?;
         let credentials =
             answer.credentials.ok_or_else(|| unavailable("STS answered without credentials"))?;
@@ -203,24 +208,44 @@ fn too_long() -> Error {
 }
 
 fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::unavailable("No temporary credentials are to be had now; try again later.").with_source(source)
+    later().with_source(source)
+}
+
+fn later() -> Error {
+    Error::unavailable("No temporary credentials are to be had now; try again later.")
 }
 
 /// What STS refuses for good is not worth a client's retries.
-fn failed<E, R>(error: &SdkError<E, R>) -> Error
+fn failed<E, R>(role: &RoleArn, error: &SdkError<E, R>) -> Error
 where
     E: std::error::Error + aws_sdk_sts::error::ProvideErrorMetadata + Send + Sync + 'static,
     R: fmt::Debug + Send + Sync + 'static,
 {
-    let refused =
-        matches!(error.code(), Some("AccessDenied" | "ValidationError" | "MalformedPolicyDocument"));
-    let source =
-        format!("STS: {}: {}", error.code().unwrap_or("no answer"), error.message().unwrap_or_default());
-    if refused {
-        let message = "The server may not give temporary credentials for this table; ask its provider.";
-        return Error::forbidden(message).with_fault(Fault::Role).with_source(source);
-    }
-    unavailable(source)
+    let source = match (error.code(), error.message()) {
+        (Some(code), message) => format!("STS answers {code}: {}", message.unwrap_or_default()),
+        (None, _) => format!("STS does not answer: {}", innermost(error)),
+    };
+    let told = match error.code() {
+        Some("AccessDenied" | "ValidationError" | "MalformedPolicyDocument") => {
+            let message = "The server may not give temporary credentials for this table; ask its provider.";
+            let explanation = format!(
+                "the role {} cannot be assumed with the credentials of the server: look at its trust policy",
+                role.as_str()
+            );
+            Error::forbidden(message).with_fault(Fault::Role).with_explanation(explanation)
+        }
+        Some("ExpiredToken" | "ExpiredTokenException") => {
+            later().with_fault(Fault::Credentials).with_explanation(Trouble::Expired.advice())
+        }
+        Some("InvalidClientTokenId" | "UnrecognizedClientException") => {
+            later().with_fault(Fault::Credentials).with_explanation(Trouble::Unknown.advice())
+        }
+        Some("SignatureDoesNotMatch") => {
+            later().with_fault(Fault::Credentials).with_explanation(Trouble::Signature.advice())
+        }
+        _ => later().with_explanation(source.clone()),
+    };
+    told.with_source(source)
 }
 
 /// What the credentials may do. The role's own policy limits them further.

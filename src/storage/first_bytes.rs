@@ -1,4 +1,7 @@
-//! Reading the first bytes of a table's file, as a recipient does: by its presigned URL.
+//! Reading the first bytes of a table's file: in S3 as a recipient does, by its presigned URL; in a directory as the
+//! gateway does.
+
+use std::path::Path;
 
 use axum::http::header::RANGE;
 use axum::http::{HeaderValue, Request};
@@ -6,103 +9,115 @@ use chrono::{DateTime, Utc};
 use futures::TryStreamExt as _;
 use object_store::client::{HttpConnector as _, HttpRequestBody, ReqwestConnector};
 
+use super::local::LocalDirectory;
+use super::log_path::{self, Root};
 use super::s3::client_options;
-use super::{Location, SIGNER_READY, Storage, unavailable};
+use super::{Location, SIGNER_READY, Storage, refused, unavailable};
 use crate::error::{Error, Result};
+use crate::s3_answer::S3Answer;
 
 /// As much of an answer is read: a message of S3 with its XML.
 const ENOUGH: usize = 4096;
 
-/// What S3 says in place of a file.
+/// How a Parquet file begins; the other one is encrypted, its footer as well.
+const PARQUET: [&[u8; 4]; 2] = [b"PAR1", b"PARE"];
+
+/// Why recipients cannot read a file that the log names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileRefused {
-    /// The status of its answer.
-    pub status: u16,
-    /// Its code, such as `AccessDenied`.
-    pub code: String,
-    /// Its message.
-    pub message: String,
-}
-
-impl FileRefused {
-    /// An answer of S3: its status, and its body in XML.
-    pub fn read(status: u16, body: &str) -> Self {
-        let element = |name: &str| {
-            let (_, rest) = body.split_once(&format!("<{name}>"))?;
-            rest.split_once(&format!("</{name}>")).map(|(text, _)| text.to_owned())
-        };
-        Self {
-            status,
-            code: element("Code").unwrap_or_else(|| "without a code".to_owned()),
-            message: element("Message").unwrap_or_default(),
-        }
-    }
-
-    /// Whether a permission is missing.
-    pub fn is_denied(&self) -> bool {
-        self.status == 403 && self.code == "AccessDenied"
-    }
-
-    /// The KMS key that may not be used, where the message names it.
-    pub fn kms_key(&self) -> Option<&str> {
-        let mut words = self.message.split([' ', '"', '\'', ',']);
-        words.find(|word| word.starts_with("arn:") && word.contains(":kms:") && word.contains(":key/"))
-    }
+pub enum FileFault {
+    /// S3 answers with something else.
+    Refused(S3Answer),
+    /// There is no such file in the directory.
+    Gone,
+    /// What is in the directory cannot be read, for this reason.
+    Unreadable(String),
+    /// It does not begin as Parquet files do.
+    NotParquet,
+    /// It has no bytes.
+    Empty,
 }
 
 impl Storage {
-    /// Reads the first bytes of the file that the log of the table at `location` names `log_path`, and says what S3 says
-    /// in their place. `allowed` are the other places that the log may point into.
+    /// Reads the first bytes of the file that the log of the table at `location` names `log_path`, and says why
+    /// recipients cannot read it. `allowed` are the other places that the log may point into.
     pub async fn first_bytes(
         &self,
         location: &Location,
         allowed: &[Location],
         log_path: &str,
         now: DateTime<Utc>,
-    ) -> Result<Option<FileRefused>> {
-        let locations = || std::iter::once(location).chain(allowed);
-        if locations().any(|location| matches!(location, Location::Local(_))) {
-            // The gateway reads a directory with the rights of this process, and answers nobody but the server's clients.
-            return Ok(None);
+    ) -> Result<Option<FileFault>> {
+        let locations: Vec<_> = std::iter::once(location).chain(allowed).collect();
+        let roots: Vec<_> = locations.iter().map(|location| Root::new(location, 0)).collect();
+        let mut key = Vec::new();
+        let root = log_path::resolve(log_path, &roots, &mut key)
+            .map_err(|reason| refused(log_path, Some(reason)))?;
+        match locations.get(root) {
+            Some(Location::Local(directory)) => {
+                let directory = directory.clone();
+                let key = String::from_utf8(key).map_err(Error::internal)?;
+                let read = tokio::task::spawn_blocking(move || {
+                    let directory = LocalDirectory::open(&directory)
+                        .map_err(|error| FileFault::Unreadable(error.to_string()))?;
+                    directory.first_bytes(Path::new(&key))
+                });
+                Ok(judge(read.await.map_err(Error::internal)?))
+            }
+            Some(Location::S3 { .. }) => {
+                // The places in S3 alone: those in a directory are signed for by the gateway of a server.
+                let mut in_s3 = locations.iter().filter(|place| matches!(place, Location::S3 { .. }));
+                let first = match location {
+                    Location::S3 { .. } => in_s3.next(),
+                    Location::Local(_) => locations.get(root),
+                };
+                let others: Vec<_> = in_s3.map(|place| (*place).clone()).collect();
+                let first = first.ok_or_else(|| Error::internal("a file of no location"))?;
+                let mut url = Vec::new();
+                self.signer(first, &others, now).await?.presign(log_path, &mut url)?;
+                Ok(judge(s3_bytes(String::from_utf8(url).map_err(Error::internal)?).await?))
+            }
+            None => Err(refused(log_path, None)),
         }
-        let mut url = Vec::new();
-        self.signer(location, allowed, now).await?.presign(log_path, &mut url)?;
-        let url = String::from_utf8(url).map_err(Error::internal)?;
-        let client = ReqwestConnector::default()
-            .connect(&client_options().with_allow_http(url.starts_with("http://")))
-            .map_err(unavailable)?;
-        let mut request = Request::get(url).body(HttpRequestBody::empty()).map_err(Error::internal)?;
-        request.headers_mut().insert(RANGE, HeaderValue::from_static("bytes=0-3"));
-        let answer = tokio::time::timeout(SIGNER_READY, client.execute(request)).await;
-        let answer = answer.map_err(unavailable)?.map_err(unavailable)?;
-        let status = answer.status().as_u16();
-        // An empty file has no byte 0.
-        if answer.status().is_success() || status == 416 {
-            return Ok(None);
-        }
-        let (mut body, mut pieces) = (Vec::new(), answer.into_body().bytes_stream());
-        while body.len() < ENOUGH
-            && let Some(piece) = pieces.try_next().await.map_err(unavailable)?
-        {
-            body.extend_from_slice(&piece);
-        }
-        Ok(Some(FileRefused::read(status, &String::from_utf8_lossy(&body))))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_key_that_may_not_be_used_is_named() {
-        let body = "<Error><Code>AccessDenied</Code><Message>User: arn:aws:sts::111122223333:assumed-role/signer/x is not \
-                    authorized to perform: kms:Decrypt on resource: \
-                    arn:aws:kms:eu-central-1:111122223333:key/0b4f1f0a because no identity-based policy allows the \
-                    kms:Decrypt action</Message></Error>";
-        let refused = FileRefused::read(403, body);
-        assert!(refused.is_denied());
-        assert_eq!(refused.kms_key(), Some("arn:aws:kms:eu-central-1:111122223333:key/0b4f1f0a"));
-        assert_eq!(FileRefused::read(403, "<Error><Code>AccessDenied</Code></Error>").kms_key(), None);
+/// What is wrong with a file that begins so.
+fn judge(read: Result<Vec<u8>, FileFault>) -> Option<FileFault> {
+    match read {
+        Ok(bytes) if PARQUET.iter().any(|begin| bytes.starts_with(*begin)) => None,
+        Ok(bytes) if bytes.is_empty() => Some(FileFault::Empty),
+        Ok(_) => Some(FileFault::NotParquet),
+        Err(fault) => Some(fault),
     }
+}
+
+/// The first bytes behind a presigned URL.
+async fn s3_bytes(url: String) -> Result<Result<Vec<u8>, FileFault>> {
+    let client = ReqwestConnector::default()
+        .connect(&client_options().with_allow_http(url.starts_with("http://")))
+        .map_err(unavailable)?;
+    let mut request = Request::get(url).body(HttpRequestBody::empty()).map_err(Error::internal)?;
+    request.headers_mut().insert(RANGE, HeaderValue::from_static("bytes=0-3"));
+    let answer = tokio::time::timeout(SIGNER_READY, client.execute(request)).await;
+    let answer = answer.map_err(unavailable)?.map_err(unavailable)?;
+    let status = answer.status().as_u16();
+    // An empty file has no byte 0.
+    if status == 416 {
+        return Ok(Ok(Vec::new()));
+    }
+    let is_file = answer.status().is_success();
+    let wanted = if is_file { 4 } else { ENOUGH };
+    let (mut body, mut pieces) = (Vec::new(), answer.into_body().bytes_stream());
+    while body.len() < wanted
+        && let Some(piece) = tokio::time::timeout(SIGNER_READY, pieces.try_next())
+            .await
+            .map_err(unavailable)?
+            .map_err(unavailable)?
+    {
+        body.extend_from_slice(&piece);
+    }
+    if is_file {
+        return Ok(Ok(body));
+    }
+    Ok(Err(FileFault::Refused(S3Answer::read(status, &String::from_utf8_lossy(&body)))))
 }

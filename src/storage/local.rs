@@ -5,7 +5,7 @@
 //! are opened, because reading a pipe would wait for its writer.
 
 use std::fs::{File, FileType, Metadata};
-use std::io;
+use std::io::{self, Read as _};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
@@ -16,6 +16,8 @@ use cap_std::ambient_authority;
 use cap_std::fs::{Dir, MetadataExt as _, OpenOptions, OpenOptionsExt as _};
 use object_store::path::Path as ObjectPath;
 use object_store::{Error, GetOptions, GetResult, GetResultPayload, ObjectMeta};
+
+use super::FileFault;
 
 /// A directory, by its canonical path.
 #[derive(Debug, Clone)]
@@ -131,6 +133,19 @@ impl LocalDirectory {
             Some(what) => Err(Unreadable::Odd(what)),
             None => Ok((file, metadata)),
         }
+    }
+
+    /// Reads the first bytes of the file at `path`, fewer where there are no more. Blocks.
+    pub(super) fn first_bytes(&self, path: &Path) -> Result<Vec<u8>, FileFault> {
+        let read = self.file(path).and_then(|(file, _)| {
+            let mut bytes = Vec::new();
+            file.take(4).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        });
+        read.map_err(|error| match error {
+            Unreadable::Missing => FileFault::Gone,
+            error => FileFault::Unreadable(error.to_string()),
+        })
     }
 
     /// Reads the file at `location`, as an object store does. Blocks.

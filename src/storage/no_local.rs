@@ -7,6 +7,8 @@ use bytes::Bytes;
 use object_store::path::Path as ObjectPath;
 use object_store::{GetOptions, GetResult, ObjectMeta, Result};
 
+use super::FileFault;
+
 /// Has no value.
 #[derive(Debug, Clone)]
 pub(super) enum LocalDirectory {}
@@ -14,6 +16,10 @@ pub(super) enum LocalDirectory {}
 impl LocalDirectory {
     pub(super) fn open(_: &Path) -> Result<Self, std::io::Error> {
         Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn first_bytes(&self, _: &Path) -> Result<Vec<u8>, FileFault> {
+        match *self {}
     }
 
     pub(super) fn get(&self, _: &ObjectPath, _: GetOptions) -> Result<GetResult> {

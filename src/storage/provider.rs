@@ -10,13 +10,14 @@ use aws_credential_types::Credentials as SdkCredentials;
 use aws_credential_types::credential_fn::provide_credentials_fn;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
-use aws_sdk_sts::error::DisplayErrorContext;
 use chrono::{DateTime, TimeDelta, Utc};
 use object_store::CredentialProvider;
 use object_store::aws::{AwsCredential, AwsCredentialProvider};
 use tokio::sync::Mutex;
 
 use super::presign::Credentials;
+use super::s3::no_credentials;
+use crate::error::causes;
 
 /// Credentials that have less left are fetched again, so that URLs live.
 const LEFT: TimeDelta = TimeDelta::minutes(31);
@@ -70,7 +71,7 @@ impl Provider {
                 Ok(current.insert((now, credentials)).1.clone())
             }
             Err(error) => {
-                let reason = DisplayErrorContext(&error).to_string();
+                let reason = causes(&error);
                 // The ones before may still do.
                 if let Some((fetched, credentials)) = &mut *current
                     && credentials.expires_at.is_none_or(|ends| ends - Utc::now() > ENDING)
@@ -109,9 +110,7 @@ impl CredentialProvider for Provider {
     type Credential = AwsCredential;
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        let credentials = self.credentials().await;
-        let credentials = credentials
-            .map_err(|reason| object_store::Error::Generic { store: "S3", source: reason.into() })?;
+        let credentials = self.credentials().await.map_err(|reason| no_credentials(&reason))?;
         Ok(Arc::new(AwsCredential {
             key_id: credentials.access_key_id,
             secret_key: credentials.secret_access_key,

@@ -11,7 +11,7 @@ import deltalake
 import pytest
 
 from conftest import BINARY, Server, TOKEN, hash_of, write_profile
-from faults import Way, answer
+from faults import Way, answer, s3_error
 from test_admin import Admin, bucket, retail, world  # noqa: F401
 from test_dynamodb import put  # noqa: F401
 
@@ -375,3 +375,157 @@ def test_a_list_of_tables_has_their_details(world, tmp_path):  # noqa: F811
     text = admin.run("table", "list", "retail", "--details").stdout.splitlines()
     assert text[0].split()[:6] == ["schema", "name", "location", "version", "files", "bytes"]
     assert "version" not in admin.json("table", "list", "retail")[0]
+
+
+def in_directories(tables, tmp_path, spoil):
+    """A share file with a table for each way to spoil its files."""
+    copies = {}
+    for name, change in spoil.items():
+        shutil.copytree(tables["py_versions"], tmp_path / name)
+        for file in (tmp_path / name).glob("*.parquet"):
+            change(file)
+        copies[name] = tmp_path / name
+    return share_file(tmp_path / "shares.yaml", copies, recipient=True)
+
+
+def test_files_of_a_directory_that_are_gone_or_are_not_parquet_are_noticed(tables, tmp_path):
+    def lead_outside(file):
+        file.unlink()
+        (tmp_path / "outside").write_bytes(b"PAR1")
+        file.symlink_to(tmp_path / "outside")
+
+    def directory(file):
+        file.unlink()
+        file.mkdir()
+
+    file = in_directories(tables, tmp_path, {
+        "right": lambda file: None, "gone": lambda file: file.unlink(), "text": lambda file: file.write_text("hello"),
+        "empty": lambda file: file.write_bytes(b""), "linked": lead_outside, "directory": directory})
+    seen = {table["table"]: table for table in map(json.loads, run("check", "-f", file, "--output", "json", code=1).stdout.splitlines())}
+    assert seen["s.d.right"]["readable"] and seen["s.d.right"]["version"] == 3
+    reasons = {name.removeprefix("s.d."): table["reason"] for name, table in seen.items() if not table["readable"]}
+    assert reasons.keys() == {"gone", "text", "empty", "linked", "directory"}
+    assert "a file that the log names is gone" in reasons["gone"] and "is not a Parquet file" in reasons["text"]
+    assert "is empty" in reasons["empty"] and "outside the table's root" in reasons["linked"] and "a directory" in reasons["directory"]
+    assert not any(str(tmp_path) in reason for reason in reasons.values())
+    assert "5 of 6 tables cannot be read" in run("check", "-f", file, code=1).stderr
+
+
+def test_a_clone_reads_the_files_of_its_source(tables, tmp_path):
+    file = share_file(tmp_path / "shares.yaml", {"clone": tables["clone"]})
+    shares = json.loads(file.read_text())
+    assert "does not hand out" in run("check", "-f", file, code=1).stdout
+    shares["shares"][0]["schemas"][0]["tables"][0]["allowedLocations"] = [str(tables["clone_source"])]
+    file.write_text(json.dumps(shares))
+    assert "s.d.clone: readable" in run("check", "-f", file).stdout
+
+
+def test_files_in_s3_that_are_not_parquet_are_noticed(aws, own_bucket, tmp_path):
+    name, s3 = own_bucket
+    keys = [item["Key"] for item in s3.list_objects_v2(Bucket=name, Prefix="lake/orders/")["Contents"]]
+    file = share_file(tmp_path / "shares.yaml", {"orders": f"s3://{name}/lake/orders"})
+    for content, reason in ((b"hello world", "is not a Parquet file"), (b"", "is empty")):
+        for key in keys:
+            if key.endswith(".parquet") and "_delta_log" not in key:
+                s3.put_object(Bucket=name, Key=key, Body=content)
+        table, _ = check(aws, file, code=1)
+        assert reason in table["reason"], table
+
+
+TROUBLES = {
+    "ExpiredToken": (400, "the AWS credentials have expired: sign in again"),
+    "InvalidAccessKeyId": (403, "AWS does not know the credentials"),
+    "SignatureDoesNotMatch": (403, "does not belong to the access key"),
+    "RequestTimeTooSkewed": (403, "the clock of this machine is wrong"),
+    "NoSuchBucket": (404, "there is no such bucket"),
+    "PermanentRedirect": (301, "in another region"),
+    "KMS.DisabledException": (400, "the KMS key of the table's files cannot be used"),
+    "AccessDenied": (403, "permission denied"),
+}
+
+
+@pytest.mark.parametrize("code", TROUBLES)
+@pytest.mark.parametrize("what", ["log", "files"])
+def test_an_error_of_s3_is_called_what_it_is(aws, own_bucket, tmp_path, code, what):
+    name, _ = own_bucket
+    status, reason = TROUBLES[code]
+    fails = (lambda request: "_delta_log" in request.path or "list-type" in request.query) if what == "log" else (
+        lambda request: request.path.endswith(".parquet") and "_delta_log" not in request.path)
+    way = Way(aws.port)
+    way.rule = lambda request: s3_error(status, code) if fails(request) else None
+    try:
+        file = share_file(tmp_path / "shares.yaml", {"orders": f"s3://{name}/lake/orders"})
+        table, done = check(aws, file, code=1, AWS_ENDPOINT_URL_S3=way.endpoint)
+    finally:
+        way.stop()
+    expected = "the role may not read the files" if (code, what) == ("AccessDenied", "files") else reason
+    assert expected in table["reason"] and f"S3 answers {status} {code}" in table["reason"], table
+    # Only where a permission is missing does one help.
+    assert ("allow" in table) == (code == "AccessDenied"), table
+    said = table["reason"] + done.stderr
+    assert "<Code>" not in said and "Error performing" not in said and "damaged" not in said, said
+
+
+def test_a_bucket_that_is_not_there_is_called_that(aws, tmp_path):
+    file = share_file(tmp_path / "shares.yaml", {"t": "s3://no-such-bucket-anywhere/t"})
+    table, done = check(aws, file, code=1)
+    assert "there is no such bucket: correct the location of the table" in table["reason"], table
+    assert "NoSuchBucket" in done.stderr and "lack the permission" not in done.stderr
+
+
+def test_s3_that_does_not_answer_is_called_that_without_the_text_of_libraries(tmp_path):
+    file = share_file(tmp_path / "shares.yaml", {"t": "s3://some-bucket/t"})
+    nowhere = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_REGION": "us-east-1"}
+    for more in ((), ("--signer-role", "arn:aws:iam::123456789012:role/signer")):
+        done = run("check", "-f", file, *more, code=1, env=nowhere)
+        assert "does not answer: " in done.stdout and "Connection refused" in done.stdout, done.stdout
+        assert "lack the permission" not in done.stderr and "DispatchFailure" not in done.stderr
+    error = run("share", "list", code=1, env=nowhere).stderr
+    assert error == "error: DynamoDB does not answer: Connection refused (os error 111)\n"
+
+
+def test_a_commit_that_is_missing_is_named_by_its_file(tmp_path):
+    table = small_table(tmp_path / "t", [added("1.parquet")], [added("2.parquet")], [added("3.parquet")])
+    (table / "_delta_log" / f"{2:020}.json").unlink()
+    said = run("check", "-f", share_file(tmp_path / "shares.yaml", {"t": table}), code=1).stdout
+    assert f"{1:020}.json -> {3:020}.json" in said and "ParsedLogPath" not in said and "FileMeta" not in said, said
+
+
+def test_only_access_denied_is_called_a_missing_permission(aws, own_bucket, tmp_path):
+    name, _ = own_bucket
+    way = Way(aws.port)
+    settings = {"policy": s3_error(501, "NotImplemented"), "lifecycle": s3_error(403, "AccessDenied"),
+                "encryption": s3_error(400, "ExpiredToken"), "requestPayment": s3_error(404, "NoSuchBucket")}
+    way.rule = lambda request: next((fault for setting, fault in settings.items() if setting in request.query), None)
+    try:
+        file = share_file(tmp_path / "shares.yaml", {"orders": f"s3://{name}/lake/orders"})
+        table, done = check(aws, file, AWS_ENDPOINT_URL_S3=way.endpoint)
+    finally:
+        way.stop()
+    assert table["readable"]
+    lines = done.stderr.splitlines()
+    assert f"not looked at, because your credentials lack the permission: s3:GetLifecycleConfiguration for bucket {name}" in lines
+    assert f"not looked at: the policy of bucket {name}: S3 answers 501 NotImplemented: as told" in lines
+    assert any(f"the encryption of bucket {name}: the AWS credentials have expired" in line for line in lines)
+    assert any(f"the request payment of bucket {name}: there is no such bucket" in line for line in lines)
+
+
+@pytest.mark.parametrize("status,code,expected,fault", [
+    (400, "ExpiredToken", 503, "credentials"), (403, "InvalidAccessKeyId", 400, "credentials"), (404, "NoSuchBucket", 400, "location"),
+    (403, "RequestTimeTooSkewed", 503, "credentials"), (301, "PermanentRedirect", 400, "location")])
+def test_a_server_logs_what_s3_says_and_tells_recipients_nothing_of_it(aws, own_bucket, tmp_path, status, code, expected, fault):
+    name, _ = own_bucket
+    way = Way(aws.port)
+    way.rule = lambda request: s3_error(status, code)
+    file = share_file(tmp_path / "shares.yaml", {"orders": f"s3://{name}/lake/orders"}, recipient=True)
+    server = Server("--shares", file, env={**aws.environment, "AWS_ENDPOINT_URL_S3": way.endpoint})
+    try:
+        refused = server.request("POST", "/shares/s/schemas/d/tables/orders/query", body=b"{}")
+        line = server.wait_for_log(f'fault="{fault}"')
+    finally:
+        server.stop()
+        way.stop()
+    assert refused.status == expected, refused.body
+    for secret in (name, code, "AWS", "lake"):
+        assert secret not in refused.body.decode(), refused.body
+    assert f"S3 answers {status} {code}" in line and TROUBLES[code][1] in line, line

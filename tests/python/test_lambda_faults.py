@@ -127,6 +127,8 @@ MENDED_BY_THE_PROVIDER = {
     "access_denied": ("s3", s3_error(403, "AccessDenied"), of_log, 400, "WARN"),
     "log": ("s3", s3_error(404, "NoSuchKey"), of_commit(2), 400, "WARN"),
     "role": ("sts", STS_DENIED, None, 503, "ERROR"),
+    "credentials": ("s3", s3_error(400, "ExpiredToken"), of_log, 503, "ERROR"),
+    "location": ("s3", s3_error(404, "NoSuchBucket"), of_log, 400, "WARN"),
 }
 
 

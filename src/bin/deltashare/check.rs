@@ -100,6 +100,9 @@ async fn check(options: &Check) -> Result<(), Failure> {
     if !lacking.is_empty() {
         eprintln!("not looked at, because your credentials lack the permission: {}", lacking.join(", "));
     }
+    for failed in buckets.failed().await {
+        eprintln!("not looked at: {}", printable(&failed));
+    }
     shown.result()
 }
 

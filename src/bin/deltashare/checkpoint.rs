@@ -16,6 +16,7 @@ use deltashare::catalog::state::{State, TableState};
 use deltashare::check::{self, Reader, named};
 use deltashare::delta::{Metadata, Protocol};
 use deltashare::limits::Limits;
+use deltashare::s3_answer::S3Answer;
 use deltashare::storage::Location;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -130,10 +131,10 @@ async fn checkpoint(options: &Checkpoint) -> Result<(), Failure> {
         let error = match store.head(&path).await {
             Err(object_store::Error::NotFound { .. }) => match store.put(&path, bytes.into()).await {
                 Ok(_) => continue,
-                Err(error) => error.to_string(),
+                Err(error) => told(&error),
             },
             Ok(_) => format!("{shown}/{path} is there already"),
-            Err(error) => error.to_string(),
+            Err(error) => told(&error),
         };
         let denied = error.to_lowercase().contains("denied");
         let help = if denied { "; your credentials need s3:PutObject there" } else { "" };
@@ -143,7 +144,8 @@ async fn checkpoint(options: &Checkpoint) -> Result<(), Failure> {
         store.put(&path, bytes.into()).await.map_err(|error| {
             Failure::failed(format!(
                 "the checkpoint of version {version} of table '{name}' is written and in use, but {shown}/{path}, which \
-                 names it to readers that do not list the log, is not: {error}"
+                 names it to readers that do not list the log, is not: {}",
+                told(&error)
             ))
         })?;
     }
@@ -152,6 +154,11 @@ async fn checkpoint(options: &Checkpoint) -> Result<(), Failure> {
          their next start on"
     ));
     Ok(())
+}
+
+/// What S3 says is wrong, or the error of the store as it is.
+fn told(error: &object_store::Error) -> String {
+    S3Answer::behind(error).map_or_else(|| error.to_string(), |answer| answer.explain())
 }
 
 fn in_file(path: &std::path::Path, name: &str) -> Result<TableState, Failure> {

@@ -6,12 +6,19 @@ use std::sync::Arc;
 use aws_config::SdkConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::Region;
+use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule, Payer, TransitionStorageClass};
 use deltashare::check::Checked;
+use deltashare::error::innermost;
+use deltashare::s3_answer::S3Answer;
 use deltashare::storage::Location;
 use serde_json::Value;
 use tokio::sync::{Mutex, OnceCell};
+
+/// The codes of answers for what is not set.
+const NOT_SET: [&str; 3] =
+    ["NoSuchLifecycleConfiguration", "NoSuchBucketPolicy", "ServerSideEncryptionConfigurationNotFoundError"];
 
 /// Buckets, each asked once.
 pub(super) struct Buckets {
@@ -30,6 +37,8 @@ struct Bucket {
     kms_key: Option<String>,
     /// Permissions that the administrator lacks to ask.
     lacking: Vec<&'static str>,
+    /// What was answered with another error, and the error.
+    failed: Vec<(&'static str, String)>,
 }
 
 impl Buckets {
@@ -64,16 +73,26 @@ impl Buckets {
 
     /// The permissions that were missing to ask, with the buckets that they were missing for.
     pub(super) async fn lacking(&self) -> Vec<String> {
+        let lacking = |name: &str, bucket: &Bucket| {
+            bucket.lacking.iter().map(|permission| format!("{permission} for bucket {name}")).collect()
+        };
+        self.of_all(lacking).await
+    }
+
+    /// What could not be asked for another reason, with the reason.
+    pub(super) async fn failed(&self) -> Vec<String> {
+        let failed = |name: &str, bucket: &Bucket| {
+            bucket.failed.iter().map(|(what, why)| format!("the {what} of bucket {name}: {why}")).collect()
+        };
+        self.of_all(failed).await
+    }
+
+    async fn of_all(&self, of: impl Fn(&str, &Bucket) -> Vec<String>) -> Vec<String> {
         let known = self.known.lock().await;
-        let mut lacking: Vec<_> = known
-            .iter()
-            .filter_map(|(name, cell)| Some((name, cell.get()?)))
-            .flat_map(|(name, bucket)| {
-                bucket.lacking.iter().map(move |permission| format!("{permission} for bucket {name}"))
-            })
-            .collect();
-        lacking.sort();
-        lacking
+        let mut all: Vec<_> =
+            known.iter().filter_map(|(name, cell)| Some(of(name, cell.get()?))).flatten().collect();
+        all.sort();
+        all
     }
 
     fn client(&self, region: &str) -> Client {
@@ -92,16 +111,16 @@ impl Bucket {
         let policy = client.get_bucket_policy().bucket(name).send();
         let encryption = client.get_bucket_encryption().bucket(name).send();
         let (payment, lifecycle, policy, encryption) = tokio::join!(payment, lifecycle, policy, encryption);
-        if let Some(payment) = this.told(payment, "s3:GetBucketRequestPayment") {
+        if let Some(payment) = this.told(payment, "request payment", "s3:GetBucketRequestPayment") {
             this.requester_pays = payment.payer == Some(Payer::Requester);
         }
-        if let Some(lifecycle) = this.told(lifecycle, "s3:GetLifecycleConfiguration") {
+        if let Some(lifecycle) = this.told(lifecycle, "lifecycle rules", "s3:GetLifecycleConfiguration") {
             this.lifecycle = lifecycle.rules.unwrap_or_default();
         }
-        if let Some(policy) = this.told(policy, "s3:GetBucketPolicy") {
+        if let Some(policy) = this.told(policy, "policy", "s3:GetBucketPolicy") {
             this.denies = denies(policy.policy.as_deref().unwrap_or_default());
         }
-        if let Some(encryption) = this.told(encryption, "s3:GetEncryptionConfiguration") {
+        if let Some(encryption) = this.told(encryption, "encryption", "s3:GetEncryptionConfiguration") {
             let rules = encryption.server_side_encryption_configuration.map(|all| all.rules);
             let mut keys = rules.unwrap_or_default().into_iter().filter_map(|rule| {
                 rule.apply_server_side_encryption_by_default.and_then(|default| default.kms_master_key_id)
@@ -111,23 +130,34 @@ impl Bucket {
         this
     }
 
-    /// An answer; `None` where nothing is set, or where it may not be asked, which is remembered.
-    fn told<T, E: ProvideErrorMetadata, R>(
+    /// An answer; `None` where nothing is set, or where it cannot be asked, which is remembered.
+    fn told<T, E>(
         &mut self,
-        answer: Result<T, SdkError<E, R>>,
+        answer: Result<T, SdkError<E, HttpResponse>>,
+        what: &'static str,
         permission: &'static str,
-    ) -> Option<T> {
-        match answer {
-            Ok(answer) => Some(answer),
-            Err(error) => {
-                let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default();
-                // NoSuchLifecycleConfiguration, NoSuchBucketPolicy, ServerSideEncryptionConfigurationNotFoundError
-                if !code.starts_with("NoSuch") && !code.ends_with("NotFoundError") {
-                    self.lacking.push(permission);
+    ) -> Option<T>
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let error = match answer {
+            Ok(answer) => return Some(answer),
+            Err(error) => error,
+        };
+        let code = error.code().unwrap_or_default();
+        if !NOT_SET.contains(&code) {
+            match (code, error.raw_response()) {
+                ("AccessDenied", _) => self.lacking.push(permission),
+                (code, Some(response)) => {
+                    let message = error.message().unwrap_or_default().to_owned();
+                    let answer =
+                        S3Answer { status: response.status().as_u16(), code: code.to_owned(), message };
+                    self.failed.push((what, answer.explain()));
                 }
-                None
+                (_, None) => self.failed.push((what, innermost(&error))),
             }
         }
+        None
     }
 
     /// Adds the settings that may deny access to the reason why a table cannot be read.

@@ -1,9 +1,10 @@
 //! The check that the deployed function makes itself, with its own role.
 
 use aws_sdk_lambda::Client;
-use aws_sdk_lambda::error::{DisplayErrorContext, ProvideErrorMetadata as _};
+use aws_sdk_lambda::error::ProvideErrorMetadata as _;
 use aws_sdk_lambda::primitives::Blob;
 use deltashare::check::Asked;
+use deltashare::error::innermost;
 
 use super::super::Failure;
 use super::super::aws::Aws;
@@ -25,7 +26,11 @@ pub(super) async fn check(aws: &Aws, name: &str, shown: &mut Shown) -> Result<()
                 Some("AccessDeniedException") => {
                     format!("your credentials lack lambda:InvokeFunction for '{name}'")
                 }
-                _ => format!("function '{name}' cannot be asked: {}", DisplayErrorContext(&error)),
+                Some(code) => format!(
+                    "function '{name}' cannot be asked: Lambda answers {code}: {}",
+                    error.message().unwrap_or_default()
+                ),
+                None => format!("function '{name}' cannot be asked: {}", innermost(&error)),
             };
             Failure::failed(what)
         })?;

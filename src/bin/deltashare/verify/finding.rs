@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use deltashare::storage::FileRefused;
+use deltashare::s3_answer::{S3Answer, Trouble};
 
 /// One thing that was found.
 pub(super) struct Finding {
@@ -108,32 +108,50 @@ impl Refusal {
 
 /// What S3, or what answers in its place, says instead of a file. `body` is its XML.
 pub(super) fn file_refused(table: &str, status: u16, host: &str, body: &str) -> Finding {
-    let FileRefused { code, message, .. } = FileRefused::read(status, body);
-    let kms = message.to_lowercase().contains("kms");
-    let help = match (status, code.as_str()) {
-        (403, _) if message.to_lowercase().contains("expired") || code == "ExpiredToken" => {
+    let answer = S3Answer::read(status, body);
+    let message = answer.message.to_lowercase();
+    let help = match (answer.trouble(), status) {
+        (Some(Trouble::Expired), _) => {
+            "The credentials that the server signs with have expired: renew them, or let the server assume a role."
+        }
+        _ if message.contains("expired") => {
             "The URL has ended already: the server's clock is wrong, or the credentials that sign have ended."
         }
-        (403, "RequestTimeTooSkewed") => "The server's clock is wrong: set it by NTP.",
-        (403, "SignatureDoesNotMatch") => {
+        (Some(Trouble::Unknown), _) => {
+            "AWS does not know the credentials that the server signs with: give the server an access key that exists."
+        }
+        (Some(Trouble::Clock), _) => "The server's clock is wrong: set it by NTP.",
+        (Some(Trouble::Signature), _) => {
             "Something between here and S3 changes the URL or the Host header, or the server signs for another address: \
              see --public-url and AWS_ENDPOINT_URL_S3."
         }
-        (403, _) if kms => {
+        (Some(Trouble::NoBucket), _) => {
+            "The bucket of the table does not exist: correct the table's location."
+        }
+        (Some(Trouble::Region), _) => {
+            "The bucket is in another region than the one that the server signs for."
+        }
+        (Some(Trouble::Archived), _) => {
+            "S3 has archived the file: restore it, and exclude the table from the lifecycle rule that archives."
+        }
+        (Some(Trouble::Key), _) => {
             "The role that signs may not use the KMS key of the file: allow it kms:Decrypt, in its policy and in the \
              key's."
         }
-        (403, _) => {
+        (Some(Trouble::Denied), _) => {
             "The role that signs may not read the file, or the bucket refuses this network. deltashare check \
              --signer-role ARN says which permission is missing; infra/bucket-policies.md has the policies."
         }
-        (404, _) => {
+        (None, 404) => {
             "The table's log names a file that is gone. VACUUM with too short a retention, or a lifecycle rule of the \
              bucket, deletes files that are still shared: restore the file, or repair the table."
         }
-        (301 | 307, _) => "The bucket is in another region than the one that the server signs for.",
-        (400, _) => "S3 does not take the URL: see the region and the endpoint of S3 at the server.",
-        _ => "S3 answers with a fault of its own; run this again.",
+        (None, 416) => "The file is empty, so it is not a Parquet file: restore it, or repair the table.",
+        (None, 301 | 307) => "The bucket is in another region than the one that the server signs for.",
+        (None, 400) => "S3 does not take the URL: see the region and the endpoint of S3 at the server.",
+        (None, 500..) => "S3 answers with a fault of its own; run this again.",
+        (None, _) => "What answers refuses the URL; its code says why. deltashare check may say more.",
     };
+    let code = if answer.code.is_empty() { "without a code" } else { &answer.code };
     Finding::new(table, format!("{host} answers {status} {code} for a file of the table")).help(help)
 }

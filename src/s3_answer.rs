@@ -1,0 +1,230 @@
+//! The errors that S3 answers with: what each means, and what an administrator does about it.
+
+use std::fmt;
+
+/// As much of a message is kept.
+const LONGEST_MESSAGE: usize = 600;
+
+/// How the text of an error begins with which the client of S3 repeats an answer.
+const REPEATED: &str = "Server returned non-2xx status code: ";
+
+/// The text of its error for an answer that names another region.
+const REDIRECTED: &str = "Received redirect without LOCATION";
+
+/// An answer of S3 in place of what it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3Answer {
+    /// Its HTTP status.
+    pub status: u16,
+    /// Its code, such as `AccessDenied`; empty where it has none.
+    pub code: String,
+    /// Its message.
+    pub message: String,
+}
+
+/// What an answer says is wrong. Each needs something else to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// A permission is missing.
+    Denied,
+    /// The credentials have expired.
+    Expired,
+    /// The credentials are not known.
+    Unknown,
+    /// The signature is not the one that S3 expects.
+    Signature,
+    /// The time of the request differs from that of S3.
+    Clock,
+    /// There is no such bucket.
+    NoBucket,
+    /// The bucket is in another region.
+    Region,
+    /// The object is archived.
+    Archived,
+    /// The KMS key of the object cannot be used.
+    Key,
+}
+
+impl S3Answer {
+    /// Reads an answer: its status, and its body in XML.
+    pub fn read(status: u16, body: &str) -> Self {
+        let element = |name: &str| {
+            let (_, rest) = body.split_once(&format!("<{name}>"))?;
+            rest.split_once(&format!("</{name}>"))
+                .map(|(text, _)| text.chars().take(LONGEST_MESSAGE).collect())
+        };
+        Self {
+            status,
+            code: element("Code").unwrap_or_default(),
+            message: element("Message").unwrap_or_default(),
+        }
+    }
+
+    /// The answer that is the cause of `error`, which comes from a client of S3.
+    pub fn behind(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let causes: Vec<_> = std::iter::successors(Some(error), |error| error.source()).collect();
+        // The innermost has nothing but the answer; those around it may repeat paths that others chose.
+        causes.iter().rev().find_map(|cause| Self::in_text(&cause.to_string()))
+    }
+
+    fn in_text(text: &str) -> Option<Self> {
+        if text.contains(REDIRECTED) {
+            let (code, message) = ("PermanentRedirect".to_owned(), String::new());
+            return Some(Self { status: 301, code, message });
+        }
+        let (_, answer) = text.split_once(REPEATED)?;
+        let (status, body) = answer.split_at_checked(3)?;
+        Some(Self::read(status.parse().ok()?, body))
+    }
+
+    /// What is wrong; `None` where the code does not tell.
+    pub fn trouble(&self) -> Option<Trouble> {
+        Some(match self.code.as_str() {
+            "AccessDenied" if self.message.contains("kms:") => Trouble::Key,
+            "AccessDenied" => Trouble::Denied,
+            "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => Trouble::Expired,
+            "InvalidAccessKeyId" | "InvalidToken" | "InvalidSecurity" => Trouble::Unknown,
+            "SignatureDoesNotMatch" => Trouble::Signature,
+            "RequestTimeTooSkewed" => Trouble::Clock,
+            "NoSuchBucket" => Trouble::NoBucket,
+            "PermanentRedirect" | "TemporaryRedirect" | "IllegalLocationConstraintException" => {
+                Trouble::Region
+            }
+            "AuthorizationHeaderMalformed" | "AuthorizationQueryParametersError"
+                if self.message.contains("region") =>
+            {
+                Trouble::Region
+            }
+            "InvalidObjectState" => Trouble::Archived,
+            code if code.starts_with("KMS.") => Trouble::Key,
+            _ => return None,
+        })
+    }
+
+    /// The KMS key that may not be used, where the message names it.
+    pub fn kms_key(&self) -> Option<&str> {
+        let mut words = self.message.split([' ', '"', '\'', ',']);
+        words.find(|word| word.starts_with("arn:") && word.contains(":kms:") && word.contains(":key/"))
+    }
+
+    /// What is wrong and what to do about it, as far as the answer tells, and the answer.
+    pub fn explain(&self) -> String {
+        match self.trouble() {
+            Some(trouble) => format!("{} ({self})", trouble.advice()),
+            None => self.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for S3Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "S3 answers {}", self.status)?;
+        if !self.code.is_empty() {
+            write!(f, " {}", self.code)?;
+        }
+        if !self.message.is_empty() {
+            write!(f, ": {}", self.message)?;
+        }
+        Ok(())
+    }
+}
+
+impl Trouble {
+    /// What is wrong and what to do, as the beginning of a sentence.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Denied => "permission denied: the credentials that read the table lack a permission",
+            Self::Expired => "the AWS credentials have expired: sign in again, or set new ones",
+            Self::Unknown => {
+                "AWS does not know the credentials: set an access key that exists, with its session token"
+            }
+            Self::Signature => {
+                "S3 does not accept the signature: the secret access key does not belong to the access key, or something \
+                 on the way to S3 changes requests"
+            }
+            Self::Clock => "the clock of this machine is wrong: set it by NTP",
+            Self::NoBucket => {
+                "there is no such bucket: correct the location of the table, or create the bucket"
+            }
+            Self::Region => {
+                "the bucket is in another region than the one that was asked: where an endpoint of S3 is set, set \
+                 AWS_REGION to the region of the bucket"
+            }
+            Self::Archived => {
+                "S3 has archived the object: restore it, and exclude the table from the lifecycle rule that archives"
+            }
+            Self::Key => {
+                "the KMS key of the table's files cannot be used: look at its state, at its policy, and at the policy of \
+                 the role"
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, code: &str, message: &str) -> S3Answer {
+        S3Answer::read(status, &format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>"))
+    }
+
+    #[test]
+    fn the_key_that_may_not_be_used_is_named() {
+        let message = "User: arn:aws:sts::111122223333:assumed-role/signer/x is not authorized to perform: kms:Decrypt on \
+                       resource: arn:aws:kms:eu-central-1:111122223333:key/0b4f1f0a because no identity-based policy \
+                       allows the kms:Decrypt action";
+        let refused = answer(403, "AccessDenied", message);
+        assert_eq!(refused.trouble(), Some(Trouble::Key));
+        assert_eq!(refused.kms_key(), Some("arn:aws:kms:eu-central-1:111122223333:key/0b4f1f0a"));
+        assert_eq!(S3Answer::read(403, "<Error><Code>AccessDenied</Code></Error>").kms_key(), None);
+    }
+
+    #[test]
+    fn only_access_denied_is_a_missing_permission() {
+        for (status, code, message, expected) in [
+            (403, "AccessDenied", "Access Denied", Some(Trouble::Denied)),
+            (400, "ExpiredToken", "The provided token has expired.", Some(Trouble::Expired)),
+            (403, "InvalidAccessKeyId", "", Some(Trouble::Unknown)),
+            (403, "SignatureDoesNotMatch", "", Some(Trouble::Signature)),
+            (403, "RequestTimeTooSkewed", "", Some(Trouble::Clock)),
+            (404, "NoSuchBucket", "", Some(Trouble::NoBucket)),
+            (301, "PermanentRedirect", "", Some(Trouble::Region)),
+            (
+                400,
+                "AuthorizationHeaderMalformed",
+                "the region 'us-east-1' is wrong; expecting 'eu-west-1'",
+                Some(Trouble::Region),
+            ),
+            (403, "InvalidObjectState", "", Some(Trouble::Archived)),
+            (400, "KMS.DisabledException", "", Some(Trouble::Key)),
+            (404, "NoSuchKey", "", None),
+            (403, "", "", None),
+            (503, "SlowDown", "", None),
+        ] {
+            assert_eq!(answer(status, code, message).trouble(), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_found_in_the_error_of_the_client() {
+        let text = |rest: &str| -> Box<dyn std::error::Error> {
+            format!("Error performing GET https://b/k in 1s - {rest}").into()
+        };
+        let expired = text(
+            "Server returned non-2xx status code: 400 Bad Request: <Error><Code>ExpiredToken</Code><Message>The provided \
+             token has expired.</Message></Error>",
+        );
+        assert_eq!(
+            S3Answer::behind(expired.as_ref()).unwrap().to_string(),
+            "S3 answers 400 ExpiredToken: The provided token has expired."
+        );
+        let redirected = text(
+            "Received redirect without LOCATION, this normally indicates an incorrectly configured region",
+        );
+        assert_eq!(S3Answer::behind(redirected.as_ref()).unwrap().trouble(), Some(Trouble::Region));
+        let head = text("Server returned non-2xx status code: 404 Not Found: ");
+        assert_eq!(S3Answer::behind(head.as_ref()).unwrap().to_string(), "S3 answers 404");
+        assert_eq!(S3Answer::behind(text("HTTP error: error sending request").as_ref()), None);
+    }
+}
