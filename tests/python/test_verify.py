@@ -2,6 +2,7 @@
 
 import datetime
 import email.utils
+import gzip
 import http.server
 import json
 import os
@@ -14,7 +15,7 @@ import threading
 import pytest
 
 from conftest import BINARY, EXPIRED_TOKEN, Server, TOKEN, hash_of
-from faults import Way, answer, cut, headers, rewrite
+from faults import Way, answer, cut, headers, rewrite, s3_error
 from test_lambda import function, stack  # noqa: F401
 
 LONELY_TOKEN = "dss_test-recipient-with-nothing"
@@ -152,6 +153,7 @@ def test_a_token_that_has_ended(write):
     # Only the profile says so; the server is asked nevertheless.
     text = only_failure(write(expires="2020-01-01T00:00:00.000Z"))
     assert "the token ended at 2020-01-01" in text and "good share.s.py_versions" in text
+    assert re.search(r"token expired at 2020-01-01T00:00:00Z, \d{4} days ago", text) and "from now" not in text
     assert "in 23 hours" in verify(write(expires=in_days(1))).stdout
     assert "is not a time" in only_failure(write(expires="soon"))
 
@@ -276,6 +278,110 @@ def test_answers_that_something_in_between_changes(write, way):
     assert {failure["found"] for failure in report(profile, code=1)["failures"]} == {"the answer has no header delta-table-version"}
 
 
+@pytest.mark.parametrize("next_page,found", [
+    (lambda number: "again", "a page token comes again"),
+    (lambda number: "ab"[number % 2], "a page token comes again"),
+    (lambda number: str(number), "has more than 5000 pages"),
+])
+def test_lists_that_never_end_are_given_up(write, next_page, found):
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            asked.append(self.path)
+            body = json.dumps({"items": [{"name": "s"}], "nextPageToken": next_page(len(asked))}).encode()
+            self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        assert found in only_failure(write(f"http://127.0.0.1:{server.server_address[1]}/"))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert len(asked) <= 5_002
+
+
+def test_answers_that_are_larger_than_any_are_given_up(write, way):
+    """Spaces in place of a list, of metadata, and of a list of files."""
+    of_size = lambda mib: " " * (mib * 1024 * 1024)  # noqa: E731
+    profile = write(way.to, "dss_large")
+
+    def failures(path, fault):
+        way.rule = lambda request: fault if request.path.endswith(path) else None
+        return {failure["found"] for failure in report(profile, code=1)["failures"]}
+
+    assert failures("/shares", answer(200, of_size(40), "application/json")) == {"an answer of 127.0.0.1 has more than 32 MiB"}
+    assert failures("/metadata", answer(200, of_size(140), "application/json")) == {"an answer of 127.0.0.1 has more than 128 MiB"}
+    assert failures("/query", answer(200, of_size(80), "application/x-ndjson")) == {"a line of the answer has more than 64 MiB"}
+
+
+def test_an_answer_without_end_is_not_read_without_end(write):
+    sent = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path != "/refused/shares" else 500)
+            self.end_headers()
+            try:
+                while sum(sent) < 1024:
+                    self.wfile.write(b" " * (1024 * 1024))
+                    sent.append(1)
+            except OSError:
+                pass
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        for path, found in (("", "has more than 32 MiB"), ("refused/", "the server answers 500")):
+            sent.clear()
+            assert found in only_failure(write(f"http://127.0.0.1:{server.server_address[1]}/{path}"))
+            assert sum(sent) < 256, "in MiB"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_sizes_that_no_file_has_are_a_failure(write, way):
+    huge = lambda content: gzip.compress(re.sub(rb'"size":\d+', b'"size":18446744073709551615', gzip.decompress(content)))  # noqa: E731
+    way.rule = lambda request: rewrite(huge) if request.path.endswith("/query") else None
+    found = {failure["found"] for failure in report(write(way.to), code=1)["failures"]}
+    assert len(found) == 1 and "the sizes of the files cannot be right" in found.pop()
+
+
+@pytest.mark.parametrize("status,code,helps", [
+    (403, "AccessDenied", "which permission is missing"), (400, "ExpiredToken", "credentials that the server signs with have expired"),
+    (404, "NoSuchBucket", "The bucket of the table does not exist"), (404, "NoSuchKey", "VACUUM"),
+    (403, "InvalidAccessKeyId", "AWS does not know the credentials"), (403, "InvalidObjectState", "archived"),
+    (403, "SomethingElse", "its code says why"), (416, "InvalidRange", "The file is empty")])
+def test_what_s3_says_instead_of_a_file_is_called_what_it_is(copies, tmp_path, status, code, helps):
+    """By way of a server whose URLs lead through what answers so."""
+    way = Way(0)
+    file = tmp_path / "shares.yaml"
+    file.write_text(json.dumps({
+        "version": 1, "shares": [{"name": "s", "schemas": [{"name": "d", "tables": [{"name": "t", "location": str(copies / "py_versions")}]}]}],
+        "recipients": [{"name": "r", "shares": ["s"], "tokens": [{"sha256": hash_of(TOKEN), "expires": "never"}]}]}))
+    server = Server("--shares", file, "--public-url", way.endpoint)
+    way.target = server.port
+    way.rule = lambda request: s3_error(status, code) if "X-Amz-Signature" in request.query else None
+    try:
+        profile = tmp_path / "p.share"
+        profile.write_text(json.dumps({"shareCredentialsVersion": 1, "endpoint": server.endpoint, "bearerToken": TOKEN}))
+        [failure] = report(profile, code=1)["failures"]
+    finally:
+        server.stop()
+        way.stop()
+    assert failure["found"] == f"127.0.0.1 answers {status} {code} for a file of the table" and helps in failure["help"], failure
+
+
 def test_a_clock_that_is_wrong_is_a_warning(write, way):
     hour = datetime.timedelta(hours=1)
     late = lambda: email.utils.format_datetime(datetime.datetime.now(datetime.timezone.utc) - hour, usegmt=True)  # noqa: E731
@@ -296,8 +402,19 @@ def test_urls_that_live_too_short_are_a_warning(write, serving):
 
 @pytest.mark.parametrize("text,found", [
     ("not json", "is not one that clients read"),
-    ('{"shareCredentialsVersion": 1}', "is not one that clients read"),
+    ('{"shareCredentialsVersion": 1}', "it has no endpoint"),
+    ('{"shareCredentialsVersion": 1, "endpoint": "https://a/"}', "it has no bearerToken, the token"),
+    ('{"shareCredentialsVersion": 1, "endpoint": "https://a/", "bearerToken": 5}', "bearerToken is not a string"),
+    ('{"shareCredentialsVersion": 1, "endpoint": "https://a/", "bearerToken": "dss_x", "expirationTime": 5}', "expirationTime is not a string"),
+    ('{"endpoint": "https://a/", "bearerToken": "dss_x"}', "it has no shareCredentialsVersion"),
     ('{"shareCredentialsVersion": 2, "endpoint": "https://a/", "bearerToken": "dss_x"}', "shareCredentialsVersion is 2"),
+    ('{"shareCredentialsVersion": 2, "type": "oauth_client_credentials", "endpoint": "https://a/", "tokenEndpoint": "https://b/",'
+     ' "clientId": "c", "clientSecret": "d"}', "is one for OAuth"),
+    ('{"shareCredentialsVersion": 2, "type": "basic", "endpoint": "https://a/", "username": "u", "password": "p"}', "a user name and a password"),
+    ('[1, "https://a/", "dss_x"]', "is JSON, but not an object"),
+    ("\n<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page, not a profile"),
+    ("", "the file is empty"),
+    ("\ufeff{}", "byte order mark"),
 ])
 def test_a_file_that_is_no_profile(tmp_path, text, found):
     path = tmp_path / "some.share"

@@ -5,14 +5,15 @@
 
 mod answer;
 mod finding;
+mod profile;
 mod recipient;
 mod report;
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Read as _};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{TimeDelta, Utc};
 use clap::Args;
 use deltashare::protocol::profile::Profile;
 
@@ -23,8 +24,8 @@ use finding::Finding;
 use recipient::{FileUrl, Recipient, Table};
 use report::{Report, TableReport};
 
-/// A token that ends sooner than this gets a warning.
-const TOKEN_ENDS_SOON: TimeDelta = TimeDelta::days(7);
+/// The largest file that is read as a profile.
+const LARGEST_PROFILE: u64 = 1024 * 1024;
 
 /// The shortest life of a URL without a warning: clients ask for new URLs a quarter of an hour before the old ones end.
 const SHORT_URL: TimeDelta = TimeDelta::minutes(16);
@@ -37,6 +38,9 @@ const SKEW: TimeDelta = TimeDelta::seconds(60);
 /// Lists shares, schemas and tables, reads the version, the metadata and the list of files of each table, and fetches
 /// the first bytes of one file of each by its URL. Reports whether answers are compressed and streamed, when the token
 /// and the URLs end, and whether the clocks agree. The token and the URLs are never printed.
+///
+/// What no client could read fails: a list of more than 5000 pages or with a page token that comes again, a line of more
+/// than 64 MiB, and a list of files of more than 16 GiB.
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  deltashare verify --profile acme.share\n\nEnds with 1 where something fails. Run it from the recipient's network if you can."
@@ -53,12 +57,14 @@ pub(crate) struct Options {
 /// Runs the checks on a runtime of its own.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let path = options.profile.display();
-    let text = std::fs::read_to_string(&options.profile)
+    let mut text = Vec::new();
+    std::fs::File::open(&options.profile)
+        .and_then(|file| file.take(LARGEST_PROFILE + 1).read_to_end(&mut text))
         .map_err(|error| Failure::usage(format!("{path}: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed(error.to_string()))?;
     let mut report = Report::default();
-    if let Some(profile) = read_profile(&text, &mut report) {
+    if let Some(profile) = profile::read(&text, &mut report) {
         runtime.block_on(play(profile, &mut report));
     }
     report.print(options.output);
@@ -68,80 +74,6 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
             "{failures} {} failed; do not send the profile yet",
             if failures == 1 { "check" } else { "checks" }
         ))),
-    }
-}
-
-/// The profile, with what is wrong with it; `None` where nothing can be asked with it.
-fn read_profile(text: &str, report: &mut Report) -> Option<Profile> {
-    let profile: Profile = match serde_json::from_str(text) {
-        Ok(profile) => profile,
-        Err(error) => {
-            // The error of serde_json names places and fields, never values of the token's field.
-            let what = format!("the profile is not one that clients read: line {}", error.line());
-            report.fail(Finding::new("profile", what).help(
-                "A profile is a JSON object with shareCredentialsVersion, endpoint and bearerToken. \
-                 deltashare token rotate RECIPIENT --profile FILE writes another.",
-            ));
-            return None;
-        }
-    };
-    if profile.share_credentials_version != 1 {
-        let what = format!("shareCredentialsVersion is {}", profile.share_credentials_version);
-        let help = "Version 1 is what every client reads; this command knows no other.";
-        report.fail(Finding::new("profile", what).help(help));
-        return None;
-    }
-    if !profile.endpoint.ends_with('/') {
-        let what = "the endpoint does not end with a slash";
-        report.warn(Finding::new("profile", what).help("One client needs the slash; add it to the profile."));
-    }
-    if profile.endpoint.starts_with("http://") && !is_this_machine(&profile.endpoint) {
-        let what = "the endpoint is http://, so everybody on the way can read the token";
-        report.warn(Finding::new("profile", what).help("Put a proxy or load balancer with TLS in front."));
-    }
-    match profile.expiration_time.as_deref().map(DateTime::parse_from_rfc3339) {
-        None => {}
-        Some(Err(_)) => {
-            let what = "expirationTime is not a time such as 2027-06-01T00:00:00.000Z";
-            let help = "Some clients refuse such a profile: write the time in that form, or leave it out.";
-            report.fail(Finding::new("profile", what).help(help));
-        }
-        Some(Ok(end)) => {
-            let (end, now) = (end.with_timezone(&Utc), Utc::now());
-            report.token_ends = Some(end);
-            if end <= now {
-                let help = "deltashare token rotate RECIPIENT --profile FILE makes another token.";
-                report.fail(Finding::new("profile", format!("the token ended at {end}")).help(help));
-            } else if end - now < TOKEN_ENDS_SOON {
-                let what = format!("the token ends at {end}, in {} hours", (end - now).num_hours());
-                let help = "deltashare token rotate RECIPIENT --expires 90d makes one that lives longer.";
-                report.warn(Finding::new("profile", what).help(help));
-            }
-        }
-    }
-    report.endpoint = without_secrets(&profile.endpoint);
-    report.token = Some(profile.bearer_token.clone());
-    Some(profile)
-}
-
-/// An endpoint without the credentials that it may have.
-fn without_secrets(endpoint: &str) -> String {
-    let Ok(mut url) = url::Url::parse(endpoint) else { return "(not a URL)".to_owned() };
-    // Both fail only for URLs without a host, which have no credentials.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.set_query(None);
-    url.set_fragment(None);
-    url.into()
-}
-
-fn is_this_machine(endpoint: &str) -> bool {
-    let url = url::Url::parse(endpoint).ok();
-    match url.as_ref().and_then(url::Url::host) {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
     }
 }
 

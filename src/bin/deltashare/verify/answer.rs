@@ -20,6 +20,15 @@ const LONG_ENOUGH: Duration = Duration::from_millis(300);
 /// It must have so much, so that nothing in between holds it back only because it is small.
 const LARGE_ENOUGH: u64 = 1_000_000;
 
+/// The longest line: one with the schema of a table, or with the statistics of a file.
+const LONGEST_LINE: usize = 64 * 1024 * 1024;
+
+/// The largest answer, without compression: that of a table with ten million files.
+const LARGEST: u64 = 16 * 1024 * 1024 * 1024;
+
+/// So much is unpacked at once, because gzip makes a thousand times of it.
+const SLICE: usize = 4096;
+
 /// What came for one query.
 pub(super) struct QueryAnswer {
     began: Instant,
@@ -45,6 +54,10 @@ pub(super) struct QueryAnswer {
     /// What the last line says: the end, perhaps with an error. Servers may send none.
     end: Option<Value>,
     unreadable_line: bool,
+    /// Why no more is read of it.
+    too_large: Option<&'static str>,
+    /// A size that no file has, or a sum of sizes that no disk holds.
+    impossible_size: bool,
 }
 
 /// Turns what comes into what it stands for.
@@ -83,11 +96,26 @@ impl QueryAnswer {
             has_metadata: false,
             end: None,
             unreadable_line: false,
+            too_large: None,
+            impossible_size: false,
         }
+    }
+
+    /// Whether the answer is beyond what servers send, so that no more of it is taken.
+    pub(super) fn is_too_large(&self) -> bool {
+        self.too_large.is_some()
     }
 
     /// Takes what came at `now`.
     pub(super) fn take(&mut self, chunk: &[u8], now: Instant) {
+        for slice in chunk.chunks(SLICE) {
+            if !self.is_too_large() {
+                self.take_slice(slice, now);
+            }
+        }
+    }
+
+    fn take_slice(&mut self, chunk: &[u8], now: Instant) {
         if self.start.len() < GZIP.len() {
             self.start.extend(chunk.iter().take(GZIP.len()));
         }
@@ -106,7 +134,9 @@ impl QueryAnswer {
         if let Decoder::Gzip(decoder) = &mut self.decoder {
             self.undecoded |= decoder.try_finish().is_err();
             let rest = std::mem::take(decoder.get_mut());
-            self.decoded(&rest, now);
+            if !self.is_too_large() {
+                self.decoded(&rest, now);
+            }
         }
         // Every line of an answer ends with one, so that what is left was cut off.
         self.unreadable_line |= !self.lines.rest.is_empty();
@@ -123,6 +153,11 @@ impl QueryAnswer {
             self.line(line);
         });
         self.lines = lines;
+        if self.lines.rest.len() > LONGEST_LINE {
+            self.too_large = Some("a line of the answer has more than 64 MiB");
+        } else if self.size > LARGEST {
+            self.too_large = Some("the answer has more than 16 GiB");
+        }
     }
 
     fn line(&mut self, line: &[u8]) {
@@ -138,8 +173,15 @@ impl QueryAnswer {
         if let Some(file) = line.get("file") {
             self.files += 1;
             let added = file.pointer("/deltaSingleAction/add");
-            let size = added.unwrap_or(file).get("size").and_then(Value::as_u64);
-            self.bytes += size.unwrap_or_default();
+            // The log has sizes as numbers of 64 bits with a sign.
+            let size = match added.unwrap_or(file).get("size") {
+                None | Some(Value::Null) => Some(0),
+                Some(size) => size.as_i64().and_then(|size| u64::try_from(size).ok()),
+            };
+            match size.and_then(|size| self.bytes.checked_add(size)) {
+                Some(sum) => self.bytes = sum,
+                None => self.impossible_size = true,
+            }
             if self.first_file.is_none() {
                 self.first_file = file_url(file, added);
             }
@@ -149,6 +191,12 @@ impl QueryAnswer {
     /// What is wrong with the answer itself.
     pub(super) fn check(&self, table: &Table) -> Result<(), Finding> {
         let found = |what: &str, help: &str| Err(Finding::new(table, what).help(help));
+        if let Some(what) = self.too_large {
+            return found(
+                what,
+                "No server sends so much: something else answers, or the table's log is damaged.",
+            );
+        }
         if self.start == GZIP && !self.says_gzip {
             return found(
                 "the answer is compressed but its header content-encoding is gone, so that no client can read it",
@@ -175,6 +223,12 @@ impl QueryAnswer {
                 "the list of files is not complete",
                 "The connection was cut off: by a timeout in between, by the 200 MB or the time that Lambda allows, or \
                  by a failure in the server's log.",
+            );
+        }
+        if self.impossible_size {
+            return found(
+                "the sizes of the files cannot be right: one is no number of bytes, or they add up to more than there is",
+                "The table's log names a wrong size: repair the table. deltashare check may say more.",
             );
         }
         Ok(())
@@ -248,5 +302,37 @@ mod tests {
         assert_eq!(answer(1200, 2000, 2_000_000), None);
         assert_eq!(answer(1900, 2000, 2_000), None);
         assert_eq!(answer(1, 2, 2_000_000), None);
+    }
+
+    #[test]
+    fn sizes_that_no_file_has_are_noticed_and_added_up_without_a_panic() {
+        let sizes_are_possible = |sizes: &[&str]| {
+            let mut answer = QueryAnswer::begin(None, Instant::now());
+            for size in sizes {
+                answer.take(format!("{{\"file\":{{\"size\":{size}}}}}\n").as_bytes(), Instant::now());
+            }
+            !answer.impossible_size
+        };
+        assert!(sizes_are_possible(&["1", "9223372036854775807", "null"]));
+        for sizes in [
+            &["18446744073709551615", "18446744073709551615"][..],
+            &["9223372036854775807", "9223372036854775807", "2"],
+            &["-1"],
+            &["1.5"],
+            &["\"9\""],
+        ] {
+            assert!(!sizes_are_possible(sizes), "{sizes:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_is_given_up() {
+        let mut answer = QueryAnswer::begin(None, Instant::now());
+        let piece = vec![b'x'; 1024 * 1024];
+        let taken = (0..1000).take_while(|_| {
+            answer.take(&piece, Instant::now());
+            !answer.is_too_large()
+        });
+        assert_eq!(taken.count(), LONGEST_LINE / piece.len());
     }
 }

@@ -1,6 +1,8 @@
 //! The requests of a recipient.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -12,6 +14,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
 use super::answer::QueryAnswer;
@@ -23,8 +26,20 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How long nothing may come of an answer.
 const SILENCE: Duration = Duration::from_secs(120);
 
-/// How many pieces of an answer wait to be unpacked.
-const PIECES: usize = 4096;
+/// How many bytes of an answer wait to be unpacked.
+const WAITING: u32 = 64 * 1024 * 1024;
+
+/// How many pages a list may have. With 500 entries on each, as servers send, that is more than two million.
+const PAGES: usize = 5_000;
+
+/// The largest page of a list.
+const PAGE_BYTES: usize = 32 * 1024 * 1024;
+
+/// The largest answer for the metadata of a table.
+const METADATA_BYTES: usize = 128 * 1024 * 1024;
+
+/// As much is read of an answer that says what is wrong.
+const ERROR_BYTES: usize = 64 * 1024;
 
 /// What the newest clients declare, so that no table is refused which one of them can read.
 const EVERYTHING: &str = "responseformat=delta,parquet;includeendstreamaction=true;readerfeatures=deletionvectors,\
@@ -49,6 +64,13 @@ impl fmt::Display for Table {
 pub(super) struct FileUrl {
     pub(super) url: Url,
     pub(super) ends: Option<DateTime<Utc>>,
+}
+
+/// A piece of an answer that waits to be unpacked, and when it came.
+struct Piece {
+    bytes: bytes::Bytes,
+    came: Instant,
+    room: OwnedSemaphorePermit,
 }
 
 /// A page of a list.
@@ -156,7 +178,7 @@ impl Recipient {
     pub(super) async fn metadata(&self, table: &Table) -> Result<(), Finding> {
         let place = table.to_string();
         let answer = self.get(&place, &path(table, "metadata"), Some(EVERYTHING), false).await?;
-        let text = answer.text().await.map_err(|error| unreachable(&place, &self.host, &error))?;
+        let text = self.text(&place, answer, METADATA_BYTES).await?;
         let mut lines = text.lines().map(serde_json::from_str::<Value>);
         match (lines.next(), lines.next()) {
             (Some(Ok(protocol)), Some(Ok(metadata)))
@@ -184,18 +206,27 @@ impl Recipient {
         let mut answer = self.accepted(&place, answer, false).await?;
         let encoding = header(answer.headers(), CONTENT_ENCODING.as_str());
         // Unpacking is beside the way, so that the time of a piece is when it came.
-        let (pieces, mut unpacked) = tokio::sync::mpsc::channel::<(bytes::Bytes, Instant)>(PIECES);
+        let (pieces, mut unpacked) = tokio::sync::mpsc::unbounded_channel::<Piece>();
         let reader = tokio::task::spawn_blocking(move || {
             let mut read = QueryAnswer::begin(encoding.as_deref(), began);
-            while let Some((piece, came)) = unpacked.blocking_recv() {
-                read.take(&piece, came);
+            while let Some(Piece { bytes, came, room }) = unpacked.blocking_recv() {
+                read.take(&bytes, came);
+                drop(room);
+                // The other side stops sending.
+                if read.is_too_large() {
+                    break;
+                }
             }
             read
         });
-        while let Some(piece) =
+        let room = Arc::new(Semaphore::new(WAITING as usize));
+        while let Some(bytes) =
             answer.chunk().await.map_err(|error| unreachable(&place, &self.host, &error))?
         {
-            if pieces.send((piece, Instant::now())).await.is_err() {
+            let came = Instant::now();
+            let size = u32::try_from(bytes.len()).unwrap_or(WAITING).min(WAITING);
+            let Ok(room) = Arc::clone(&room).acquire_many_owned(size).await else { break };
+            if pieces.send(Piece { bytes, came, room }).is_err() {
                 break;
             }
         }
@@ -233,22 +264,47 @@ impl Recipient {
 
     /// All pages of a list.
     async fn list<T: for<'a> Deserialize<'a>>(&self, path: &str) -> Result<Vec<T>, Finding> {
-        let (mut items, mut query) = (Vec::new(), String::new());
-        loop {
+        let (mut items, mut query, mut tokens) = (Vec::new(), String::new(), HashSet::new());
+        for _ in 0..PAGES {
             let answer = self.get("shares", &format!("{path}{query}"), None, true).await?;
-            let text = answer.text().await.map_err(|error| unreachable("shares", &self.host, &error))?;
-            let page: Page<T> = serde_json::from_str(&text).map_err(|_| {
+            let text = self.text("shares", answer, PAGE_BYTES).await?;
+            // An array of the values is an object to serde.
+            let page = Some(text.as_str()).filter(|text| text.trim_start().starts_with('{'));
+            let page: Page<T> = page.and_then(|text| serde_json::from_str(text).ok()).ok_or_else(|| {
                 Finding::new("shares", "what answers is not a Delta Sharing server: it sends no list").help(
                     "The endpoint of the profile must end with the server's prefix, such as \
                      https://HOST/delta-sharing/.",
                 )
             })?;
             items.extend(page.items);
-            match page.next_page_token.filter(|token| !token.is_empty()) {
-                Some(token) => query = format!("?pageToken={}", segment(&token)),
-                None => return Ok(items),
+            let Some(token) = page.next_page_token.filter(|token| !token.is_empty()) else {
+                return Ok(items);
+            };
+            query = format!("?pageToken={}", segment(&token));
+            if !tokens.insert(token) {
+                return Err(Finding::new("shares", format!("the list {path} never ends: a page token comes again"))
+                    .help("Clients would ask for the same page for ever. Something in between changes answers, or the \
+                           server is not right."));
             }
         }
+        Err(Finding::new("shares", format!("the list {path} has more than {PAGES} pages"))
+            .help("Share fewer tables in one share, or look at the server: its list may never end."))
+    }
+
+    /// The text of an answer of at most so many bytes.
+    async fn text(&self, place: &str, mut answer: Response, most: usize) -> Result<String, Finding> {
+        let mut text = Vec::new();
+        while let Some(piece) =
+            answer.chunk().await.map_err(|error| unreachable(place, &self.host, &error))?
+        {
+            if text.len() + piece.len() > most {
+                let what = format!("an answer of {} has more than {} MiB", self.host, most / (1024 * 1024));
+                return Err(Finding::new(place, what)
+                    .help("No server sends so much here: something else answers at the endpoint."));
+            }
+            text.extend_from_slice(&piece);
+        }
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
     async fn get(
@@ -284,13 +340,18 @@ impl Recipient {
     }
 
     /// An answer that is good, or what it says is wrong.
-    async fn accepted(&self, place: &str, answer: Response, is_list: bool) -> Result<Response, Finding> {
+    async fn accepted(&self, place: &str, mut answer: Response, is_list: bool) -> Result<Response, Finding> {
         if answer.status() == StatusCode::OK {
             return Ok(answer);
         }
         let (status, request_id) = (answer.status().as_u16(), header(answer.headers(), "x-request-id"));
-        let body = answer.text().await.unwrap_or_default();
-        let body: Value = serde_json::from_str(&body).unwrap_or_default();
+        let mut body = Vec::new();
+        while body.len() < ERROR_BYTES
+            && let Ok(Some(piece)) = answer.chunk().await
+        {
+            body.extend_from_slice(&piece);
+        }
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
         let code = text("errorCode").or_else(|| text("error_code"));
         let message = text("message").unwrap_or_default();

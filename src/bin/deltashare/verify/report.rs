@@ -243,11 +243,7 @@ impl Report {
         if !self.endpoint.is_empty() {
             facts.push(("endpoint", self.endpoint.clone()));
             let token = match self.token_ends {
-                Some(end) => format!(
-                    "good until {}, {} days from now",
-                    end.to_rfc3339_opts(SecondsFormat::Secs, true),
-                    (end - Utc::now()).num_days()
-                ),
+                Some(end) => token_end(end, Utc::now()),
                 None => "the profile names no end".to_owned(),
             };
             facts.push(("token", token));
@@ -283,6 +279,22 @@ impl Report {
     }
 }
 
+/// When a token ends, and how far that is.
+fn token_end(end: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    let left = end - now;
+    let distance = match left.abs() {
+        time if time >= TimeDelta::days(2) => format!("{} days", time.num_days()),
+        time if time >= TimeDelta::hours(2) => format!("{} hours", time.num_hours()),
+        time => format!("{} minutes", time.num_minutes()),
+    };
+    let end = end.to_rfc3339_opts(SecondsFormat::Secs, true);
+    if left > TimeDelta::zero() {
+        format!("good until {end}, {distance} from now")
+    } else {
+        format!("expired at {end}, {distance} ago")
+    }
+}
+
 /// A text without what signs the URLs in it.
 fn without_signatures(text: &str) -> String {
     let mut parts = text.split("X-Amz-");
@@ -305,4 +317,22 @@ fn size(bytes: u64) -> String {
         size /= 1000.0;
     }
     format!("{size:.1} TB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_token_is_told_by_how_far_it_is() {
+        let now = DateTime::parse_from_rfc3339("2027-01-01T00:00:00Z").unwrap().with_timezone(&Utc);
+        for (left, told) in [
+            (TimeDelta::days(90), "good until 2027-04-01T00:00:00Z, 90 days from now"),
+            (TimeDelta::hours(5), "good until 2027-01-01T05:00:00Z, 5 hours from now"),
+            (-TimeDelta::days(2521), "expired at 2020-02-06T00:00:00Z, 2521 days ago"),
+            (-TimeDelta::minutes(3), "expired at 2026-12-31T23:57:00Z, 3 minutes ago"),
+        ] {
+            assert_eq!(token_end(now + left, now), told);
+        }
+    }
 }
