@@ -480,8 +480,16 @@ def test_a_share_file_is_applied(world, tmp_path, tables):
     for line in ("~ table Retail.Sales.Orders: historyShared true -> false\n", "- table Retail.Sales.Items", "- recipient globex, with its tokens and grants",
                  "until 2999-01-01T00:00:00Z -> 2998-01-01T00:00:00Z"):
         assert line in planned, planned
+    # The counts are those of apply with the same options.
+    counted = admin.run("plan", "-f", other).stderr
+    assert counted == (f"2 changes to make, with: deltashare apply -f {other}; 2 deletions would be left. To make all of them: "
+                       f"deltashare apply -f {other} --prune\n")
+    pruned = admin.run("plan", "-f", other, "--prune")
+    assert pruned.stdout == planned and pruned.stderr == f"4 changes to make, 2 of which delete, with: deltashare apply -f {other} --prune\n"
     applied = admin.run("apply", "-f", other)
-    assert "2 are left, because they delete" in applied.stderr
+    assert "2 changes made; 2 are left, because they delete" in applied.stderr
+    assert admin.run("plan", "-f", other).stderr == (
+        f"0 changes to make without --prune; 2 deletions would be left. To make them: deltashare apply -f {other} --prune\n")
     assert server.request("GET", "/shares", token="dss_plan-globex").status == 200
     assert "- " not in applied.stdout
     admin.run("apply", "-f", other, "--prune")
@@ -612,6 +620,8 @@ def test_a_file_that_cannot_be_applied_changes_nothing(world, tmp_path, text, re
     (("recipient", "create", "b", "--share", "none"), 3, "there is no share 'none'"),
     (("recipient", "create", "b", "--expires", "0"), 2, "ended already"),
     (("recipient", "create", "b", "--expires", "soon"), 2, "not a time"),
+    (("recipient", "create", "b", "--expires", "90"), 2, "a time needs a unit: 90d for days"),
+    (("token", "rotate", "acme", "--grace", "24"), 2, "a time needs a unit: 24d for days, 24h for hours"),
     (("recipient", "create", "b", "--profile", "."), 2, "is there already"),
     (("share", "delete", "retail"), 2, "Say so with --yes"),
 ])
@@ -621,6 +631,30 @@ def test_what_is_refused(world, tmp_path, arguments, code, text):
     before = admin.json("recipient", "list")
     assert text in admin.error(code, *arguments)
     assert admin.json("recipient", "list") == before and [recipient["name"] for recipient in before] == ["Acme"]
+
+
+def test_a_command_that_comes_next_works_as_it_is_pasted_whatever_the_names(world, tmp_path):
+    admin, *_ = world
+    paste = lambda command: subprocess.run(["sh", "-c", command.replace("deltashare", str(BINARY), 1)], env=admin.environment,  # noqa: E731
+                                           capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, cwd=tmp_path)
+    next_of = lambda said: said.strip().split("\n")[-1].rsplit(": ", 1)[1]  # noqa: E731
+    share = "-it's $HOME"
+    said = admin.run("share", "create", "--", share).stderr
+    done = paste(next_of(said).replace("SCHEMA", "s"))
+    assert done.returncode == 0, done
+    done = paste(next_of(done.stderr).replace("TABLE", "t").replace("s3://BUCKET/PREFIX", "s3://lake/t"))
+    assert done.returncode == 0, done
+    assert [table["name"] for table in json.loads(admin.run("table", "list", "--output", "json", "--", share).stdout)] == ["t"]
+    missing = admin.error(3, "schema", "create", "--", "-x.s")
+    assert paste(missing.split("create it with: ")[1].split(";")[0]).returncode == 0
+    said = admin.run("recipient", "create", "--profile", tmp_path / "a.share", "--", "-acme").stderr
+    done = paste(said.split("Grant it a share with: ")[1].split("\n")[0].replace("SHARE", "-x").replace("--share -x", "--share=-x"))
+    assert done.returncode == 0, done
+    # A file, too.
+    file = shares_file(tmp_path / "-shares.yaml")
+    said = subprocess.run([str(BINARY), "plan", "--file=-shares.yaml"], env=admin.environment, capture_output=True, text=True, timeout=60,
+                          cwd=tmp_path).stderr
+    assert "deltashare apply --file=-shares.yaml" in said and file.exists()
 
 
 def test_a_dynamodb_table_that_is_not_there_is_named_with_its_region_and_account(world, tmp_path):
@@ -642,9 +676,9 @@ def test_every_command_says_what_happened_and_what_comes_next(world, tmp_path):
     assert said("share", "list") == "There is no share yet. Create one with: deltashare share create SHARE\n"
     assert "deltashare recipient create RECIPIENT --share SHARE" in said("recipient", "list")
     assert said("share", "create", "Retail Data") == (
-        "Share 'Retail Data' is created. Next, create a schema in it: deltashare schema create 'Retail Data'.SCHEMA\n")
+        "Share 'Retail Data' is created. Next, create a schema in it: deltashare schema create 'Retail Data.SCHEMA'\n")
     assert "Share 'retail data' has no schema yet" in said("schema", "list", "retail data")
-    assert "table create 'Retail Data.Sales'.TABLE --location s3://BUCKET/PREFIX" in said("schema", "create", "Retail Data.Sales")
+    assert "table create 'Retail Data.Sales.TABLE' --location s3://BUCKET/PREFIX" in said("schema", "create", "Retail Data.Sales")
     assert "has no table yet" in said("table", "list", "retail data")
     assert "deltashare check\n" in said("table", "create", "Retail Data.sales.orders", "--location", f"s3://{BUCKET}/orders")
     # The option that the command was given is in the one that comes next.

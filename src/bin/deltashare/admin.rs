@@ -18,7 +18,7 @@ use super::arguments::{
     TokenCommand, s3_location, s3_locations,
 };
 use super::aws::Aws;
-use super::next_step::{self, quoted};
+use super::next_step;
 use super::output::{Output, confirm, plain};
 use super::plan::{self, Apply, Plan};
 use super::profile::{self, Made};
@@ -215,7 +215,12 @@ impl Admin {
 
     /// A command that comes next, as it is typed.
     fn command(&self, words: &str) -> String {
-        next_step::command(&self.common, words)
+        next_step::command(&self.common, words, None, "")
+    }
+
+    /// The same for a command about `name`.
+    fn command_about(&self, words: &str, name: &str, options: &str) -> String {
+        next_step::command(&self.common, words, Some(name), options)
     }
 
     async fn share(&self, command: ShareCommand) -> Result<(), Failure> {
@@ -223,7 +228,7 @@ impl Admin {
             ShareCommand::Create { share, comment } => {
                 let name = share_name(&share)?;
                 self.writer.create_share(&name, &Uuid::new_v4().to_string(), comment.as_deref()).await?;
-                let next = self.command(&format!("schema create {}.SCHEMA", quoted(&share)));
+                let next = self.command_about("schema create", &format!("{share}.SCHEMA"), "");
                 self.done(&format!("Share '{share}' is created. Next, create a schema in it: {next}"));
             }
             ShareCommand::List => {
@@ -285,8 +290,8 @@ impl Admin {
             SchemaCommand::Create { schema } => {
                 let (share, name) = split_schema(&schema)?;
                 self.writer.create_schema(share, &checked(name, Name::schema_or_table)?).await?;
-                let name = format!("{}.TABLE", quoted(&schema));
-                let next = self.command(&format!("table create {name} --location s3://BUCKET/PREFIX"));
+                let name = format!("{schema}.TABLE");
+                let next = self.command_about("table create", &name, "--location s3://BUCKET/PREFIX");
                 self.done(&format!("Schema '{schema}' is created. Next, share a table in it: {next}"));
             }
             SchemaCommand::List { share } => {
@@ -294,7 +299,7 @@ impl Admin {
                 self.list(&["name"], &items);
                 if items.is_empty() {
                     self.must_have(Key::share(&share), Missing::Share(share.clone())).await?;
-                    let create = self.command(&format!("schema create {}.SCHEMA", quoted(&share)));
+                    let create = self.command_about("schema create", &format!("{share}.SCHEMA"), "");
                     self.output
                         .note(&format!("Share '{share}' has no schema yet. Create one with: {create}"));
                 }
@@ -384,9 +389,8 @@ impl Admin {
                 let mut items = self.writer.query(&keys::share_partition(&share), keys::TABLES).await?;
                 if items.is_empty() {
                     self.must_have(Key::share(&share), Missing::Share(share.clone())).await?;
-                    let create =
-                        format!("table create {}.SCHEMA.TABLE --location s3://BUCKET/PREFIX", quoted(&share));
-                    let create = self.command(&create);
+                    let name = format!("{share}.SCHEMA.TABLE");
+                    let create = self.command_about("table create", &name, "--location s3://BUCKET/PREFIX");
                     self.output.note(&format!("Share '{share}' has no table yet. Share one with: {create}"));
                 }
                 if !details {
@@ -436,7 +440,7 @@ impl Admin {
                 let profile = made.hand_over()?;
                 let reads = match share.as_slice() {
                     [] => {
-                        let grant = self.command(&format!("grant {} --share SHARE", quoted(&recipient)));
+                        let grant = self.command_about("grant", &recipient, "--share SHARE");
                         format!("may read nothing yet. Grant it a share with: {grant}")
                     }
                     shares => format!("may read {}.", shares.join(", ")),
@@ -477,7 +481,7 @@ impl Admin {
                 let comment = (no_comment || comment.is_some()).then_some(comment.as_deref());
                 let active = (disable || enable).then_some(enable);
                 self.writer.update_recipient(&recipient, comment, active).await?;
-                let enable = self.command(&format!("recipient update {} --enable", quoted(&recipient)));
+                let enable = self.command_about("recipient update", &recipient, "--enable");
                 let status = match active {
                     Some(false) => format!(
                         " Its tokens are refused from the next request on. {URLS_LIVE_ON} To take its tokens again: {enable}"
@@ -504,7 +508,7 @@ impl Admin {
                 let made = Made::new(&token)?;
                 self.writer.create_token(&recipient, &made.token).await?;
                 let profile = made.hand_over()?;
-                let list = self.command(&format!("token list {}", quoted(&recipient)));
+                let list = self.command_about("token list", &recipient, "");
                 self.done(&format!(
                     "Recipient '{recipient}' has a new token.\n{profile}.\nOther tokens of it work as before; to see \
                      them: {list}"
@@ -531,7 +535,7 @@ impl Admin {
                 }
                 if tokens.is_empty() {
                     self.must_have(Key::recipient(&recipient), Missing::Recipient(recipient.clone())).await?;
-                    let create = self.command(&format!("token create {}", quoted(&recipient)));
+                    let create = self.command_about("token create", &recipient, "");
                     self.output
                         .note(&format!("Recipient '{recipient}' has no token. Create one with: {create}"));
                 }

@@ -446,7 +446,14 @@ pub(crate) struct Expires(pub(crate) Option<TimeDelta>);
 fn parse_time(text: &str) -> Result<TimeDelta, String> {
     let (number, unit) = match text.find(|character: char| !character.is_ascii_digit()) {
         Some(at) => text.split_at(at),
-        None => (text, "s"),
+        None if text == "0" => (text, "s"),
+        None if text.is_empty() => return Err("not a time such as 30m, 24h or 90d".to_owned()),
+        // Whoever leaves the unit out may mean days.
+        None => {
+            return Err(format!(
+                "a time needs a unit: {text}d for days, {text}h for hours, {text}m for minutes, {text}s for seconds"
+            ));
+        }
     };
     let seconds = match unit {
         "s" => 1,
@@ -490,4 +497,22 @@ pub(crate) fn s3_location(text: &str) -> Result<String, Failure> {
 
 pub(crate) fn s3_locations(texts: &[String]) -> Result<Vec<String>, Failure> {
     texts.iter().map(|text| s3_location(text)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_needs_a_unit() {
+        let days = |text| parse_expires(text).map(|expires| expires.0.map(|time| time.num_days()));
+        assert_eq!(days("90d"), Ok(Some(90)));
+        assert_eq!(days("48h"), Ok(Some(2)));
+        assert_eq!(days("never"), Ok(None));
+        assert!(days("90").unwrap_err().contains("90d for days"));
+        assert_eq!(parse_time("0"), Ok(TimeDelta::zero()));
+        for text in ["", "d", "90 d", "90days", "-1d", "1.5h", "99999999999999999999d", "36601d", "９d"] {
+            assert!(parse_time(text).is_err(), "{text}");
+        }
+    }
 }

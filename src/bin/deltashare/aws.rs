@@ -11,6 +11,7 @@ use deltashare::storage::{Provider, S3Options};
 
 use super::Failure;
 use super::arguments::Common;
+use super::shell::option;
 
 /// How AWS is reached, and with what.
 pub(crate) struct Aws {
@@ -76,18 +77,17 @@ impl Aws {
 /// Why there are no credentials, and what to do. `reason` is what the SDK says, with all its causes.
 fn no_credentials(reason: &str) -> String {
     let profile = std::env::var("AWS_PROFILE").unwrap_or_else(|_| "default".to_owned());
+    let option = option("--profile", "--profile", &profile);
     let text = reason.to_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if says(&["login/cache", "login token", "signin", "please reauthenticate", "login session"]) {
-        return format!(
-            "the AWS session of profile '{profile}' has ended: sign in with aws login --profile '{profile}'"
-        );
+        return format!("the AWS session of profile '{profile}' has ended: sign in with aws login {option}");
     }
     if says(&["sso"])
         && says(&["expired", "unauthorized", "cached", "no such file", "not found", "failed to load"])
     {
         return format!(
-            "the AWS SSO session of profile '{profile}' has ended: sign in with aws sso login --profile '{profile}'"
+            "the AWS SSO session of profile '{profile}' has ended: sign in with aws sso login {option}"
         );
     }
     if says(&["expiredtoken", "token included in the request is expired"]) {

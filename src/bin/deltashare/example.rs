@@ -9,6 +9,7 @@ use chrono::{DateTime, Duration, Utc};
 use deltashare::protocol::profile::Profile;
 
 use super::Failure;
+use super::shell::quoted;
 
 /// The name of the recipient.
 pub(crate) const RECIPIENT: &str = "example";
@@ -69,7 +70,8 @@ pub(crate) fn write_profile(path: &Path, endpoint: &str, token: &Token) -> Resul
 /// Three commands that work when pasted. The token is read from the profile, so it is not shown.
 pub(crate) fn commands(profile: &Path, endpoint: &str, table: Option<&str>) -> String {
     let profile = profile.display();
-    let token = format!(r#"$(sed -n 's/.*"bearerToken": "\(.*\)".*/\1/p' '{profile}')"#);
+    let file = quoted(&profile.to_string());
+    let token = format!(r#"$(sed -n 's/.*"bearerToken": "\(.*\)".*/\1/p' -- {file})"#);
     let table = table.unwrap_or("SHARE.SCHEMA.TABLE");
     format!(
         "The recipient's profile is in {profile}. To try it (Python: pip install delta-sharing):\n\n  \

@@ -18,6 +18,7 @@ mod plan;
 mod profile;
 mod serve;
 mod share_file;
+mod shell;
 mod socket;
 mod token_key;
 mod verify;

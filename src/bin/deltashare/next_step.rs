@@ -6,30 +6,27 @@ use aws_config::SdkConfig;
 use deltashare::catalog::writer::Missing;
 
 use super::arguments::{Common, DEFAULT_TABLE, TABLE_VARIABLE};
+use super::shell::{option, quoted};
 use super::{Cause, Failure};
 
 /// How long the account may take to be found out, which only helps.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A command as it is typed, for the same DynamoDB table.
-pub(crate) fn command(common: &Common, words: &str) -> String {
+/// A command as it is typed, for the same DynamoDB table: its words, what it is about, and its options. A name that begins
+/// with a hyphen comes last, where it is not taken for an option.
+pub(crate) fn command(common: &Common, words: &str, name: Option<&str>, options: &str) -> String {
     let table = &common.dynamodb_table;
     let usual = std::env::var(TABLE_VARIABLE).unwrap_or_else(|_| DEFAULT_TABLE.to_owned());
-    if *table == usual {
-        format!("deltashare {words}")
-    } else {
-        format!("deltashare {words} --table {}", quoted(table))
-    }
-}
-
-/// A word as a shell takes it.
-pub(crate) fn quoted(word: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:@=+".contains(&byte);
-    if !word.is_empty() && word.bytes().all(is_plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
+    let mut parts = vec![format!("deltashare {words}")];
+    let (first, last) = match name {
+        Some(name) if name.starts_with('-') => (None, Some(format!("-- {}", quoted(name)))),
+        name => (name.map(quoted), None),
+    };
+    parts.extend(first);
+    parts.extend((!options.is_empty()).then(|| options.to_owned()));
+    parts.extend((*table != usual).then(|| option("--table", "--table", table)));
+    parts.extend(last);
+    parts.join(" ")
 }
 
 /// The failure of a command, with what to do next if something is not there.
@@ -48,35 +45,32 @@ pub(crate) async fn explain(mut failure: Failure, common: &Common, config: &SdkC
 
 /// How to create what is missing, or to find what is there.
 fn for_missing(common: &Common, missing: &Missing) -> String {
-    let command = |words: String| command(common, &words);
+    let about = |words: &str, name: &str, options: &str| command(common, words, Some(name), options);
+    let list = |words: &str| command(common, words, None, "");
     match missing {
         Missing::Share(share) => format!(
             "create it with: {}; to see which there are: {}",
-            command(format!("share create {}", quoted(share))),
-            command("share list".to_owned())
+            about("share create", share, ""),
+            list("share list")
         ),
         Missing::Schema(share, schema) => {
-            let name = quoted(&format!("{share}.{schema}"));
-            format!("create it with: {}", command(format!("schema create {name}")))
+            format!("create it with: {}", about("schema create", &format!("{share}.{schema}"), ""))
         }
         Missing::Table(share, schema, table) => format!(
             "share it with: {}; to see which there are: {}",
-            command(format!(
-                "table create {} --location s3://BUCKET/PREFIX",
-                quoted(&format!("{share}.{schema}.{table}"))
-            )),
-            command(format!("table list {}", quoted(share)))
+            about("table create", &format!("{share}.{schema}.{table}"), "--location s3://BUCKET/PREFIX"),
+            about("table list", share, "")
         ),
         Missing::Recipient(recipient) => format!(
             "create it with: {}; to see which there are: {}",
-            command(format!("recipient create {}", quoted(recipient))),
-            command("recipient list".to_owned())
+            about("recipient create", recipient, ""),
+            list("recipient list")
         ),
         Missing::Grant(recipient, _) => {
-            format!("to see what is granted: {}", command(format!("recipient show {}", quoted(recipient))))
+            format!("to see what is granted: {}", about("recipient show", recipient, ""))
         }
         Missing::Token(recipient, _) => {
-            format!("to see its tokens: {}", command(format!("token list {}", quoted(recipient))))
+            format!("to see its tokens: {}", about("token list", recipient, ""))
         }
     }
 }
@@ -96,19 +90,21 @@ pub(crate) async fn no_table(config: &SdkConfig, table: &str, how_to_name: &str)
 
 #[cfg(test)]
 mod tests {
-    use super::quoted;
+    use super::*;
+    use crate::output::Output;
 
     #[test]
-    fn words_are_quoted_where_a_shell_would_split_or_change_them() {
-        for (word, typed) in [
-            ("retail.sales", "retail.sales"),
-            ("Retail Data", "'Retail Data'"),
-            ("it's", r"'it'\''s'"),
-            ("a$b", "'a$b'"),
-            ("", "''"),
-            ("日本", "'日本'"),
-        ] {
-            assert_eq!(quoted(word), typed);
-        }
+    fn a_name_that_begins_with_a_hyphen_comes_behind_the_options() {
+        let common = Common { dynamodb_table: "-catalog".to_owned(), output: Output::Text };
+        let location = "--location s3://BUCKET/PREFIX";
+        assert_eq!(
+            command(&common, "table create", Some("a b.c.d"), location),
+            "deltashare table create 'a b.c.d' --location s3://BUCKET/PREFIX --table=-catalog"
+        );
+        assert_eq!(
+            command(&common, "table create", Some("-a b.c.d"), location),
+            "deltashare table create --location s3://BUCKET/PREFIX --table=-catalog -- '-a b.c.d'"
+        );
+        assert_eq!(command(&common, "share list", None, ""), "deltashare share list --table=-catalog");
     }
 }

@@ -11,16 +11,24 @@ use deltashare::catalog::writer::{LIVE_TOKENS, Writer};
 use deltashare::protocol::names::Name;
 use deltashare::storage::Location;
 
-use super::next_step::{command, quoted};
+use super::next_step::command;
+use super::shell::option;
 use super::{Cause, Failure, share_file};
 
-/// Compare a share file with the DynamoDB table.
+/// Show what apply with the same options would change, without changing anything.
+///
+/// What is deleted only with --prune is shown in any case, and counted by itself.
 #[derive(Args)]
-#[command(after_help = "Example:\n  deltashare plan -f shares.yaml")]
+#[command(
+    after_help = "Examples:\n  deltashare plan -f shares.yaml\n  deltashare plan -f shares.yaml --prune"
+)]
 pub(crate) struct Plan {
     /// The share file.
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
+    /// Delete what the file does not have.
+    #[arg(long)]
+    prune: bool,
     #[command(flatten)]
     pub(crate) common: super::arguments::Common,
 }
@@ -165,22 +173,31 @@ fn check_tokens(now: &State, changes: &[Change], prune: bool) -> Result<(), Fail
 }
 
 pub(crate) async fn plan(writer: &Writer, options: &Plan) -> Result<(), Failure> {
-    let changes = changes(writer, &options.file, true).await?;
+    let changes = changes(writer, &options.file, options.prune).await?;
     for change in &changes {
         println!("{change}");
     }
     let removed = changes.iter().filter(|change| change.removes()).count();
-    let apply =
-        command(&options.common, &format!("apply -f {}", quoted(&options.file.display().to_string())));
+    let file = option("-f", "--file", &options.file.display().to_string());
+    let apply = command(&options.common, "apply", None, &file);
+    let prune = command(&options.common, "apply", None, &format!("{file} --prune"));
     match (changes.len() - removed, removed) {
         (0, 0) => eprintln!("The table holds what the file says; there is nothing to change."),
         (other, 0) => eprintln!("{} to make, with: {apply}", count(other, "change")),
-        (0, removed) => {
-            eprintln!("Nothing to add or change, {removed} to delete, with: {apply} --prune");
-        }
+        (other, removed) if options.prune => eprintln!(
+            "{} to make, {removed} of which {}, with: {prune}",
+            count(other + removed, "change"),
+            if removed == 1 { "deletes" } else { "delete" }
+        ),
+        (0, removed) => eprintln!(
+            "0 changes to make without --prune; {} would be left. To make {}: {prune}",
+            count(removed, "deletion"),
+            if removed == 1 { "it" } else { "them" }
+        ),
         (other, removed) => eprintln!(
-            "{} to make, with: {apply}; {removed} more to delete, which needs --prune as well",
-            count(other, "change")
+            "{} to make, with: {apply}; {} would be left. To make all of them: {prune}",
+            count(other, "change"),
+            count(removed, "deletion")
         ),
     }
     Ok(())

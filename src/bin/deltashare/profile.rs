@@ -13,7 +13,7 @@ use deltashare::protocol::profile::Profile;
 use uuid::Uuid;
 
 use super::arguments::{ProfileOptions, ProfileTarget, TokenOptions};
-use super::next_step::{command, quoted};
+use super::next_step::command;
 use super::{Failure, example};
 
 /// A profile on its way to a file that is not there yet, or to standard output.
@@ -100,7 +100,7 @@ pub(crate) async fn write(writer: &Writer, options: &ProfileOptions) -> Result<S
     found.check_expiry().map_err(|_| {
         Failure::usage(format!(
             "the token has ended; create another with: {}",
-            command(&options.common, &format!("token rotate {}", quoted(&options.recipient)))
+            command(&options.common, "token rotate", Some(&options.recipient), "")
         ))
     })?;
     let written = Written::new(&options.to, token, found.expires)?;
