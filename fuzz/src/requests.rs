@@ -15,7 +15,7 @@ use deltashare::catalog::TokenHash;
 use deltashare::catalog::share_file::{ShareFile, ShareFileCatalog};
 use deltashare::limits::Limits;
 use deltashare::protocol::tokens::TokenKey;
-use deltashare::router::router;
+use deltashare::http::router;
 use deltashare::storage::{Gateway, S3Options, Storage, StorageOptions};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
