@@ -3,7 +3,6 @@
 mod answers;
 mod table;
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::Utc;
@@ -14,8 +13,9 @@ use crate::delta::{CommitBudget, DeltaTable};
 use crate::error::{Error, Fault, Result};
 use crate::gate::Gate;
 use crate::limits::Limits;
+use crate::location::{Location, WrittenLocation};
 use crate::protocol::tokens::TokenKey;
-use crate::storage::{FileSigner, Location, Storage};
+use crate::storage::{FileSigner, Storage};
 
 use answers::Answers;
 pub use answers::{InFlight, Memory};
@@ -76,14 +76,14 @@ impl App {
     /// Opens a shared table. Nothing is read yet; a table that was read before is still warm.
     pub fn open(&self, shared: &SharedTable) -> Result<OpenTable> {
         let record = shared.record();
-        let base = record.may_be_local.then_some(Path::new("/"));
-        let place = |text: &str| match Location::parse(text, base) {
-            Ok(location) => Ok(location.read_by(record.signer_role.clone())),
+        let settings = &record.settings;
+        let place = |location: &WrittenLocation| match settings.place(location) {
+            Ok(place) => Ok(place),
             Err(reason) => {
-                // A share file is checked when it is read; this is the first to look at a record of DynamoDB.
-                if !record.may_be_local {
+                if !record.locations_checked {
                     let table = format!("{}.{}.{}", record.share, record.schema, record.name);
-                    tracing::error!(table, location = text, %reason, "a location of a shared table cannot be read");
+                    let location = location.text();
+                    tracing::error!(table, location, %reason, "a location of a shared table cannot be read");
                 }
                 let message = if reason.is_unsupported() {
                     "The table cannot be read: this server does not support its storage. Contact the provider of \
@@ -96,8 +96,8 @@ impl App {
                     .with_source(reason.to_string()))
             }
         };
-        let location = place(&record.location)?;
-        let allowed = record.allowed_locations.iter().map(|text| place(text)).collect::<Result<_>>()?;
+        let location = place(&settings.location)?;
+        let allowed = settings.allowed_locations.iter().map(place).collect::<Result<_>>()?;
         let table = match self.warm(&location) {
             Some(table) => table,
             None => {

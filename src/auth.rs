@@ -176,7 +176,7 @@ impl SharedTable {
 
     /// Refuses to read an older version of a table whose history is not shared: 400.
     pub fn check_history(&self) -> Result<()> {
-        if self.0.history_shared {
+        if self.0.settings.history_shared {
             return Ok(());
         }
         let TableRecord { share, schema, name, .. } = &self.0;
@@ -188,7 +188,7 @@ impl SharedTable {
 
     /// Refuses the change data feed of a table whose history is not shared: 400.
     pub fn check_feed(&self) -> Result<()> {
-        if self.0.history_shared {
+        if self.0.settings.history_shared {
             return Ok(());
         }
         let TableRecord { share, schema, name, .. } = &self.0;
@@ -208,7 +208,7 @@ impl SharedTable {
     }
 
     fn check_start_of(&self, what: &str, version: u64) -> Result<()> {
-        let oldest = self.0.start_version;
+        let oldest = self.0.settings.start_version;
         if version >= oldest {
             return Ok(());
         }
@@ -219,7 +219,7 @@ impl SharedTable {
     pub fn check_start_of_timestamp(&self, version: u64, timestamp: &str) -> Result<()> {
         self.check_start(version).map_err(|_| {
             let timestamp: String = timestamp.chars().take(64).collect();
-            let oldest = self.0.start_version;
+            let oldest = self.0.settings.start_version;
             Error::invalid(format!(
                 "You can only query table data since version {oldest}.The provided timestamp({timestamp}) corresponds to {version}."
             ))

@@ -1,13 +1,14 @@
 //! Who may read what: shares, their tables, recipients and their tokens.
 //!
-//! [`Catalog`] is the read side, as requests need it. It knows neither storage nor HTTP: a table's
-//! location is a text here, checked when the record was made.
+//! [`Catalog`] is the read side, as requests need it. It knows neither storage nor HTTP. A table's location is parsed
+//! when its record is read.
 
 pub mod dynamodb;
 pub mod expiry;
 pub mod keys;
 pub mod reading;
 pub mod records;
+mod settings;
 #[cfg(feature = "cli")]
 pub mod share_file;
 pub mod state;
@@ -21,7 +22,8 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::protocol::names::Name;
-use crate::role::RoleArn;
+
+pub use settings::TableSettings;
 
 /// The SHA-256 of a bearer token: what is stored and looked up in its place.
 ///
@@ -137,42 +139,10 @@ pub struct TableRecord {
     pub name: Name,
     /// A UUID that stays with it, or the id its owner gave.
     pub id: String,
-    /// Where the table lies: `s3://…`, `s3a://…`, `file://…` or an absolute directory.
-    pub location: String,
-    /// Whether its locations may be directories of the server's machine: only the operator's own share file may name
-    /// those.
-    pub may_be_local: bool,
-    /// Other places its log may point into, for shallow clones.
-    pub allowed_locations: Vec<String>,
-    /// Whether recipients may read older versions.
-    pub history_shared: bool,
-    /// The oldest version that recipients may see.
-    pub start_version: u64,
-    /// Whether recipients may have credentials that read the table's directory, and with it every version.
-    pub directory_access: bool,
-    /// The role that reads the table and signs its URLs, where it is not the server's.
-    pub signer_role: Option<RoleArn>,
-}
-
-impl TableRecord {
-    /// The table's root, where recipients may have its directory; without a slash at its end.
-    pub fn directory(&self) -> Option<&str> {
-        self.directory_access.then(|| self.location.trim_end_matches('/'))
-    }
-
-    /// Why recipients cannot be given the table's directory as it is shared; `None` where they can.
-    pub fn refuses_directory_access(&self) -> Option<&'static str> {
-        if !self.location.starts_with("s3") {
-            return Some("only a table in S3 can be read with temporary credentials");
-        }
-        if !self.history_shared || self.start_version > 0 {
-            return Some("it shows every version, so historyShared must be true and startVersion 0");
-        }
-        if !self.allowed_locations.is_empty() {
-            return Some("it gives one directory, and allowedLocations names others");
-        }
-        None
-    }
+    /// How it is shared.
+    pub settings: TableSettings,
+    /// Whether the operator has already been told which of its locations cannot be read, as when a share file is read.
+    pub locations_checked: bool,
 }
 
 /// One page of a listing, and where the next one begins.

@@ -7,13 +7,14 @@ use chrono::Utc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::catalog::state::TableState;
+use crate::catalog::TableSettings;
 use crate::delta::DeltaTable;
 use crate::error::{Error, Result, innermost};
 use crate::limits::Limits;
+use crate::location::{Location, WrittenLocation};
 use crate::role::RoleArn;
 use crate::s3_answer::{S3Answer, Trouble};
-use crate::storage::{FileFault, Location, Storage};
+use crate::storage::{FileFault, Storage};
 
 pub use function::{Answer, Asked, Event, answer, named};
 
@@ -60,23 +61,18 @@ pub struct Checked {
     pub warnings: Vec<String>,
 }
 
-/// Where a table lies and how it is read, from what is written down of it. `signer_role` is the server's own.
-/// `directories` says whether it may be a directory of this machine, as share files can name it and records of DynamoDB
-/// cannot.
-pub fn location(
-    table: &TableState,
+/// Where a table is stored and the other places that its log may refer to. `signer_role` is the server's own role.
+pub fn locations(
+    settings: &TableSettings,
     signer_role: Option<&RoleArn>,
-    directories: bool,
 ) -> Result<(Location, Vec<Location>), String> {
-    let place = |text: &String| {
-        let role = table.signer_role.clone().or_else(|| signer_role.cloned());
-        // What a share file names was made absolute when it was read.
-        let base = (directories && text.starts_with('/')).then_some(std::path::Path::new("/"));
-        let place = Location::parse(text, base).map(|location| location.read_by(role));
-        place.map_err(|reason| format!("{text:?}: {reason}"))
+    let role = settings.signer_role.as_ref().or(signer_role);
+    let place = |location: &WrittenLocation| {
+        let place = location.place().map(|place| place.read_by(role.cloned()));
+        place.map_err(|reason| format!("{:?}: {reason}", location.text()))
     };
-    let allowed = table.allowed_locations.iter().map(place).collect::<Result<Vec<_>, _>>()?;
-    Ok((place(&table.location)?, allowed))
+    let allowed = settings.allowed_locations.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+    Ok((place(&settings.location)?, allowed))
 }
 
 /// How tables are opened.
@@ -88,20 +84,18 @@ pub struct Reader<'a> {
     pub signer_role: Option<&'a RoleArn>,
     /// What one may take.
     pub limits: Limits,
-    /// Whether tables may be directories of this machine.
-    pub directories: bool,
 }
 
 impl<'a> Reader<'a> {
-    /// A reader with the server's limits. Tables may be directories only if `directories` says so.
-    pub fn new(storage: &'a Storage, signer_role: Option<&'a RoleArn>, directories: bool) -> Self {
-        Self { storage, signer_role, limits: Limits::default(), directories }
+    /// A reader with the server's limits.
+    pub fn new(storage: &'a Storage, signer_role: Option<&'a RoleArn>) -> Self {
+        Self { storage, signer_role, limits: Limits::default() }
     }
 
     /// Opens the table `name`, counts its files and reads the first bytes of one of them.
-    pub async fn open(&self, name: &str, table: &TableState) -> Checked {
+    pub async fn open(&self, name: &str, settings: &TableSettings) -> Checked {
         let mut found = Checked { table: name.to_owned(), ..Checked::default() };
-        let (location, allowed) = match location(table, self.signer_role, self.directories) {
+        let (location, allowed) = match locations(settings, self.signer_role) {
             Ok(places) => places,
             Err(reason) => {
                 found.reason = Some(reason);

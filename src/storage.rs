@@ -10,7 +10,6 @@ mod first_bytes;
 mod gateway;
 #[cfg_attr(not(feature = "cli"), path = "storage/no_local.rs")]
 mod local;
-mod location;
 mod log_path;
 pub mod presign;
 #[cfg_attr(not(feature = "cli"), path = "storage/no_provider.rs")]
@@ -28,6 +27,7 @@ use object_store::ObjectStore;
 use url::Url;
 
 use crate::error::{Error, Fault, Result};
+use crate::location::Location;
 use crate::protocol::digest::short_digest;
 use crate::role::RoleArn;
 use crate::s3_answer::Trouble;
@@ -37,7 +37,6 @@ use directory::{AssumedRole, Sts};
 pub use first_bytes::FileFault;
 pub use gateway::Gateway;
 use local::LocalDirectory;
-pub use location::{Location, LocationError};
 use log_path::Root;
 use presign::{BucketUrl, Credentials, LONGEST_EXPIRES, Presigner};
 pub use provider::Provider;

@@ -25,6 +25,7 @@ use deltashare::catalog::share_file::{ShareFile, ShareFileCatalog};
 use deltashare::catalog::writer::Writer;
 use deltashare::catalog::{Caller, Catalog, PageRequest, TokenHash, TokenRecord};
 use deltashare::error::ErrorCode;
+use deltashare::location::Location;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -65,6 +66,11 @@ fn id_of(parts: &[&str]) -> String {
     format!("id-{}", parts.join("-"))
 }
 
+/// A location has no fragment.
+fn location_of(table: &str) -> String {
+    format!("s3://lake/{}", table.replace('#', "-"))
+}
+
 fn share_file() -> ShareFileCatalog {
     let shares: Vec<_> = shares()
         .into_iter()
@@ -76,7 +82,7 @@ fn share_file() -> ShareFileCatalog {
                 }
                 if let Some(table) = table {
                     schemas.last_mut().unwrap().1.push(serde_json::json!({
-                        "name": table, "id": id_of(&[share, &schema, &table]), "location": format!("s3://lake/{table}"),
+                        "name": table, "id": id_of(&[share, &schema, &table]), "location": location_of(&table),
                         "historyShared": true, "startVersion": 2, "allowedLocations": ["s3://lake/other"],
                     }));
                 }
@@ -94,7 +100,7 @@ fn share_file() -> ShareFileCatalog {
         })
         .collect();
     let text = serde_json::json!({"version": 1, "shares": shares, "recipients": recipients}).to_string();
-    ShareFileCatalog::new(ShareFile::parse(&text, &|location| Ok(location.to_owned())).unwrap())
+    ShareFileCatalog::new(ShareFile::parse(&text, None).unwrap())
 }
 
 /// A DynamoDB with an empty table.
@@ -159,7 +165,7 @@ impl Engine {
                     ("name", text(&table)),
                     ("schema", text(&schema)),
                     ("id", text(&id_of(&[share, &schema, &table]))),
-                    ("location", text(&format!("s3://lake/{table}"))),
+                    ("location", text(&location_of(&table))),
                     ("historyShared", AttributeValue::Bool(true)),
                     ("startVersion", AttributeValue::N("2".to_owned())),
                     ("allowedLocations", AttributeValue::L(vec![text("s3://lake/other")])),
@@ -268,9 +274,15 @@ async fn granted(catalog: &dyn Catalog) {
         assert_eq!((found.share.as_str(), found.schema.as_str()), ("Retail Data", "Sales"));
         assert_eq!(found.share_id, id_of(&["Retail Data"]));
         assert_eq!(found.id, id_of(&["Retail Data", "Sales", found.name.as_str()]));
-        assert_eq!(found.location, format!("s3://lake/{}", found.name));
-        assert_eq!((found.history_shared, found.start_version, found.directory_access), (true, 2, false));
-        assert_eq!(found.allowed_locations, ["s3://lake/other"]);
+        let settings = found.settings.canonical();
+        assert_eq!(settings.location.text(), location_of(found.name.as_str()));
+        assert_eq!(
+            (settings.history_shared, settings.start_version, settings.directory_access),
+            (true, 2, false)
+        );
+        assert_eq!(settings.allowed_locations[0].text(), "s3://lake/other");
+        let place = Location::S3 { bucket: "lake".to_owned(), prefix: "other/".to_owned(), role: None };
+        assert_eq!(settings.place(&settings.allowed_locations[0]), Ok(place));
     }
     let found = catalog.table(&by("Acme Corp"), "Retail Data", "Sales", "A#B%20C").await.unwrap().unwrap();
     assert_eq!(found.name.as_str(), "a#b%20c");
@@ -858,8 +870,9 @@ async fn documented_records_make_a_share() {
         catalog.tables(&by("acme"), "retail", Some("sales 2026"), all()).await.unwrap().unwrap().items;
     let table = catalog.table(&by("acme"), "retail", "Sales 2026", "orders").await.unwrap().unwrap();
     assert_eq!((tables.len(), tables[0].id.as_str()), (1, table.id.as_str()));
-    assert_eq!((table.location.as_str(), table.start_version), ("s3://my-bucket/tables/orders", 3));
-    assert_eq!(table.allowed_locations, ["s3://my-bucket/tables/archive"]);
+    let settings = &table.settings;
+    assert_eq!((settings.location.text(), settings.start_version), ("s3://my-bucket/tables/orders", 3));
+    assert_eq!(settings.allowed_locations[0].text(), "s3://my-bucket/tables/archive");
 }
 
 /// What stands at the endpoint instead of DynamoDB.

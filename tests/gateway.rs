@@ -14,7 +14,8 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use chrono::{DateTime, TimeDelta, Utc};
 use deltashare::error::ErrorCode;
-use deltashare::storage::{Gateway, Location, S3Options, Storage, StorageOptions};
+use deltashare::location::Location;
+use deltashare::storage::{Gateway, S3Options, Storage, StorageOptions};
 use url::Url;
 
 /// A gateway on a TCP port, with the storage that signs for it.

@@ -51,7 +51,7 @@ fn app() -> Arc<App> {
          - {{name: orders, location: {0}/orders, historyShared: true}}\n    - {{name: customers, location: {0}/customers}}\n",
         root().join("examples/tables").display()
     );
-    let catalog = ShareFile::parse(&share_file, &|location| Ok(location.to_owned())).unwrap();
+    let catalog = ShareFile::parse(&share_file, Some(Path::new("/"))).unwrap();
     let gateway = Gateway::new(&Url::parse("http://127.0.0.1:1").unwrap());
     let options = StorageOptions {
         url_ttl: Duration::from_secs(60),

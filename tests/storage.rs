@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use buoyant_kernel::Snapshot;
 use buoyant_kernel_engine::DefaultEngineBuilder;
-use deltashare::storage::{Location, S3Options, Storage, StorageOptions};
+use deltashare::location::Location;
+use deltashare::storage::{S3Options, Storage, StorageOptions};
 
 const PROTOCOL: &str = r#"{"protocol":{"minReaderVersion":1,"minWriterVersion":2}}
 {"metaData":{"id":"1","format":{"provider":"parquet","options":{}},"schemaString":"{\"type\":\"struct\",\"fields\":[{\"name\":\"a\",\"type\":\"long\",\"nullable\":true,\"metadata\":{}}]}","partitionColumns":[],"configuration":{}}}

@@ -24,10 +24,11 @@ use deltashare::app::Memory;
 use deltashare::delta::DeltaTable;
 use deltashare::gate::Gate;
 use deltashare::limits::Limits;
+use deltashare::location::Location;
 use deltashare::ndjson::{self, Bounds, Encoding, FailureLine, Sending};
 use deltashare::protocol::capabilities::{Capabilities, FileIdHash, ResponseFormat};
 use deltashare::storage::presign::{BucketUrl, Credentials, Presigner};
-use deltashare::storage::{Location, S3Options, Storage, StorageOptions};
+use deltashare::storage::{S3Options, Storage, StorageOptions};
 use futures::StreamExt as _;
 
 /// As long as the token of a role that another role assumed.

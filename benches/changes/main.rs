@@ -95,7 +95,7 @@ fn cold(endpoint: &Url) -> Router {
     let shares = format!(
         "version: 1\nauthorization: none\nshares:\n- name: s\n  schemas:\n  - name: d\n    tables:\n    - {{name: t, location: 's3://{BUCKET}/', historyShared: true}}\n"
     );
-    let catalog = ShareFile::parse(&shares, &|location| Ok(location.to_owned())).unwrap();
+    let catalog = ShareFile::parse(&shares, None).unwrap();
     let s3 = S3Options {
         endpoint: Some(endpoint.clone()),
         path_style: true,

@@ -13,9 +13,9 @@ use base64::engine::general_purpose::STANDARD;
 use deltashare::app::App;
 use deltashare::catalog::TokenHash;
 use deltashare::catalog::share_file::{ShareFile, ShareFileCatalog};
+use deltashare::http::router;
 use deltashare::limits::Limits;
 use deltashare::protocol::tokens::TokenKey;
-use deltashare::http::router;
 use deltashare::storage::{Gateway, S3Options, Storage, StorageOptions};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
@@ -86,7 +86,7 @@ impl Server {
              historyShared: true\n- name: hidden\n  id: {HIDDEN}\n  schemas:\n  - name: d\n    tables:\n    - name: t\n      \
              location: {location}\n      id: {HIDDEN}\n"
         );
-        let file = ShareFile::parse(&shares, &|location| Ok(location.to_owned())).unwrap();
+        let file = ShareFile::parse(&shares, Some(Path::new("/"))).unwrap();
         let storage = Storage::new(StorageOptions {
             url_ttl: Duration::from_secs(3600),
             gateway: Some(Gateway::new(&Url::parse("http://127.0.0.1:1").unwrap())),

@@ -34,8 +34,8 @@ pub struct Head {
 impl Head {
     /// The head lines of a shared table.
     pub fn new(format: ResponseFormat, table: &TableRecord) -> Self {
-        let directory = table.directory().map(str::to_owned);
-        Self { format, history_shared: table.history_shared, directory, replayed: Replayed::Files }
+        let directory = table.settings.directory().map(str::to_owned);
+        Self { format, history_shared: table.settings.history_shared, directory, replayed: Replayed::Files }
     }
 
     /// The same for a change data feed.

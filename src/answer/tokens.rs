@@ -27,8 +27,14 @@ pub struct TableTokens {
 impl TableTokens {
     /// `query_life` is how long after its first token a query has its last one.
     pub fn new(key: TokenKey, recipient: &str, table: &TableRecord, query_life: TimeDelta) -> Self {
-        let bound_to =
-            [recipient, table.share.key(), table.schema.key(), table.name.key(), &table.id, &table.location];
+        let bound_to = [
+            recipient,
+            table.share.key(),
+            table.schema.key(),
+            table.name.key(),
+            &table.id,
+            table.settings.location.text(),
+        ];
         Self { key, bound_to: bound_to.map(str::to_owned), query_life }
     }
 

@@ -8,7 +8,7 @@ use crate::delta::{DeltaTable, Snapshot};
 use crate::error::{Error, ErrorCode, Result};
 use crate::flight::Flights;
 use crate::gate::{self, Lane};
-use crate::storage::Location;
+use crate::location::Location;
 
 /// A shared table, ready to be read: its log and its places.
 #[derive(Clone)]

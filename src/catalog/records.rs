@@ -10,7 +10,8 @@ use chrono::{DateTime, Utc};
 
 use super::expiry;
 use super::keys::{self, Key};
-use super::{ShareRecord, TableRecord, TokenHash, TokenRecord};
+use super::{ShareRecord, TableRecord, TableSettings, TokenHash, TokenRecord};
+use crate::location::WrittenLocation;
 use crate::protocol::names::Name;
 use crate::role::RoleArn;
 
@@ -19,6 +20,9 @@ pub type Item = HashMap<String, AttributeValue>;
 
 /// The version of the record format that this server reads and writes.
 pub const FORMAT: u32 = 1;
+
+/// The role that reads a table and signs its URLs.
+pub(super) const SIGNER_ROLE: &str = "signerRole";
 
 /// A record that cannot be read, and why. It names the record and not what is in it; the log may have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,6 +174,19 @@ impl<'a> Reader<'a> {
         self.get(name, |value| RoleArn::parse(value.as_s().ok()?), "the ARN of a role")
     }
 
+    /// How a table is shared. No record of DynamoDB can name a directory of the server's machine.
+    fn settings(&self) -> Result<TableSettings> {
+        let location = |text: &str| WrittenLocation::parse(text, None);
+        Ok(TableSettings {
+            location: location(self.required("location")?),
+            allowed_locations: self.texts("allowedLocations")?.iter().map(|text| location(text)).collect(),
+            history_shared: self.flag("historyShared")?,
+            start_version: self.number("startVersion")?.unwrap_or(0),
+            directory_access: self.flag("directoryAccess")?,
+            signer_role: self.role(SIGNER_ROLE)?,
+        })
+    }
+
     fn expiry(&self, name: &str) -> Result<Option<DateTime<Utc>>> {
         expiry::parse(self.required(name)?)
             .ok_or_else(|| self.unreadable(&format!("has an attribute {name} that is not {}", expiry::FORMS)))
@@ -290,14 +307,32 @@ pub(super) fn table(item: &Item, share: &ShareRecord) -> Result<TableRecord> {
         schema,
         name,
         id: reader.required("id")?.to_owned(),
-        location: reader.required("location")?.to_owned(),
-        may_be_local: false,
-        allowed_locations: reader.texts("allowedLocations")?,
-        history_shared: reader.flag("historyShared")?,
-        start_version: reader.number("startVersion")?.unwrap_or(0),
-        directory_access: reader.flag("directoryAccess")?,
-        signer_role: reader.role("signerRole")?,
+        settings: reader.settings()?,
+        locations_checked: false,
     })
+}
+
+/// The attributes of a table, without its keys. The signer role is the only one that a table may lack.
+pub(super) fn table_attributes(
+    schema: &str,
+    name: &Name,
+    id: &str,
+    settings: &TableSettings,
+) -> Vec<(&'static str, AttributeValue)> {
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let allowed = settings.allowed_locations.iter().map(|location| text(location.text()));
+    let mut attributes = vec![
+        ("name", text(name.as_str())),
+        ("schema", text(schema)),
+        ("id", text(id)),
+        ("location", text(settings.location.text())),
+        ("allowedLocations", AttributeValue::L(allowed.collect())),
+        ("historyShared", AttributeValue::Bool(settings.history_shared)),
+        ("startVersion", AttributeValue::N(settings.start_version.to_string())),
+        ("directoryAccess", AttributeValue::Bool(settings.directory_access)),
+    ];
+    attributes.extend(settings.signer_role.as_ref().map(|role| (SIGNER_ROLE, text(role.as_str()))));
+    attributes
 }
 
 /// A table as its own record says it; which share it is in makes no difference to that.

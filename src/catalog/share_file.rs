@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use chrono::{DateTime, Utc};
@@ -21,9 +22,11 @@ use uuid::Uuid;
 use super::expiry;
 use super::state::{RecipientState, SchemaState, ShareState, State, TableState, TokenState};
 use super::{
-    Caller, Catalog, Page, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord,
+    Caller, Catalog, Page, PageRequest, SchemaPage, ShareRecord, TableRecord, TableSettings, TokenHash,
+    TokenRecord,
 };
 use crate::error::{Error, Result};
+use crate::location::WrittenLocation;
 use crate::protocol::digest::short_digest;
 use crate::protocol::names::{InvalidName, Name};
 use crate::role::RoleArn;
@@ -65,15 +68,6 @@ impl fmt::Display for ShareFileError {
 }
 
 impl std::error::Error for ShareFileError {}
-
-/// Why the location of a table cannot be taken as it is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BadLocation {
-    /// It is a mistake, so the file is refused.
-    Wrong(String),
-    /// It may be correct, but this server does not support its storage. Only this table cannot be read.
-    Unsupported(String),
-}
 
 /// A table of the file that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -392,12 +386,9 @@ fn table_key(schema: &str, table: &str) -> String {
 }
 
 impl ShareFile {
-    /// Reads a share file. `locate` turns a table's location into the absolute form that the rest of
-    /// the server understands, or says why it cannot.
-    pub fn parse(
-        text: &str,
-        locate: &dyn Fn(&str) -> std::result::Result<String, BadLocation>,
-    ) -> std::result::Result<Self, ShareFileError> {
+    /// Reads a share file. Locations that are relative paths start at `base`; without it, directories of this machine
+    /// are not supported.
+    pub fn parse(text: &str, base: Option<&Path>) -> std::result::Result<Self, ShareFileError> {
         let file: File = serde_saphyr::from_str(text).map_err(|error| {
             let error = error.without_snippet();
             let line = error.location().map(|at| at.line()).filter(|&line| line > 0);
@@ -435,7 +426,7 @@ impl ShareFile {
                 .map(|seconds| seconds.value),
         };
         for share in file.shares.unwrap_or_default() {
-            this.add_share(share, locate)?;
+            this.add_share(share, base)?;
         }
         if let Some(Spanned { value: Some(authorization), referenced, .. }) = file.authorization
             && let FileAuthorization::BearerToken(token) = authorization
@@ -472,7 +463,7 @@ impl ShareFile {
     fn add_share(
         &mut self,
         share: FileShare,
-        locate: &dyn Fn(&str) -> std::result::Result<String, BadLocation>,
+        base: Option<&Path>,
     ) -> std::result::Result<(), ShareFileError> {
         let name = checked(&share.name, Name::share)?;
         let own_id = share.id.map(|id| id.value).filter(|id| !id.is_empty());
@@ -489,7 +480,7 @@ impl ShareFile {
         for schema in share.schemas.unwrap_or_default() {
             let schema_name = checked(&schema.name, Name::schema_or_table)?;
             for table in schema.tables.unwrap_or_default() {
-                let (record, unreadable) = table_record(&name, &id, &schema_name, &table, locate)?;
+                let (record, unreadable) = table_record(&name, &id, &schema_name, &table, base)?;
                 self.unreadable.extend(unreadable);
                 let key = table_key(schema_name.key(), record.name.key());
                 if table.id.as_ref().is_some_and(|id| !id.value.is_empty()) {
@@ -693,23 +684,27 @@ fn table_record(
     share_id: &str,
     schema: &Name,
     table: &FileTable,
-    locate: &dyn Fn(&str) -> std::result::Result<String, BadLocation>,
+    base: Option<&Path>,
 ) -> std::result::Result<(TableRecord, Option<UnreadableTable>), ShareFileError> {
     let name = checked(&table.name, Name::schema_or_table)?;
     let mut unreadable = None;
-    let mut place = |location: &Spanned<String>| match locate(&location.value) {
-        Ok(place) => Ok(place),
-        Err(BadLocation::Unsupported(reason)) => {
-            let (name, line) = (format!("{share}.{schema}.{name}"), location.referenced.line());
-            unreadable.get_or_insert(UnreadableTable { name, line, reason });
-            Ok(location.value.clone())
+    let mut read = |location: &Spanned<String>| {
+        let written = WrittenLocation::parse(&location.value, base).absolute();
+        match written.error() {
+            None => {}
+            Some(reason) if reason.is_unsupported() => {
+                let (name, line) = (format!("{share}.{schema}.{name}"), location.referenced.line());
+                unreadable.get_or_insert(UnreadableTable { name, line, reason: reason.to_string() });
+            }
+            Some(reason) => {
+                let reason = format!("location of table '{name}': {reason}");
+                return Err(ShareFileError::at(location.referenced, reason));
+            }
         }
-        Err(BadLocation::Wrong(reason)) => {
-            Err(ShareFileError::at(location.referenced, format!("location of table '{name}': {reason}")))
-        }
+        Ok(written)
     };
-    let location = place(&table.location)?;
-    let allowed_locations = table.allowed_locations.iter().flatten().map(place).collect::<Result<_, _>>()?;
+    let location = read(&table.location)?;
+    let allowed_locations = table.allowed_locations.iter().flatten().map(read).collect::<Result<_, _>>()?;
     let id = table.id.as_ref().map(|id| id.value.clone()).filter(|id| !id.is_empty());
     let start_version = not_empty("startVersion", table.start_version.clone())?.map_or(Ok(0), |start| {
         u64::try_from(start.value).map_err(|_| {
@@ -726,28 +721,33 @@ fn table_record(
     });
     let signer_role = signer_role.transpose()?;
     let directory_access = table.directory_access.as_ref().is_some_and(|access| access.value);
-    let record = TableRecord {
-        share: share.clone(),
-        share_id: share_id.to_owned(),
-        schema: schema.clone(),
-        id: id.unwrap_or_else(|| id_of(&[share.key(), schema.key(), name.key()])),
+    let settings = TableSettings {
         location,
-        may_be_local: true,
         allowed_locations,
         history_shared: table.history_shared || table.cdf_enabled == Some(true),
         start_version,
         // What this server does not read, it gives no credentials for.
         directory_access: directory_access && unreadable.is_none(),
         signer_role,
+    };
+    if let (Some(access), Some(reason)) = (&table.directory_access, settings.refuses_directory_access())
+        && settings.directory_access
+    {
+        return Err(ShareFileError::at(
+            access.referenced,
+            format!("directoryAccess of table '{name}': {reason}"),
+        ));
+    }
+    let record = TableRecord {
+        share: share.clone(),
+        share_id: share_id.to_owned(),
+        schema: schema.clone(),
+        id: id.unwrap_or_else(|| id_of(&[share.key(), schema.key(), name.key()])),
+        settings,
+        locations_checked: true,
         name,
     };
-    match (&table.directory_access, record.refuses_directory_access()) {
-        (Some(access), Some(reason)) if record.directory_access => Err(ShareFileError::at(
-            access.referenced,
-            format!("directoryAccess of table '{}': {reason}", record.name),
-        )),
-        _ => Ok((record, unreadable)),
-    }
+    Ok((record, unreadable))
 }
 
 /// A [`Catalog`] over a share file that can be replaced while requests are served.
@@ -966,15 +966,7 @@ authorization:
 "#;
 
     fn parse(text: &str) -> std::result::Result<ShareFile, ShareFileError> {
-        ShareFile::parse(text, &|location| {
-            if location.contains("..") {
-                Err(BadLocation::Wrong("it leaves the directory".to_owned()))
-            } else if location.starts_with("wasbs") {
-                Err(BadLocation::Unsupported("wasbs:// is not supported".to_owned()))
-            } else {
-                Ok(location.to_owned())
-            }
-        })
+        ShareFile::parse(text, None)
     }
 
     fn catalog() -> ShareFileCatalog {
@@ -999,7 +991,10 @@ authorization:
             assert!(catalog.table(&by(recipient), share, "people", "staff").await.unwrap().is_none());
         }
         let orders = catalog.table(&by("acme"), "RETAIL", "SALES", "ORDERS").await.unwrap().unwrap();
-        assert_eq!((orders.name.as_str(), orders.history_shared, orders.start_version), ("Orders", true, 2));
+        assert_eq!(
+            (orders.name.as_str(), orders.settings.history_shared, orders.settings.start_version),
+            ("Orders", true, 2)
+        );
         assert_eq!(orders.id, "00000000-0000-0000-0000-000000000001");
     }
 
@@ -1096,22 +1091,23 @@ shares:
       location: wasbs://c@a.blob.core.windows.net/t
       historyShared: true
       directoryAccess: true
-    - {name: fine, location: x}
-    - {name: clone, location: x, allowedLocations: [y, wasbs://c/z]}
+    - {name: fine, location: s3://lake/x}
+    - {name: clone, location: s3://lake/x, allowedLocations: [s3://lake/y, wasbs://c/z]}
 ";
         let file = parse(file).unwrap();
         let unreadable: Vec<_> = file.unreadable.iter().map(ToString::to_string).collect();
+        let reason = "the scheme wasbs:// is not supported; use s3://, s3a://, file:// or a directory";
         assert_eq!(
             unreadable,
             [
-                "line 8: table s.c.azure cannot be read: wasbs:// is not supported",
-                "line 12: table s.c.clone cannot be read: wasbs:// is not supported",
+                format!("line 8: table s.c.azure cannot be read: {reason}"),
+                format!("line 12: table s.c.clone cannot be read: {reason}"),
             ]
         );
         let catalog = ShareFileCatalog::new(file);
         let tables = catalog.tables(&by(""), "s", None, PageRequest::default()).await.unwrap().unwrap();
         let listed: Vec<_> =
-            tables.items.iter().map(|table| (table.name.as_str(), table.directory())).collect();
+            tables.items.iter().map(|table| (table.name.as_str(), table.settings.directory())).collect();
         assert_eq!(listed, [("azure", None), ("fine", None), ("clone", None)]);
     }
 
@@ -1266,7 +1262,7 @@ refreshTokenTtlMs: 1
             ("version: 1\nssl:\n  selfSigned: true\n".to_owned(), 3, "plain HTTP"),
             ("version: 1\nshares:\n- name: a/b\n".to_owned(), 3, "slash"),
             ("version: 1\nshares:\n- name: a\n- name: A\n".to_owned(), 4, "twice"),
-            (table("    - {name: t, location: ../x}\n"), 7, "leaves the directory"),
+            (table("    - {name: t, location: s3://Lake/x}\n"), 7, "the bucket's name"),
             (table("    - {name: t.u, location: x}\n"), 7, "period"),
             (table("    - {name: t, location: x}\n    - {name: T, location: x}\n"), 8, "twice"),
             (table("    - {name: t, location: x, histryShared: true}\n"), 7, "histryShared"),

@@ -6,7 +6,9 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::{TableRecord, expiry};
+use super::settings::Difference;
+use super::{TableRecord, TableSettings, expiry};
+use crate::location::WrittenLocation;
 use crate::role::RoleArn;
 
 /// Shares and recipients, by the keys of their names.
@@ -47,18 +49,8 @@ pub struct TableState {
     pub name: String,
     /// Its id.
     pub id: String,
-    /// Where it lies, as [`canonical`] writes it.
-    pub location: String,
-    /// Other places its log may point into.
-    pub allowed_locations: Vec<String>,
-    /// Whether recipients may read older versions.
-    pub history_shared: bool,
-    /// The oldest version that recipients may see.
-    pub start_version: u64,
-    /// Whether recipients may have credentials for its directory.
-    pub directory_access: bool,
-    /// The role that reads it, where it is not the server's.
-    pub signer_role: Option<RoleArn>,
+    /// How it is shared, with locations as they are compared.
+    pub settings: TableSettings,
 }
 
 /// A recipient, what it may read, and its tokens.
@@ -104,29 +96,12 @@ impl TableState {
     }
 }
 
-/// A location as it is compared and written: `s3://` for every spelling of that scheme, and no slash at the end unless
-/// there is nothing else.
-pub fn canonical(location: &str) -> String {
-    if let Some((scheme, rest)) = location.split_once("://")
-        && ["s3", "s3a", "s3n"].iter().any(|s3| scheme.eq_ignore_ascii_case(s3))
-    {
-        return format!("s3://{}", rest.trim_end_matches('/'));
-    }
-    let bare = location.trim_end_matches('/');
-    if bare.is_empty() { location.to_owned() } else { bare.to_owned() }
-}
-
 impl From<&TableRecord> for TableState {
     fn from(table: &TableRecord) -> Self {
         Self {
             name: table.name.as_str().to_owned(),
             id: table.id.clone(),
-            location: canonical(&table.location),
-            allowed_locations: table.allowed_locations.iter().map(|location| canonical(location)).collect(),
-            history_shared: table.history_shared,
-            start_version: table.start_version,
-            directory_access: table.directory_access,
-            signer_role: table.signer_role.clone(),
+            settings: table.settings.canonical(),
         }
     }
 }
@@ -218,7 +193,7 @@ impl fmt::Display for Change {
             Self::AddSchema(share, schema) => write!(f, "+ schema {share}.{schema}"),
             Self::RemoveSchema(share, schema) => write!(f, "- schema {share}.{schema}"),
             Self::AddTable(share, schema, table) => {
-                write!(f, "+ table {share}.{schema}.{}: {}", table.name, table.location)
+                write!(f, "+ table {share}.{schema}.{}: {}", table.name, table.settings.location)
             }
             Self::UpdateTable(share, schema, both) => {
                 let (before, after) = &**both;
@@ -256,26 +231,11 @@ impl fmt::Display for Change {
     }
 }
 
-fn role(table: &TableState) -> String {
-    table.signer_role.as_ref().map_or("the server's", RoleArn::as_str).to_owned()
-}
-
-fn places(table: &TableState) -> String {
-    format!("[{}]", table.allowed_locations.join(", "))
-}
-
-fn differences(before: &TableState, after: &TableState) -> Vec<(&'static str, String, String)> {
-    let all = [
-        ("name", before.name.clone(), after.name.clone()),
-        ("id", before.id.clone(), after.id.clone()),
-        ("location", before.location.clone(), after.location.clone()),
-        ("allowedLocations", places(before), places(after)),
-        ("historyShared", before.history_shared.to_string(), after.history_shared.to_string()),
-        ("startVersion", before.start_version.to_string(), after.start_version.to_string()),
-        ("directoryAccess", before.directory_access.to_string(), after.directory_access.to_string()),
-        ("signerRole", role(before), role(after)),
-    ];
-    all.into_iter().filter(|(_, before, after)| before != after).collect()
+fn differences(before: &TableState, after: &TableState) -> Vec<Difference> {
+    let own =
+        [("name", before.name.clone(), after.name.clone()), ("id", before.id.clone(), after.id.clone())];
+    let own = own.into_iter().filter(|(_, before, after)| before != after);
+    own.chain(before.settings.differences(&after.settings)).collect()
 }
 
 impl State {
@@ -458,13 +418,18 @@ impl From<&State> for File {
     fn from(state: &State) -> Self {
         let table = |table: &TableState| FileTable {
             name: table.name.clone(),
-            location: table.location.clone(),
+            location: table.settings.location.to_string(),
             id: table.id.clone(),
-            allowed_locations: table.allowed_locations.clone(),
-            history_shared: table.history_shared,
-            start_version: table.start_version,
-            directory_access: table.directory_access,
-            signer_role: table.signer_role.as_ref().map(|role| role.as_str().to_owned()),
+            allowed_locations: table
+                .settings
+                .allowed_locations
+                .iter()
+                .map(WrittenLocation::to_string)
+                .collect(),
+            history_shared: table.settings.history_shared,
+            start_version: table.settings.start_version,
+            directory_access: table.settings.directory_access,
+            signer_role: table.settings.signer_role.as_ref().map(|role| role.as_str().to_owned()),
         };
         let schema = |schema: &SchemaState| FileSchema {
             name: schema.name.clone(),

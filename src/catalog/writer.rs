@@ -340,7 +340,7 @@ impl Writer {
             self.is_there(&Key::schema(share, schema), missing()),
             self.put_new(
                 &Key::table(share, schema, name.as_str()),
-                table_attributes(schema, name, table),
+                records::table_attributes(schema, name, &table.id, &table.settings),
                 format!("table '{share}.{schema}.{name}'"),
             ),
         ])
@@ -742,10 +742,10 @@ impl Writer {
         if table_state(&item)? != *before {
             return Err(WriteError::Conflict(what));
         }
-        let attributes = table_attributes(string(&item, "schema"), &name, after);
+        let attributes =
+            records::table_attributes(string(&item, "schema"), &name, &after.id, &after.settings);
         let mut put = item.clone();
-        // The one attribute that may be left out.
-        put.remove("signerRole");
+        put.remove(records::SIGNER_ROLE);
         put.extend(attributes.into_iter().map(|(name, value)| (name.to_owned(), value)));
         self.transact(vec![self.replace(&item, put, what)?]).await
     }
@@ -995,25 +995,10 @@ impl Writer {
 /// A server over DynamoDB reads tables in S3 only, and least of all files of its own machine.
 fn check_locations(table: &TableState) -> Result<()> {
     let is_s3 = |text: &str| ["s3://", "s3a://", "s3n://"].iter().any(|scheme| text.starts_with(scheme));
-    let mut locations = std::iter::once(&table.location).chain(&table.allowed_locations);
-    locations.find(|location| !is_s3(location)).map_or(Ok(()), |location| {
+    let mut locations = table.settings.locations();
+    locations.find(|location| !is_s3(location.text())).map_or(Ok(()), |location| {
         Err(WriteError::Refused(format!("location {location}: a table served from DynamoDB lies in s3://")))
     })
-}
-
-fn table_attributes<'a>(schema: &str, name: &Name, table: &TableState) -> Vec<(&'a str, AttributeValue)> {
-    let mut attributes = vec![
-        ("name", text(name.as_str())),
-        ("schema", text(schema)),
-        ("id", text(&table.id)),
-        ("location", text(&table.location)),
-        ("allowedLocations", AttributeValue::L(table.allowed_locations.iter().map(text).collect())),
-        ("historyShared", AttributeValue::Bool(table.history_shared)),
-        ("startVersion", number(table.start_version)),
-        ("directoryAccess", AttributeValue::Bool(table.directory_access)),
-    ];
-    attributes.extend(table.signer_role.as_ref().map(|role| ("signerRole", text(role.as_str()))));
-    attributes
 }
 
 fn table_state(item: &Item) -> Result<TableState, BadRecord> {

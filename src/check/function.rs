@@ -94,7 +94,7 @@ pub async fn answer(reader: Reader<'_>, catalog: &Writer, asked: &Asked, until: 
             return answer;
         }
         let opened = some.iter().map(|(name, table)| async move {
-            let opened = reader.open(name, table);
+            let opened = reader.open(name, &table.settings);
             tokio::time::timeout(left.max(Duration::from_secs(1)), opened).await.unwrap_or_else(|_| Checked {
                 table: name.clone(),
                 reason: Some("it takes longer to open than the function had time".to_owned()),

@@ -14,9 +14,9 @@ use crate::app::App;
 use crate::auth::{Recipient, SharedTable};
 use crate::catalog::TableRecord;
 use crate::error::{Error, Result};
+use crate::location::Location;
 use crate::protocol::actions::{AwsCredentials, TableCredentials, TemporaryCredentials};
 use crate::protocol::query::parse_location;
-use crate::storage::Location;
 
 /// `POST …/tables/{table}/temporary-table-credentials`
 ///
@@ -56,14 +56,14 @@ pub async fn temporary_table_credentials(
 
 fn allowed_directory(record: &TableRecord) -> Result<&str> {
     let name = format!("{}.{}.{}", record.share, record.schema, record.name);
-    if !record.history_shared {
+    if !record.settings.history_shared {
         return Err(Error::invalid(format!(
             "Temporary table credentials are not supported because history sharing is not enabled on table: {name}"
         )));
     }
-    record.directory().filter(|_| record.refuses_directory_access().is_none()).ok_or_else(|| {
-        Error::forbidden(format!("Temporary table credentials are not enabled on table: {name}"))
-    })
+    record.settings.directory().filter(|_| record.settings.refuses_directory_access().is_none()).ok_or_else(
+        || Error::forbidden(format!("Temporary table credentials are not enabled on table: {name}")),
+    )
 }
 
 /// Whether a location that a client wrote is in the table. Only S3's are looked at.

@@ -12,8 +12,9 @@ use object_store::client::{HttpConnector as _, HttpRequestBody, ReqwestConnector
 use super::local::LocalDirectory;
 use super::log_path::{self, Root};
 use super::s3::client_options;
-use super::{Location, SIGNER_READY, Storage, refused, unavailable};
+use super::{SIGNER_READY, Storage, refused, unavailable};
 use crate::error::{Error, Result};
+use crate::location::Location;
 use crate::s3_answer::S3Answer;
 
 /// As much of an answer is read: a message of S3 with its XML.

@@ -10,7 +10,7 @@
 
 use std::fmt;
 
-use super::location::Location;
+use crate::location::Location;
 
 /// Why a path of the log is not signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

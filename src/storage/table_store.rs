@@ -281,7 +281,8 @@ mod tests {
     use std::path::Path as FilePath;
 
     use super::*;
-    use crate::storage::{Location, S3Options, Storage, StorageOptions, TableStore};
+    use crate::location::Location;
+    use crate::storage::{S3Options, Storage, StorageOptions, TableStore};
 
     fn open(root: &FilePath) -> TableStore {
         let options = StorageOptions {

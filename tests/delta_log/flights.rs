@@ -8,7 +8,7 @@ use deltashare::app::OpenTable;
 use deltashare::error::ErrorCode;
 use deltashare::gate::Gate;
 use deltashare::limits::Limits;
-use deltashare::storage::Location;
+use deltashare::location::Location;
 
 use super::log::*;
 use super::rigged::{Fault, Rigged};

@@ -4,12 +4,14 @@ use std::io::IsTerminal as _;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::Utc;
+use deltashare::catalog::TableSettings;
 use deltashare::catalog::expiry;
 use deltashare::catalog::keys::{self, Key};
 use deltashare::catalog::records::Item;
-use deltashare::catalog::state::{Change, State, TableState, canonical, until};
+use deltashare::catalog::state::{Change, State, TableState, until};
 use deltashare::catalog::writer::{FoundToken, LIVE_TOKENS, ListedRecipient, Missing, WriteError, Writer};
 use deltashare::check::{self, Reader};
+use deltashare::location::WrittenLocation;
 use deltashare::protocol::names::{InvalidName, Name};
 use uuid::Uuid;
 
@@ -343,12 +345,14 @@ impl Admin {
                 let new = TableState {
                     name: checked(table, Name::schema_or_table)?.as_str().to_owned(),
                     id: id.unwrap_or_else(Uuid::new_v4).to_string(),
-                    location: s3_location(&location)?,
-                    allowed_locations: s3_locations(&allow)?,
-                    history_shared: history,
-                    start_version,
-                    directory_access,
-                    signer_role,
+                    settings: TableSettings {
+                        location: s3_location(&location)?,
+                        allowed_locations: s3_locations(&allow)?,
+                        history_shared: history,
+                        start_version,
+                        directory_access,
+                        signer_role,
+                    },
                 };
                 self.check_table(share, schema, &new).await?;
                 self.writer.create_table(share, schema, &new).await?;
@@ -374,7 +378,7 @@ impl Admin {
                 let (share, schema, table) = split_table(&name)?;
                 let before = self.writer.table(share, schema, table).await?;
                 let mut after = before.clone();
-                changes.make(&mut after)?;
+                changes.make(&mut after.settings)?;
                 if after == before {
                     self.done(&format!("Table '{name}' has these settings already; nothing was changed."));
                     return Ok(());
@@ -577,7 +581,7 @@ impl Admin {
             else {
                 continue;
             };
-            let found = Reader::new(&storage, None, false).open(&name, table).await;
+            let found = Reader::new(&storage, None).open(&name, &table.settings).await;
             unreadable += usize::from(!found.readable);
             let region = found.region.map(AttributeValue::S);
             for (name, value) in [
@@ -608,9 +612,7 @@ impl Admin {
 
     /// Refuses a table that cannot be shared as it is said.
     async fn check_table(&self, share: &str, schema: &str, table: &TableState) -> Result<(), Failure> {
-        if table.directory_access
-            && (!table.history_shared || table.start_version > 0 || !table.allowed_locations.is_empty())
-        {
+        if table.settings.directory_access && !table.settings.shares_whole_directory() {
             return Err(Failure::usage(
                 "--directory-access shows every version of one directory, so it needs --history, and neither \
                  --start-version nor --allow",
@@ -618,7 +620,9 @@ impl Admin {
         }
         let own = Key::table(share, schema, &table.name);
         for other in self.writer.query(&own.partition, keys::TABLES).await? {
-            let (theirs, ours) = (&canonical(plain(&other, "location")), &canonical(&table.location));
+            let theirs = WrittenLocation::parse(plain(&other, "location"), None).canonical();
+            let ours = table.settings.location.canonical();
+            let (theirs, ours) = (theirs.text(), ours.text());
             if plain(&other, keys::SORT) != own.sort && theirs != ours && overlap(theirs, ours) {
                 return Err(Failure::usage(format!(
                     "location {ours} overlaps that of table '{}.{}': {theirs}",

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use chrono::TimeDelta;
 use clap::{ArgGroup, Args, Subcommand};
-use deltashare::catalog::state::TableState;
+use deltashare::catalog::TableSettings;
+use deltashare::location::{Location, WrittenLocation};
 use deltashare::role::RoleArn;
-use deltashare::storage::Location;
 use uuid::Uuid;
 
 use super::Failure;
@@ -252,21 +252,21 @@ pub(crate) struct TableChanges {
 
 impl TableChanges {
     /// Makes these changes.
-    pub(crate) fn make(self, table: &mut TableState) -> Result<(), Failure> {
+    pub(crate) fn make(self, settings: &mut TableSettings) -> Result<(), Failure> {
         let flag = |on: bool, off: bool, before: bool| on || (before && !off);
         if let Some(location) = self.location {
-            table.location = s3_location(&location)?;
+            settings.location = s3_location(&location)?;
         }
         if self.no_allow || !self.allow.is_empty() {
-            table.allowed_locations = s3_locations(&self.allow)?;
+            settings.allowed_locations = s3_locations(&self.allow)?;
         }
         if self.no_signer_role || self.signer_role.is_some() {
-            table.signer_role = self.signer_role;
+            settings.signer_role = self.signer_role;
         }
-        table.start_version = self.start_version.unwrap_or(table.start_version);
-        table.history_shared = flag(self.history, self.no_history, table.history_shared);
-        table.directory_access =
-            flag(self.directory_access, self.no_directory_access, table.directory_access);
+        settings.start_version = self.start_version.unwrap_or(settings.start_version);
+        settings.history_shared = flag(self.history, self.no_history, settings.history_shared);
+        settings.directory_access =
+            flag(self.directory_access, self.no_directory_access, settings.directory_access);
         Ok(())
     }
 }
@@ -481,21 +481,21 @@ fn parse_expires(text: &str) -> Result<Expires, String> {
 }
 
 /// A location in S3, as it is written down.
-pub(crate) fn s3_location(text: &str) -> Result<String, Failure> {
+pub(crate) fn s3_location(text: &str) -> Result<WrittenLocation, Failure> {
     let lies = text.split_once("://").is_some_and(|(scheme, _)| ["s3", "s3a", "s3n"].contains(&scheme));
     if !lies {
         return Err(Failure::usage(format!("location {text}: a table served from DynamoDB lies in s3://")));
     }
     match Location::parse(text, None) {
         Ok(Location::S3 { bucket, prefix, .. }) => {
-            Ok(format!("s3://{bucket}/{}", prefix.trim_end_matches('/')))
+            Ok(WrittenLocation::parse(&format!("s3://{bucket}/{}", prefix.trim_end_matches('/')), None))
         }
         Ok(Location::Local(_)) => Err(Failure::usage(format!("location {text} is not in S3"))),
         Err(reason) => Err(Failure::usage(format!("location {text}: {reason}"))),
     }
 }
 
-pub(crate) fn s3_locations(texts: &[String]) -> Result<Vec<String>, Failure> {
+pub(crate) fn s3_locations(texts: &[String]) -> Result<Vec<WrittenLocation>, Failure> {
     texts.iter().map(|text| s3_location(text)).collect()
 }
 

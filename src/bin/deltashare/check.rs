@@ -77,14 +77,14 @@ async fn check(options: &Check) -> Result<(), Failure> {
             }
         }
     };
-    let (signer_role, directories) = (options.signer_role.as_ref(), options.file.is_some());
+    let signer_role = options.signer_role.as_ref();
     let buckets = Buckets::new(aws.sdk.clone(), aws.s3.endpoint.is_some());
     let storage = aws.storage(options.signer_role.clone());
     let opened = stream::iter(named(&state)).map(|(_, name, table)| {
         let (storage, buckets) = (&storage, &buckets);
         async move {
-            let mut found = Reader::new(storage, signer_role, directories).open(&name, table).await;
-            if let Ok((location, allowed)) = check::location(table, signer_role, directories) {
+            let mut found = Reader::new(storage, signer_role).open(&name, &table.settings).await;
+            if let Ok((location, allowed)) = check::locations(&table.settings, signer_role) {
                 for place in std::iter::once(&location).chain(&allowed) {
                     buckets.examine(place, &mut found).await;
                 }

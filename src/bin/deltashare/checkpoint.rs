@@ -12,12 +12,13 @@ use clap::Args;
 use deltalake::logstore::{StorageConfig, default_logstore};
 use deltalake::protocol::checkpoints::create_checkpoint;
 use deltalake::{DeltaTable, DeltaTableError};
+use deltashare::catalog::TableSettings;
 use deltashare::catalog::state::{State, TableState};
 use deltashare::check::{self, Reader, named};
 use deltashare::delta::{Metadata, Protocol};
 use deltashare::limits::Limits;
+use deltashare::location::Location;
 use deltashare::s3_answer::S3Answer;
-use deltashare::storage::Location;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
@@ -76,14 +77,13 @@ async fn checkpoint(options: &Checkpoint) -> Result<(), Failure> {
             }
         }
     };
-    let directories = options.file.is_some();
     let refused = |reason: String| Failure::usage(format!("table '{name}': {reason}"));
-    let (location, _) = check::location(&table, None, directories).map_err(refused)?;
+    let (location, _) = check::locations(&table.settings, None).map_err(refused)?;
     // The role of the server may only read.
     let location = location.read_by(None);
     let storage = aws.storage(None);
-    let own = TableState { signer_role: None, ..table.clone() };
-    let before = Reader::new(&storage, None, directories).open(name, &own).await;
+    let own = TableSettings { signer_role: None, ..table.settings.clone() };
+    let before = Reader::new(&storage, None).open(name, &own).await;
     let (Some(version), Some(commits)) = (before.version, before.commits_since_checkpoint) else {
         let reason = before.reason.unwrap_or_default();
         return Err(Failure::failed(format!(
@@ -94,7 +94,7 @@ async fn checkpoint(options: &Checkpoint) -> Result<(), Failure> {
         options.common.output.done(&format!("version {version} of table '{name}' has a checkpoint already"));
         return Ok(());
     }
-    let shown = table.location.trim_end_matches('/');
+    let shown = table.settings.location.text().trim_end_matches('/');
     confirm(
         options.yes,
         &format!(

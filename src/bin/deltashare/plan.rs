@@ -9,7 +9,6 @@ use deltashare::catalog::share_file::Access;
 use deltashare::catalog::state::{Change, RecipientState, State};
 use deltashare::catalog::writer::{LIVE_TOKENS, Writer};
 use deltashare::protocol::names::Name;
-use deltashare::storage::Location;
 
 use super::next_step::command;
 use super::shell::option;
@@ -86,7 +85,7 @@ fn wanted(path: &Path, now: &State) -> Result<State, Failure> {
             schema
                 .tables
                 .values()
-                .map(move |table| (format!("{}/", table.location), &schema.name, &table.name))
+                .map(move |table| (format!("{}/", table.settings.location), &schema.name, &table.name))
         });
         let mut tables: Vec<_> = tables.collect();
         tables.sort();
@@ -275,8 +274,8 @@ fn bad_locations(state: &State) -> Vec<String> {
     for share in state.shares.values() {
         for schema in share.schemas.values() {
             for table in schema.tables.values() {
-                for location in std::iter::once(&table.location).chain(&table.allowed_locations) {
-                    if let Err(reason) = Location::parse(location, None) {
+                for location in table.settings.locations() {
+                    if let Some(reason) = location.error() {
                         let name = format!("{}.{}.{}", share.name, schema.name, table.name);
                         bad.push(format!("table {name}: location {location}: {reason}"));
                     }

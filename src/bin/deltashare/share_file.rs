@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use deltashare::catalog::share_file::{Access, BadLocation, ShareFile, ShareFileCatalog};
-use deltashare::storage::Location;
+use deltashare::catalog::share_file::{Access, ShareFile, ShareFileCatalog};
+use deltashare::location::WrittenLocation;
 
 /// How often the file is looked at.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -35,23 +35,13 @@ pub(crate) fn read(path: &Path) -> Result<(ShareFile, Stamp), String> {
 pub(crate) fn parse(path: &Path, text: &str) -> Result<ShareFile, String> {
     let base = std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let base = base.parent().unwrap_or(Path::new("/"));
-    let locate = |location: &str| match Location::parse(location, Some(base)) {
-        Ok(Location::Local(directory)) => directory
-            .to_str()
-            .map(str::to_owned)
-            .ok_or_else(|| BadLocation::Wrong("the directory's name is not UTF-8".to_owned())),
-        Ok(Location::S3 { bucket, prefix, .. }) => Ok(format!("s3://{bucket}/{prefix}")),
-        Err(reason) if reason.is_unsupported() => Err(BadLocation::Unsupported(reason.to_string())),
-        Err(reason) => Err(BadLocation::Wrong(reason.to_string())),
-    };
-    ShareFile::parse(text, &locate).map_err(|error| format!("{}: {error}", path.display()))
+    ShareFile::parse(text, Some(base)).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// The local directories that a share file names.
 pub(crate) fn directories(file: &ShareFile) -> Vec<PathBuf> {
-    let locations =
-        file.tables().flat_map(|table| std::iter::once(&table.location).chain(&table.allowed_locations));
-    locations.filter(|location| location.starts_with('/')).map(PathBuf::from).collect()
+    let locations = file.tables().flat_map(|table| table.settings.locations());
+    locations.map(WrittenLocation::text).filter(|text| text.starts_with('/')).map(PathBuf::from).collect()
 }
 
 /// Logs what of a good share file has no effect, which tables cannot be read, and who may read.

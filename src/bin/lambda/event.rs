@@ -55,8 +55,7 @@ impl OwnCheck {
         let now = Instant::now();
         let until = now + in_time(deadline).saturating_duration_since(now) / 2;
         let App { storage, limits, .. } = &*self.app;
-        let reader =
-            Reader { storage, signer_role: self.signer_role.as_ref(), limits: *limits, directories: false };
+        let reader = Reader { storage, signer_role: self.signer_role.as_ref(), limits: *limits };
         check::answer(reader, &Writer::new(self.sdk.clone(), &self.catalog), asked, until).await
     }
 }

@@ -11,8 +11,8 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule, Payer, TransitionStorageClass};
 use deltashare::check::Checked;
 use deltashare::error::innermost;
+use deltashare::location::Location;
 use deltashare::s3_answer::S3Answer;
-use deltashare::storage::Location;
 use serde_json::Value;
 use tokio::sync::{Mutex, OnceCell};
 

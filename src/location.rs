@@ -1,4 +1,4 @@
-//! Where a table lies: an S3 prefix or a directory, read from what a provider wrote.
+//! Where a table is stored: an S3 prefix or a directory, read from what a provider wrote.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::role::RoleArn;
 
-/// Where a table lies.
+/// Where a table is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Location {
     /// A prefix of an S3 bucket.
@@ -106,6 +106,82 @@ impl Location {
             local @ Self::Local(_) => local,
         }
     }
+}
+
+/// A location as a provider wrote it, with the place that it names or the reason why it names none. Two are equal if
+/// they are written in the same way.
+#[derive(Debug, Clone)]
+pub struct WrittenLocation {
+    text: String,
+    place: Result<Location, LocationError>,
+}
+
+impl WrittenLocation {
+    /// Reads a location as [`Location::parse`] does, and keeps its text.
+    pub fn parse(text: &str, base: Option<&Path>) -> Self {
+        Self { text: text.to_owned(), place: Location::parse(text, base) }
+    }
+
+    /// The location as it is written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The place that it names. A directory is looked up again: it may have been moved or deleted since the location
+    /// was read.
+    pub fn place(&self) -> Result<Location, LocationError> {
+        match &self.place {
+            Ok(Location::Local(path)) => directory(path),
+            other => other.clone(),
+        }
+    }
+
+    /// Why it names no place.
+    pub fn error(&self) -> Option<&LocationError> {
+        self.place.as_ref().err()
+    }
+
+    /// The same location in a form that needs no base. One that names no place stays as it is written.
+    #[must_use]
+    pub fn absolute(self) -> Self {
+        let text = match &self.place {
+            Ok(Location::S3 { bucket, prefix, .. }) => format!("s3://{bucket}/{prefix}"),
+            Ok(Location::Local(path)) => path.to_string_lossy().into_owned(),
+            Err(_) => return self,
+        };
+        Self { text, ..self }
+    }
+
+    /// The same location as it is compared and exported: `s3://` for every spelling of that scheme, and no slash at
+    /// the end unless there is nothing else.
+    #[must_use]
+    pub fn canonical(&self) -> Self {
+        Self { text: canonical(&self.text), place: self.place.clone() }
+    }
+}
+
+impl PartialEq for WrittenLocation {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for WrittenLocation {}
+
+impl fmt::Display for WrittenLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+fn canonical(location: &str) -> String {
+    if let Some((scheme, rest)) = location.split_once("://")
+        && ["s3", "s3a", "s3n"].iter().any(|s3| scheme.eq_ignore_ascii_case(s3))
+    {
+        return format!("s3://{}", rest.trim_end_matches('/'));
+    }
+    let bare = location.trim_end_matches('/');
+    if bare.is_empty() { location.to_owned() } else { bare.to_owned() }
 }
 
 fn strip_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
@@ -352,5 +428,33 @@ mod tests {
         ] {
             assert_eq!(Location::parse(&text, Some(base.path())).as_ref(), Ok(&canonical), "{text}");
         }
+    }
+
+    #[test]
+    fn written_locations_keep_their_text_and_are_compared_by_it() {
+        let written = WrittenLocation::parse("S3A://lake/t//", None);
+        assert_eq!((written.text(), written.canonical().text()), ("S3A://lake/t//", "s3://lake/t"));
+        assert_eq!(written.place().unwrap(), Location::parse("s3://lake/t", None).unwrap());
+        assert_eq!(written.clone().absolute().text(), "s3://lake/t/");
+        assert_ne!(written, written.canonical());
+        assert_eq!(written.canonical(), WrittenLocation::parse("s3://lake/t", None));
+        for (text, canonical) in
+            [("/", "/"), ("/data/t/", "/data/t"), ("s3n://lake", "s3://lake"), ("gs://b/t/", "gs://b/t")]
+        {
+            assert_eq!(WrittenLocation::parse(text, None).canonical().text(), canonical);
+        }
+        let unsupported = WrittenLocation::parse("gs://bucket/t/", None).absolute();
+        assert!(unsupported.text() == "gs://bucket/t/" && unsupported.error().unwrap().is_unsupported());
+    }
+
+    #[test]
+    fn a_directory_that_is_gone_is_no_place_any_more() {
+        let base = tempfile::tempdir().unwrap();
+        std::fs::create_dir(base.path().join("t")).unwrap();
+        let written = WrittenLocation::parse("t", Some(base.path())).absolute();
+        let place = written.place().unwrap();
+        assert_eq!(place, Location::Local(written.text().into()));
+        std::fs::remove_dir(base.path().join("t")).unwrap();
+        assert!(written.error().is_none() && written.place().is_err());
     }
 }

@@ -1,0 +1,89 @@
+//! How a table is shared: the settings that its provider chooses.
+
+use crate::location::{Location, LocationError, WrittenLocation};
+use crate::role::RoleArn;
+
+/// How a table is shared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableSettings {
+    /// Where the table is stored.
+    pub location: WrittenLocation,
+    /// Other places that its log may refer to, for shallow clones.
+    pub allowed_locations: Vec<WrittenLocation>,
+    /// Whether recipients may read older versions.
+    pub history_shared: bool,
+    /// The oldest version that recipients may read.
+    pub start_version: u64,
+    /// Whether recipients may have credentials that read the table's directory, and with it every version.
+    pub directory_access: bool,
+    /// The role that reads the table and signs its URLs, if it is not the server's.
+    pub signer_role: Option<RoleArn>,
+}
+
+/// A setting that differs: its name in a share file, and its two values.
+pub(super) type Difference = (&'static str, String, String);
+
+impl TableSettings {
+    /// Where the table is stored, and the other places that its log may refer to.
+    pub fn locations(&self) -> impl Iterator<Item = &WrittenLocation> {
+        std::iter::once(&self.location).chain(&self.allowed_locations)
+    }
+
+    /// The place that one of the locations names, read by the table's role if it has one.
+    pub fn place(&self, location: &WrittenLocation) -> Result<Location, LocationError> {
+        location.place().map(|place| place.read_by(self.signer_role.clone()))
+    }
+
+    /// The table's root without a slash at its end, if recipients may have its directory.
+    pub fn directory(&self) -> Option<&str> {
+        self.directory_access.then(|| self.location.text().trim_end_matches('/'))
+    }
+
+    /// Whether recipients may read every version, from one directory.
+    pub fn shares_whole_directory(&self) -> bool {
+        self.history_shared && self.start_version == 0 && self.allowed_locations.is_empty()
+    }
+
+    /// Why recipients cannot have the table's directory as the table is shared; `None` if they can.
+    pub fn refuses_directory_access(&self) -> Option<&'static str> {
+        if !self.location.text().starts_with("s3") {
+            return Some("only a table in S3 can be read with temporary credentials");
+        }
+        if !self.history_shared || self.start_version > 0 {
+            return Some("it shows every version, so historyShared must be true and startVersion 0");
+        }
+        if !self.allowed_locations.is_empty() {
+            return Some("it gives one directory, and allowedLocations names others");
+        }
+        None
+    }
+
+    /// The same settings with their locations as they are compared and exported.
+    #[must_use]
+    pub fn canonical(&self) -> Self {
+        Self {
+            location: self.location.canonical(),
+            allowed_locations: self.allowed_locations.iter().map(WrittenLocation::canonical).collect(),
+            ..self.clone()
+        }
+    }
+
+    /// What differs between `self` and `after`.
+    pub(super) fn differences(&self, after: &Self) -> Vec<Difference> {
+        let both = |name, value: fn(&Self) -> String| (name, value(self), value(after));
+        let all = [
+            both("location", |settings| settings.location.to_string()),
+            both("allowedLocations", |settings| {
+                let texts: Vec<_> = settings.allowed_locations.iter().map(WrittenLocation::text).collect();
+                format!("[{}]", texts.join(", "))
+            }),
+            both("historyShared", |settings| settings.history_shared.to_string()),
+            both("startVersion", |settings| settings.start_version.to_string()),
+            both("directoryAccess", |settings| settings.directory_access.to_string()),
+            both("signerRole", |settings| {
+                settings.signer_role.as_ref().map_or("the server's", RoleArn::as_str).to_owned()
+            }),
+        ];
+        all.into_iter().filter(|(_, before, after)| before != after).collect()
+    }
+}
