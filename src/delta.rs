@@ -5,7 +5,7 @@
 //! error: never fewer files, never a mixture of versions. Everything here blocks; call it where blocking is
 //! allowed (`tokio::task::spawn_blocking`).
 
-mod actions;
+mod batch;
 mod changes;
 mod checksum;
 mod cursor;
@@ -17,9 +17,11 @@ mod footer;
 mod guard;
 mod history;
 mod json_guard;
+mod kept;
 mod lenient;
-mod log_path;
+mod log_names;
 mod mend;
+mod metadata;
 mod open;
 mod pages;
 mod read_ahead;
@@ -34,14 +36,16 @@ mod survey;
 mod table;
 mod thrift;
 
-pub use actions::{AddFile, Batch, DeletionVector, TextMap};
+pub use batch::{AddFile, Batch, DeletionVector, TextMap};
 pub use changes::{
     Action, Change, ChangeBounds, ChangeCursor, ChangeKind, ChangePosition, ChangeRange, ChangedFile,
 };
 pub use cursor::{FileCursor, Origin};
 pub use footer::may_be_read;
+pub use kept::CommitBudget;
+pub use metadata::{FileStats, Metadata, Protocol};
 pub use scan::Scan;
 pub use schema::{Primitive, Schema, read_schema};
-pub use snapshot::{FileStats, Metadata, Protocol, Snapshot};
-pub use survey::{CommitBudget, Survey};
+pub use snapshot::Snapshot;
+pub use survey::Survey;
 pub use table::DeltaTable;

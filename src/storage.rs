@@ -4,17 +4,17 @@
 //! store that sees nothing but the table's root ([`TableStore`]). Its files are never read here: recipients
 //! get presigned URLs ([`FileSigner`]), to S3 itself or, for a directory, to the [`Gateway`] of this process.
 
-mod directory;
 mod first_bytes;
 #[cfg_attr(not(feature = "cli"), path = "storage/no_gateway.rs")]
 mod gateway;
 #[cfg_attr(not(feature = "cli"), path = "storage/no_local.rs")]
 mod local;
-mod log_path;
 pub mod presign;
 #[cfg_attr(not(feature = "cli"), path = "storage/no_provider.rs")]
 mod provider;
+mod resolve;
 mod s3;
+mod sts;
 mod table_store;
 
 use std::collections::HashMap;
@@ -32,16 +32,16 @@ use crate::protocol::digest::short_digest;
 use crate::role::RoleArn;
 use crate::s3_answer::Trouble;
 
-pub use directory::DirectoryCredentials;
-use directory::{AssumedRole, Sts};
 pub use first_bytes::FileFault;
 pub use gateway::Gateway;
 use local::LocalDirectory;
-use log_path::Root;
 use presign::{BucketUrl, Credentials, LONGEST_EXPIRES, Presigner};
 pub use provider::Provider;
+use resolve::Root;
 use s3::S3Bucket;
 pub use s3::S3Options;
+pub use sts::DirectoryCredentials;
+use sts::{AssumedRole, Sts};
 use table_store::{RootedStore, SharedStore};
 
 /// How long finding the regions and credentials for one signer may take.
@@ -325,7 +325,7 @@ impl FileSigner {
 
     /// Fails where [`Self::presign`] would.
     pub fn check(&mut self, log_path: &str) -> Result<()> {
-        let root = log_path::resolve(log_path, &self.roots, &mut self.key);
+        let root = resolve::resolve(log_path, &self.roots, &mut self.key);
         match root {
             Ok(root) if root < self.presigners.len() => Ok(()),
             _ => Err(refused(log_path, root.err())),
@@ -336,7 +336,7 @@ impl FileSigner {
     /// relative to the table's root, or an absolute URI. The URL is ASCII without `"` and `\`, so it goes into
     /// JSON as it is. An error leaves `out` as it was.
     pub fn presign(&mut self, log_path: &str, out: &mut Vec<u8>) -> Result<()> {
-        let root = log_path::resolve(log_path, &self.roots, &mut self.key);
+        let root = resolve::resolve(log_path, &self.roots, &mut self.key);
         match root.ok().and_then(|root| self.presigners.get_mut(root)) {
             Some(presigner) => {
                 presigner.presign_into(&self.key, out);
@@ -348,8 +348,8 @@ impl FileSigner {
 }
 
 #[cold]
-fn refused(log_path: &str, reason: Option<log_path::Refused>) -> Error {
-    let reason = reason.unwrap_or(log_path::Refused::Outside);
+fn refused(log_path: &str, reason: Option<resolve::Refused>) -> Error {
+    let reason = reason.unwrap_or(resolve::Refused::Outside);
     Error::unsupported("The table's log names a file that this server does not hand out.")
         .with_source(format!("{reason}: {log_path:?}"))
 }

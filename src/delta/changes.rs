@@ -6,17 +6,18 @@ use std::sync::Arc;
 use buoyant_kernel::FileMeta;
 use serde::{Deserialize, Serialize};
 
-use super::actions::{DeletionVector, no_size};
-use super::failure::{damaged, failure};
+use super::batch::{DeletionVector, no_size};
+use super::deletion_vector::FileKey;
+use super::failure::{damaged, empty_commit, failure};
 use super::history::CommitTimes;
+use super::kept::{Kept, Texts};
 use super::lenient::{MetadataAction, ProtocolAction};
 use super::mend::{lines_of, mend, read};
-use super::open::empty_commit;
+use super::metadata::{Metadata, Protocol};
 use super::read_ahead::ReadAhead;
-use super::snapshot::{Metadata, Protocol, Snapshot};
+use super::snapshot::Snapshot;
 use super::stop::batch_is_decoded;
 use super::store::{COMMIT_BYTES, JSON_FACTOR};
-use super::survey::{Kept, Texts};
 use crate::error::Result;
 
 /// A range of versions, opened: both ends can be read.
@@ -116,9 +117,6 @@ impl RemovedFiles {
         Arc::new(Self { partitioned: true, files: HashMap::new() })
     }
 }
-
-/// The path of a file as the log has it, and its deletion vector's id.
-pub(super) type FileKey = (String, Option<String>);
 
 /// What an `add` says of a file.
 #[derive(Debug, Clone)]

@@ -5,8 +5,9 @@
 use buoyant_kernel::Engine as _;
 use serde::Deserialize;
 
+use super::engine::LogEngine;
 use super::failure::{Cause, cause, failure};
-use super::snapshot::{FileStats, Snapshot};
+use super::metadata::FileStats;
 use crate::error::Result;
 
 /// A larger checksum lists every file, and is not worth reading for its totals.
@@ -25,10 +26,10 @@ pub(super) struct Checksum {
 
 impl Checksum {
     /// Reads the checksum of a version; `None` if there is none that can be read.
-    pub(super) fn of(snapshot: &Snapshot) -> Result<Option<Self>> {
-        let mut file = snapshot.engine().log().clone();
-        file.set_path(&format!("{}{:020}.crc", file.path(), snapshot.version()));
-        let storage = snapshot.engine().storage_handler();
+    pub(super) fn read(engine: &LogEngine, version: u64) -> Result<Option<Self>> {
+        let mut file = engine.log().clone();
+        file.set_path(&format!("{}{version:020}.crc", file.path()));
+        let storage = engine.storage_handler();
         let read = storage.read_files(vec![(file, Some(0..MOST_BYTES))]).map_err(failure)?.next();
         match read {
             Some(Ok(bytes)) => Ok(serde_json::from_slice(&bytes).ok()),

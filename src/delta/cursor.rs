@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::actions::{AddFile, Batch};
+use super::batch::{AddFile, Batch};
 use super::failure::{damaged, is_damage};
-use super::log_path::file_name;
+use super::log_names::file_name;
 use super::scan::Scan;
 use super::snapshot::Snapshot;
 use crate::error::{Error, Result};

@@ -1,8 +1,11 @@
 //! Where a deletion vector lies, from the descriptor in the log.
 
-use super::actions::DeletionVector;
+use super::batch::DeletionVector;
 use super::failure::damaged;
 use crate::error::Result;
+
+/// The path of a file as the log has it, and its deletion vector's id.
+pub(super) type FileKey = (String, Option<String>);
 
 /// A UUID is 16 bytes: 20 characters of z85.
 const ENCODED_UUID: usize = 20;

@@ -22,7 +22,7 @@ use url::Url;
 
 use super::failure::{Cause, cause, failure};
 use super::guard::{check_names, check_texts};
-use super::log_path::{LogFile, file_name};
+use super::log_names::{LAST_CHECKPOINT, LogFile, file_name};
 use super::read_ahead::ReadAhead;
 use super::repeats::{no_repeats, subjects};
 use super::stop::{StoppableExecutor, batch_is_decoded, wait_for_memory};
@@ -42,8 +42,6 @@ const LARGE_FILE_BYTES: u64 = 64 * 1024 * 1024;
 /// Files opened ahead: commits are fetched together, of a checkpoint's parts only the footers. One row group
 /// is in memory at a time.
 const FILES_READ_AHEAD: NonZero<usize> = NonZero::new(16).unwrap();
-
-pub(super) const LAST_CHECKPOINT: &str = "_last_checkpoint";
 
 /// What a view of the log leaves out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

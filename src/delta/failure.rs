@@ -324,6 +324,25 @@ pub(super) fn unpanicked<T>(run: impl FnOnce() -> T) -> Result<T> {
     })
 }
 
+/// The error for a commit file of no bytes. Spark reads it as a commit of no actions; here it counts as one that was
+/// cut off.
+pub(super) fn empty_commit() -> Error {
+    Error::unreadable_table(
+        "The table cannot be read: a commit of its log is empty, as after a write that was cut off.",
+    )
+}
+
+/// The error for a version that is not in the log. The words are the ones that clients look for.
+pub(super) fn not_available(version: u64, range: Option<(u64, u64)>) -> Error {
+    Error::invalid(match range {
+        Some((earliest, latest)) => format!(
+            "Cannot load table version {version}, because it does not exist or is no longer available. The \
+             available versions are {earliest} to {latest}."
+        ),
+        None => format!("Cannot load table version {version}, because it does not exist."),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,8 +1,8 @@
 //! Which reader features a version makes use of. What counts is what its columns and files are, not what one action
 //! of the log promises: a feature may be listed and not used, and used under a protocol that does not list it.
 
+use super::metadata::{Metadata, Protocol};
 use super::schema::{Schema, Special};
-use super::snapshot::{Metadata, Protocol};
 use crate::protocol::capabilities::{DELETION_VECTORS, TableFeatures};
 
 pub(super) const COLUMN_MAPPING: &str = "columnMapping";

@@ -9,10 +9,9 @@ use serde::Deserialize;
 use url::Url;
 
 use super::engine::LogEngine;
-use super::failure::{damaged, failure};
-use super::log_path::{LogFile, file_name};
+use super::failure::{damaged, failure, not_available};
+use super::log_names::{LogFile, file_name};
 use super::mend::{self, lines_of};
-use super::open::not_available;
 use super::snapshot::Snapshot;
 use crate::error::{Error, Result};
 
@@ -230,9 +229,39 @@ impl CommitTimes {
     }
 }
 
+impl Snapshot {
+    /// When the version was committed, in milliseconds since the Unix epoch: the in-commit timestamp where
+    /// the table has them, else the modification time of the commit file, made strictly increasing. `None` if the
+    /// commit is gone from the log, which a checkpoint then stands for.
+    pub fn timestamp(&self) -> Result<Option<i64>> {
+        if let Some(&known) = self.timestamp.get() {
+            return Ok(known);
+        }
+        let timestamp = time_of(self)?;
+        Ok(*self.timestamp.get_or_init(|| timestamp))
+    }
+
+    /// The newest version that was committed at `millis` (since the Unix epoch) or before, if this snapshot is the
+    /// newest one. 400 if there is none left, and if this snapshot is older than `millis`.
+    pub fn version_as_of(&self, millis: i64) -> Result<u64> {
+        version_as_of(self, millis, false)
+    }
+
+    /// The same; the newest version if that is older than `millis`.
+    pub fn version_up_to(&self, millis: i64) -> Result<u64> {
+        version_as_of(self, millis, true)
+    }
+
+    /// The oldest version that was committed at `millis` (since the Unix epoch) or after, if this snapshot is the
+    /// newest one. 400 if there is none, and if commits were cleaned up that may have been older.
+    pub fn version_at_or_after(&self, millis: i64) -> Result<u64> {
+        version_at_or_after(self, millis)
+    }
+}
+
 /// The newest version at `millis` or before. 400 if there is none left, and if `millis` is after the newest one, unless
 /// `or_latest`.
-pub(super) fn version_as_of(snapshot: &Snapshot, millis: i64, or_latest: bool) -> Result<u64> {
+fn version_as_of(snapshot: &Snapshot, millis: i64, or_latest: bool) -> Result<u64> {
     let times = Times::to_search(snapshot)?;
     let after = times.partition_point(|time| time > millis)?;
     let Some(at) = after.checked_sub(1) else { return Err(before_earliest(&times, millis)?) };
@@ -244,7 +273,7 @@ pub(super) fn version_as_of(snapshot: &Snapshot, millis: i64, or_latest: bool) -
 
 /// The oldest version at `millis` or after. 400 if there is none, and if it may have been among the commits that
 /// were cleaned up, which a list of changes must not pass over.
-pub(super) fn version_at_or_after(snapshot: &Snapshot, millis: i64) -> Result<u64> {
+fn version_at_or_after(snapshot: &Snapshot, millis: i64) -> Result<u64> {
     let times = Times::to_search(snapshot)?;
     let at = times.partition_point(|time| time >= millis)?;
     if at == times.commits.len() {
@@ -276,7 +305,7 @@ fn after_latest(times: &Times<'_>, millis: i64) -> Result<Error> {
 }
 
 /// When the snapshot's version was committed; `None` if its commit is gone.
-pub(super) fn timestamp(snapshot: &Snapshot) -> Result<Option<i64>> {
+fn time_of(snapshot: &Snapshot) -> Result<Option<i64>> {
     let version = snapshot.version();
     if in_commit_from(snapshot).is_some_and(|from| from <= version) {
         let commit = snapshot.kernel().log_segment().listed.latest_commit_file.as_ref();

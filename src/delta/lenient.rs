@@ -23,7 +23,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::engine::LogEngine;
-use super::snapshot::{Metadata, Protocol};
+use super::metadata::{Metadata, Protocol};
 
 /// What stands in for the table's own schema and protocol.
 const PLAIN_METADATA: &str = r#"{"id":"","format":{"provider":"parquet","options":{}},"schemaString":"{\"type\":\"struct\",\"fields\":[{\"name\":\"_\",\"type\":\"string\",\"nullable\":true,\"metadata\":{}}]}","partitionColumns":[],"configuration":{}}"#;

@@ -10,7 +10,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::changes::FileKey;
+use super::deletion_vector::FileKey;
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 

@@ -8,12 +8,15 @@ use buoyant_kernel::{DeltaResult, Engine, FileMeta, Snapshot as KernelSnapshot, 
 use url::Url;
 
 use super::engine::{Hidden, LogEngine};
-use super::failure::{Cause, Refusal, cause, damaged, failure, no_log, unpanicked};
+use super::failure::{
+    Cause, Refusal, cause, damaged, empty_commit, failure, no_log, not_available, unpanicked,
+};
 use super::history::Log;
+use super::kept::CommitBudget;
 use super::lenient::{Raw, plain_snapshot, suits_scan};
-use super::log_path::{LogFile, file_name};
-use super::snapshot::{Metadata, Protocol, Snapshot};
-use super::survey::CommitBudget;
+use super::log_names::{LogFile, file_name};
+use super::metadata::{Metadata, Protocol};
+use super::snapshot::{Rebuild, Snapshot};
 use crate::error::{Error, Result};
 
 /// How many damaged checkpoints are passed over one by one before only the commits are tried.
@@ -55,28 +58,6 @@ impl Opener {
                 let hidden = Hidden { last_checkpoint: true, ..Hidden::default() };
                 self.open_around(hidden, version, error)
             }
-        }
-    }
-
-    /// The same version as `snapshot`, from the same files, whose actions are put right before they are read.
-    pub(super) fn mending(self: &Arc<Self>, snapshot: &Snapshot) -> Result<Snapshot> {
-        let engine = Arc::new(snapshot.engine().mending());
-        self.build(&engine, Some(snapshot.version())).map_err(Refusal::into_error)
-    }
-
-    /// The same version as `snapshot`, built without the checkpoint it was built from.
-    pub(super) fn without_checkpoint(
-        self: &Arc<Self>,
-        snapshot: &Snapshot,
-        error: Error,
-    ) -> Result<Snapshot> {
-        let mut hidden = snapshot.engine().hidden().clone();
-        hidden.last_checkpoint = true;
-        match snapshot.kernel().log_segment().checkpoint_version {
-            Some(damaged) if hidden.checkpoints.insert(damaged) => {
-                self.open_around(hidden, Some(snapshot.version()), error)
-            }
-            Some(_) | None => Err(error),
         }
     }
 
@@ -223,7 +204,7 @@ impl Opener {
     ) -> Result<Snapshot, Refusal> {
         check(&segment)?;
         let kernel = unpanicked(|| plain_snapshot(segment, &self.root)).map_err(Refusal::Damaged)??;
-        Snapshot::with(Arc::new(kernel), Arc::clone(engine), Arc::clone(self), protocol, metadata)
+        Snapshot::with(Arc::new(kernel), Arc::clone(engine), self.rebuild(), protocol, metadata)
             .map_err(Refusal::Final)
     }
 
@@ -235,7 +216,11 @@ impl Opener {
             let (protocol, metadata) = (Protocol::new(table.protocol()), Metadata::new(table.metadata()));
             return self.accept_plain(segment.clone(), protocol, metadata, engine);
         }
-        Snapshot::new(kernel, Arc::clone(engine), Arc::clone(self)).map_err(Refusal::Final)
+        Snapshot::new(kernel, Arc::clone(engine), self.rebuild()).map_err(Refusal::Final)
+    }
+
+    fn rebuild(self: &Arc<Self>) -> Arc<dyn Rebuild> {
+        Arc::<Self>::clone(self)
     }
 
     /// Looks for newer versions than `known` with one listing.
@@ -324,6 +309,24 @@ impl Opener {
     }
 }
 
+impl Rebuild for Opener {
+    fn mending(self: Arc<Self>, snapshot: &Snapshot) -> Result<Snapshot> {
+        let engine = Arc::new(snapshot.engine().mending());
+        self.build(&engine, Some(snapshot.version())).map_err(Refusal::into_error)
+    }
+
+    fn without_checkpoint(self: Arc<Self>, snapshot: &Snapshot, error: Error) -> Result<Snapshot> {
+        let mut hidden = snapshot.engine().hidden().clone();
+        hidden.last_checkpoint = true;
+        match snapshot.kernel().log_segment().checkpoint_version {
+            Some(damaged) if hidden.checkpoints.insert(damaged) => {
+                self.open_around(hidden, Some(snapshot.version()), error)
+            }
+            Some(_) | None => Err(error),
+        }
+    }
+}
+
 /// What the kernel leaves unchecked: that the log reaches back to its start, and that commits have bytes.
 fn check(segment: &LogSegment) -> Result<(), Refusal> {
     let commits = &segment.listed.ascending_commit_files;
@@ -334,14 +337,6 @@ fn check(segment: &LogSegment) -> Result<(), Refusal> {
         return Err(Refusal::Final(empty_commit()));
     }
     Ok(())
-}
-
-/// The error for a commit file of no bytes. Spark reads it as a commit of no actions; here it counts as one that was
-/// cut off.
-pub(super) fn empty_commit() -> Error {
-    Error::unreadable_table(
-        "The table cannot be read: a commit of its log is empty, as after a write that was cut off.",
-    )
 }
 
 /// How many listings the kernel takes for so many versions, with those that a range begins and ends within.
@@ -356,15 +351,4 @@ fn same(a: &FileMeta, b: &FileMeta) -> bool {
 fn incomplete_listing() -> Error {
     Error::unavailable("The table's storage does not answer; try again later.")
         .with_source("a listing of the log lacks a commit that exists")
-}
-
-/// The error for a version that is not in the log. The words are the ones that clients look for.
-pub(super) fn not_available(version: u64, range: Option<(u64, u64)>) -> Error {
-    Error::invalid(match range {
-        Some((earliest, latest)) => format!(
-            "Cannot load table version {version}, because it does not exist or is no longer available. The \
-             available versions are {earliest} to {latest}."
-        ),
-        None => format!("Cannot load table version {version}, because it does not exist."),
-    })
 }

@@ -20,7 +20,7 @@ use buoyant_kernel::engine::arrow_data::ArrowEngineData;
 use buoyant_kernel::schema::{DataType, SchemaRef, StructField, StructType};
 use buoyant_kernel::{DeltaResult, EngineData, Error as KernelError, FileDataReadResultIterator};
 
-use super::actions::Batch;
+use super::batch::Batch;
 
 /// The files that were read so far.
 #[derive(Default)]

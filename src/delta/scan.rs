@@ -1,16 +1,19 @@
-//! The active files of a version, as a stream of batches.
+//! The active files of a version, as a stream of batches, and what is counted among them.
 
 use std::sync::Arc;
 
 use buoyant_kernel::scan::{ScanMetadata, StatsOptions};
 use buoyant_kernel::{DeltaResult, SnapshotRef};
 
-use super::actions::Batch;
+use super::batch::Batch;
+use super::checksum::Checksum;
 use super::engine::LogEngine;
-use super::failure::{Refusal, failure, unpanicked};
+use super::failure::{Refusal, damaged, failure, is_damage, unpanicked};
+use super::metadata::FileStats;
 use super::repeats::{Repeats, Seen};
-use super::snapshot::Snapshot;
-use crate::error::Result;
+use super::snapshot::{Snapshot, Totals};
+use crate::error::{Error, Result};
+use crate::protocol::capabilities::TableFeatures;
 
 /// Which columns of the log are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,5 +131,128 @@ impl Iterator for Scan {
             self.batches = Some(batches);
         }
         Some(batch)
+    }
+}
+
+impl Snapshot {
+    /// The same with the deletion vectors, which [`Self::has_deletion_vectors`] looks for.
+    pub fn exact_features(&self) -> Result<TableFeatures> {
+        let mut features = self.features().clone();
+        if features.may_have_vectors {
+            features.set_vectors(self.has_deletion_vectors()?);
+        }
+        Ok(features)
+    }
+
+    /// The number of files and their size: from a version checksum (`.crc`), or else from one pass over the log. The
+    /// result is remembered.
+    pub fn file_stats(&self) -> Result<FileStats> {
+        match (self.counted.get(), self.checksum()?) {
+            (None, Some(checksum)) => Ok(checksum.file_stats()),
+            _ => self.count_files(),
+        }
+    }
+
+    /// Whether a file has a deletion vector: from a version checksum, or else from one pass over the log. The result is
+    /// remembered.
+    pub fn has_deletion_vectors(&self) -> Result<bool> {
+        match (self.counted.get(), self.checksum()?.and_then(|checksum| checksum.num_deletion_vectors)) {
+            (None, Some(number)) => Ok(number > 0),
+            _ => Ok(self.totals()?.has_vectors),
+        }
+    }
+
+    fn checksum(&self) -> Result<Option<Checksum>> {
+        if let Some(known) = self.checksum.get() {
+            return Ok(*known);
+        }
+        let checksum = Checksum::read(self.engine(), self.version())?;
+        Ok(*self.checksum.get_or_init(|| checksum))
+    }
+
+    /// Counts the files in one pass over the log, without their statistics. The count is remembered.
+    pub fn count_files(&self) -> Result<FileStats> {
+        self.totals().map(|totals| totals.stats)
+    }
+
+    fn totals(&self) -> Result<Totals> {
+        if let Some(known) = self.counted.get() {
+            return Ok(*known);
+        }
+        let totals = loop {
+            let mends = self.mends();
+            match self.count() {
+                Err(error) if is_damage(&error) => self.mend(mends, error)?,
+                counted => break counted?,
+            }
+        };
+        Ok(*self.counted.get_or_init(|| totals))
+    }
+
+    fn count(&self) -> Result<Totals> {
+        let mut totals = Totals { stats: FileStats { num_files: 0, size_bytes: 0 }, has_vectors: false };
+        for batch in self.open_scan(Columns::WithoutStats)? {
+            let batch = batch?;
+            let (files, bytes) = batch.totals()?;
+            totals.has_vectors |= batch.has_deletion_vectors();
+            totals.stats.num_files += files;
+            totals.stats.size_bytes = totals
+                .stats
+                .size_bytes
+                .checked_add(bytes)
+                .ok_or_else(|| damaged("the sizes of the files add up to more than 64 bits"))?;
+        }
+        Ok(totals)
+    }
+
+    /// The active files, batch by batch, read as the iterator advances.
+    pub fn scan(&self) -> Result<Scan> {
+        self.open_scan(Columns::All)
+    }
+
+    /// A damaged footer of a checkpoint shows here at the latest. What shows later fails the scan.
+    fn open_scan(&self, columns: Columns) -> Result<Scan> {
+        if let Some(mended) = self.mended.get() {
+            return mended.open_scan(columns);
+        }
+        match Scan::new(self, columns) {
+            Ok(scan) => Ok(scan),
+            Err(Refusal::Final(error)) => Err(error),
+            Err(Refusal::Damaged(error)) => {
+                let mended = Arc::clone(&self.rebuild).without_checkpoint(self, error)?;
+                self.mended.get_or_init(|| Box::new(mended)).open_scan(columns)
+            }
+        }
+    }
+
+    /// How many times this version was built in another way because of what is damaged.
+    pub(super) fn mends(&self) -> usize {
+        self.mended.get().map_or(0, |mended| 1 + mended.mends())
+    }
+
+    /// Lets scans put actions right that one was stopped by. `mends` is what [`Self::mends`] was when that scan was
+    /// opened: others may have come across the same damage since. `error` is what it was stopped with, and stays the error
+    /// if nothing more can help.
+    pub(super) fn mend(&self, mends: usize, error: Error) -> Result<()> {
+        let scanned = self.scanned();
+        if self.mends() > mends {
+            return Ok(());
+        }
+        if scanned.engine().mends() {
+            return Err(error);
+        }
+        match Arc::clone(&self.rebuild).mending(scanned) {
+            Ok(mended) => {
+                scanned.mended.get_or_init(|| Box::new(mended));
+                Ok(())
+            }
+            Err(other) if other.is_temporary() => Err(other),
+            Err(_) => Err(error),
+        }
+    }
+
+    /// The snapshot that scans read: this one, or the same version as it was built because of what is damaged.
+    pub(super) fn scanned(&self) -> &Self {
+        self.mended.get().map_or(self, |mended| mended.scanned())
     }
 }

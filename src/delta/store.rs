@@ -22,10 +22,9 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
-use super::engine::LAST_CHECKPOINT;
 use super::footer::{END_BYTES, Footer};
 use super::json_guard::JsonGuard;
-use super::log_path::{LogFile, file_name};
+use super::log_names::{LAST_CHECKPOINT, LogFile, file_name};
 use super::mend::{last_of_each, mended};
 use super::refused::Refused;
 use super::stop::{memory_for, stoppable, unless_stopped};

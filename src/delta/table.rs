@@ -9,11 +9,12 @@ use url::Url;
 use super::changes::{Change, ChangeBounds, ChangeCursor, ChangeKind, ChangePosition, ChangeRange};
 use super::cursor::{FileCursor, Origin, origin_is_gone};
 use super::engine::LogEngine;
-use super::failure::failure;
+use super::failure::{failure, not_available};
 use super::history::Log;
-use super::open::{Opener, Refreshed, not_available};
+use super::kept::{CommitBudget, Texts};
+use super::open::{Opener, Refreshed};
 use super::snapshot::Snapshot;
-use super::survey::{CommitBudget, Survey, Texts, survey};
+use super::survey::{Survey, survey};
 use crate::error::{ErrorCode, Result};
 use crate::limits::Limits;
 

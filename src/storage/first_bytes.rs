@@ -10,7 +10,7 @@ use futures::TryStreamExt as _;
 use object_store::client::{HttpConnector as _, HttpRequestBody, ReqwestConnector};
 
 use super::local::LocalDirectory;
-use super::log_path::{self, Root};
+use super::resolve::{self, Root};
 use super::s3::client_options;
 use super::{SIGNER_READY, Storage, refused, unavailable};
 use crate::error::{Error, Result};
@@ -51,8 +51,8 @@ impl Storage {
         let locations: Vec<_> = std::iter::once(location).chain(allowed).collect();
         let roots: Vec<_> = locations.iter().map(|location| Root::new(location, 0)).collect();
         let mut key = Vec::new();
-        let root = log_path::resolve(log_path, &roots, &mut key)
-            .map_err(|reason| refused(log_path, Some(reason)))?;
+        let root =
+            resolve::resolve(log_path, &roots, &mut key).map_err(|reason| refused(log_path, Some(reason)))?;
         match locations.get(root) {
             Some(Location::Local(directory)) => {
                 let directory = directory.clone();

@@ -11,9 +11,9 @@ use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use tokio::sync::OnceCell;
 use url::Url;
 
-use super::directory::AssumedRole;
 use super::presign::{BucketUrl, Credentials};
 use super::provider::Provider;
+use super::sts::AssumedRole;
 use crate::error::{Error, Fault};
 use crate::role::RoleArn;
 

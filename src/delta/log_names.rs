@@ -1,5 +1,8 @@
 //! The names of the files in `_delta_log`.
 
+/// The file that names the newest checkpoint, as a hint.
+pub(super) const LAST_CHECKPOINT: &str = "_last_checkpoint";
+
 /// What a file of the log is, read from its name alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LogFile {
