@@ -3,16 +3,13 @@
 //! [`Catalog`] is the read side, as requests need it. It knows neither storage nor HTTP. A table's location is parsed
 //! when its record is read.
 
+pub mod change;
 pub mod dynamodb;
 pub mod expiry;
-pub mod keys;
-pub mod reading;
-pub mod records;
 mod settings;
 #[cfg(feature = "cli")]
 pub mod share_file;
 pub mod state;
-pub mod writer;
 
 use std::sync::Arc;
 

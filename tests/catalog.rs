@@ -19,10 +19,9 @@ use aws_sdk_dynamodb::error::BoxError;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
-use deltashare::catalog::dynamodb::DynamoDbCatalog;
-use deltashare::catalog::keys::{Key, PARTITION, SORT};
+use deltashare::catalog::dynamodb::keys::{Key, PARTITION, SORT};
+use deltashare::catalog::dynamodb::{DynamoDbCatalog, Writer};
 use deltashare::catalog::share_file::{ShareFile, ShareFileCatalog};
-use deltashare::catalog::writer::Writer;
 use deltashare::catalog::{Caller, Catalog, PageRequest, TokenHash, TokenRecord};
 use deltashare::error::ErrorCode;
 use deltashare::location::Location;
@@ -678,7 +677,7 @@ async fn a_table_whose_record_cannot_be_read_is_left_out_of_lists_and_refused_by
             assert_eq!(listed, ["good"], "{reason}");
         }
         assert!(catalog.table(&by("globex"), "secret", "s", "good").await.unwrap().is_some());
-        let found = engine.writer().bad_records().await.unwrap();
+        let found = engine.writer().read().await.unwrap().bad;
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].sort == "TABLE#s#t" && found[0].reason.contains(reason), "{found:?}");
     }
@@ -733,7 +732,7 @@ async fn a_bad_share_schema_or_grant_costs_the_others_nothing() {
         }
         assert!(catalog.share(&by("Acme Corp"), "secret").await.unwrap().is_none());
     }
-    let found = engine.writer().bad_records().await.unwrap();
+    let found = engine.writer().read().await.unwrap().bad;
     let found: Vec<_> = found.iter().map(|bad| format!("{} {}", bad.partition, bad.sort)).collect();
     assert_eq!(found, ["RECIPIENT#acme%20corp SHARE#many", "SHARE#retail%20data SCHEMA#sales"]);
 }
@@ -766,7 +765,7 @@ async fn a_bad_token_or_recipient_lets_nobody_in() {
         assert!(catalog.caller(hash).await.unwrap().is_none(), "{attributes:?}");
         assert!(engine.catalog().caller(hash).await.unwrap().is_none(), "{attributes:?}");
     }
-    let found = engine.writer().bad_records().await.unwrap();
+    let found = engine.writer().read().await.unwrap().bad;
     assert!(found.len() == 1 && found[0].partition.len() == "TOKEN#".len() + 8, "{found:?}");
     engine.put(&Key::token(hash), &good).await;
 

@@ -89,9 +89,13 @@ fn modules() -> BTreeMap<String, Vec<(String, String)>> {
 
 /// The names that follow `crate::` in a line, also within braces.
 fn named_modules(line: &str) -> Vec<String> {
+    names_after("crate::", line)
+}
+
+fn names_after(prefix: &str, line: &str) -> Vec<String> {
     let mut names = Vec::new();
-    for (at, _) in line.match_indices("crate::") {
-        let rest = &line[at + "crate::".len()..];
+    for (at, _) in line.match_indices(prefix) {
+        let rest = &line[at + prefix.len()..];
         let parts: Vec<&str> = match rest.strip_prefix('{') {
             Some(group) => group.split(',').collect(),
             None => vec![rest],
@@ -139,6 +143,44 @@ fn crates_stay_behind_their_walls() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Directories whose files name each other in no circle.
+const WITHOUT_CIRCLES: [&str; 5] =
+    ["src/catalog", "src/catalog/dynamodb", "src/catalog/share_file", "src/delta", "src/storage"];
+
+/// The files of a directory, with those beside them that they name.
+fn neighbours(directory: &Path) -> BTreeMap<String, Vec<String>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let (code, _) = text.split_once("#[cfg(test)]\nmod tests").unwrap_or((&text, ""));
+        let lines = code.lines().map(|line| line.split("//").next().unwrap_or_default());
+        let named = lines.flat_map(|line| names_after("super::", line)).collect();
+        files.insert(path.file_stem().unwrap().to_str().unwrap().to_owned(), named);
+    }
+    files
+}
+
+#[test]
+fn files_of_a_directory_name_each_other_in_no_circle() {
+    for directory in WITHOUT_CIRCLES {
+        let mut left = neighbours(&Path::new(env!("CARGO_MANIFEST_DIR")).join(directory));
+        assert!(left.values().any(|named| !named.is_empty()), "{directory} has no files that name others");
+        loop {
+            let names: Vec<String> = left.keys().cloned().collect();
+            let before = left.len();
+            left.retain(|own, named| named.iter().any(|name| name != own && names.contains(name)));
+            if left.len() == before {
+                break;
+            }
+        }
+        assert!(left.is_empty(), "in {directory} there is a circle among {:?}", left.keys());
+    }
 }
 
 #[test]

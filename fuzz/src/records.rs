@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
+use deltashare::catalog::dynamodb::Reading;
+use deltashare::catalog::dynamodb::keys::{PARTITION, SORT};
+use deltashare::catalog::dynamodb::records::{BadRecord, Item};
 use deltashare::catalog::expiry;
-use deltashare::catalog::keys::{PARTITION, SORT};
-use deltashare::catalog::reading::Reading;
-use deltashare::catalog::records::{BadRecord, Item};
 use deltashare::catalog::state::State;
 
 use super::on_a_thread;

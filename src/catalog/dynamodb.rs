@@ -6,6 +6,19 @@
 //! then read with the others. Throttling and failures of the network are tried again within a deadline and then answered with 503:
 //! never with 401, never with an empty list.
 
+pub mod keys;
+mod listed;
+pub mod reading;
+mod reads;
+mod recipients;
+pub mod records;
+mod shares;
+mod tokens;
+mod transaction;
+mod values;
+mod write_error;
+mod writer;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,38 +26,38 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use aws_sdk_dynamodb::error::ProvideErrorMetadata as _;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tokio::time::Instant;
 
-use super::keys::{self, Key};
-use super::records::{self, BadRecord, Item, key_attributes};
 use super::{
     Caller, Catalog, Page, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord,
     unknown_token,
 };
-use crate::error::{Error, Fault, Result, innermost};
+use crate::error::{Error, Fault, Result};
+
+use keys::Key;
+pub use listed::{
+    ListedRecipient, ListedSchema, ListedShare, ListedTable, ShownSchema, ShownShare, WrittenValue,
+};
+pub use reading::Reading;
+use reads::{Reads, failed, unavailable};
+pub use records::BadRecord;
+use records::Item;
+pub use tokens::{FoundToken, LIVE_TOKENS, NewToken, ReplacedToken, to_seconds};
+pub use write_error::{Missing, WriteError};
+pub use writer::Writer;
 
 /// How long one answer may wait for DynamoDB, attempts and all.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-/// How many items one `BatchGetItem` may ask for.
-const BATCH: usize = 100;
-
 /// How many tokens are remembered.
 const TOKENS_REMEMBERED: usize = 1000;
-
-/// How long the first wait is for what a `BatchGetItem` left out; it doubles while nothing comes.
-const FIRST_WAIT: Duration = Duration::from_millis(25);
 
 /// A [`Catalog`] over a DynamoDB table.
 #[derive(Debug, Clone)]
 pub struct DynamoDbCatalog {
-    client: Client,
-    table: String,
-    deadline: Duration,
+    reads: Reads,
     /// What tokens stood for when they were read last.
     tokens: Arc<Mutex<HashMap<TokenHash, TokenRecord>>>,
 }
@@ -60,29 +73,30 @@ impl DynamoDbCatalog {
         let retries =
             RetryConfig::standard().with_max_attempts(5).with_initial_backoff(Duration::from_millis(50));
         let client = Client::from_conf(config.timeout_config(timeouts).retry_config(retries).build());
-        Self { client, table: table.to_owned(), deadline, tokens: Arc::default() }
+        Self { reads: Reads::new(client, table, deadline), tokens: Arc::default() }
     }
 
     /// The DynamoDB table.
     pub fn table_name(&self) -> &str {
-        &self.table
+        &self.reads.table
     }
 
     /// The key that every server over this table authenticates its page tokens, refresh tokens and ids of
     /// queries with. The first one makes it.
     pub async fn token_key(&self) -> Result<[u8; 32]> {
         let key = Key::token_key();
-        if let Some(item) = self.get(&key).await? {
+        if let Some(item) = self.reads.get(&key).await? {
             return records::token_key(&item).map_err(Error::internal);
         }
         let mut made = [0; 32];
         getrandom::fill(&mut made).map_err(|error| Error::internal(error.to_string()))?;
-        let put = self.client.put_item().table_name(&self.table).set_item(Some(records::new_token_key(made)));
+        let Reads { client, table, .. } = &self.reads;
+        let put = client.put_item().table_name(table).set_item(Some(records::new_token_key(made)));
         let condition = format!("attribute_not_exists({})", keys::PARTITION);
         match put.condition_expression(condition).send().await {
             Ok(_) => Ok(made),
             Err(error) if error.code() == Some("ConditionalCheckFailedException") => {
-                let item = self.get(&key).await?;
+                let item = self.reads.get(&key).await?;
                 let item = item.ok_or_else(|| unavailable("the key is gone"))?;
                 records::token_key(&item).map_err(Error::internal)
             }
@@ -92,93 +106,7 @@ impl DynamoDbCatalog {
 
     /// Opens a connection before the first request needs one.
     pub async fn warm(&self) -> Result<()> {
-        self.get(&Key::token(TokenHash::of(""))).await.map(drop)
-    }
-
-    async fn get(&self, key: &Key) -> Result<Option<Item>> {
-        let request = self.client.get_item().table_name(&self.table).consistent_read(true);
-        let answer = request.set_key(Some(key_attributes(key))).send().await.map_err(failed)?;
-        Ok(answer.item)
-    }
-
-    /// The items of these keys, in their order; `None` where there is none.
-    async fn get_all(&self, wanted: &[Key]) -> Result<Vec<Option<Item>>> {
-        let mut found = HashMap::with_capacity(wanted.len());
-        let until = Instant::now() + self.deadline;
-        let possible: Vec<&Key> = wanted.iter().filter(|key| key.fits()).collect();
-        for chunk in possible.chunks(BATCH) {
-            let mut left: Vec<Item> = chunk.iter().copied().map(key_attributes).collect();
-            let mut wait = FIRST_WAIT;
-            while !left.is_empty() {
-                let asked = left.len();
-                let keys = KeysAndAttributes::builder().set_keys(Some(left)).consistent_read(true).build();
-                let request = self.client.batch_get_item();
-                let request = request.request_items(&self.table, keys.map_err(Error::internal)?);
-                let answer = tokio::time::timeout_at(until, request.send()).await.map_err(unavailable)?;
-                let answer = answer.map_err(failed)?;
-                for item in answer.responses.unwrap_or_default().into_values().flatten() {
-                    found.insert(key_of(&item)?, item);
-                }
-                let unprocessed = answer.unprocessed_keys.unwrap_or_default().into_values().next();
-                left = unprocessed.map(|keys| keys.keys).unwrap_or_default();
-                if !left.is_empty() {
-                    if Instant::now() + wait >= until {
-                        return Err(unavailable("DynamoDB left out items until the deadline"));
-                    }
-                    tokio::time::sleep(wait).await;
-                    wait = if left.len() < asked { FIRST_WAIT } else { wait * 2 };
-                }
-            }
-        }
-        Ok(wanted.iter().map(|key| found.remove(key)).collect())
-    }
-
-    /// Items of a partition whose sort keys begin with `prefix`, sorted by them.
-    async fn query(&self, partition: &str, prefix: &str, page: &PageRequest) -> Result<Page<Item>> {
-        if !(Key { partition: partition.to_owned(), sort: prefix.to_owned() }).fits() {
-            return Ok(Page { items: Vec::new(), more_after: None });
-        }
-        let until = Instant::now() + self.deadline;
-        // One more than asked for tells whether there are more.
-        let wanted = page.limit.map(|limit| limit + 1);
-        let mut start = page.after.as_ref().filter(|after| !after.is_empty()).map(|after| {
-            key_attributes(&Key { partition: partition.to_owned(), sort: format!("{prefix}{after}") })
-        });
-        let mut items = Vec::new();
-        loop {
-            let left = wanted.map(|wanted| wanted - items.len());
-            let request = self
-                .client
-                .query()
-                .table_name(&self.table)
-                .consistent_read(true)
-                .key_condition_expression("#pk = :pk AND begins_with(#sk, :prefix)")
-                .expression_attribute_names("#pk", keys::PARTITION)
-                .expression_attribute_names("#sk", keys::SORT)
-                .expression_attribute_values(":pk", AttributeValue::S(partition.to_owned()))
-                .expression_attribute_values(":prefix", AttributeValue::S(prefix.to_owned()))
-                .set_limit(left.map(|left| i32::try_from(left).unwrap_or(i32::MAX)))
-                .set_exclusive_start_key(start);
-            let answer = tokio::time::timeout_at(until, request.send()).await.map_err(unavailable)?;
-            let answer = answer.map_err(failed)?;
-            items.extend(answer.items.unwrap_or_default());
-            start = answer.last_evaluated_key.filter(|key| !key.is_empty());
-            if start.is_none() || wanted.is_some_and(|wanted| items.len() >= wanted) {
-                break;
-            }
-        }
-        let more = page.limit.is_some_and(|limit| items.len() > limit);
-        let limit = page.limit.unwrap_or(usize::MAX);
-        items.truncate(limit);
-        let more_after = match (more, items.last()) {
-            (false, _) => None,
-            (true, None) => Some(page.after.clone().unwrap_or_default()),
-            (true, Some(last)) => {
-                let sort = key_of(last)?.sort;
-                Some(sort.strip_prefix(prefix).unwrap_or_default().to_owned())
-            }
-        };
-        Ok(Page { items, more_after })
+        self.reads.get(&Key::token(TokenHash::of(""))).await.map(drop)
     }
 
     /// Leaves a record that cannot be read out of a list, so that the others are listed.
@@ -189,7 +117,7 @@ impl DynamoDbCatalog {
     /// Tells the log of a record that cannot be read.
     fn report(&self, bad: &BadRecord) {
         tracing::error!(
-            dynamodb.table = self.table,
+            dynamodb.table = self.reads.table,
             record.kind = bad.kind,
             record.partition = bad.partition,
             record.sort = bad.sort,
@@ -222,7 +150,7 @@ impl DynamoDbCatalog {
         let mut wanted = vec![Key::recipient(caller.recipient())];
         wanted.extend(caller.remembered.map(Key::token));
         wanted.extend_from_slice(keys);
-        let mut items = self.get_all(&wanted).await?.into_iter();
+        let mut items = self.reads.get_all(&wanted).await?.into_iter();
         let recipient = items.next().flatten();
         if let Some(hash) = caller.remembered {
             self.check_remembered(caller, hash, items.next().flatten().as_ref())?;
@@ -284,41 +212,6 @@ impl DynamoDbCatalog {
     }
 }
 
-fn key_of(item: &Item) -> Result<Key> {
-    let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
-    match (text(keys::PARTITION), text(keys::SORT)) {
-        (Some(partition), Some(sort)) => Ok(Key { partition, sort }),
-        _ => Err(Error::internal("an item has no keys")),
-    }
-}
-
-fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::unavailable("The catalog of shares does not answer; try again later.").with_source(source)
-}
-
-/// What DynamoDB refuses for good is a fault of the deployment; all else may pass.
-#[expect(clippy::needless_pass_by_value, reason = "`map_err` hands it over")]
-fn failed<E, R>(error: SdkError<E, R>) -> Error
-where
-    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-    R: std::fmt::Debug + Send + Sync + 'static,
-{
-    const FOR_GOOD: [&str; 6] = [
-        "AccessDeniedException",
-        "ResourceNotFoundException",
-        "ValidationException",
-        "UnrecognizedClientException",
-        "InvalidSignatureException",
-        "SerializationException",
-    ];
-    let code = error.code().unwrap_or("no answer").to_owned();
-    let source = match error.message() {
-        Some(message) => format!("DynamoDB: {code}: {message}"),
-        None => format!("DynamoDB: {code}: {}", innermost(&error)),
-    };
-    if FOR_GOOD.contains(&code.as_str()) { Error::internal(source) } else { unavailable(source) }
-}
-
 impl Catalog for DynamoDbCatalog {
     fn caller(&self, hash: TokenHash) -> BoxFuture<'_, Result<Option<Caller>>> {
         async move {
@@ -327,7 +220,7 @@ impl Catalog for DynamoDbCatalog {
             if let Some(token) = remembered {
                 return Ok(Some(Caller::remembered(token, hash)));
             }
-            let item = self.get(&Key::token(hash)).await?;
+            let item = self.reads.get(&Key::token(hash)).await?;
             let token = self.token_of(item.as_ref());
             token.iter().for_each(|token| self.remember(hash, token));
             Ok(token.map(Caller::checked))
@@ -346,11 +239,13 @@ impl Catalog for DynamoDbCatalog {
     ) -> BoxFuture<'a, Result<Page<ShareRecord>>> {
         async move {
             let partition = keys::recipient_partition(caller.recipient());
-            let (_, grants) =
-                tokio::try_join!(self.get_for(caller, &[]), self.query(&partition, keys::GRANTS, &page))?;
+            let (_, grants) = tokio::try_join!(
+                self.get_for(caller, &[]),
+                self.reads.query(&partition, keys::GRANTS, &page)
+            )?;
             let granted = grants.items.iter().filter_map(|item| self.listed(records::grant(item)));
             let wanted: Vec<Key> = granted.map(|share| Key::share(share.as_str())).collect();
-            let shares = self.get_all(&wanted).await?;
+            let shares = self.reads.get_all(&wanted).await?;
             // A share that is gone leaves its grants for a moment.
             let shares = shares.iter().flatten().filter_map(|item| self.listed(records::share(item)));
             let items = shares.filter_map(records::StoredShare::served).collect();
@@ -371,8 +266,10 @@ impl Catalog for DynamoDbCatalog {
     ) -> BoxFuture<'a, Result<Option<SchemaPage>>> {
         async move {
             let partition = keys::share_partition(share);
-            let (granted, found) =
-                tokio::try_join!(self.granted(caller, share), self.query(&partition, keys::SCHEMAS, &page))?;
+            let (granted, found) = tokio::try_join!(
+                self.granted(caller, share),
+                self.reads.query(&partition, keys::SCHEMAS, &page)
+            )?;
             let Some(share) = granted else { return Ok(None) };
             let items = found.items.iter().filter_map(|item| self.listed(records::schema(item))).collect();
             Ok(Some(SchemaPage { share, schemas: Page { items, more_after: found.more_after } }))
@@ -393,7 +290,7 @@ impl Catalog for DynamoDbCatalog {
             let schema_key = schema.map(|schema| Key::schema(share, schema));
             let ((granted, schema_item), found) = tokio::try_join!(
                 self.granted_with(caller, share, schema_key),
-                self.query(&partition, &prefix, &page)
+                self.reads.query(&partition, &prefix, &page)
             )?;
             let Some(granted) = granted.filter(|_| schema.is_none() || schema_item.is_some()) else {
                 return Ok(None);

@@ -8,10 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Checked, Reader};
-use crate::catalog::keys::Key;
-use crate::catalog::reading::Reading;
+use crate::catalog::dynamodb::keys::Key;
+use crate::catalog::dynamodb::{Reading, Writer};
 use crate::catalog::state::{State, TableState};
-use crate::catalog::writer::Writer;
 
 /// How many tables are opened at the same time: each of them may be a large one.
 const AT_ONCE: usize = 4;

@@ -3,8 +3,8 @@
 
 use aws_sdk_dynamodb::primitives::Blob;
 use deltashare::catalog::TableRecord;
+use deltashare::catalog::dynamodb::Reading;
 use deltashare::catalog::expiry;
-use deltashare::catalog::reading::Reading;
 use deltashare::catalog::state::State;
 
 use super::*;
@@ -466,7 +466,7 @@ async fn every_token_is_found_ended_and_deleted_however_a_script_wrote_it() {
     assert_eq!(ids().await, ["same"]);
 
     // A rotation ends it although no list has it, and says when DynamoDB may delete it.
-    let new = deltashare::catalog::writer::NewToken {
+    let new = deltashare::catalog::dynamodb::NewToken {
         id: "new".to_owned(),
         hash: hash("dss_new"),
         expires: None,
@@ -481,8 +481,8 @@ async fn every_token_is_found_ended_and_deleted_however_a_script_wrote_it() {
         get.send().await.unwrap().item
     };
     let old = item(Key::token(hash("dss_d"))).await.unwrap();
-    assert_eq!(old["expires"], text(expiry::format(Some(ends[0].1))));
-    let deleted = ends[0].1.timestamp() + 90 * 24 * 3600;
+    assert_eq!(old["expires"], text(expiry::format(Some(ends[0].end))));
+    let deleted = ends[0].end.timestamp() + 90 * 24 * 3600;
     assert_eq!(old[expiry::DELETE_AFTER], AttributeValue::N(deleted.to_string()));
     for key in [Key::token(hash("dss_new")), Key::token_of("acme", "new")] {
         assert!(

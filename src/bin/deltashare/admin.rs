@@ -1,16 +1,15 @@
 //! The commands that change what is shared, and with whom: records in DynamoDB.
 
+use std::collections::HashMap;
 use std::io::IsTerminal as _;
 
-use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::Utc;
 use deltashare::catalog::TableSettings;
-use deltashare::catalog::expiry;
-use deltashare::catalog::keys::{self, Key};
-use deltashare::catalog::records::Item;
-use deltashare::catalog::state::{Change, State, TableState, until};
-use deltashare::catalog::writer::{FoundToken, LIVE_TOKENS, ListedRecipient, Missing, WriteError, Writer};
-use deltashare::check::{self, Reader};
+use deltashare::catalog::change::{Change, until};
+use deltashare::catalog::dynamodb::keys::Key;
+use deltashare::catalog::dynamodb::{ListedTable, Missing, ReplacedToken, WriteError, Writer};
+use deltashare::catalog::state::{State, TableState};
+use deltashare::check::{self, Checked, Reader};
 use deltashare::location::WrittenLocation;
 use deltashare::protocol::names::{InvalidName, Name};
 use uuid::Uuid;
@@ -21,10 +20,10 @@ use super::arguments::{
 };
 use super::aws::Aws;
 use super::next_step;
-use super::output::{Output, confirm, plain};
+use super::output::{Output, Row, confirm};
 use super::plan::{self, Apply, Plan};
 use super::profile::{self, Made};
-use super::{Cause, Failure, blocking};
+use super::{Cause, Failure, blocking, rows};
 
 impl From<WriteError> for Failure {
     fn from(error: WriteError) -> Self {
@@ -48,26 +47,6 @@ impl From<Missing> for Failure {
         WriteError::Missing(missing).into()
     }
 }
-
-/// What is shown of a table.
-const TABLE_ATTRIBUTES: [&str; 9] = [
-    "schema",
-    "name",
-    "id",
-    "location",
-    "allowedLocations",
-    "historyShared",
-    "startVersion",
-    "directoryAccess",
-    "signerRole",
-];
-
-/// What is shown of a token.
-const TOKEN_COLUMNS: [&str; 5] = ["id", "expires", "created", "state", "sha256"];
-
-/// What is shown of a recipient in a list.
-const RECIPIENT_COLUMNS: [&str; 7] =
-    ["name", "status", "shares", "liveTokens", "tokenLimit", "nextExpiry", "comment"];
 
 /// What recipients keep of what was revoked.
 const URLS_LIVE_ON: &str = "URLs that were handed out before work until they expire, for an hour at most.";
@@ -137,53 +116,6 @@ pub(crate) fn overlap(a: &str, b: &str) -> bool {
     a.starts_with(&b) || b.starts_with(&a)
 }
 
-/// An item of text attributes, to be shown.
-fn row<const N: usize>(attributes: [(&str, AttributeValue); N]) -> Item {
-    attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-}
-
-fn text(text: impl Into<String>) -> AttributeValue {
-    AttributeValue::S(text.into())
-}
-
-fn token_row(token: &FoundToken) -> Item {
-    let state = match (token.is_known, token.is_live(Utc::now())) {
-        (true, true) => "live",
-        (true, false) => "ended",
-        (false, _) if token.fault.is_some() => "unreadable",
-        (false, _) => "not in force",
-    };
-    let expires = if token.fault.is_some() { String::new() } else { expiry::format(token.expires) };
-    row([
-        ("id", text(&token.id)),
-        ("expires", text(expires)),
-        ("created", text(&token.created)),
-        ("state", text(state)),
-        ("sha256", text(token.hash.map_or_else(String::new, |hash| hash.short().to_string()))),
-    ])
-}
-
-fn recipient_row(recipient: &ListedRecipient) -> Item {
-    let now = Utc::now();
-    let live: Vec<_> = recipient.tokens.iter().filter(|token| token.is_live(now)).collect();
-    let next = live.iter().filter_map(|token| token.expires).min();
-    let next = if live.is_empty() { String::new() } else { expiry::format(next) };
-    let mut shares = recipient.shares.clone();
-    shares.sort_unstable();
-    let mut row = row([
-        ("shares", AttributeValue::L(shares.into_iter().map(AttributeValue::S).collect())),
-        ("liveTokens", AttributeValue::N(live.len().to_string())),
-        ("tokenLimit", AttributeValue::N(LIVE_TOKENS.to_string())),
-        ("nextExpiry", text(next)),
-    ]);
-    let in_key = plain(&recipient.record, keys::PARTITION).trim_start_matches("RECIPIENT#");
-    row.insert("name".to_owned(), text(keys::decoded(in_key).unwrap_or_default()));
-    for name in ["name", "status", "comment"] {
-        row.extend(recipient.record.get(name).map(|value| (name.to_owned(), value.clone())));
-    }
-    row
-}
-
 impl Admin {
     async fn run(&self, command: AdminCommand) -> Result<(), Failure> {
         match command {
@@ -234,27 +166,24 @@ impl Admin {
                 self.done(&format!("Share '{share}' is created. Next, create a schema in it: {next}"));
             }
             ShareCommand::List => {
-                let items = self.writer.scan("SHARE").await?;
-                self.list(&["name", "id", "comment", "deleting"], &items);
-                if items.is_empty() {
+                let shares = self.writer.shares().await?;
+                self.list(&rows::SHARE, &shares.iter().map(rows::share).collect::<Vec<_>>());
+                if shares.is_empty() {
                     let create = self.command("share create SHARE");
                     self.output.note(&format!("There is no share yet. Create one with: {create}"));
                 }
             }
             ShareCommand::Show { share } => {
-                let items = self.writer.query(&keys::share_partition(&share), "").await?;
-                let of = |prefix: &str| {
-                    let sort = |item: &&Item| plain(item, keys::SORT).starts_with(prefix);
-                    items.iter().filter(sort).cloned().collect::<Vec<_>>()
-                };
-                let [record] = &*of("SHARE") else { return Err(Missing::Share(share).into()) };
+                const TABLES: [&str; 3] = ["schema", "name", "location"];
+                let found = self.writer.share(&share).await?;
+                let found = found.ok_or_else(|| Failure::from(Missing::share(&share)))?;
                 self.output.record(
-                    &["name", "id", "comment", "deleting"],
-                    record,
+                    &rows::SHARE,
+                    &rows::share(&found.record),
                     &[
-                        ("schemas", &["name"], of(keys::SCHEMAS)),
-                        ("tables", &["schema", "name", "location"], of(keys::TABLES)),
-                        ("recipients", &["recipient"], of(keys::GRANTED_TO)),
+                        ("schemas", &["name"], rows::schemas(found.schemas)),
+                        ("tables", &TABLES, rows::tables(&TABLES, &found.tables)),
+                        ("recipients", &["recipient"], rows::values(found.recipients)),
                     ],
                 );
             }
@@ -297,10 +226,11 @@ impl Admin {
                 self.done(&format!("Schema '{schema}' is created. Next, share a table in it: {next}"));
             }
             SchemaCommand::List { share } => {
-                let items = self.writer.query(&keys::share_partition(&share), keys::SCHEMAS).await?;
-                self.list(&["name"], &items);
-                if items.is_empty() {
-                    self.must_have(Key::share(&share), Missing::Share(share.clone())).await?;
+                let schemas = self.writer.schemas(&share).await?;
+                let is_empty = schemas.is_empty();
+                self.list(&["name"], &rows::schemas(schemas));
+                if is_empty {
+                    self.must_have_share(&share).await?;
                     let create = self.command_about("schema create", &format!("{share}.SCHEMA"), "");
                     self.output
                         .note(&format!("Share '{share}' has no schema yet. Create one with: {create}"));
@@ -308,15 +238,13 @@ impl Admin {
             }
             SchemaCommand::Show { schema } => {
                 let (share, name) = split_schema(&schema)?;
-                let key = Key::schema(share, name);
-                let missing = || Failure::from(Missing::Schema(share.to_owned(), name.to_owned()));
-                let found = self.writer.query(&key.partition, &key.sort).await?;
-                let record = found.iter().find(|item| plain(item, keys::SORT) == key.sort);
-                let tables = self.writer.query(&key.partition, &keys::tables_of(name)).await?;
+                const TABLES: [&str; 2] = ["name", "location"];
+                let found = self.writer.schema(share, name).await?;
+                let found = found.ok_or_else(|| Failure::from(Missing::schema(share, name)))?;
                 self.output.record(
                     &["name"],
-                    record.ok_or_else(missing)?,
-                    &[("tables", &["name", "location"], tables)],
+                    &vec![found.record.name],
+                    &[("tables", &TABLES, rows::tables(&TABLES, &found.tables))],
                 );
             }
             SchemaCommand::Delete { schema, yes } => {
@@ -364,12 +292,9 @@ impl Admin {
             }
             TableCommand::Show { name } => {
                 let (share, schema, table) = split_table(&name)?;
-                let key = Key::table(share, schema, table);
-                let found = self.writer.query(&key.partition, &key.sort).await?;
-                let record = found.iter().find(|item| plain(item, keys::SORT) == key.sort);
-                let missing = || Missing::Table(share.to_owned(), schema.to_owned(), table.to_owned());
-                let record = record.ok_or_else(|| Failure::from(missing()))?;
-                self.output.record(&TABLE_ATTRIBUTES, record, &[]);
+                let record = self.writer.listed_table(share, schema, table).await?;
+                let record = record.ok_or_else(|| Failure::from(Missing::table(share, schema, table)))?;
+                self.output.record(&rows::TABLE, &rows::table(&rows::TABLE, &record), &[]);
                 if let Err(WriteError::Unreadable(bad)) = self.writer.table(share, schema, table).await {
                     eprintln!("warning: servers refuse requests for this table, because {bad}");
                 }
@@ -385,36 +310,30 @@ impl Admin {
                 }
                 self.check_table(share, schema, &after).await?;
                 let changed = before.changes_to(&after);
-                let both = Box::new((before, after));
-                self.writer.apply(&Change::UpdateTable(share.to_owned(), schema.to_owned(), both)).await?;
+                let change = Change::UpdateTable {
+                    share: share.to_owned(),
+                    schema: schema.to_owned(),
+                    before: Box::new(before),
+                    after: Box::new(after),
+                };
+                self.writer.apply(&change).await?;
                 self.done(&format!("Table '{name}' is changed: {changed}"));
             }
             TableCommand::List { share, details } => {
-                let mut items = self.writer.query(&keys::share_partition(&share), keys::TABLES).await?;
-                if items.is_empty() {
-                    self.must_have(Key::share(&share), Missing::Share(share.clone())).await?;
+                let tables = self.writer.tables(&share).await?;
+                if tables.is_empty() {
+                    self.must_have_share(&share).await?;
                     let name = format!("{share}.SCHEMA.TABLE");
                     let create = self.command_about("table create", &name, "--location s3://BUCKET/PREFIX");
                     self.output.note(&format!("Share '{share}' has no table yet. Share one with: {create}"));
                 }
                 if !details {
-                    self.list(
-                        &[
-                            "schema",
-                            "name",
-                            "location",
-                            "historyShared",
-                            "startVersion",
-                            "directoryAccess",
-                            "id",
-                        ],
-                        &items,
-                    );
+                    self.list(&rows::LISTED_TABLE, &rows::tables(&rows::LISTED_TABLE, &tables));
                     return Ok(());
                 }
                 let state = self.writer.read().await?.state;
-                let unreadable = self.add_details(&share, &state, &mut items).await;
-                self.list(&["schema", "name", "location", "version", "files", "bytes", "region"], &items);
+                let (opened, unreadable) = self.opened(&state, &tables).await;
+                self.list(&rows::OPENED_TABLE, &opened);
                 if unreadable > 0 {
                     let check = self.command("check");
                     self.output.note(&format!(
@@ -453,8 +372,8 @@ impl Admin {
             }
             RecipientCommand::List => {
                 let recipients = self.writer.recipients().await?;
-                let rows: Vec<_> = recipients.iter().map(recipient_row).collect();
-                self.list(&RECIPIENT_COLUMNS, &rows);
+                let rows: Vec<_> = recipients.iter().map(rows::listed_recipient).collect();
+                self.list(&rows::LISTED_RECIPIENT, &rows);
                 for bad in recipients.iter().filter_map(|recipient| recipient.fault.as_ref()) {
                     eprintln!("warning: servers refuse every token of a recipient, because {bad}");
                 }
@@ -464,20 +383,14 @@ impl Admin {
                 }
             }
             RecipientCommand::Show { recipient } => {
-                let key = Key::recipient(&recipient);
-                let items = self.writer.query(&key.partition, "").await?;
-                let of = |prefix: &str| {
-                    let sort = |item: &&Item| plain(item, keys::SORT).starts_with(prefix);
-                    items.iter().filter(sort).cloned().collect::<Vec<_>>()
-                };
-                let [record] = &*of("RECIPIENT") else { return Err(Missing::Recipient(recipient).into()) };
-                let tokens = self.writer.tokens(&recipient).await?;
+                let found = self.writer.recipient(&recipient).await?;
+                let found = found.ok_or_else(|| Failure::from(Missing::recipient(&recipient)))?;
                 self.output.record(
                     &["name", "status", "comment"],
-                    record,
+                    &vec![found.name, found.status, found.comment],
                     &[
-                        ("shares", &["share"], of(keys::GRANTS)),
-                        ("tokens", &TOKEN_COLUMNS, tokens.iter().map(token_row).collect()),
+                        ("shares", &["share"], rows::values(found.shares)),
+                        ("tokens", &rows::TOKEN, found.tokens.iter().map(rows::token).collect()),
                     ],
                 );
             }
@@ -520,8 +433,7 @@ impl Admin {
             }
             TokenCommand::List { recipient } => {
                 let tokens = self.writer.tokens(&recipient).await?;
-                let rows: Vec<_> = tokens.iter().map(token_row).collect();
-                self.list(&TOKEN_COLUMNS, &rows);
+                self.list(&rows::TOKEN, &tokens.iter().map(rows::token).collect::<Vec<_>>());
                 for token in &tokens {
                     if let Some(fault) = &token.fault {
                         eprintln!("warning: a record of token '{}' {fault}", token.id);
@@ -538,7 +450,9 @@ impl Admin {
                     }
                 }
                 if tokens.is_empty() {
-                    self.must_have(Key::recipient(&recipient), Missing::Recipient(recipient.clone())).await?;
+                    if !self.writer.has_recipient(&recipient).await? {
+                        return Err(Missing::recipient(&recipient).into());
+                    }
                     let create = self.command_about("token create", &recipient, "");
                     self.output
                         .note(&format!("Recipient '{recipient}' has no token. Create one with: {create}"));
@@ -551,7 +465,7 @@ impl Admin {
                 let now = Utc::now();
                 let ends: Vec<_> = ends
                     .iter()
-                    .map(|(id, end)| match *end > now {
+                    .map(|ReplacedToken { id, end }| match *end > now {
                         true => format!("The old token {id} works {}.", until(Some(*end))),
                         false => format!("The old token {id} has ended."),
                     })
@@ -570,44 +484,32 @@ impl Admin {
         Ok(())
     }
 
-    /// Opens every table of a share and adds what was found to its record; how many cannot be read.
-    async fn add_details(&self, share: &str, state: &State, items: &mut [Item]) -> usize {
+    /// Opens the tables that servers can read the records of. Returns a row for each table, and how many cannot be read.
+    async fn opened(&self, state: &State, tables: &[ListedTable]) -> (Vec<Row>, usize) {
         let storage = self.aws.storage(None);
-        let number = |value: Option<u64>| value.map(|value| AttributeValue::N(value.to_string()));
-        let mut unreadable = 0;
+        let mut found: HashMap<Key, Checked> = HashMap::new();
         for (key, name, table) in check::named(state) {
-            let of_share = key.partition == keys::share_partition(share);
-            let Some(item) = items.iter_mut().find(|item| of_share && plain(item, keys::SORT) == key.sort)
-            else {
-                continue;
-            };
-            let found = Reader::new(&storage, None).open(&name, &table.settings).await;
-            unreadable += usize::from(!found.readable);
-            let region = found.region.map(AttributeValue::S);
-            for (name, value) in [
-                ("version", number(found.version)),
-                ("files", number(found.files)),
-                ("bytes", number(found.bytes)),
-                ("region", region),
-            ] {
-                item.extend(value.map(|value| (name.to_owned(), value)));
+            if tables.iter().any(|listed| listed.key == key) {
+                found.insert(key, Reader::new(&storage, None).open(&name, &table.settings).await);
             }
         }
-        unreadable
+        let unreadable = found.values().filter(|found| !found.readable).count();
+        let rows = tables
+            .iter()
+            .map(|table| rows::opened_table(table, found.remove(&table.key).unwrap_or_default()));
+        (rows.collect(), unreadable)
     }
 
-    /// Fails with `missing` if there is no record under `key`.
-    async fn must_have(&self, key: Key, missing: Missing) -> Result<(), Failure> {
-        let found = self.writer.query(&key.partition, &key.sort).await?;
-        if found.is_empty() { Err(missing.into()) } else { Ok(()) }
+    async fn must_have_share(&self, share: &str) -> Result<(), Failure> {
+        if self.writer.has_share(share).await? { Ok(()) } else { Err(Missing::share(share).into()) }
     }
 
     fn done(&self, what: &str) {
         self.output.done(what);
     }
 
-    fn list(&self, columns: &[&str], items: &[Item]) {
-        self.output.list(columns, items);
+    fn list(&self, columns: &[&str], rows: &[Row]) {
+        self.output.list(columns, rows);
     }
 
     /// Refuses a table that cannot be shared as it is said.
@@ -619,15 +521,14 @@ impl Admin {
             ));
         }
         let own = Key::table(share, schema, &table.name);
-        for other in self.writer.query(&own.partition, keys::TABLES).await? {
-            let theirs = WrittenLocation::parse(plain(&other, "location"), None).canonical();
-            let ours = table.settings.location.canonical();
-            let (theirs, ours) = (theirs.text(), ours.text());
-            if plain(&other, keys::SORT) != own.sort && theirs != ours && overlap(theirs, ours) {
+        let ours = table.settings.location.canonical();
+        for other in self.writer.tables(share).await? {
+            let theirs = WrittenLocation::parse(other.location.text(), None).canonical();
+            if other.key.sort != own.sort && theirs != ours && overlap(theirs.text(), ours.text()) {
                 return Err(Failure::usage(format!(
                     "location {ours} overlaps that of table '{}.{}': {theirs}",
-                    plain(&other, "schema"),
-                    plain(&other, "name")
+                    other.schema.text(),
+                    other.name.text()
                 )));
             }
         }

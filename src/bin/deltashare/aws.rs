@@ -6,7 +6,7 @@ use aws_config::environment::region::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::region::ProfileFileRegionProvider;
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
-use deltashare::catalog::writer::Writer;
+use deltashare::catalog::dynamodb::Writer;
 use deltashare::storage::{Provider, S3Options};
 
 use super::Failure;

@@ -8,8 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use deltashare::catalog::reading::Reading;
-use deltashare::catalog::records::BadRecord;
+use deltashare::catalog::dynamodb::{BadRecord, Reading};
 use deltashare::catalog::state::State;
 use deltashare::check::{self, Checked, Reader, named};
 use deltashare::role::RoleArn;

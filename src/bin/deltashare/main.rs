@@ -16,6 +16,7 @@ mod next_step;
 mod output;
 mod plan;
 mod profile;
+mod rows;
 mod serve;
 mod share_file;
 mod shell;
@@ -28,7 +29,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use admin::AdminCommand;
-use deltashare::catalog::writer::Missing;
+use deltashare::catalog::dynamodb::Missing;
 
 /// Shares Delta tables with any Delta Sharing client.
 ///

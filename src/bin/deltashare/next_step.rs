@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use deltashare::catalog::writer::Missing;
+use deltashare::catalog::dynamodb::Missing;
 
 use super::arguments::{Common, DEFAULT_TABLE, TABLE_VARIABLE};
 use super::shell::{option, quoted};
@@ -48,28 +48,28 @@ fn for_missing(common: &Common, missing: &Missing) -> String {
     let about = |words: &str, name: &str, options: &str| command(common, words, Some(name), options);
     let list = |words: &str| command(common, words, None, "");
     match missing {
-        Missing::Share(share) => format!(
+        Missing::Share { share } => format!(
             "create it with: {}; to see which there are: {}",
             about("share create", share, ""),
             list("share list")
         ),
-        Missing::Schema(share, schema) => {
+        Missing::Schema { share, schema } => {
             format!("create it with: {}", about("schema create", &format!("{share}.{schema}"), ""))
         }
-        Missing::Table(share, schema, table) => format!(
+        Missing::Table { share, schema, table } => format!(
             "share it with: {}; to see which there are: {}",
             about("table create", &format!("{share}.{schema}.{table}"), "--location s3://BUCKET/PREFIX"),
             about("table list", share, "")
         ),
-        Missing::Recipient(recipient) => format!(
+        Missing::Recipient { recipient } => format!(
             "create it with: {}; to see which there are: {}",
             about("recipient create", recipient, ""),
             list("recipient list")
         ),
-        Missing::Grant(recipient, _) => {
+        Missing::Grant { recipient, .. } => {
             format!("to see what is granted: {}", about("recipient show", recipient, ""))
         }
-        Missing::Token(recipient, _) => {
+        Missing::Token { recipient, .. } => {
             format!("to see its tokens: {}", about("token list", recipient, ""))
         }
     }

@@ -2,9 +2,8 @@
 
 use std::io::IsTerminal as _;
 
-use aws_sdk_dynamodb::types::AttributeValue;
 use clap::ValueEnum;
-use deltashare::catalog::records::Item;
+use deltashare::catalog::dynamodb::WrittenValue;
 use serde_json::{Map, Value, json};
 
 use super::Failure;
@@ -16,8 +15,11 @@ pub(crate) enum Output {
     Json,
 }
 
-/// A list that belongs to a record: its name, the attributes that are shown, and the items.
-pub(crate) type Part<'a> = (&'a str, &'a [&'a str], Vec<Item>);
+/// Values in the order of their columns.
+pub(crate) type Row = Vec<WrittenValue>;
+
+/// A list that belongs to a record: its name, its columns and its rows.
+pub(crate) type Part<'a> = (&'a str, &'a [&'a str], Vec<Row>);
 
 impl Output {
     /// Says what was done. Standard output is kept for what scripts read.
@@ -35,47 +37,45 @@ impl Output {
         }
     }
 
-    /// Prints these attributes of some records: in columns, or as a JSON array.
-    pub(crate) fn list(self, columns: &[&str], items: &[Item]) {
+    /// Prints rows: in columns, or as a JSON array.
+    pub(crate) fn list(self, columns: &[&str], rows: &[Row]) {
         match self {
-            Self::Text => print_columns(columns, items),
-            Self::Json => println!("{}", array(columns, items)),
+            Self::Text => print_columns(columns, rows),
+            Self::Json => println!("{}", array(columns, rows)),
         }
     }
 
-    /// Prints these attributes of one record, a line each, and then the lists that belong to it; or all of it as
-    /// one JSON object.
-    pub(crate) fn record(self, attributes: &[&str], item: &Item, parts: &[Part<'_>]) {
+    /// Prints the attributes of one record, a line each, and then the lists that belong to it; or all of it as one JSON
+    /// object.
+    pub(crate) fn record(self, attributes: &[&str], values: &Row, parts: &[Part<'_>]) {
         if self == Self::Json {
-            let mut record = object(attributes, item);
-            record.extend(
-                parts.iter().map(|(name, columns, items)| ((*name).to_owned(), array(columns, items))),
-            );
+            let mut record = object(attributes, values);
+            record
+                .extend(parts.iter().map(|(name, columns, rows)| ((*name).to_owned(), array(columns, rows))));
             println!("{}", Value::Object(record));
             return;
         }
         let width = attributes.iter().map(|name| name.len()).max().unwrap_or(0);
-        for name in attributes {
-            let value = shown(item, name);
+        for (name, value) in attributes.iter().zip(values) {
+            let value = shown(value);
             if !value.is_empty() {
                 println!("{}  {value}", bold(&format!("{name:<width$}")));
             }
         }
-        for (name, columns, items) in parts {
+        for (name, columns, rows) in parts {
             println!();
-            if items.is_empty() {
+            if rows.is_empty() {
                 println!("no {name}");
             } else {
                 println!("{name}:");
-                print_columns(columns, items);
+                print_columns(columns, rows);
             }
         }
     }
 }
 
-fn print_columns(columns: &[&str], items: &[Item]) {
-    let mut rows: Vec<Vec<String>> =
-        items.iter().map(|item| columns.iter().map(|column| shown(item, column)).collect()).collect();
+fn print_columns(columns: &[&str], rows: &[Row]) {
+    let mut rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(shown).collect()).collect();
     rows.sort();
     let used: Vec<usize> = (0..columns.len())
         .filter(|&at| at == 0 || rows.iter().any(|row| row.get(at).is_some_and(|cell| !cell.is_empty())))
@@ -100,38 +100,26 @@ fn bold(text: &str) -> String {
     if std::io::stdout().is_terminal() { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
 }
 
-fn array(columns: &[&str], items: &[Item]) -> Value {
-    let mut items: Vec<_> = items.iter().collect();
-    items.sort_by_cached_key(|item| columns.iter().map(|column| shown(item, column)).collect::<Vec<_>>());
-    items.into_iter().map(|item| Value::Object(object(columns, item))).collect()
+fn array(columns: &[&str], rows: &[Row]) -> Value {
+    let mut rows: Vec<_> = rows.iter().collect();
+    rows.sort_by_cached_key(|row| row.iter().map(shown).collect::<Vec<_>>());
+    rows.into_iter().map(|row| Value::Object(object(columns, row))).collect()
 }
 
-fn object(attributes: &[&str], item: &Item) -> Map<String, Value> {
-    let present = attributes.iter().filter_map(|name| Some(((*name).to_owned(), value(item.get(*name)?)?)));
+fn object(columns: &[&str], row: &Row) -> Map<String, Value> {
+    let present =
+        columns.iter().zip(row).filter_map(|(name, value)| Some(((*name).to_owned(), json_of(value)?)));
     present.collect()
 }
 
-fn value(attribute: &AttributeValue) -> Option<Value> {
-    match attribute {
-        AttributeValue::S(text) => Some(text.as_str().into()),
-        AttributeValue::N(number) => serde_json::from_str(number).ok(),
-        AttributeValue::Bool(flag) => Some((*flag).into()),
-        AttributeValue::L(list) => list.iter().map(value).collect(),
-        AttributeValue::Ss(set) => Some(sorted(set).into()),
-        _ => None,
+fn json_of(value: &WrittenValue) -> Option<Value> {
+    match value {
+        WrittenValue::Text(text) => Some(text.as_str().into()),
+        WrittenValue::Number(number) => serde_json::from_str(number).ok(),
+        WrittenValue::Flag(flag) => Some((*flag).into()),
+        WrittenValue::List(list) => list.iter().map(json_of).collect(),
+        WrittenValue::Nothing => None,
     }
-}
-
-/// A set, which DynamoDB keeps in no order.
-fn sorted(set: &[String]) -> Vec<String> {
-    let mut set = set.to_vec();
-    set.sort_unstable();
-    set
-}
-
-/// The text of an attribute; empty where it is none.
-pub(crate) fn plain<'a>(item: &'a Item, name: &str) -> &'a str {
-    item.get(name).and_then(|value| value.as_s().ok()).map_or("", String::as_str)
 }
 
 /// What others wrote, without what would move the cursor of a terminal or change the order of what is read.
@@ -148,20 +136,22 @@ pub(crate) fn printable_lines(text: &str) -> String {
     text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
-fn shown(item: &Item, name: &str) -> String {
-    printable(&as_text(item, name))
+fn shown(value: &WrittenValue) -> String {
+    printable(&as_text(value))
 }
 
-fn as_text(item: &Item, name: &str) -> String {
-    match item.get(name) {
-        Some(AttributeValue::S(text) | AttributeValue::N(text)) => text.clone(),
-        Some(AttributeValue::Bool(flag)) => flag.to_string(),
-        Some(AttributeValue::L(list)) => {
-            let texts: Vec<_> = list.iter().filter_map(|item| item.as_s().ok()).map(String::as_str).collect();
-            texts.join(", ")
+fn as_text(value: &WrittenValue) -> String {
+    match value {
+        WrittenValue::Text(text) | WrittenValue::Number(text) => text.clone(),
+        WrittenValue::Flag(flag) => flag.to_string(),
+        WrittenValue::List(list) => {
+            let texts = list.iter().filter_map(|value| match value {
+                WrittenValue::Text(text) => Some(text.as_str()),
+                _ => None,
+            });
+            texts.collect::<Vec<_>>().join(", ")
         }
-        Some(AttributeValue::Ss(set)) => sorted(set).join(", "),
-        Some(_) | None => String::new(),
+        WrittenValue::Nothing => String::new(),
     }
 }
 

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use clap::Args;
-use deltashare::catalog::records::BadRecord;
+use deltashare::catalog::change::Change;
+use deltashare::catalog::dynamodb::{BadRecord, LIVE_TOKENS, Writer};
 use deltashare::catalog::share_file::Access;
-use deltashare::catalog::state::{Change, RecipientState, State};
-use deltashare::catalog::writer::{LIVE_TOKENS, Writer};
+use deltashare::catalog::state::{RecipientState, State};
 use deltashare::protocol::names::Name;
 
 use super::next_step::command;
@@ -139,22 +139,24 @@ async fn changes(writer: &Writer, path: &Path, prune: bool) -> Result<Vec<Change
 fn check_tokens(now: &State, changes: &[Change], prune: bool) -> Result<(), Failure> {
     let works = |end: &Option<DateTime<Utc>>| end.is_none_or(|end| end > Utc::now());
     for recipient in changes.iter().filter_map(|change| match change {
-        Change::AddToken(recipient, _, token) if token.is_live(Utc::now()) => Some(recipient),
+        Change::AddToken { recipient, token, .. } if token.is_live(Utc::now()) => Some(recipient),
         // A token that has ended works again, as where an older catalog is brought back.
-        Change::TokenEnd(recipient, _, before, after) if !works(before) && works(after) => Some(recipient),
+        Change::TokenEnd { recipient, before, after, .. } if !works(before) && works(after) => {
+            Some(recipient)
+        }
         _ => None,
     }) {
         let mut after = now.recipients.get(&Name::key_of(recipient)).cloned();
         let tokens = &mut after.get_or_insert_with(RecipientState::default).tokens;
         for change in changes {
             match change {
-                Change::AddToken(of, hash, token) if of == recipient => {
+                Change::AddToken { recipient: of, hash, token } if of == recipient => {
                     tokens.insert(hash.clone(), token.clone());
                 }
-                Change::RemoveToken(of, hash) if of == recipient && prune => {
+                Change::RemoveToken { recipient: of, hash } if of == recipient && prune => {
                     tokens.remove(hash);
                 }
-                Change::TokenEnd(of, hash, _, end) if of == recipient => {
+                Change::TokenEnd { recipient: of, hash, after: end, .. } if of == recipient => {
                     tokens.entry(hash.clone()).and_modify(|token| token.expires = *end);
                 }
                 _ => {}

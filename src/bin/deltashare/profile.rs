@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use deltashare::catalog::TokenHash;
-use deltashare::catalog::state::until;
-use deltashare::catalog::writer::{NewToken, Writer, to_seconds};
+use deltashare::catalog::change::until;
+use deltashare::catalog::dynamodb::{NewToken, Writer, to_seconds};
 use deltashare::protocol::names::Name;
 use deltashare::protocol::profile::Profile;
 use uuid::Uuid;

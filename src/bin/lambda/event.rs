@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use deltashare::app::App;
-use deltashare::catalog::writer::Writer;
+use deltashare::catalog::dynamodb::Writer;
 use deltashare::check::{self, Answer, Asked, Reader};
 use deltashare::role::RoleArn;
 use lambda_http::request::LambdaRequest;

@@ -6,8 +6,8 @@ use chrono::Utc;
 
 use super::keys::{self, Key};
 use super::records::{self, BadRecord, Item, Kind, text};
-use super::state::{RecipientState, SchemaState, ShareState, State, TableState, TokenState};
-use super::{ShareRecord, TokenHash, expiry};
+use crate::catalog::state::{RecipientState, SchemaState, ShareState, State, TableState, TokenState};
+use crate::catalog::{ShareRecord, TokenHash, expiry};
 
 /// What was found in a catalog. Shares that are being deleted are in none of it.
 #[derive(Debug, Default)]

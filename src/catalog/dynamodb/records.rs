@@ -8,9 +8,9 @@ use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
 
-use super::expiry;
 use super::keys::{self, Key};
-use super::{ShareRecord, TableRecord, TableSettings, TokenHash, TokenRecord};
+use super::values::{number, text as value};
+use crate::catalog::{ShareRecord, TableRecord, TableSettings, TokenHash, TokenRecord, expiry};
 use crate::location::WrittenLocation;
 use crate::protocol::names::Name;
 use crate::role::RoleArn;
@@ -319,19 +319,18 @@ pub(super) fn table_attributes(
     id: &str,
     settings: &TableSettings,
 ) -> Vec<(&'static str, AttributeValue)> {
-    let text = |text: &str| AttributeValue::S(text.to_owned());
-    let allowed = settings.allowed_locations.iter().map(|location| text(location.text()));
+    let allowed = settings.allowed_locations.iter().map(|location| value(location.text()));
     let mut attributes = vec![
-        ("name", text(name.as_str())),
-        ("schema", text(schema)),
-        ("id", text(id)),
-        ("location", text(settings.location.text())),
+        ("name", value(name.as_str())),
+        ("schema", value(schema)),
+        ("id", value(id)),
+        ("location", value(settings.location.text())),
         ("allowedLocations", AttributeValue::L(allowed.collect())),
         ("historyShared", AttributeValue::Bool(settings.history_shared)),
-        ("startVersion", AttributeValue::N(settings.start_version.to_string())),
+        ("startVersion", number(settings.start_version)),
         ("directoryAccess", AttributeValue::Bool(settings.directory_access)),
     ];
-    attributes.extend(settings.signer_role.as_ref().map(|role| (SIGNER_ROLE, text(role.as_str()))));
+    attributes.extend(settings.signer_role.as_ref().map(|role| (SIGNER_ROLE, value(role.as_str()))));
     attributes
 }
 
@@ -408,4 +407,9 @@ pub fn key_attributes(key: &Key) -> Item {
         (keys::PARTITION.to_owned(), text(&key.partition)),
         (keys::SORT.to_owned(), text(&key.sort)),
     ])
+}
+
+/// Where an item is.
+pub(super) fn key_of(item: &Item) -> Key {
+    Key { partition: text(item, keys::PARTITION).to_owned(), sort: text(item, keys::SORT).to_owned() }
 }

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::TokenHash;
+use crate::catalog::TokenHash;
 use crate::protocol::names::Name;
 
 /// The name of the partition key attribute.

@@ -1,0 +1,132 @@
+//! What is shown of records: their columns, and a row for each record.
+
+use chrono::Utc;
+use deltashare::catalog::dynamodb::{
+    FoundToken, LIVE_TOKENS, ListedRecipient, ListedSchema, ListedShare, ListedTable, WrittenValue,
+};
+use deltashare::catalog::expiry;
+use deltashare::check::Checked;
+
+use super::output::Row;
+
+/// What is shown of a share.
+pub(crate) const SHARE: [&str; 4] = ["name", "id", "comment", "deleting"];
+
+/// All that a table's record says.
+pub(crate) const TABLE: [&str; 9] = [
+    "schema",
+    "name",
+    "id",
+    "location",
+    "allowedLocations",
+    "historyShared",
+    "startVersion",
+    "directoryAccess",
+    "signerRole",
+];
+
+/// What is shown of a table in a list.
+pub(crate) const LISTED_TABLE: [&str; 7] =
+    ["schema", "name", "location", "historyShared", "startVersion", "directoryAccess", "id"];
+
+/// What is shown of a table that was opened.
+pub(crate) const OPENED_TABLE: [&str; 7] =
+    ["schema", "name", "location", "version", "files", "bytes", "region"];
+
+/// What is shown of a token.
+pub(crate) const TOKEN: [&str; 5] = ["id", "expires", "created", "state", "sha256"];
+
+/// What is shown of a recipient in a list.
+pub(crate) const LISTED_RECIPIENT: [&str; 7] =
+    ["name", "status", "shares", "liveTokens", "tokenLimit", "nextExpiry", "comment"];
+
+fn text(text: impl Into<String>) -> WrittenValue {
+    WrittenValue::Text(text.into())
+}
+
+fn number(number: Option<u64>) -> WrittenValue {
+    number.map_or(WrittenValue::Nothing, |number| WrittenValue::Number(number.to_string()))
+}
+
+/// A row in the columns of [`SHARE`].
+pub(crate) fn share(share: &ListedShare) -> Row {
+    let ListedShare { name, id, comment, deleting } = share.clone();
+    vec![name, id, comment, deleting]
+}
+
+/// The names of schemas.
+pub(crate) fn schemas(schemas: Vec<ListedSchema>) -> Vec<Row> {
+    schemas.into_iter().map(|schema| vec![schema.name]).collect()
+}
+
+/// Single values, such as names.
+pub(crate) fn values(values: Vec<WrittenValue>) -> Vec<Row> {
+    values.into_iter().map(|value| vec![value]).collect()
+}
+
+/// Rows of tables in these columns of [`TABLE`].
+pub(crate) fn tables(columns: &[&str], tables: &[ListedTable]) -> Vec<Row> {
+    tables.iter().map(|record| table(columns, record)).collect()
+}
+
+/// A row in these columns of [`TABLE`].
+pub(crate) fn table(columns: &[&str], table: &ListedTable) -> Row {
+    let cell = |column: &&str| match *column {
+        "schema" => &table.schema,
+        "name" => &table.name,
+        "id" => &table.id,
+        "location" => &table.location,
+        "allowedLocations" => &table.allowed_locations,
+        "historyShared" => &table.history_shared,
+        "startVersion" => &table.start_version,
+        "directoryAccess" => &table.directory_access,
+        "signerRole" => &table.signer_role,
+        _ => &WrittenValue::Nothing,
+    };
+    columns.iter().map(cell).cloned().collect()
+}
+
+/// A row in the columns of [`OPENED_TABLE`].
+pub(crate) fn opened_table(table: &ListedTable, found: Checked) -> Row {
+    vec![
+        table.schema.clone(),
+        table.name.clone(),
+        table.location.clone(),
+        number(found.version),
+        number(found.files),
+        number(found.bytes),
+        found.region.map_or(WrittenValue::Nothing, WrittenValue::Text),
+    ]
+}
+
+/// A row in the columns of [`TOKEN`].
+pub(crate) fn token(token: &FoundToken) -> Row {
+    let state = match (token.is_known, token.is_live(Utc::now())) {
+        (true, true) => "live",
+        (true, false) => "ended",
+        (false, _) if token.fault.is_some() => "unreadable",
+        (false, _) => "not in force",
+    };
+    let expires = if token.fault.is_some() { String::new() } else { expiry::format(token.expires) };
+    let hash = token.hash.map_or_else(String::new, |hash| hash.short().to_string());
+    vec![text(&token.id), text(expires), text(&token.created), text(state), text(hash)]
+}
+
+/// A row in the columns of [`LISTED_RECIPIENT`].
+pub(crate) fn listed_recipient(recipient: &ListedRecipient) -> Row {
+    let now = Utc::now();
+    let live: Vec<_> = recipient.tokens.iter().filter(|token| token.is_live(now)).collect();
+    let next = live.iter().filter_map(|token| token.expires).min();
+    let next = if live.is_empty() { String::new() } else { expiry::format(next) };
+    let mut shares: Vec<&str> = recipient.shares.iter().map(WrittenValue::text).collect();
+    shares.sort_unstable();
+    vec![
+        recipient.name.clone().or(|| text(&recipient.name_in_key)),
+        recipient.status.clone(),
+        WrittenValue::List(shares.into_iter().map(text).collect()),
+        number(Some(live.len() as u64)),
+        number(Some(LIVE_TOKENS as u64)),
+        text(next),
+        recipient.comment.clone(),
+    ]
+}

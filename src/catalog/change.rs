@@ -1,0 +1,280 @@
+//! What differs between two catalogs, such as a share file and what is in DynamoDB.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+
+use super::expiry;
+use super::settings::Difference;
+use super::state::{RecipientState, ShareState, State, TableState, TokenState};
+
+/// One difference between two catalogs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are names and values, and say of what")]
+pub enum Change {
+    /// A share is new.
+    AddShare(ShareState),
+    /// The id of a share differs.
+    ShareId { share: String, before: String, after: String },
+    /// The comment of a share differs.
+    ShareComment { share: String, before: Option<String>, after: Option<String> },
+    /// A share is gone.
+    RemoveShare { share: String },
+    /// A schema is new.
+    AddSchema { share: String, schema: String },
+    /// A schema is gone.
+    RemoveSchema { share: String, schema: String },
+    /// A table is new.
+    AddTable { share: String, schema: String, table: Box<TableState> },
+    /// A table differs.
+    UpdateTable { share: String, schema: String, before: Box<TableState>, after: Box<TableState> },
+    /// A table is gone.
+    RemoveTable { share: String, schema: String, table: String },
+    /// A recipient is new.
+    AddRecipient(RecipientState),
+    /// The comment of a recipient differs.
+    RecipientComment { recipient: String, before: Option<String>, after: Option<String> },
+    /// A recipient may read now, or no longer.
+    RecipientStatus { recipient: String, active: bool },
+    /// A recipient is gone.
+    RemoveRecipient { recipient: String },
+    /// A share is granted.
+    Grant { recipient: String, share: String },
+    /// A share is no longer granted.
+    Revoke { recipient: String, share: String },
+    /// A token is new.
+    AddToken { recipient: String, hash: String, token: TokenState },
+    /// A token ends at another time.
+    TokenEnd { recipient: String, hash: String, before: Option<DateTime<Utc>>, after: Option<DateTime<Utc>> },
+    /// A token is gone.
+    RemoveToken { recipient: String, hash: String },
+}
+
+impl Change {
+    /// Whether it takes something away.
+    pub fn removes(&self) -> bool {
+        matches!(
+            self,
+            Self::RemoveShare { .. }
+                | Self::RemoveSchema { .. }
+                | Self::RemoveTable { .. }
+                | Self::RemoveRecipient { .. }
+                | Self::Revoke { .. }
+                | Self::RemoveToken { .. }
+        )
+    }
+}
+
+fn comment(comment: Option<&String>) -> String {
+    comment.map_or_else(|| "none".to_owned(), |text| format!("{text:?}"))
+}
+
+/// Until when a token works, as the end of a sentence.
+pub fn until(end: Option<DateTime<Utc>>) -> String {
+    end.map_or_else(|| "without end".to_owned(), |end| format!("until {}", expiry::format(Some(end))))
+}
+
+/// A token as it is shown: enough of its hash to tell it from others.
+fn short(hash: &str) -> &str {
+    hash.get(..8).unwrap_or(hash)
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddShare(share) => write!(f, "+ share {}", share.name),
+            Self::ShareId { share, before, after } => write!(f, "~ share {share}: id {before} -> {after}"),
+            Self::ShareComment { share, before, after } => {
+                write!(
+                    f,
+                    "~ share {share}: comment {} -> {}",
+                    comment(before.as_ref()),
+                    comment(after.as_ref())
+                )
+            }
+            Self::RemoveShare { share } => write!(f, "- share {share}, with all that is in it"),
+            Self::AddSchema { share, schema } => write!(f, "+ schema {share}.{schema}"),
+            Self::RemoveSchema { share, schema } => write!(f, "- schema {share}.{schema}"),
+            Self::AddTable { share, schema, table } => {
+                write!(f, "+ table {share}.{schema}.{}: {}", table.name, table.settings.location)
+            }
+            Self::UpdateTable { share, schema, before, after } => {
+                write!(f, "~ table {share}.{schema}.{}: {}", after.name, before.changes_to(after))
+            }
+            Self::RemoveTable { share, schema, table } => write!(f, "- table {share}.{schema}.{table}"),
+            Self::AddRecipient(recipient) => {
+                write!(f, "+ recipient {}", recipient.name)?;
+                if recipient.active { Ok(()) } else { f.write_str(", disabled") }
+            }
+            Self::RecipientComment { recipient, before, after } => {
+                let (before, after) = (comment(before.as_ref()), comment(after.as_ref()));
+                write!(f, "~ recipient {recipient}: comment {before} -> {after}")
+            }
+            Self::RecipientStatus { recipient, active: true } => {
+                write!(f, "~ recipient {recipient}: status disabled -> active")
+            }
+            Self::RecipientStatus { recipient, active: false } => {
+                write!(f, "~ recipient {recipient}: status active -> disabled")
+            }
+            Self::RemoveRecipient { recipient } => {
+                write!(f, "- recipient {recipient}, with its tokens and grants")
+            }
+            Self::Grant { recipient, share } => write!(f, "+ grant of {share} to {recipient}"),
+            Self::Revoke { recipient, share } => write!(f, "- grant of {share} to {recipient}"),
+            Self::AddToken { recipient, hash, token } => {
+                write!(f, "+ token {} of {recipient}, {}", short(hash), until(token.expires))
+            }
+            Self::TokenEnd { recipient, hash, before, after } => {
+                let (before, after) = (expiry::format(*before), expiry::format(*after));
+                write!(f, "~ token {} of {recipient}: until {before} -> {after}", short(hash))
+            }
+            Self::RemoveToken { recipient, hash } => write!(f, "- token {} of {recipient}", short(hash)),
+        }
+    }
+}
+
+fn differences(before: &TableState, after: &TableState) -> Vec<Difference> {
+    let own =
+        [("name", before.name.clone(), after.name.clone()), ("id", before.id.clone(), after.id.clone())];
+    let own = own.into_iter().filter(|(_, before, after)| before != after);
+    own.chain(before.settings.differences(&after.settings)).collect()
+}
+
+impl TableState {
+    /// What makes `self` into `after`, in words.
+    pub fn changes_to(&self, after: &Self) -> String {
+        let changes = differences(self, after).into_iter();
+        let changes: Vec<_> =
+            changes.map(|(what, before, after)| format!("{what} {before} -> {after}")).collect();
+        changes.join(", ")
+    }
+}
+
+impl State {
+    /// What makes `self` into `wanted`, in an order in which it can be done: what is added before what needs it,
+    /// what is removed after what needed it.
+    pub fn changes_to(&self, wanted: &Self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (key, after) in &wanted.shares {
+            match self.shares.get(key) {
+                None => changes.push(Change::AddShare(after.clone())),
+                Some(before) => {
+                    if before.id != after.id {
+                        changes.push(Change::ShareId {
+                            share: after.name.clone(),
+                            before: before.id.clone(),
+                            after: after.id.clone(),
+                        });
+                    }
+                    if before.comment != after.comment {
+                        changes.push(Change::ShareComment {
+                            share: after.name.clone(),
+                            before: before.comment.clone(),
+                            after: after.comment.clone(),
+                        });
+                    }
+                }
+            }
+            schemas(self.shares.get(key), after, &mut changes);
+        }
+        for (key, after) in &wanted.recipients {
+            recipient(self.recipients.get(key), after, &mut changes);
+        }
+        for (key, before) in &self.recipients {
+            if !wanted.recipients.contains_key(key) {
+                changes.push(Change::RemoveRecipient { recipient: before.name.clone() });
+            }
+        }
+        for (key, before) in &self.shares {
+            match wanted.shares.get(key) {
+                None => changes.push(Change::RemoveShare { share: before.name.clone() }),
+                Some(after) => gone(before, after, &mut changes),
+            }
+        }
+        changes
+    }
+}
+
+fn schemas(before: Option<&ShareState>, after: &ShareState, changes: &mut Vec<Change>) {
+    for (key, schema) in &after.schemas {
+        let there = before.and_then(|share| share.schemas.get(key));
+        if there.is_none() {
+            changes.push(Change::AddSchema { share: after.name.clone(), schema: schema.name.clone() });
+        }
+        for (key, table) in &schema.tables {
+            let (share, schema) = (after.name.clone(), schema.name.clone());
+            match there.and_then(|schema| schema.tables.get(key)) {
+                None => changes.push(Change::AddTable { share, schema, table: Box::new(table.clone()) }),
+                Some(before) if before != table => {
+                    let (before, after) = (Box::new(before.clone()), Box::new(table.clone()));
+                    changes.push(Change::UpdateTable { share, schema, before, after });
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+fn gone(before: &ShareState, after: &ShareState, changes: &mut Vec<Change>) {
+    for (key, schema) in &before.schemas {
+        let left = after.schemas.get(key);
+        for (key, table) in &schema.tables {
+            if left.is_none_or(|left| !left.tables.contains_key(key)) {
+                changes.push(Change::RemoveTable {
+                    share: before.name.clone(),
+                    schema: schema.name.clone(),
+                    table: table.name.clone(),
+                });
+            }
+        }
+        if left.is_none() {
+            changes.push(Change::RemoveSchema { share: before.name.clone(), schema: schema.name.clone() });
+        }
+    }
+}
+
+fn recipient(before: Option<&RecipientState>, after: &RecipientState, changes: &mut Vec<Change>) {
+    let name = || after.name.clone();
+    match before {
+        None => changes.push(Change::AddRecipient(after.clone())),
+        Some(before) => {
+            if before.comment != after.comment {
+                changes.push(Change::RecipientComment {
+                    recipient: name(),
+                    before: before.comment.clone(),
+                    after: after.comment.clone(),
+                });
+            }
+            if before.active != after.active {
+                changes.push(Change::RecipientStatus { recipient: name(), active: after.active });
+            }
+        }
+    }
+    let (no_shares, no_tokens) = (BTreeSet::new(), BTreeMap::new());
+    let shares = before.map_or(&no_shares, |before| &before.shares);
+    let tokens = before.map_or(&no_tokens, |before| &before.tokens);
+    let granted = after.shares.difference(shares);
+    changes.extend(granted.map(|share| Change::Grant { recipient: name(), share: share.clone() }));
+    let revoked = shares.difference(&after.shares);
+    changes.extend(revoked.map(|share| Change::Revoke { recipient: name(), share: share.clone() }));
+    // Tokens that go make room for those that come: a recipient has few.
+    let removed = tokens.keys().filter(|hash| !after.tokens.contains_key(*hash));
+    changes.extend(removed.map(|hash| Change::RemoveToken { recipient: name(), hash: hash.clone() }));
+    for (hash, token) in &after.tokens {
+        match tokens.get(hash) {
+            None => {
+                changes.push(Change::AddToken { recipient: name(), hash: hash.clone(), token: token.clone() })
+            }
+            Some(before) if before.expires != token.expires => {
+                changes.push(Change::TokenEnd {
+                    recipient: name(),
+                    hash: hash.clone(),
+                    before: before.expires,
+                    after: token.expires,
+                });
+            }
+            Some(_) => {}
+        }
+    }
+}

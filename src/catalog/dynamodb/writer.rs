@@ -1,0 +1,141 @@
+//! The write side of the catalog in DynamoDB, for the command line.
+//!
+//! Every operation is one transaction, or several of which the first one takes what is removed out of service. If it is
+//! interrupted, it has happened, has not happened, or the same operation completes it. Records that are changed carry
+//! a revision: of two changes at the same time, the second fails.
+
+use aws_sdk_dynamodb::Client;
+
+use super::keys::Key;
+use super::reading::Reading;
+use super::records::{Item, key_attributes};
+use super::values::text;
+use super::write_error::{Result, WriteError, failed};
+use crate::catalog::change::Change;
+use crate::protocol::names::{InvalidName, Name};
+
+/// Changes the catalog in one DynamoDB table.
+#[derive(Debug, Clone)]
+pub struct Writer {
+    pub(super) client: Client,
+    pub(super) table: String,
+}
+
+impl Writer {
+    /// A writer to `table`, reached as `config` says.
+    pub fn new(config: aws_sdk_dynamodb::config::Builder, table: &str) -> Self {
+        Self { client: Client::from_conf(config.build()), table: table.to_owned() }
+    }
+
+    /// The DynamoDB table.
+    pub fn table_name(&self) -> &str {
+        &self.table
+    }
+
+    /// Everything that the table holds, as servers see it, and what they cannot read.
+    pub async fn read(&self) -> Result<Reading> {
+        Ok(Reading::new(&self.items().await?))
+    }
+
+    /// Makes one change. Fails with a conflict if the record is no longer what the change begins from.
+    pub async fn apply(&self, change: &Change) -> Result<()> {
+        match change {
+            Change::AddShare(share) => {
+                let name = checked(&share.name, Name::share)?;
+                self.create_share(&name, &share.id, share.comment.as_deref()).await
+            }
+            Change::ShareId { share, before, after } => self.update_share_id(share, before, after).await,
+            Change::ShareComment { share, after, .. } => self.update_share(share, after.as_deref()).await,
+            Change::RemoveShare { share } => self.delete_share(share, |_| {}).await,
+            Change::AddSchema { share, schema } => {
+                self.create_schema(share, &checked(schema, Name::schema_or_table)?).await
+            }
+            Change::RemoveSchema { share, schema } => self.delete_schema(share, schema).await,
+            Change::AddTable { share, schema, table } => self.create_table(share, schema, table).await,
+            Change::UpdateTable { share, schema, before, after } => {
+                self.update_table(share, schema, before, after).await
+            }
+            Change::RemoveTable { share, schema, table } => self.delete_table(share, schema, table).await,
+            Change::AddRecipient(recipient) => self.add_recipient(recipient).await,
+            Change::RecipientComment { recipient, after, .. } => {
+                self.update_recipient(recipient, Some(after.as_deref()), None).await
+            }
+            Change::RecipientStatus { recipient, active } => {
+                self.update_recipient(recipient, None, Some(*active)).await
+            }
+            Change::RemoveRecipient { recipient } => self.delete_recipient(recipient).await,
+            Change::Grant { recipient, share } => self.grant(recipient, &checked(share, Name::share)?).await,
+            Change::Revoke { recipient, share } => self.revoke(recipient, share).await,
+            Change::AddToken { recipient, hash, token } => self.add_token(recipient, hash, token).await,
+            Change::TokenEnd { recipient, hash, before, after } => {
+                self.update_token_end(recipient, hash, *before, *after).await
+            }
+            Change::RemoveToken { recipient, hash } => self.delete_token(recipient, hash).await,
+        }
+    }
+
+    pub(super) async fn items(&self) -> Result<Vec<Item>> {
+        let mut items = Vec::new();
+        let mut start = None;
+        loop {
+            let answer = self
+                .client
+                .scan()
+                .table_name(&self.table)
+                .consistent_read(true)
+                .set_exclusive_start_key(start)
+                .send()
+                .await
+                .map_err(failed)?;
+            items.extend(answer.items.unwrap_or_default());
+            start = answer.last_evaluated_key;
+            if start.is_none() {
+                return Ok(items);
+            }
+        }
+    }
+
+    /// The items of a partition whose sort keys begin with `prefix`.
+    pub(super) async fn query(&self, partition: &str, prefix: &str) -> Result<Vec<Item>> {
+        let mut items = Vec::new();
+        let mut start = None;
+        loop {
+            let request = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .consistent_read(true)
+                .expression_attribute_values(":pk", text(partition))
+                .set_exclusive_start_key(start);
+            let request = match prefix {
+                "" => request.key_condition_expression("pk = :pk"),
+                prefix => request
+                    .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
+                    .expression_attribute_values(":prefix", text(prefix)),
+            };
+            let answer = request.send().await.map_err(failed)?;
+            items.extend(answer.items.unwrap_or_default());
+            start = answer.last_evaluated_key;
+            if start.is_none() {
+                return Ok(items);
+            }
+        }
+    }
+
+    pub(super) async fn get(&self, key: &Key) -> Result<Option<Item>> {
+        let request = self.client.get_item().table_name(&self.table).consistent_read(true);
+        Ok(request.set_key(Some(key_attributes(key))).send().await.map_err(failed)?.item)
+    }
+}
+
+/// A name that a record may have.
+pub(super) fn checked(name: &str, check: fn(&str) -> Result<Name, InvalidName>) -> Result<Name> {
+    check(name).map_err(|error| WriteError::Refused(error.to_string()))
+}
+
+pub(super) fn set_comment(item: &mut Item, comment: Option<&str>) {
+    match comment {
+        Some(comment) => item.insert("comment".to_owned(), text(comment)),
+        None => item.remove("comment"),
+    };
+}

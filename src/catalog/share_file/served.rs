@@ -1,0 +1,188 @@
+//! A share file as requests read it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, ready};
+
+use super::{EVERYONE, ShareFile, table_key};
+use crate::catalog::{
+    Caller, Catalog, Page, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord,
+};
+use crate::error::{Error, Result};
+use crate::protocol::digest::short_digest;
+use crate::protocol::names::Name;
+
+/// A [`Catalog`] over a share file that can be replaced while requests are served.
+#[derive(Debug)]
+pub struct ShareFileCatalog(RwLock<Arc<ShareFile>>);
+
+impl ShareFileCatalog {
+    /// A catalog that answers from `file`.
+    pub fn new(file: ShareFile) -> Self {
+        Self(RwLock::new(Arc::new(file)))
+    }
+
+    /// Answers from `file` from now on. Requests that have begun finish with the one before.
+    pub fn replace(&self, file: ShareFile) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(file);
+    }
+
+    /// Whether anyone may read every share without a token.
+    pub fn is_open(&self) -> bool {
+        self.file().is_open()
+    }
+
+    fn file(&self) -> Arc<ShareFile> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Where a page of a listing ended.
+///
+/// The file may be edited before the next page is requested. The next page starts after the last item of the
+/// previous page. If that item was removed, it starts with the item that followed; if both were removed, at the
+/// same position in the list, less the last item. So removing items neither skips nor repeats other items,
+/// unless both neighbours of the cut and earlier items are removed together. An item that is moved across the
+/// cut is listed twice or not at all.
+#[derive(Debug, PartialEq, Eq)]
+struct Cut {
+    /// How many items the pages before have.
+    listed: usize,
+    /// The digest of the last item's key; 0 if there is none.
+    last: u64,
+    /// The digest of the key of the item that follows.
+    next: u64,
+}
+
+impl Cut {
+    fn at(keys: &[&str], listed: usize) -> Self {
+        let digest = |place: Option<usize>| {
+            place.and_then(|place| keys.get(place)).map_or(0, |key| short_digest(key.as_bytes()))
+        };
+        Self { listed, last: digest(listed.checked_sub(1)), next: digest(Some(listed)) }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('.');
+        let listed = parts.next()?.parse().ok()?;
+        let mut digest = || u64::from_str_radix(parts.next()?, 16).ok();
+        let (last, next) = (digest()?, digest()?);
+        parts.next().is_none().then_some(Self { listed, last, next })
+    }
+
+    /// The place among `keys` where the next page begins.
+    fn find(&self, keys: &[&str]) -> usize {
+        if self.listed == 0 {
+            return 0;
+        }
+        let digests: Vec<u64> = keys.iter().map(|key| short_digest(key.as_bytes())).collect();
+        let place = |digest: u64| digests.iter().position(|other| *other == digest);
+        let after_last = place(self.last).map(|last| last + 1);
+        after_last.or_else(|| place(self.next)).unwrap_or((self.listed - 1).min(keys.len()))
+    }
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:x}.{:x}", self.listed, self.last, self.next)
+    }
+}
+
+/// The page that is asked for of a listing, whose items come with their keys.
+fn page<'a, V: 'a, T>(
+    items: impl Iterator<Item = (&'a str, &'a V)>,
+    request: &PageRequest,
+    item: impl Fn(&V) -> T,
+) -> Result<Page<T>> {
+    let (keys, items): (Vec<&str>, Vec<&V>) = items.unzip();
+    let start = match &request.after {
+        None => 0,
+        Some(after) => {
+            Cut::parse(after).ok_or_else(|| Error::invalid("invalid 'nextPageToken'"))?.find(&keys)
+        }
+    };
+    let end = request.limit.map_or(items.len(), |limit| items.len().min(start.saturating_add(limit)));
+    let taken = items.get(start..end).unwrap_or_default().iter().map(|value| item(value)).collect();
+    let more_after = (end < items.len()).then(|| Cut::at(&keys, end).to_string());
+    Ok(Page { items: taken, more_after })
+}
+
+impl Catalog for ShareFileCatalog {
+    fn caller(&self, hash: TokenHash) -> BoxFuture<'_, Result<Option<Caller>>> {
+        let file = self.file();
+        let token = file.tokens.get(&hash).filter(|token| file.is_active(&token.recipient));
+        ready(Ok(token.cloned().map(Caller::checked))).boxed()
+    }
+
+    fn anonymous(&self) -> BoxFuture<'_, Result<Option<Caller>>> {
+        let everyone = || TokenRecord { recipient: EVERYONE.into(), id: "none".into(), expires: None };
+        ready(Ok(self.file().is_open().then(|| Caller::checked(everyone())))).boxed()
+    }
+
+    fn shares<'a>(
+        &'a self,
+        caller: &'a Caller,
+        request: PageRequest,
+    ) -> BoxFuture<'a, Result<Page<ShareRecord>>> {
+        let file = self.file();
+        let empty = BTreeSet::new();
+        let granted = file.grants.get(caller.recipient()).unwrap_or(&empty);
+        let items = file.shares.iter().filter(|(key, _)| granted.contains(*key));
+        ready(page(items, &request, |share| share.record.clone())).boxed()
+    }
+
+    fn share<'a>(&'a self, caller: &'a Caller, share: &'a str) -> BoxFuture<'a, Result<Option<ShareRecord>>> {
+        ready(Ok(self.file().granted(caller.recipient(), share).map(|share| share.record.clone()))).boxed()
+    }
+
+    fn schemas<'a>(
+        &'a self,
+        caller: &'a Caller,
+        share: &'a str,
+        request: PageRequest,
+    ) -> BoxFuture<'a, Result<Option<SchemaPage>>> {
+        let file = self.file();
+        let found = file.granted(caller.recipient(), share).map(|share| {
+            let schemas = page(share.schemas.iter(), &request, Name::clone)?;
+            Ok(SchemaPage { share: share.record.clone(), schemas })
+        });
+        ready(found.transpose()).boxed()
+    }
+
+    fn tables<'a>(
+        &'a self,
+        caller: &'a Caller,
+        share: &'a str,
+        schema: Option<&'a str>,
+        request: PageRequest,
+    ) -> BoxFuture<'a, Result<Option<Page<TableRecord>>>> {
+        let file = self.file();
+        let schema = schema.map(Name::key_of);
+        let found = file
+            .granted(caller.recipient(), share)
+            .filter(|share| schema.as_ref().is_none_or(|schema| share.schemas.get(schema).is_some()))
+            .map(|share| {
+                let of = |table: &TableRecord| schema.as_deref().is_none_or(|key| table.schema.key() == key);
+                page(share.tables.iter().filter(|(_, table)| of(table)), &request, TableRecord::clone)
+            });
+        ready(found.transpose()).boxed()
+    }
+
+    fn table<'a>(
+        &'a self,
+        caller: &'a Caller,
+        share: &'a str,
+        schema: &'a str,
+        table: &'a str,
+    ) -> BoxFuture<'a, Result<Option<TableRecord>>> {
+        let key = table_key(&Name::key_of(schema), &Name::key_of(table));
+        ready(Ok(self
+            .file()
+            .granted(caller.recipient(), share)
+            .and_then(|share| share.tables.get(&key).cloned())))
+        .boxed()
+    }
+}
