@@ -70,7 +70,6 @@ pub struct Storage {
     options: StorageOptions,
     roles: Mutex<HashMap<RoleArn, Arc<AssumedRole>>>,
     buckets: Mutex<HashMap<BucketKey, Arc<S3Bucket>>>,
-    tables: Mutex<HashMap<Location, TableStore>>,
 }
 
 /// A bucket's name, and the role that reads it.
@@ -94,7 +93,7 @@ impl fmt::Debug for TableStore {
 impl Storage {
     /// Nothing is opened before it is asked for.
     pub fn new(options: StorageOptions) -> Self {
-        Self { options, roles: Mutex::default(), buckets: Mutex::default(), tables: Mutex::default() }
+        Self { options, roles: Mutex::default(), buckets: Mutex::default() }
     }
 
     /// Assumes the signer role, where there is one, before the first request needs it.
@@ -105,12 +104,9 @@ impl Storage {
         }
     }
 
-    /// The store and the root URL through which the table's log is read: the same ones for the same location.
-    /// S3 is asked nothing before the first read.
+    /// The store and the root URL through which the table's log is read: the same root for the same location.
+    /// Nothing is asked of S3 before the first read.
     pub fn open(&self, location: &Location) -> Result<TableStore> {
-        if let Some(table) = self.tables.lock().unwrap_or_else(PoisonError::into_inner).get(location) {
-            return Ok(table.clone());
-        }
         let (name, root) = match location {
             Location::S3 { bucket, prefix, .. } => {
                 let name = opaque_name(&[bucket.as_bytes(), b"/", prefix.as_bytes()]);
@@ -139,9 +135,7 @@ impl Storage {
                 RootedStore::directory(name, directory)
             }
         };
-        let table = TableStore { store: Arc::new(SharedStore(Arc::new(rooted))), root };
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(tables.entry(location.clone()).or_insert(table).clone())
+        Ok(TableStore { store: Arc::new(SharedStore(Arc::new(rooted))), root })
     }
 
     /// A signer for the files of the table at `location`, for one answer at `now`. Besides the table's own
@@ -312,7 +306,7 @@ pub struct FileSigner {
     roots: Vec<Root>,
     /// One for each root.
     presigners: Vec<Presigner>,
-    /// The key of the file at hand, under its root.
+    /// The key of the current file, under its root.
     key: Vec<u8>,
     expiration_millis: i64,
 }

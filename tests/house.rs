@@ -266,7 +266,7 @@ fn every_limit_is_documented() {
 const NOT_ENGLISH: [&str; 7] =
     ["anew", "at hand", "is that already", "is told", "they may not.", "where it is left out", "whom"];
 
-/// The pages, and the other files that their readers open.
+/// The pages, the other files that their readers open, and the sources with their comments, messages and help.
 fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = vec![root.join("template.yaml")];
@@ -290,12 +290,12 @@ fn pages() -> Vec<PathBuf> {
                 Some("yaml" | "yml" | "toml" | "py") => directory != ".",
                 _ => false,
             };
-            // The help of the commands is kept with the commands.
-            if is_page && !path.ends_with("docs/command-line.md") {
+            if is_page {
                 found.push(path);
             }
         }
     }
+    sources(&root.join("src"), &mut found);
     found
 }
 

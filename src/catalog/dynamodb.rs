@@ -144,8 +144,8 @@ impl DynamoDbCatalog {
         tokens.insert(hash, token.clone());
     }
 
-    /// The items of these keys, for a caller that may read: its recipient is read with them, and its token where
-    /// that was only remembered. A recipient that is gone or disabled is told what an unknown token is told.
+    /// The items of these keys, for a caller that may read: its recipient is read with them, and its token if
+    /// that was only remembered. A recipient that is gone or disabled gets the answer to an unknown token.
     async fn get_for(&self, caller: &Caller, keys: &[Key]) -> Result<Vec<Option<Item>>> {
         let mut wanted = vec![Key::recipient(caller.recipient())];
         wanted.extend(caller.remembered.map(Key::token));

@@ -348,7 +348,7 @@ impl ChangeCursor {
         self.find()
     }
 
-    /// Moves to the next commit with a wanted action, where the one at hand is used up; `false` at the end.
+    /// Moves to the next commit with a wanted action, if the current one is used up; `false` at the end.
     fn find(&mut self) -> Result<bool> {
         while self.commit.as_ref().is_none_or(|commit| commit.actions.len() <= self.next) {
             if self.commit.take().is_some() {
@@ -386,14 +386,14 @@ impl ChangeCursor {
         Ok(true)
     }
 
-    /// Whether the cursor is in this range and has the commit of this position at hand.
+    /// Whether the cursor is in this range and has read the commit of this position.
     pub(super) fn suits(&self, bounds: ChangeBounds, kind: ChangeKind, position: ChangePosition) -> bool {
         self.kind == kind
             && self.range.bounds() == bounds
             && self.commit.as_ref().is_some_and(|commit| commit.version == position.version)
     }
 
-    /// Moves within the commit at hand.
+    /// Moves within the current commit.
     pub(super) fn seek(&mut self, action: usize) {
         self.next = action;
     }

@@ -394,7 +394,7 @@ impl StorageHandler for Fenced<dyn StorageHandler> {
         let log = self.fence.log.clone();
         Ok(Box::new(read.map(move |hint| match hint {
             Ok(hint) => Ok(plain_hint(&hint)),
-            // So S3 answers for a file that is not there to whom may list only a part of the bucket.
+            // S3 answers this for a file that does not exist if the caller may list only a part of the bucket.
             Err(error) if cause(&error) == Cause::Denied => Err(KernelError::file_not_found(&log)),
             Err(error) => Err(error),
         })))

@@ -42,7 +42,7 @@ pub(super) enum Refreshed {
     Unchanged,
     /// There are newer versions.
     Newer(Snapshot),
-    /// The commit that made the known version is gone or is another one: the table was made anew.
+    /// The commit that made the known version is gone or is another one: the table was created again.
     Replaced(Snapshot),
 }
 
@@ -292,7 +292,7 @@ impl Opener {
         Ok(newest)
     }
 
-    /// The listing lacks the commit of the known version. Either the table was made anew, or the listing is
+    /// The listing lacks the commit of the known version. Either the table was created again, or the listing is
     /// short, which a look at the file itself tells apart.
     fn replaced(self: &Arc<Self>, known: &Snapshot, commit: &FileMeta) -> Result<Refreshed> {
         match known.engine().storage_handler().head(&commit.location) {

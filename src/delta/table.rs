@@ -80,7 +80,7 @@ impl DeltaTable {
 
     /// The newest version. One listing where nothing was committed since the last call.
     ///
-    /// Never an older version than an earlier call returned, unless the table was made anew.
+    /// Never an older version than an earlier call returned, unless the table was created again.
     pub fn latest(&self) -> Result<Arc<Snapshot>> {
         let opener = &self.0.opener;
         let newest = self.known().newest.clone();

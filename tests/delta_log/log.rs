@@ -156,7 +156,7 @@ pub(crate) fn paths(snapshot: &Snapshot) -> Result<Vec<String>> {
     Ok(paths)
 }
 
-/// The newest version and its files, opened anew.
+/// The newest version and its files, opened again.
 pub(crate) async fn read(log: &Log) -> Result<(u64, Vec<String>)> {
     let table = log.table();
     blocking(move || {

@@ -181,7 +181,7 @@ async fn a_poll_of_the_version_is_one_listing() {
         assert_eq!(
             store.requests(),
             (2, 1),
-            "a new commit is read once, so that no version is told that is damaged"
+            "a new commit is read once, so that no damaged version is reported"
         );
     }
     // What one process has seen before makes no difference.
@@ -189,7 +189,7 @@ async fn a_poll_of_the_version_is_one_listing() {
     let broken = table.clone();
     assert!(blocking(move || broken.latest_version()).await.is_err());
     log.delete(&commit_name(13)).await;
-    // A hole, and a table made anew, are for the whole log to judge.
+    // A hole, and a table created again, are for the whole log to judge.
     log.commit(14, &[add("after a hole")]).await;
     let broken = table.clone();
     assert!(blocking(move || broken.latest_version()).await.is_err());

@@ -1,4 +1,4 @@
-//! The commands that change what is shared, and with whom: records in DynamoDB.
+//! The commands that change shares and recipients: records in DynamoDB.
 
 use std::collections::HashMap;
 use std::io::IsTerminal as _;

@@ -401,7 +401,7 @@ pub(crate) struct GrantOptions {
     pub(crate) share: String,
 }
 
-/// Write the profile of a token that is at hand.
+/// Write the profile of a token that you have.
 ///
 /// A token is stored nowhere, so none can be looked up: where it is lost, rotate.
 #[derive(Args)]

@@ -88,7 +88,7 @@ impl Made {
     }
 }
 
-/// Writes the profile of a token that is at hand, if it is a good one of the recipient.
+/// Writes the profile of a token that the caller has, if it is a valid one of the recipient.
 pub(crate) async fn write(writer: &Writer, options: &ProfileOptions) -> Result<String, Failure> {
     let token = read_token(&options.token_file)?;
     let found = writer.token(TokenHash::of(&token)).await?;

@@ -1,4 +1,4 @@
-//! What the environment says. Every fault of it is told, not only the first.
+//! The settings in the environment. Every error in them is reported, not only the first.
 
 use std::fmt;
 use std::time::Duration;

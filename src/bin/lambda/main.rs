@@ -91,7 +91,7 @@ async fn run() -> Result<(), lambda_http::Error> {
     lambda_runtime::run(answer).await
 }
 
-/// Puts the server together, with its connections open and its credentials at hand.
+/// Puts the server together, with its connections open and its credentials loaded.
 async fn open(config: Config) -> Result<(Router, OwnCheck), lambda_http::Error> {
     let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::v2026_01_12()).await;
     let sdk = aws_sdk_dynamodb::config::Builder::from(&sdk);
