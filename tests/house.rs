@@ -146,8 +146,15 @@ fn crates_stay_behind_their_walls() {
 }
 
 /// Directories whose files name each other in no circle.
-const WITHOUT_CIRCLES: [&str; 5] =
-    ["src/catalog", "src/catalog/dynamodb", "src/catalog/share_file", "src/delta", "src/storage"];
+const WITHOUT_CIRCLES: [&str; 7] = [
+    "src/answer",
+    "src/catalog",
+    "src/catalog/dynamodb",
+    "src/catalog/share_file",
+    "src/delta",
+    "src/http",
+    "src/storage",
+];
 
 /// The files of a directory, with those beside them that they name.
 fn neighbours(directory: &Path) -> BTreeMap<String, Vec<String>> {

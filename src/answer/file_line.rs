@@ -9,7 +9,7 @@ use super::partition_values::Forms;
 use crate::delta::{AddFile, ChangedFile, DeletionVector, Schema};
 use crate::error::{Error, Result};
 use crate::protocol::capabilities::{Capabilities, DELETION_VECTORS, FileIdHash, ResponseFormat};
-use crate::protocol::json::{write_integer, write_string};
+use crate::protocol::json::{write_integer, write_map, write_string};
 use crate::storage::FileSigner;
 
 /// Writes the lines of one answer, in one format and with URLs of one signer.
@@ -331,26 +331,6 @@ impl FileLineWriter {
 /// The entries of a map that an action of a commit has.
 fn text_map(map: &BTreeMap<String, Option<String>>) -> impl Iterator<Item = (&str, Option<&str>)> {
     map.iter().map(|(key, value)| (key.as_str(), value.as_deref()))
-}
-
-/// Writes a map of text to text or null.
-pub(super) fn write_map<'a, V: AsRef<str>>(
-    values: impl Iterator<Item = (&'a str, Option<V>)>,
-    out: &mut Vec<u8>,
-) {
-    out.push(b'{');
-    for (index, (key, value)) in values.enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        write_string(out, key);
-        out.push(b':');
-        match value {
-            Some(value) => write_string(out, value.as_ref()),
-            None => out.extend_from_slice(b"null"),
-        }
-    }
-    out.push(b'}');
 }
 
 fn write_field(out: &mut Vec<u8>, name: &str, value: i64) {

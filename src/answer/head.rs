@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::replay::Replayed;
+use super::replay::{Replayed, has_change_data_feed};
 use crate::catalog::TableRecord;
 use crate::delta::{FileStats, Metadata, Protocol, Snapshot};
 use crate::error::{Error, Result};
@@ -15,8 +15,6 @@ use crate::protocol::actions::{
 };
 use crate::protocol::capabilities::ResponseFormat;
 use crate::protocol::json::write_json;
-
-pub(super) const CHANGE_DATA_FEED: &str = "delta.enableChangeDataFeed";
 
 /// How the `protocol` and `metaData` lines of an answer are written.
 #[derive(Debug, Clone)]
@@ -133,11 +131,6 @@ impl Head {
         };
         line(&MetadataLine { meta_data })
     }
-}
-
-/// Whether commits under this metadata record the change data feed.
-pub(super) fn has_change_data_feed(metadata: &Metadata) -> bool {
-    metadata.configuration.get(CHANGE_DATA_FEED).is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
 fn delta_metadata(metadata: &Metadata) -> DeltaMetadata<'_> {

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Timelike as _};
 
-use super::file_line::write_map;
 use crate::delta::{Primitive, Schema};
+use crate::protocol::json::write_map;
 
 /// The partition columns whose values have one form.
 #[derive(Debug, Default)]

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use super::file_line::{FileAction, FileLineWriter, QueriedVersion};
-use super::head::{Head, has_change_data_feed};
+use super::head::Head;
 use super::page::ChangesPlace;
+use super::replay::has_change_data_feed;
 use super::writer::{LineSource, Step};
 use crate::app::{App, OpenTable};
 use crate::auth::SharedTable;

@@ -18,9 +18,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::head::{CHANGE_DATA_FEED, has_change_data_feed};
 use crate::delta::{Metadata, Protocol, Snapshot, read_schema};
 use crate::error::{Error, Result};
+
+const CHANGE_DATA_FEED: &str = "delta.enableChangeDataFeed";
 
 const OF_COMMITS: [&str; 3] = [
     "delta.enableInCommitTimestamps",
@@ -96,6 +97,11 @@ impl Replayed {
         change_metadata(&mut schema, &left_out);
         serde_json::to_string(&schema).map(Cow::Owned).map_err(Error::internal)
     }
+}
+
+/// Whether commits under this metadata record the change data feed.
+pub(super) fn has_change_data_feed(metadata: &Metadata) -> bool {
+    metadata.configuration.get(CHANGE_DATA_FEED).is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
 /// Puts right what a protocol of a broken log says twice and not the same.

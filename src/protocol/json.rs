@@ -167,6 +167,23 @@ impl Formatter for Ascii {
     }
 }
 
+/// Writes a map of text to text or null.
+pub fn write_map<'a, V: AsRef<str>>(values: impl Iterator<Item = (&'a str, Option<V>)>, out: &mut Vec<u8>) {
+    out.push(b'{');
+    for (index, (key, value)) in values.enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_string(out, key);
+        out.push(b':');
+        match value {
+            Some(value) => write_string(out, value.as_ref()),
+            None => out.extend_from_slice(b"null"),
+        }
+    }
+    out.push(b'}');
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
