@@ -15,8 +15,8 @@ use object_store::CredentialProvider;
 use object_store::aws::{AwsCredential, AwsCredentialProvider};
 use tokio::sync::Mutex;
 
+use super::no_credentials;
 use super::presign::Credentials;
-use super::s3::no_credentials;
 use crate::error::causes;
 
 /// Credentials that have less left are fetched again, so that URLs live.

@@ -11,10 +11,10 @@ use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use tokio::sync::OnceCell;
 use url::Url;
 
+use super::no_credentials;
 use super::presign::{BucketUrl, Credentials};
 use super::provider::Provider;
 use super::sts::AssumedRole;
-use crate::error::{Error, Fault};
 use crate::role::RoleArn;
 
 /// Where AWS is asked when nothing says where this server is.
@@ -265,14 +265,6 @@ async fn region_of(bucket_url: &str) -> object_store::Result<String> {
 /// has limits that do not.
 pub(super) fn client_options() -> ClientOptions {
     ClientOptions::new().with_connect_timeout(Duration::from_secs(3)).with_timeout_disabled()
-}
-
-/// That there are no credentials, and why.
-pub(super) fn no_credentials(reason: &str) -> object_store::Error {
-    let error = Error::unavailable("The storage of the table does not answer.")
-        .with_fault(Fault::Credentials)
-        .with_explanation(format!("there are no AWS credentials: {reason}"));
-    object_store::Error::Generic { store: "S3", source: error.into() }
 }
 
 fn failed(reason: &'static str) -> object_store::Error {
