@@ -283,6 +283,14 @@ fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> E
     error.explained_by(source.as_ref()).with_source(source)
 }
 
+/// That there are no credentials, and why.
+fn no_credentials(reason: &str) -> object_store::Error {
+    let error = Error::unavailable("The storage of the table does not answer.")
+        .with_fault(Fault::Credentials)
+        .with_explanation(format!("there are no AWS credentials: {reason}"));
+    object_store::Error::Generic { store: "S3", source: error.into() }
+}
+
 /// Why a bucket cannot be read or signed for, before it was asked for anything.
 fn not_ready(error: object_store::Error) -> Error {
     match error {
