@@ -350,14 +350,6 @@ impl FileSigner {
 }
 
 #[cold]
-/// That there are no credentials, and why.
-fn no_credentials(reason: &str) -> object_store::Error {
-    let error = Error::unavailable("The storage of the table does not answer.")
-        .with_fault(Fault::Credentials)
-        .with_explanation(format!("there are no AWS credentials: {reason}"));
-    object_store::Error::Generic { store: "S3", source: error.into() }
-}
-
 fn refused(log_path: &str, reason: Option<resolve::Refused>) -> Error {
     let reason = reason.unwrap_or(resolve::Refused::Outside);
     Error::unsupported("The table's log names a file that this server does not hand out.")

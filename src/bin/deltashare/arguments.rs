@@ -13,7 +13,7 @@ use super::Failure;
 use super::output::Output;
 use super::serve::parse_role;
 
-/// The DynamoDB table where none is named.
+/// The DynamoDB table if none is named.
 pub(crate) const DEFAULT_TABLE: &str = "deltashare";
 
 /// The environment variable that names the DynamoDB table.
@@ -57,59 +57,59 @@ pub(crate) struct Group<C: Subcommand> {
     pub(crate) common: Common,
 }
 
-/// Make, list, change and delete shares.
+/// Create, list, change, and delete shares.
 #[derive(Subcommand)]
 #[command(after_help = "Example:\n  deltashare share create retail --comment 'sales and stock'")]
 pub(crate) enum ShareCommand {
-    /// Make a share.
+    /// Create a share.
     #[command(after_help = "Example:\n  deltashare share create retail")]
     Create {
-        /// Its name.
+        /// The name.
         share: String,
-        /// What it is, for the people who look after it.
+        /// A comment, for the people who manage it.
         #[arg(long)]
         comment: Option<String>,
     },
     /// List the shares.
     #[command(after_help = "Example:\n  deltashare share list --output json")]
     List,
-    /// Show what is in a share and who sees it.
+    /// Show the schemas and tables of a share, and the recipients that it is granted to.
     #[command(after_help = "Example:\n  deltashare share show retail")]
     Show {
-        /// Its name.
+        /// The name.
         share: String,
     },
-    /// Change the comment of a share. Its name stays: recipients have it in their code.
+    /// Change the comment of a share. The name cannot change, because recipients have it in their code.
     #[command(
         group = ArgGroup::new("change").required(true).args(["comment", "no_comment"]),
         after_help = "Example:\n  deltashare share update retail --comment 'sales only'"
     )]
     Update {
-        /// Its name.
+        /// The name.
         share: String,
-        /// What it is, for the people who look after it.
+        /// A comment, for the people who manage it.
         #[arg(long)]
         comment: Option<String>,
-        /// Take the comment away.
+        /// Remove the comment.
         #[arg(long)]
         no_comment: bool,
     },
-    /// Delete a share with its schemas, tables and grants; tables in S3 are not touched.
+    /// Delete a share with its schemas, tables, and grants. The files in S3 stay.
     #[command(after_help = "Example:\n  deltashare share delete retail --yes")]
     Delete {
-        /// Its name.
+        /// The name.
         share: String,
-        /// Do not ask.
+        /// Do not ask for confirmation.
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// Make, list and delete schemas.
+/// Create, list, and delete schemas.
 #[derive(Subcommand)]
 #[command(after_help = "Example:\n  deltashare schema create retail.sales")]
 pub(crate) enum SchemaCommand {
-    /// Make a schema in a share.
+    /// Create a schema in a share.
     #[command(after_help = "Example:\n  deltashare schema create retail.sales")]
     Create {
         /// SHARE.SCHEMA
@@ -121,7 +121,7 @@ pub(crate) enum SchemaCommand {
         /// The share.
         share: String,
     },
-    /// Show the tables of a schema. A schema has nothing but its name, so there is nothing to update.
+    /// Show the tables of a schema.
     #[command(after_help = "Example:\n  deltashare schema show retail.sales")]
     Show {
         /// SHARE.SCHEMA
@@ -132,13 +132,13 @@ pub(crate) enum SchemaCommand {
     Delete {
         /// SHARE.SCHEMA
         schema: String,
-        /// Do not ask.
+        /// Do not ask for confirmation.
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// Share tables, list and change them, and take them back.
+/// Share tables, list and change shared tables, and stop sharing them.
 #[derive(Subcommand)]
 #[command(
     after_help = "Example:\n  deltashare table create retail.sales.orders --location s3://my-bucket/tables/orders"
@@ -151,25 +151,25 @@ pub(crate) enum TableCommand {
     Create {
         /// SHARE.SCHEMA.TABLE
         name: String,
-        /// Where it lies: s3://BUCKET/PREFIX
+        /// The location of the table: s3://BUCKET/PREFIX
         #[arg(long)]
         location: String,
-        /// Recipients may read older versions and change data.
+        /// Let recipients read older versions and change data.
         #[arg(long)]
         history: bool,
-        /// The oldest version that recipients may see.
+        /// The oldest version that recipients can read.
         #[arg(long, default_value_t = 0)]
         start_version: u64,
-        /// Another place that the table's log may point into, for shallow clones. May be given several times.
+        /// Another location that the log may name files in, for shallow clones. Repeat the option for several.
         #[arg(long, value_name = "LOCATION")]
         allow: Vec<String>,
-        /// Recipients may have credentials for the table's directory.
+        /// Let recipients have temporary credentials for the directory of the table.
         #[arg(long)]
         directory_access: bool,
-        /// The role that reads the table and signs its URLs, for a bucket in another account. Default: the server's.
+        /// The role that reads the table and signs its URLs, for a bucket in another account. Default: the role of the server.
         #[arg(long, value_name = "ARN", value_parser = parse_role)]
         signer_role: Option<RoleArn>,
-        /// A UUID that stays with the table. Default: a new one.
+        /// The id of the table, a UUID. Default: a new one.
         #[arg(long)]
         id: Option<Uuid>,
     },
@@ -180,17 +180,17 @@ pub(crate) enum TableCommand {
     List {
         /// The share.
         share: String,
-        /// Also open each table, and show its version and the number and size of its files.
+        /// Open each table too, and show its version and the number and size of its files.
         #[arg(long)]
         details: bool,
     },
-    /// Show all that is written down of a table.
+    /// Show the settings of a table.
     #[command(after_help = "Example:\n  deltashare table show retail.sales.orders")]
     Show {
         /// SHARE.SCHEMA.TABLE
         name: String,
     },
-    /// Change how a table is shared. What is not named stays; so do its name and its id.
+    /// Change the settings of a table. Settings that are not named stay, and so do the name and the id.
     #[command(
         after_help = "Example:\n  deltashare table update retail.sales.orders --location s3://my-bucket/moved/orders --no-history"
     )]
@@ -200,52 +200,52 @@ pub(crate) enum TableCommand {
         #[command(flatten)]
         changes: TableChanges,
     },
-    /// Take a table out of its share; the table in S3 is not touched.
+    /// Stop sharing a table. The files in S3 stay.
     #[command(after_help = "Example:\n  deltashare table delete retail.sales.orders --yes")]
     Delete {
         /// SHARE.SCHEMA.TABLE
         name: String,
-        /// Do not ask.
+        /// Do not ask for confirmation.
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// What changes about a table.
+/// The settings of a table to change.
 #[derive(Args)]
 #[command(group = ArgGroup::new("change").required(true).multiple(true).args([
     "location", "history", "no_history", "start_version", "allow", "no_allow", "directory_access",
     "no_directory_access", "signer_role", "no_signer_role",
 ]))]
 pub(crate) struct TableChanges {
-    /// Where it lies: s3://BUCKET/PREFIX
+    /// The location of the table: s3://BUCKET/PREFIX
     #[arg(long)]
     location: Option<String>,
-    /// Recipients may read older versions and change data.
+    /// Let recipients read older versions and change data.
     #[arg(long, conflicts_with = "no_history")]
     history: bool,
-    /// They may not.
+    /// Let recipients read the newest version only.
     #[arg(long)]
     no_history: bool,
-    /// The oldest version that recipients may see.
+    /// The oldest version that recipients can read.
     #[arg(long)]
     start_version: Option<u64>,
-    /// Another place that the table's log may point into, in place of those before. May be given several times.
+    /// Another location that the log may name files in; replaces the current ones. Repeat the option for several.
     #[arg(long, value_name = "LOCATION", conflicts_with = "no_allow")]
     allow: Vec<String>,
-    /// The log may point into no other place.
+    /// Remove the other locations.
     #[arg(long)]
     no_allow: bool,
-    /// Recipients may have credentials for the table's directory.
+    /// Let recipients have temporary credentials for the directory of the table.
     #[arg(long, conflicts_with = "no_directory_access")]
     directory_access: bool,
-    /// They may not.
+    /// Do not let recipients have such credentials.
     #[arg(long)]
     no_directory_access: bool,
     /// The role that reads the table and signs its URLs, for a bucket in another account.
     #[arg(long, value_name = "ARN", value_parser = parse_role, conflicts_with = "no_signer_role")]
     signer_role: Option<RoleArn>,
-    /// The server's role does.
+    /// Use the role of the server again.
     #[arg(long)]
     no_signer_role: bool,
 }
@@ -271,77 +271,77 @@ impl TableChanges {
     }
 }
 
-/// Make, list, change and delete recipients.
+/// Create, list, change, and delete recipients.
 #[derive(Subcommand)]
 #[command(
     after_help = "Example:\n  deltashare recipient create acme --share retail --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share"
 )]
 pub(crate) enum RecipientCommand {
-    /// Make a recipient with a token, and write its profile: the only time that the token is shown.
+    /// Create a recipient with a token, and write its profile. The token is not shown again.
     #[command(
         after_help = "Example:\n  deltashare recipient create acme --share retail --expires 90d --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share"
     )]
     Create {
-        /// Its name.
+        /// The name.
         recipient: String,
-        /// A share that it may read. May be given several times.
+        /// A share to grant. Repeat the option for several.
         #[arg(long, value_name = "SHARE")]
         share: Vec<String>,
-        /// What it is, for the people who look after it.
+        /// A comment, for the people who manage it.
         #[arg(long)]
         comment: Option<String>,
         #[command(flatten)]
         token: TokenOptions,
     },
-    /// List the recipients: what each may read, how many live tokens it has, and when the first of them ends.
+    /// List the recipients with their grants, the number of their tokens, and when the first token expires.
     #[command(after_help = "Example:\n  deltashare recipient list")]
     List,
-    /// Show what a recipient may read, and its tokens.
+    /// Show the grants and tokens of a recipient.
     #[command(after_help = "Example:\n  deltashare recipient show acme")]
     Show {
-        /// Its name.
+        /// The name.
         recipient: String,
     },
-    /// Change a recipient's comment, or whether it may read at all.
+    /// Change the comment of a recipient, or disable or enable it.
     #[command(
         group = ArgGroup::new("change").required(true).multiple(true)
             .args(["comment", "no_comment", "disable", "enable"]),
         after_help = "Example:\n  deltashare recipient update acme --disable"
     )]
     Update {
-        /// Its name.
+        /// The name.
         recipient: String,
-        /// What it is, for the people who look after it.
+        /// A comment, for the people who manage it.
         #[arg(long, conflicts_with = "no_comment")]
         comment: Option<String>,
-        /// Take the comment away.
+        /// Remove the comment.
         #[arg(long)]
         no_comment: bool,
-        /// Refuse its tokens from the next request on; they and its grants are kept.
+        /// Disable the recipient from the next request. Its tokens and grants are kept.
         #[arg(long, conflicts_with = "enable")]
         disable: bool,
-        /// Take its tokens again.
+        /// Enable the recipient again.
         #[arg(long)]
         enable: bool,
     },
     /// Delete a recipient with its tokens and grants.
     #[command(after_help = "Example:\n  deltashare recipient delete acme --yes")]
     Delete {
-        /// Its name.
+        /// The name.
         recipient: String,
-        /// Do not ask.
+        /// Do not ask for confirmation.
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// Make, list, replace and end tokens.
+/// Create, list, rotate, and revoke tokens.
 #[derive(Subcommand)]
 #[command(
     after_help = "Example:\n  deltashare token rotate acme --grace 24h --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share"
 )]
 pub(crate) enum TokenCommand {
-    /// Make a token more; a recipient has two live ones at most.
+    /// Create another token. A recipient has at most two tokens that have not expired.
     #[command(
         after_help = "Example:\n  deltashare token create acme --expires 30d --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share"
     )]
@@ -351,39 +351,39 @@ pub(crate) enum TokenCommand {
         #[command(flatten)]
         token: TokenOptions,
     },
-    /// List the tokens of a recipient: all that work, and all that its list has.
+    /// List the tokens of a recipient, including those that only one of the two records has.
     #[command(after_help = "Example:\n  deltashare token list acme")]
     List {
         /// The recipient.
         recipient: String,
     },
-    /// Replace a recipient's token.
+    /// Create a token in place of the current one.
     #[command(
         after_help = "Example:\n  deltashare token rotate acme --grace 24h --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share"
     )]
     Rotate {
         /// The recipient.
         recipient: String,
-        /// How long the old token stays good, such as 30m or 24h; 0 ends it now. Its own end is never put off.
+        /// How long the old token stays valid, such as 30m or 24h; 0 revokes it now. It never expires later than before.
         #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "24h")]
         grace: TimeDelta,
         #[command(flatten)]
         token: TokenOptions,
     },
-    /// End a token now, by deleting its records.
+    /// Revoke a token now. Its records are deleted.
     #[command(after_help = "Example:\n  deltashare token revoke acme 5f3a9c1e --yes")]
     Revoke {
         /// The recipient.
         recipient: String,
-        /// The token's id, as the list shows it, or eight or more of the first digits of its hash.
+        /// The id of the token, as the list shows it, or at least eight of the first digits of its hash.
         token: String,
-        /// Do not ask.
+        /// Do not ask for confirmation.
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// A share that a recipient is given, or is no longer.
+/// A grant: a share and a recipient.
 #[derive(Args)]
 pub(crate) struct Grant {
     #[command(flatten)]
@@ -403,7 +403,7 @@ pub(crate) struct GrantOptions {
 
 /// Write the profile of a token that you have.
 ///
-/// A token is stored nowhere, so none can be looked up: where it is lost, rotate.
+/// Tokens are not stored, so a lost token cannot be looked up. Rotate it instead.
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  deltashare profile acme --token-file token.txt --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share"
@@ -411,7 +411,7 @@ pub(crate) struct GrantOptions {
 pub(crate) struct ProfileOptions {
     /// The recipient.
     pub(crate) recipient: String,
-    /// The file with the token; - for standard input.
+    /// The file with the token, or - for standard input.
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: PathBuf,
     #[command(flatten)]
@@ -420,20 +420,20 @@ pub(crate) struct ProfileOptions {
     pub(crate) common: Common,
 }
 
-/// Where a profile leads, and where it is written.
+/// The URL in a profile, and the file that it is written to.
 #[derive(Args)]
 pub(crate) struct ProfileTarget {
     /// The URL of the server, with its prefix; it goes into the profile.
     #[arg(long, value_name = "URL", env = "DELTASHARE_ENDPOINT")]
     pub(crate) endpoint: url::Url,
-    /// Where the profile is written; to standard output where this is left out.
+    /// The file to write the profile to. Default: standard output.
     #[arg(long, value_name = "FILE")]
     pub(crate) profile: Option<PathBuf>,
 }
 
 #[derive(Args)]
 pub(crate) struct TokenOptions {
-    /// When the token ends: after a time such as 90d or 12h, or never, which must be said.
+    /// When the token expires: after a time such as 90d or 12h, or never.
     #[arg(long, value_name = "TIME", value_parser = parse_expires, default_value = "90d")]
     pub(crate) expires: Expires,
     #[command(flatten)]
@@ -480,7 +480,7 @@ fn parse_expires(text: &str) -> Result<Expires, String> {
     Ok(Expires(Some(time)))
 }
 
-/// A location in S3, as it is written down.
+/// A location in S3, as it is written in a record.
 pub(crate) fn s3_location(text: &str) -> Result<WrittenLocation, Failure> {
     let lies = text.split_once("://").is_some_and(|(scheme, _)| ["s3", "s3a", "s3n"].contains(&scheme));
     if !lies {

@@ -50,21 +50,21 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Serve(Box<serve::Options>),
-    /// Make, list, change and delete shares.
+    /// Create, list, change, and delete shares.
     Share(arguments::Group<arguments::ShareCommand>),
-    /// Make, list and delete schemas.
+    /// Create, list, and delete schemas.
     Schema(arguments::Group<arguments::SchemaCommand>),
-    /// Share tables, list and change them, and take them back.
+    /// Share tables, list and change shared tables, and stop sharing them.
     Table(arguments::Group<arguments::TableCommand>),
-    /// Make, list, change and delete recipients.
+    /// Create, list, change, and delete recipients.
     Recipient(arguments::Group<arguments::RecipientCommand>),
-    /// Make, list, replace and end tokens.
+    /// Create, list, rotate, and revoke tokens.
     Token(arguments::Group<arguments::TokenCommand>),
     Profile(arguments::ProfileOptions),
     /// Grant a share to a recipient.
     #[command(after_help = "Example:\n  deltashare grant acme --share retail")]
     Grant(arguments::Grant),
-    /// Take a share from a recipient.
+    /// Revoke a share from a recipient.
     #[command(after_help = "Example:\n  deltashare revoke acme --share retail")]
     Revoke(arguments::Grant),
     Plan(plan::Plan),

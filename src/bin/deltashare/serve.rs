@@ -54,17 +54,17 @@ const LIMITS_WITH_OPTIONS: [(&str, &str); 4] = [
 
 /// Serve the tables of a share file, or the examples.
 ///
-/// Tables may lie in local directories, which this server hands out itself through presigned URLs, or
-/// in S3, read and signed with the credentials that the AWS CLI would take.
+/// Tables can be in local directories, which this server serves itself through presigned URLs, or in S3,
+/// which it reads and signs with the credentials that the AWS CLI would use.
 ///
-/// Without --shares it serves the example tables, makes a recipient that lives for a day, writes its
-/// profile and prints commands to try.
+/// Without --shares, it serves the example tables, creates a recipient whose token expires after a day,
+/// writes its profile, and prints commands to try.
 ///
-/// With --catalog, shares and recipients are in a DynamoDB table, where every change is in force with the
-/// next request.
+/// With --catalog, shares and recipients are in a DynamoDB table. A change applies from the next
+/// request.
 ///
-/// A share file is read again when it changes; one with an error is refused with line and reason,
-/// and the one before stays in force.
+/// A share file is read again when it changes. If the new one has an error, the server logs the line and
+/// the reason, and keeps the previous one.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  deltashare serve\n  deltashare serve --shares shares.yaml --listen 127.0.0.1:0\n  deltashare serve --shares shares.yaml --listen 0.0.0.0:8080 --public-url https://sharing.example.com\n  deltashare serve --catalog dynamodb:deltashare\n  deltashare serve --shares shares.yaml --limit log_commit_bytes=268435456\n\nEnvironment: RUST_LOG sets what is logged to standard error, such as RUST_LOG=warn. For tables in S3 and\nDynamoDB: whatever the AWS CLI takes, such as AWS_PROFILE, or AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and\nAWS_SESSION_TOKEN; AWS_REGION, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL_STS, AWS_ENDPOINT_URL_DYNAMODB."
@@ -74,12 +74,12 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     shares: Option<PathBuf>,
 
-    /// A DynamoDB table with shares and recipients, in place of a share file: dynamodb:TABLE. Tables are
-    /// then in S3.
+    /// A DynamoDB table with shares and recipients instead of a share file: dynamodb:TABLE. Tables must be
+    /// in S3.
     #[arg(long, value_name = "CATALOG", value_parser = parse_catalog, conflicts_with = "shares")]
     catalog: Option<String>,
 
-    /// Where to listen. Port 0 takes a free port, which the line `listening on …` names.
+    /// The address and port to listen on. Port 0 takes a free port, which the line `listening on …` names.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
 
@@ -87,7 +87,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PATH")]
     prefix: Option<String>,
 
-    /// How long a presigned URL lives: seconds, or a number with s, m, h or d; 7d at most. Default:
+    /// How long a presigned URL is valid: seconds, or a number with s, m, h or d; 7d at most. Default:
     /// `preSignedUrlTimeoutSeconds` of the share file, else 1h.
     #[arg(long, value_name = "TIME", value_parser = parse_ttl)]
     url_ttl: Option<Duration>,
@@ -97,14 +97,14 @@ pub(crate) struct Options {
     #[arg(long, value_name = "URL", value_parser = parse_public_url)]
     public_url: Option<Url>,
 
-    /// The file with the key of page tokens, refresh tokens and query ids: 64 hexadecimal digits, made
-    /// where there is none. Servers behind one URL need the same. Default: with --catalog the one that is kept in the
-    /// table, else a key that ends with the process.
+    /// The file with the key of page tokens, refresh tokens and query ids: 64 hexadecimal digits. It is
+    /// created if it does not exist. Servers behind one URL need the same key. Default: with --catalog, the key in the
+    /// table; else a key that is lost when the server stops.
     #[arg(long, value_name = "FILE")]
     token_key: Option<PathBuf>,
 
     /// The role that is assumed for recipients of tables with `directoryAccess`, who then read the table's
-    /// directory in S3 with temporary credentials. Default: none are given.
+    /// directory in S3 with temporary credentials. Default: no credentials are handed out.
     #[arg(long, value_name = "ARN", value_parser = parse_role)]
     directory_role: Option<RoleArn>,
 
@@ -113,12 +113,12 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ARN", value_parser = parse_role)]
     signer_role: Option<RoleArn>,
 
-    /// How many connections there may be at once. Beyond them, connections without a request are closed, and then
-    /// requests get 503. Default: 1024, or what the limit of open files allows.
+    /// The most connections at a time. Beyond them, connections without a request are closed, and then requests get
+    /// 503. Default: 1024, or what the limit of open files allows.
     #[arg(long, value_name = "NUMBER", value_parser = parse_number)]
     max_connections: Option<usize>,
 
-    /// How many of them may come from one address. Behind a proxy, all of them do. Default: half.
+    /// The most connections from one address. Behind a proxy, all of them have one address. Default: half of all.
     #[arg(long, value_name = "NUMBER", value_parser = parse_number)]
     max_connections_per_address: Option<usize>,
 
@@ -127,15 +127,15 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
     idle_timeout: Option<Duration>,
 
-    /// How long a client may take nothing of its answer before the connection is closed. Default: 60s.
+    /// How long a client may read nothing of its answer before the connection is closed. Default: 60s.
     #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
     send_timeout: Option<Duration>,
 
-    /// Sets another limit of docs/limits.md by its name, such as log_commit_bytes=268435456. May be given several times.
+    /// Another limit of docs/limits.md by its name, such as log_commit_bytes=268435456. Repeat the option for several.
     #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = parse_limit)]
     limits: Vec<String>,
 
-    /// Where the profile of the examples' recipient is written.
+    /// The file to write the profile of the example recipient to.
     #[arg(long, value_name = "FILE", default_value = "example.share", conflicts_with = "shares")]
     profile: PathBuf,
 }
