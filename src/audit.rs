@@ -81,7 +81,7 @@ pub struct Facts {
 impl Facts {
     /// Records a failure.
     pub fn fail(&mut self, error: &Error) {
-        let source = std::error::Error::source(error).map(ToString::to_string);
+        let source = error.source_text();
         let source = match (error.explanation(), source) {
             (Some(explanation), Some(source)) => Some(format!("{explanation} ({source})")),
             (explanation, source) => explanation.map(str::to_owned).or(source),

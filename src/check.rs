@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::catalog::TableSettings;
 use crate::delta::DeltaTable;
-use crate::error::{Error, Result, innermost};
+use crate::error::{Error, Fault, Result, innermost};
 use crate::limits::Limits;
 use crate::location::{Location, WrittenLocation};
 use crate::role::RoleArn;
@@ -111,7 +111,10 @@ impl<'a> Reader<'a> {
                 found.reason = Some(sentence(&fault));
             }
             Err(error) => {
-                if let Some(answer) = std::error::Error::source(&error).and_then(S3Answer::behind) {
+                // Other errors may have text of the log in them, which its writer chooses.
+                if error.fault() == Some(Fault::AccessDenied)
+                    && let Some(answer) = std::error::Error::source(&error).and_then(S3Answer::behind)
+                {
                     found.allow = statement(&location, &answer);
                 }
                 found.reason = Some(reason(&error));
@@ -156,7 +159,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Why a table cannot be read, in a sentence: what to do where that is known, otherwise the cause.
+/// Why a table cannot be read, in a sentence: what to do if that is known, otherwise the cause.
 fn reason(error: &Error) -> String {
     if let Some(explanation) = error.explanation() {
         return explanation.to_owned();

@@ -111,7 +111,7 @@ pub enum Fault {
     AccessDenied,
     /// An IAM role cannot be assumed.
     Role,
-    /// AWS does not accept the credentials of this server, or they have expired.
+    /// AWS does not accept the credentials of this server, they have expired, or its clock is wrong.
     Credentials,
     /// The Delta log of a table is damaged, incomplete, or beyond a limit.
     Log,
@@ -284,7 +284,13 @@ impl Error {
         self.fault
     }
 
-    /// What is wrong and what to do, for administrators, where that is known.
+    /// The text of the cause, for the log. S3 repeats a session token that it refuses, which is left out.
+    pub fn source_text(&self) -> Option<String> {
+        let source = self.source.as_ref()?.to_string();
+        Some(without_session_tokens(&source))
+    }
+
+    /// What is wrong and what to do, for administrators, if that is known.
     pub fn explanation(&self) -> Option<&str> {
         self.explanation.as_deref()
     }
@@ -374,5 +380,39 @@ impl axum::response::IntoResponse for Error {
         }
         response.extensions_mut().insert(Arc::new(self));
         response
+    }
+}
+
+/// The same text without what S3's XML has in elements such as `<Token-0>`.
+fn without_session_tokens(text: &str) -> String {
+    const BEGIN: &str = "<Token-";
+    let (mut kept, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, token)) = rest.split_once(BEGIN) {
+        kept.push_str(before);
+        kept.push_str("<Token-…>");
+        // A body that was cut off has no end of the element.
+        let end = token.split_once("</Token-").and_then(|(_, end)| end.split_once('>'));
+        rest = end.map_or("", |(_, after)| after);
+    }
+    kept.push_str(rest);
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_token_is_left_out_of_the_cause() {
+        let answer = "400: <Error><Code>InvalidToken</Code><Token-0>IQoJsecret</Token-0><Token-1>secret2</Token-1><HostId>h";
+        let text = Error::unavailable("x").with_source(answer).source_text().unwrap();
+        assert!(!text.contains("secret"), "{text}");
+        assert!(
+            text.starts_with("400: <Error><Code>InvalidToken</Code>") && text.ends_with("><HostId>h"),
+            "{text}"
+        );
+        let cut = Error::unavailable("x").with_source("a <Token-0>IQoJsecr").source_text().unwrap();
+        assert_eq!(cut, "a <Token-…>");
+        assert_eq!(Error::unavailable("x").with_source("plain").source_text().unwrap(), "plain");
     }
 }

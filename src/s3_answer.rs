@@ -16,7 +16,7 @@ const REDIRECTED: &str = "Received redirect without LOCATION";
 pub struct S3Answer {
     /// Its HTTP status.
     pub status: u16,
-    /// Its code, such as `AccessDenied`; empty where it has none.
+    /// Its code, such as `AccessDenied`; empty if it has none.
     pub code: String,
     /// Its message.
     pub message: String,
@@ -43,6 +43,8 @@ pub enum Trouble {
     Archived,
     /// The KMS key of the object cannot be used.
     Key,
+    /// S3, or the KMS key behind it, has a problem that passes by itself.
+    Busy,
 }
 
 impl S3Answer {
@@ -63,7 +65,7 @@ impl S3Answer {
     /// The answer that is the cause of `error`, which comes from a client of S3.
     pub fn behind(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         let causes: Vec<_> = std::iter::successors(Some(error), |error| error.source()).collect();
-        // The innermost has nothing but the answer; those around it may repeat paths that others chose.
+        // Those further out may repeat paths, which others choose. They come before the answer.
         causes.iter().rev().find_map(|cause| Self::in_text(&cause.to_string()))
     }
 
@@ -72,38 +74,53 @@ impl S3Answer {
             let (code, message) = ("PermanentRedirect".to_owned(), String::new());
             return Some(Self { status: 301, code, message });
         }
-        let (_, answer) = text.split_once(REPEATED)?;
+        let (_, answer) = text.rsplit_once(REPEATED)?;
         let (status, body) = answer.split_at_checked(3)?;
         Some(Self::read(status.parse().ok()?, body))
     }
 
-    /// What is wrong; `None` where the code does not tell.
+    /// What is wrong; `None` if the code does not say.
     pub fn trouble(&self) -> Option<Trouble> {
         Some(match self.code.as_str() {
-            "AccessDenied" if self.message.contains("kms:") => Trouble::Key,
+            "AccessDenied" if self.message.contains("to perform: kms:") => Trouble::Key,
             "AccessDenied" => Trouble::Denied,
             "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => Trouble::Expired,
             "InvalidAccessKeyId" | "InvalidToken" | "InvalidSecurity" => Trouble::Unknown,
             "SignatureDoesNotMatch" => Trouble::Signature,
             "RequestTimeTooSkewed" => Trouble::Clock,
             "NoSuchBucket" => Trouble::NoBucket,
-            "PermanentRedirect" | "TemporaryRedirect" | "IllegalLocationConstraintException" => {
-                Trouble::Region
-            }
+            "PermanentRedirect" | "IllegalLocationConstraintException" => Trouble::Region,
             "AuthorizationHeaderMalformed" | "AuthorizationQueryParametersError"
                 if self.message.contains("region") =>
             {
                 Trouble::Region
             }
             "InvalidObjectState" => Trouble::Archived,
+            "SlowDown"
+            | "ThrottlingException"
+            | "RequestTimeout"
+            | "InternalError"
+            | "ServiceUnavailable"
+            | "TemporaryRedirect"
+            | "KMS.ThrottlingException"
+            | "KMS.InternalException"
+            | "KMS.KMSInternalException"
+            | "KMS.DependencyTimeoutException"
+            | "KMS.KeyUnavailableException" => Trouble::Busy,
             code if code.starts_with("KMS.") => Trouble::Key,
             _ => return None,
         })
     }
 
-    /// The KMS key that may not be used, where the message names it.
+    /// The KMS key that may not be used, if the message names it.
     pub fn kms_key(&self) -> Option<&str> {
-        let mut words = self.message.split([' ', '"', '\'', ',']);
+        // Text before it may come from a caller, such as the name of a session.
+        let named = match self.message.split_once("on resource: ") {
+            Some((_, named)) => named,
+            None if self.code.starts_with("KMS.") => &self.message,
+            None => return None,
+        };
+        let mut words = named.split([' ', '"', '\'', ',']);
         words.find(|word| word.starts_with("arn:") && word.contains(":kms:") && word.contains(":key/"))
     }
 
@@ -147,8 +164,8 @@ impl Trouble {
                 "there is no such bucket: correct the location of the table, or create the bucket"
             }
             Self::Region => {
-                "the bucket is in another region than the one that was asked: where an endpoint of S3 is set, set \
-                 AWS_REGION to the region of the bucket"
+                "the bucket is in a different region from the one that the request went to: if an endpoint of S3 is set, \
+                 also set AWS_REGION to the region of the bucket"
             }
             Self::Archived => {
                 "S3 has archived the object: restore it, and exclude the table from the lifecycle rule that archives"
@@ -157,6 +174,7 @@ impl Trouble {
                 "the KMS key of the table's files cannot be used: look at its state, at its policy, and at the policy of \
                  the role"
             }
+            Self::Busy => "S3 has a temporary problem: try again later",
         }
     }
 }
@@ -200,7 +218,10 @@ mod tests {
             (400, "KMS.DisabledException", "", Some(Trouble::Key)),
             (404, "NoSuchKey", "", None),
             (403, "", "", None),
-            (503, "SlowDown", "", None),
+            (503, "SlowDown", "", Some(Trouble::Busy)),
+            (400, "KMS.ThrottlingException", "", Some(Trouble::Busy)),
+            (307, "TemporaryRedirect", "", Some(Trouble::Busy)),
+            (403, "AccessDenied", "no access to key kms:x", Some(Trouble::Denied)),
         ] {
             assert_eq!(answer(status, code, message).trouble(), expected, "{code}");
         }

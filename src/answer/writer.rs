@@ -115,6 +115,8 @@ impl<S: LineSource> AnswerWriter<S> {
                 Step::Other => {}
                 Step::File => {
                     self.page.count();
+                    // Also for the last file of a page.
+                    self.memory.hold(self.source.held_bytes())?;
                     if self.page.files() == S::FIRST_FILES {
                         lines.flush()?;
                     }

@@ -9,6 +9,7 @@ use super::engine::LogEngine;
 use super::failure::{Cause, cause, failure};
 use super::metadata::FileStats;
 use crate::error::Result;
+use crate::s3_answer::Trouble;
 
 /// A larger checksum lists every file, and is not worth reading for its totals.
 const MOST_BYTES: u64 = 1024 * 1024;
@@ -25,7 +26,8 @@ pub(super) struct Checksum {
 }
 
 impl Checksum {
-    /// Reads the checksum of a version; `None` if there is none that can be read.
+    /// Reads the checksum of a version; `None` if there is none, or if it cannot be read for a reason that says nothing
+    /// of the rest of the log.
     pub(super) fn read(engine: &LogEngine, version: u64) -> Result<Option<Self>> {
         let mut file = engine.log().clone();
         file.set_path(&format!("{}{version:020}.crc", file.path()));
@@ -34,7 +36,12 @@ impl Checksum {
         match read {
             Some(Ok(bytes)) => Ok(serde_json::from_slice(&bytes).ok()),
             Some(Err(error))
-                if matches!(cause(&error), Cause::Unavailable | Cause::NoCredentials | Cause::Storage(_)) =>
+                if matches!(
+                    cause(&error),
+                    Cause::Unavailable
+                        | Cause::NoCredentials
+                        | Cause::Storage(Trouble::Expired | Trouble::Clock)
+                ) =>
             {
                 Err(failure(error))
             }

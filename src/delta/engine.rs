@@ -28,11 +28,12 @@ use super::repeats::{no_repeats, subjects};
 use super::stop::{StoppableExecutor, batch_is_decoded, wait_for_memory};
 use super::store::{COMMIT_BYTES, LogStore, View};
 use crate::limits::Limits;
+use crate::s3_answer::Trouble;
 
 /// Rows of a batch: large enough to amortise the kernel's work per batch, small enough to stay in cache.
 const BATCH_ROWS: NonZero<usize> = NonZero::new(4096).unwrap();
 
-/// The same where files are so large that their actions may be, too: columns by the thousand have statistics of many
+/// The same if files are so large that their actions may be, too: columns by the thousand have statistics of many
 /// kilobytes for each file.
 const SMALL_BATCH_ROWS: NonZero<usize> = NonZero::new(512).unwrap();
 
@@ -114,7 +115,7 @@ impl LogEngine {
         self.store.view().mends
     }
 
-    /// The same view, where a listing that has been made is not made again.
+    /// The same view, which does not repeat a listing that it has.
     pub(super) fn with_listing(&self, files: Vec<FileMeta>) -> Self {
         self.behind(Fence { listing: Some(files.into()), ..self.fence.as_ref().clone() })
     }
@@ -395,8 +396,12 @@ impl StorageHandler for Fenced<dyn StorageHandler> {
         Ok(Box::new(read.map(move |hint| match hint {
             Ok(hint) => Ok(plain_hint(&hint)),
             // S3 answers this for a file that does not exist if the caller may list only a part of the bucket.
-            Err(error) if cause(&error) == Cause::Denied => Err(KernelError::file_not_found(&log)),
-            Err(error) => Err(error),
+            Err(error) => Err(match cause(&error) {
+                Cause::Denied | Cause::Storage(Trouble::Key | Trouble::Archived) => {
+                    KernelError::file_not_found(&log)
+                }
+                _ => error,
+            }),
         })))
     }
 

@@ -82,6 +82,7 @@ pub(super) fn cause(error: &KernelError) -> Cause {
 pub(super) fn store_cause(error: &object_store::Error) -> Cause {
     match std::error::Error::source(error).and_then(S3Answer::behind).and_then(|answer| answer.trouble()) {
         Some(Trouble::Denied) => return Cause::Denied,
+        Some(Trouble::Busy) => return Cause::Unavailable,
         Some(trouble) => return Cause::Storage(trouble),
         None => {}
     }
@@ -214,6 +215,7 @@ fn in_storage(trouble: Trouble) -> Error {
     match trouble {
         // Credentials of a role are renewed, and clocks are set.
         Trouble::Expired | Trouble::Clock => Error::unavailable(UNAVAILABLE).with_fault(Fault::Credentials),
+        Trouble::Busy => Error::unavailable(UNAVAILABLE),
         Trouble::Unknown | Trouble::Signature => Error::unreadable_table(
             "The table cannot be read: its storage does not accept the credentials of this server.",
         )
@@ -231,10 +233,10 @@ fn in_storage(trouble: Trouble) -> Error {
 }
 
 /// Adds what S3 says, with what to do.
-fn explained(error: &KernelError, told: Error) -> Error {
+fn explained(error: &KernelError, shown: Error) -> Error {
     match S3Answer::behind(of_store(error)) {
-        Some(answer) => told.with_explanation(answer.explain()),
-        None => told,
+        Some(answer) => shown.with_explanation(answer.explain()),
+        None => shown,
     }
 }
 

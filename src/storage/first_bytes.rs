@@ -2,6 +2,7 @@
 //! gateway does.
 
 use std::path::Path;
+use std::time::Duration;
 
 use axum::http::header::RANGE;
 use axum::http::{HeaderValue, Request};
@@ -19,6 +20,9 @@ use crate::s3_answer::S3Answer;
 
 /// As much of an answer is read: a message of S3 with its XML.
 const ENOUGH: usize = 4096;
+
+/// How long S3 has to recover before it is asked once more.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// How a Parquet file begins; the other one is encrypted, its footer as well.
 const PARQUET: [&[u8; 4]; 2] = [b"PAR1", b"PARE"];
@@ -92,8 +96,18 @@ fn judge(read: Result<Vec<u8>, FileFault>) -> Option<FileFault> {
     }
 }
 
-/// The first bytes behind a presigned URL.
+/// The first bytes behind a presigned URL. An answer that S3 gives when it is busy is asked for once more.
 async fn s3_bytes(url: String) -> Result<Result<Vec<u8>, FileFault>> {
+    match s3_answer(&url).await? {
+        Err(FileFault::Refused(answer)) if answer.status >= 500 => {
+            tokio::time::sleep(RETRY_AFTER).await;
+            s3_answer(&url).await
+        }
+        answer => Ok(answer),
+    }
+}
+
+async fn s3_answer(url: &str) -> Result<Result<Vec<u8>, FileFault>> {
     let client = ReqwestConnector::default()
         .connect(&client_options().with_allow_http(url.starts_with("http://")))
         .map_err(unavailable)?;

@@ -3,7 +3,8 @@
 /// A word as a shell takes it.
 pub(crate) fn quoted(word: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:@=+".contains(&byte);
-    if !word.is_empty() && word.bytes().all(is_plain) {
+    // Some shells expand a word that begins with `=`.
+    if !word.is_empty() && !word.starts_with('=') && word.bytes().all(is_plain) {
         word.to_owned()
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
@@ -32,6 +33,7 @@ mod tests {
             ("it's", r"'it'\''s'"),
             ("a$b", "'a$b'"),
             ("", "''"),
+            ("=ls", "'=ls'"),
             ("日本", "'日本'"),
         ] {
             assert_eq!(quoted(word), typed);

@@ -61,6 +61,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     std::fs::File::open(&options.profile)
         .and_then(|file| file.take(LARGEST_PROFILE + 1).read_to_end(&mut text))
         .map_err(|error| Failure::usage(format!("{path}: {error}")))?;
+    if text.len() as u64 > LARGEST_PROFILE {
+        return Err(Failure::usage(format!("{path}: the file is larger than 1 MiB, so it is not a profile")));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed(error.to_string()))?;
     let mut report = Report::default();
@@ -182,9 +185,9 @@ async fn read_table(
         if life <= TimeDelta::zero() {
             return Err(Finding::new(
                 table,
-                format!("the URL of a file had ended {} s before it came", -life.num_seconds()),
+                format!("the URL of a file had expired {} s before the answer arrived", -life.num_seconds()),
             )
-            .help("The server signs with credentials that have ended: look for STS in its log."));
+            .help("The server signs with credentials that have expired: look for STS in its log."));
         }
         if life < SHORT_URL {
             let what = format!("URLs live for {} minutes only", life.num_minutes());
@@ -200,7 +203,8 @@ async fn read_table(
 async fn fetch(recipient: &Recipient, table: &Table, file: &FileUrl) -> Result<String, Finding> {
     let began = Instant::now();
     let bytes = recipient.first_bytes(table, file).await?;
-    if bytes.starts_with(b"PAR1") {
+    // The second one is encrypted, its footer as well.
+    if bytes.starts_with(b"PAR1") || bytes.starts_with(b"PARE") {
         return Ok(format!("read in {} ms", began.elapsed().as_millis()));
     }
     Err(Finding::new(table, "the first bytes of a file are not those of a Parquet file")

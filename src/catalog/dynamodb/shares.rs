@@ -16,7 +16,7 @@ impl Writer {
     pub async fn create_share(&self, name: &Name, id: &str, comment: Option<&str>) -> Result<()> {
         if self.get(&Key::share(name.as_str())).await?.is_some_and(|item| item.contains_key("deleting")) {
             return Err(WriteError::Refused(format!(
-                "share '{name}' is being deleted; finish that with: deltashare share delete '{name}'"
+                "share '{name}' is being deleted; delete it again to finish that, and then create it"
             )));
         }
         let mut attributes = vec![("name", text(name.as_str())), ("id", text(id))];

@@ -234,7 +234,7 @@ impl QueryAnswer {
         Ok(())
     }
 
-    /// Whether the first line came long before the last; `None` where the answer is too small to tell.
+    /// Whether the first line came long before the last; `None` if the answer is too small to tell.
     pub(super) fn streamed(&self) -> Option<bool> {
         if self.size < LARGE_ENOUGH || self.whole < LONG_ENOUGH {
             return None;

@@ -115,7 +115,7 @@ pub(super) fn file_refused(table: &str, status: u16, host: &str, body: &str) -> 
             "The credentials that the server signs with have expired: renew them, or let the server assume a role."
         }
         _ if message.contains("expired") => {
-            "The URL has ended already: the server's clock is wrong, or the credentials that sign have ended."
+            "The URL has expired already: the server's clock is wrong, or the credentials that sign have expired."
         }
         (Some(Trouble::Unknown), _) => {
             "AWS does not know the credentials that the server signs with: give the server an access key that exists."
@@ -129,7 +129,7 @@ pub(super) fn file_refused(table: &str, status: u16, host: &str, body: &str) -> 
             "The bucket of the table does not exist: correct the table's location."
         }
         (Some(Trouble::Region), _) => {
-            "The bucket is in another region than the one that the server signs for."
+            "The bucket is in a different region from the one that the server signs for."
         }
         (Some(Trouble::Archived), _) => {
             "S3 has archived the file: restore it, and exclude the table from the lifecycle rule that archives."
@@ -142,14 +142,14 @@ pub(super) fn file_refused(table: &str, status: u16, host: &str, body: &str) -> 
             "The role that signs may not read the file, or the bucket refuses this network. deltashare check \
              --signer-role ARN says which permission is missing; infra/bucket-policies.md has the policies."
         }
+        (Some(Trouble::Busy), _) | (None, 500..) => "S3 has a temporary problem; run this again.",
         (None, 404) => {
             "The table's log names a file that is gone. VACUUM with too short a retention, or a lifecycle rule of the \
              bucket, deletes files that are still shared: restore the file, or repair the table."
         }
         (None, 416) => "The file is empty, so it is not a Parquet file: restore it, or repair the table.",
-        (None, 301 | 307) => "The bucket is in another region than the one that the server signs for.",
+        (None, 301 | 307) => "The bucket is in a different region from the one that the server signs for.",
         (None, 400) => "S3 does not take the URL: see the region and the endpoint of S3 at the server.",
-        (None, 500..) => "S3 answers with a fault of its own; run this again.",
         (None, _) => "What answers refuses the URL; its code says why. deltashare check may say more.",
     };
     let code = if answer.code.is_empty() { "without a code" } else { &answer.code };

@@ -14,7 +14,7 @@ const TOKEN_ENDS_SOON: TimeDelta = TimeDelta::days(7);
 const WHAT_IT_IS: &str = "A profile is a JSON object with shareCredentialsVersion, endpoint and bearerToken. deltashare token \
                           rotate RECIPIENT --profile FILE writes another.";
 
-/// The profile, with what is wrong with it; `None` where nothing can be asked with it.
+/// The profile, with what is wrong with it; `None` if nothing can be asked with it.
 pub(super) fn read(text: &[u8], report: &mut Report) -> Option<Profile> {
     let profile = match parse(text) {
         Ok(profile) => profile,
@@ -81,7 +81,7 @@ fn parse(text: &[u8]) -> Result<Profile, Finding> {
         // The text of the error may have values.
         Err(error) => {
             return wrong(format!(
-                "the profile is not one that clients read: it is not JSON from line {}, column {}, on",
+                "the profile is not one that clients read: it is not valid JSON (line {}, column {})",
                 error.line(),
                 error.column()
             ));

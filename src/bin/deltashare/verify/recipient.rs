@@ -35,6 +35,9 @@ const PAGES: usize = 5_000;
 /// The largest page of a list.
 const PAGE_BYTES: usize = 32 * 1024 * 1024;
 
+/// The most bytes of all pages of a list.
+const LIST_BYTES: usize = 512 * 1024 * 1024;
+
 /// The largest answer for the metadata of a table.
 const METADATA_BYTES: usize = 128 * 1024 * 1024;
 
@@ -265,9 +268,11 @@ impl Recipient {
     /// All pages of a list.
     async fn list<T: for<'a> Deserialize<'a>>(&self, path: &str) -> Result<Vec<T>, Finding> {
         let (mut items, mut query, mut tokens) = (Vec::new(), String::new(), HashSet::new());
+        let mut left = LIST_BYTES;
         for _ in 0..PAGES {
             let answer = self.get("shares", &format!("{path}{query}"), None, true).await?;
-            let text = self.text("shares", answer, PAGE_BYTES).await?;
+            let text = self.text("shares", answer, PAGE_BYTES.min(left)).await?;
+            left -= text.len().min(left);
             // An array of the values is an object to serde.
             let page = Some(text.as_str()).filter(|text| text.trim_start().starts_with('{'));
             let page: Page<T> = page.and_then(|text| serde_json::from_str(text).ok()).ok_or_else(|| {

@@ -96,7 +96,7 @@ pub(super) struct Report {
     pub(super) shares: usize,
     pub(super) schemas: usize,
     pub(super) tables: Vec<TableReport>,
-    /// Whether answers were compressed, as far as one was worth it; and all of them.
+    /// Whether every answer that is large enough was compressed; `None` if none was large enough.
     gzip: Option<bool>,
     /// Of the answer that took longest of those that tell.
     streaming: Option<Streaming>,
