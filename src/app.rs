@@ -3,7 +3,7 @@
 mod answers;
 mod table;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::Utc;
 
@@ -124,26 +124,34 @@ impl App {
         self.answers.begin(recipient)
     }
 
-    /// The table at a location, if it was opened before. It moves to the end, as the one used last.
+    /// The table at a location, if it was opened before.
     fn warm(&self, location: &Location) -> Option<Arc<WarmTable>> {
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = tables.iter().position(|warm| warm.location == *location)?;
-        tables[at..].rotate_left(1);
-        tables.last().map(|warm| Arc::clone(&warm.table))
+        used(&mut self.tables(), location)
     }
 
     /// Keeps a table, unless another request was faster.
     fn keep(&self, location: &Location, table: Arc<WarmTable>) -> Arc<WarmTable> {
-        if let Some(faster) = self.warm(location) {
+        let mut tables = self.tables();
+        if let Some(faster) = used(&mut tables, location) {
             return faster;
         }
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         if tables.len() >= WARM_TABLES {
             tables.remove(0);
         }
         tables.push(KeptTable { location: location.clone(), table: Arc::clone(&table) });
         table
     }
+
+    fn tables(&self) -> MutexGuard<'_, Vec<KeptTable>> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The table at a location, which moves to the end as the one used last.
+fn used(tables: &mut [KeptTable], location: &Location) -> Option<Arc<WarmTable>> {
+    let at = tables.iter().position(|kept| kept.location == *location)?;
+    tables[at..].rotate_left(1);
+    tables.last().map(|kept| Arc::clone(&kept.table))
 }
 
 /// Names what hangs together with a location: its bucket, or a directory by itself, since no two need be on the same

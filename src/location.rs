@@ -17,7 +17,7 @@ pub enum Location {
         bucket: String,
         /// The prefix: no leading `/`, ends with `/` or is empty.
         prefix: String,
-        /// The role that reads it and signs its URLs, where it is not the server's.
+        /// The role that reads it and signs its URLs, if it is not the server's.
         role: Option<RoleArn>,
     },
     /// A directory of this machine: absolute and canonical.
@@ -70,6 +70,16 @@ impl Location {
     ///
     /// Without a `base`, a directory of this machine is refused, whether it exists or not: that is for what does not
     /// come from the operator of this machine.
+    ///
+    /// ```
+    /// use deltashare::location::Location;
+    ///
+    /// let (bucket, prefix) = ("lake".to_owned(), "tables/orders/".to_owned());
+    /// let location = Location::parse("s3a://lake/tables/orders", None)?;
+    /// assert_eq!(location, Location::S3 { bucket, prefix, role: None });
+    /// assert!(Location::parse("/srv/tables/orders", None).is_err());
+    /// # Ok::<_, deltashare::location::LocationError>(())
+    /// ```
     pub fn parse(text: &str, base: Option<&Path>) -> Result<Self, LocationError> {
         if text.is_empty() {
             return Err(refuse("the location is empty"));
@@ -260,7 +270,7 @@ fn s3(rest: &str) -> Result<Location, LocationError> {
     Ok(Location::S3 { bucket: bucket.to_owned(), prefix: format!("{key}/"), role: None })
 }
 
-/// What a name means that S3 takes like that of a bucket, told by the endings that it reserves. The policies of buckets do
+/// What a name means that S3 takes like that of a bucket, recognized by the endings that it reserves. The policies of buckets do
 /// not cover access points, and directory buckets have another kind of credentials.
 fn other_than_a_bucket(name: &str) -> Option<&'static str> {
     if [".mrap", "--ol-s3", "-s3alias"].iter().any(|ending| name.ends_with(ending)) {

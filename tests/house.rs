@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -249,6 +249,20 @@ fn the_function_depends_on_nothing_that_only_the_command_line_needs() {
     assert!(has(&function, "lambda_http"));
     let axum = function.iter().find(|line| line.starts_with("axum ")).unwrap();
     assert!(!axum.contains("tokio") && !axum.contains("http1"), "axum has its server: {axum}");
+}
+
+/// `deltalake` writes checkpoints with its kernel, and the server reads logs with the one that it names. They must be one.
+#[test]
+fn the_kernel_is_the_one_that_deltalake_has() {
+    let tree = dependencies(&[]);
+    for name in ["buoyant_kernel", "buoyant_kernel_engine"] {
+        let versions: BTreeSet<&str> = tree
+            .iter()
+            .filter_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.split(' ').next())
+            .collect();
+        assert_eq!(versions.len(), 1, "{name} {versions:?}");
+    }
+    assert!(tree.iter().any(|line| line.starts_with("deltalake-core ")));
 }
 
 /// The documentation has a row for each limit, with the default that the code has.

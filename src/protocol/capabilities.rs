@@ -55,6 +55,15 @@ pub struct Capabilities {
 impl Capabilities {
     /// Reads the header's value: `key=value,value;key=value`, in any case, with any spaces.
     /// Unknown keys and values are ignored, as the protocol asks of servers.
+    ///
+    /// ```
+    /// use deltashare::protocol::capabilities::{Capabilities, ResponseFormat};
+    ///
+    /// let client = Capabilities::parse(Some("responseformat=delta;readerfeatures=deletionvectors"));
+    /// assert!(client.accepts(ResponseFormat::Delta) && !client.accepts(ResponseFormat::Parquet));
+    /// assert!(client.reads_feature("deletionVectors"));
+    /// assert!(Capabilities::parse(None).accepts(ResponseFormat::Parquet));
+    /// ```
     pub fn parse(header: Option<&str>) -> Self {
         let mut capabilities = Self::default();
         for (key, values) in header.unwrap_or_default().split(';').filter_map(|entry| entry.split_once('=')) {

@@ -10,7 +10,7 @@ use serde_json::ser::Formatter;
 
 /// Appends `value` as one line of JSON, in ASCII, without the line's end.
 ///
-/// Errors only where `value` cannot be JSON, such as a map whose keys are not strings.
+/// Errors only if `value` cannot be JSON, such as a map whose keys are not strings.
 pub fn write_json(out: &mut Vec<u8>, value: &impl Serialize) -> serde_json::Result<()> {
     value.serialize(&mut serde_json::Serializer::with_formatter(out, Ascii))
 }

@@ -15,6 +15,15 @@ use crate::protocol::parameters::shown;
 ///
 /// Digits beyond the milliseconds are cut off, which is right for the end of a range and for the newest version at a
 /// time. Its start has to be [`parse_start`].
+///
+/// ```
+/// use deltashare::protocol::timestamp::parse_timestamp;
+///
+/// assert_eq!(parse_timestamp("1970-01-01T00:00:01.5Z")?, 1_500);
+/// assert_eq!(parse_timestamp("1970-01-01T01:00:00+01:00")?, 0);
+/// assert!(parse_timestamp("yesterday").is_err());
+/// # Ok::<_, deltashare::error::Error>(())
+/// ```
 pub fn parse_timestamp(text: &str) -> Result<i64> {
     read(text).map(|time| time.timestamp_millis())
 }

@@ -1,7 +1,7 @@
 //! Presigned GET URLs: AWS Signature Version 4 in the query string, as S3 wants it and as the AWS SDK writes it.
 //!
 //! Only the key differs between the URLs of one answer. The signing key, the query and the ends of the
-//! canonical request are made once; a URL then costs one SHA-256 over the canonical request (most of it the
+//! canonical request are computed once; a URL then costs one SHA-256 over the canonical request (most of it the
 //! session token), three more blocks for the HMAC, and two copies. Nothing is allocated.
 
 use std::fmt;
@@ -25,7 +25,7 @@ pub struct Credentials {
     pub secret_access_key: String,
     /// The session token of temporary credentials. It stands in every URL.
     pub session_token: Option<String>,
-    /// When temporary credentials end, where that is known.
+    /// When temporary credentials end, if that is known.
     pub expires_at: Option<DateTime<Utc>>,
 }
 
@@ -99,7 +99,7 @@ impl BucketUrl {
         self
     }
 
-    /// The URL up to where keys begin; percent-encoded, ends with `/` where the prefix does.
+    /// The URL up to where keys begin; percent-encoded, ends with `/` if the prefix does.
     pub fn as_url(&self) -> String {
         format!("{}{}", self.origin, self.path)
     }
@@ -127,6 +127,26 @@ fn aws_domain(region: &str) -> String {
 }
 
 /// Signs GET URLs for one bucket, one set of credentials and one moment.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use chrono::Utc;
+/// use deltashare::storage::presign::{BucketUrl, Credentials, Presigner};
+///
+/// let credentials = Credentials {
+///     access_key_id: "AKIAIOSFODNN7EXAMPLE".to_owned(),
+///     secret_access_key: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".to_owned(),
+///     session_token: None,
+///     expires_at: None,
+/// };
+/// let bucket = BucketUrl::aws("lake", "eu-central-1");
+/// let hour = Duration::from_secs(3600);
+/// let mut presigner = Presigner::new(&credentials, "eu-central-1", &bucket, Utc::now(), hour);
+/// let mut url = Vec::new();
+/// presigner.presign_into(b"tables/orders/part-0.parquet", &mut url);
+/// assert!(url.starts_with(b"https://lake.s3.eu-central-1.amazonaws.com/tables/orders/part-0.parquet?"));
+/// ```
 pub struct Presigner {
     /// The URL before the key.
     url_head: Vec<u8>,
