@@ -67,12 +67,12 @@ pub struct TokenRecord {
     pub recipient: Arc<str>,
     /// Names the token in logs.
     pub id: Arc<str>,
-    /// When the token ends; `None` where its owner said so expressly.
+    /// When the token expires; `None` if it never expires, which its owner must say expressly.
     pub expires: Option<DateTime<Utc>>,
 }
 
 impl TokenRecord {
-    /// 401 where the token has ended.
+    /// 401 if the token has expired.
     pub fn check_expiry(&self) -> Result<()> {
         if self.expires.is_some_and(|expires| expires <= Utc::now()) {
             return Err(Error::unauthenticated(
@@ -93,7 +93,7 @@ pub fn unknown_token() -> Error {
 pub struct Caller {
     /// What the token stands for.
     pub token: TokenRecord,
-    /// The token, where this was remembered: whatever is read for the caller reads it again.
+    /// The token, if this was remembered: whatever is read for the caller reads it again.
     remembered: Option<TokenHash>,
 }
 
@@ -138,7 +138,7 @@ pub struct TableRecord {
     pub id: String,
     /// How it is shared.
     pub settings: TableSettings,
-    /// Whether the operator has already been told which of its locations cannot be read, as when a share file is read.
+    /// Whether the log already says which of its locations cannot be read, as when a share file is read.
     pub locations_checked: bool,
 }
 
@@ -171,15 +171,15 @@ pub struct PageRequest {
 
 /// The read side of the sharing model. Names are compared without regard to case.
 ///
-/// Every method that takes a caller answers as if what is not granted to it did not exist, and with 401 where its
+/// Every method that takes a caller answers as if what is not granted to it did not exist, and with 401 if its
 /// token is no longer good.
 pub trait Catalog: Send + Sync {
-    /// Who the token with this hash stands for; `None` where it stands for nobody. Its expiry is not checked. The
+    /// Who the token with this hash stands for; `None` if it stands for nobody. Its expiry is not checked. The
     /// answer may be remembered from an earlier request: it is good for nothing but the methods below, which make
     /// sure of it.
     fn caller(&self, hash: TokenHash) -> BoxFuture<'_, Result<Option<Caller>>>;
 
-    /// Who requests without a token come from; `None` where a token is required.
+    /// Who requests without a token come from; `None` if a token is required.
     fn anonymous(&self) -> BoxFuture<'_, Result<Option<Caller>>>;
 
     /// The shares granted to the caller.
@@ -189,10 +189,10 @@ pub trait Catalog: Send + Sync {
         page: PageRequest,
     ) -> BoxFuture<'a, Result<Page<ShareRecord>>>;
 
-    /// One share, where it is granted to the caller.
+    /// One share, if it is granted to the caller.
     fn share<'a>(&'a self, caller: &'a Caller, share: &'a str) -> BoxFuture<'a, Result<Option<ShareRecord>>>;
 
-    /// The schemas of a share; `None` where the share is not granted.
+    /// The schemas of a share; `None` if the share is not granted.
     fn schemas<'a>(
         &'a self,
         caller: &'a Caller,
@@ -200,7 +200,7 @@ pub trait Catalog: Send + Sync {
         page: PageRequest,
     ) -> BoxFuture<'a, Result<Option<SchemaPage>>>;
 
-    /// The tables of a schema, or of the whole share where `schema` is `None`; `None` where the share
+    /// The tables of a schema, or of the whole share if `schema` is `None`; `None` if the share
     /// is not granted, or has no such schema.
     fn tables<'a>(
         &'a self,
@@ -210,7 +210,7 @@ pub trait Catalog: Send + Sync {
         page: PageRequest,
     ) -> BoxFuture<'a, Result<Option<Page<TableRecord>>>>;
 
-    /// One table, where its share is granted to the recipient.
+    /// One table, if its share is granted to the recipient.
     fn table<'a>(
         &'a self,
         caller: &'a Caller,

@@ -114,7 +114,7 @@ impl Lane {
         self.turn().await?.run(work).await
     }
 
-    /// Waits for a turn of something new: not where too many wait already, and not for ever.
+    /// Waits until new work may start. Fails if too many wait already, or if it takes too long.
     pub async fn turn(&self) -> Result<Turn> {
         if let Some(turn) = self.turn_now() {
             return Ok(turn);

@@ -30,7 +30,7 @@
 //! is done once for many; `location`, where a table is stored; `role`, the name of a role at AWS; `s3_answer`, what errors of S3 mean; `logging`, what may be
 //! written to the log; and `audit`, which collects what is known of a request for its event.
 //!
-//! Imports go downwards only. `catalog`, `storage` and `delta` know neither each other nor HTTP; `answer` joins them. No
+//! Imports go downwards only. `catalog`, `storage` and `delta` know neither each other nor the requests of recipients; `answer` joins them. No
 //! type of the Delta kernel or of Arrow leaves `delta`. The test `tests/house.rs` holds these lines. The kernel is a
 //! dependency of its own because `deltalake`, which writes checkpoints for the command line, does not export it, and
 //! because the function needs the kernel alone.

@@ -271,6 +271,8 @@ impl Lines {
             return Err(gone());
         }
         if self.waiting.is_some() {
+            // Only a writer that did not pause comes here. It is on a thread that may block, not on a worker of the
+            // runtime, so it can wait for a future.
             Handle::current().block_on(self.make_room())?;
         }
         if self.is_late() {

@@ -64,7 +64,7 @@ pub struct StorageOptions {
     pub directory_role: Option<RoleArn>,
 }
 
-/// The places that tables lie in. Connections are made once for each bucket and shared.
+/// The places that tables are in. Connections are opened once for each bucket and shared.
 #[derive(Debug)]
 pub struct Storage {
     options: StorageOptions,
@@ -96,7 +96,7 @@ impl Storage {
         Self { options, roles: Mutex::default(), buckets: Mutex::default() }
     }
 
-    /// Assumes the signer role, where there is one, before the first request needs it.
+    /// Assumes the signer role, if there is one, before the first request needs it.
     pub async fn warm(&self) -> Result<()> {
         match &self.options.s3.signer_role {
             Some(role) => self.assumed(role).credentials().await.map(drop),
@@ -208,10 +208,10 @@ impl Storage {
     }
 
     /// Credentials for `recipient` that read the directory of the table at `location`, and nothing else. They are
-    /// those of the role that reads the table, where it has one of its own.
+    /// those of the role that reads the table, if it has one of its own.
     ///
-    /// 403 where this server has no role to give them with, where the table does not lie in S3, and where AWS
-    /// refuses; 503 where STS does not answer.
+    /// 403 if this server has no role to give them with, if the table is not in S3, or if AWS
+    /// refuses; 503 if STS does not answer.
     pub async fn directory_credentials(
         &self,
         location: &Location,
@@ -244,12 +244,12 @@ impl Storage {
         }
     }
 
-    /// What serves the files of local directories, where there is one.
+    /// What serves the files of local directories, if there is one.
     pub fn gateway(&self) -> Option<&Arc<Gateway>> {
         self.options.gateway.as_ref()
     }
 
-    /// A bucket as `role` reads it, or the server's own role where that is `None`.
+    /// A bucket as `role` reads it, or the server's own role if that is `None`.
     fn bucket(&self, name: &str, role: Option<&RoleArn>) -> Arc<S3Bucket> {
         let role = role.or(self.options.s3.signer_role.as_ref());
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);

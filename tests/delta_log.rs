@@ -933,7 +933,7 @@ async fn concurrent_readers() {
 
 /// Handlers start a scan on one thread and go on with it on another.
 #[test]
-fn what_handlers_move_between_threads() {
+fn what_answers_move_between_threads() {
     fn send<T: Send>() {}
     fn share<T: Send + Sync>() {}
     send::<deltashare::delta::Scan>();

@@ -154,7 +154,7 @@ impl Server {
         request
     }
 
-    /// The answer to a request; `None` where this is no request.
+    /// The answer to a request; `None` if this is no request.
     fn ask(&self, request: &[u8]) -> Option<Answer> {
         let (head, body) = head_and_body(request);
         let mut lines = head.split(|&byte| byte == b'\n');

@@ -27,7 +27,7 @@ fn parse(text: &str) -> Result<ShareFile, impl std::fmt::Display + use<>> {
     ShareFile::parse(text, None)
 }
 
-/// What a share file says that says this; `None` where `export` refuses it.
+/// What a share file says that says this; `None` if `export` refuses it.
 pub(crate) fn exported(state: &State) -> Option<State> {
     let written = serde_saphyr::to_string(&state.to_share_file()).unwrap();
     let read = parse(&written).ok()?.state(&State::default());

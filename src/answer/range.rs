@@ -132,10 +132,10 @@ impl OpenRange {
         Ok(Self { table, range, wanted, begin })
     }
 
-    /// Reads what the answer needs to be certain of, in every version of the range: the first page reads every commit,
-    /// a later one has the word of the page before it. `format` is the form of that page.
+    /// Checks every version of the range. The first page reads every commit; later pages rely on that check, and `format`
+    /// is the form of the first one.
     ///
-    /// 400 with what the log says that stands in the way.
+    /// 400 with the reason if the log has something that an answer cannot carry.
     pub async fn check(
         self,
         app: &App,

@@ -180,7 +180,7 @@ impl DynamoDbCatalog {
         }
     }
 
-    /// The share, where it is granted to the caller, and the item of another key.
+    /// The share, if it is granted to the caller, and the item of another key.
     async fn granted_with(
         &self,
         caller: &Caller,
@@ -206,7 +206,7 @@ impl DynamoDbCatalog {
         Ok((share.and_then(records::StoredShare::served), other))
     }
 
-    /// The share, where it is granted to the caller.
+    /// The share, if it is granted to the caller.
     async fn granted(&self, caller: &Caller, share: &str) -> Result<Option<ShareRecord>> {
         self.granted_with(caller, share, None).await.map(|(share, _)| share)
     }

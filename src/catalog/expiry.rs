@@ -50,7 +50,7 @@ pub fn format(end: Option<DateTime<Utc>>) -> String {
     end.map_or_else(|| NEVER.to_owned(), |end| end.to_rfc3339_opts(SecondsFormat::AutoSi, true))
 }
 
-/// When DynamoDB may delete the records of a token that ends then; `None` where it never ends.
+/// When DynamoDB may delete the records of a token that ends then; `None` if it never ends.
 pub fn delete_after(end: Option<DateTime<Utc>>) -> Option<i64> {
     end.map(|end| (end + KEPT).timestamp().max(0))
 }

@@ -64,16 +64,16 @@ pub enum Access {
 pub struct ShareFile {
     shares: Ordered<Share>,
     tokens: HashMap<TokenHash, TokenRecord>,
-    /// When tokens were made, where the file says so.
+    /// When tokens were created, if the file says so.
     created: HashMap<TokenHash, String>,
     /// Keys of the shares granted to each recipient.
     grants: HashMap<Arc<str>, BTreeSet<String>>,
     /// What else the file says about recipients.
     notes: HashMap<Arc<str>, RecipientNotes>,
     access: Access,
-    /// The prefix of all paths, where the file sets `endpoint`.
+    /// The prefix of all paths, if the file sets `endpoint`.
     pub endpoint: Option<String>,
-    /// The life of a presigned URL, where the file sets `preSignedUrlTimeoutSeconds`.
+    /// The life of a presigned URL, if the file sets `preSignedUrlTimeoutSeconds`.
     pub url_ttl_seconds: Option<u64>,
     /// Keys of the file that mean something to the reference server and have no effect here.
     pub without_effect: Vec<&'static str>,
@@ -91,7 +91,7 @@ struct RecipientNotes {
 #[derive(Debug)]
 struct Share {
     record: ShareRecord,
-    /// Whether the id is the file's own; otherwise it was made of the name.
+    /// Whether the id is the file's own; otherwise it was derived from the name.
     has_own_id: bool,
     comment: Option<String>,
     schemas: Ordered<Name>,
@@ -172,7 +172,7 @@ impl ShareFile {
 
     /// Everything in the file, to be compared with another catalog. What the file leaves out is as it is in `now`: the
     /// ids of shares and tables, which recipients' checkpoints hold, comments, and whether a recipient is disabled. The id
-    /// of a token, and when it was made, never change.
+    /// of a token, and when it was created, never change.
     pub fn state(&self, now: &State) -> State {
         let mut state = State::default();
         for (key, share) in self.shares.iter() {

@@ -70,7 +70,7 @@ pub struct TokenState {
     pub id: String,
     /// When it ends; `None` for never.
     pub expires: Option<DateTime<Utc>>,
-    /// When it was made, as it is written.
+    /// When it was created, as it is written.
     pub created: Option<String>,
 }
 

@@ -30,7 +30,7 @@ struct Request {
 }
 
 impl Event {
-    /// What is asked by an event with this text; `None` where it is another one.
+    /// What is asked by an event with this text; `None` if it is another one.
     pub fn read(text: &str) -> Option<Asked> {
         // The first key of another event ends this.
         let event: Self = serde_json::from_str(text).ok()?;
@@ -44,7 +44,7 @@ impl Event {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Asked {
-    /// The table after which to go on.
+    /// The table after which to continue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
 }
@@ -65,7 +65,7 @@ pub struct Answer {
     pub bad_records: Vec<String>,
     /// What was found of the tables.
     pub tables: Vec<Checked>,
-    /// The table that came last, where the time did not suffice for all.
+    /// The table that came last, if the time did not suffice for all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
     /// Why the catalog cannot be read.

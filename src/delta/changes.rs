@@ -42,7 +42,7 @@ pub struct ChangeBounds {
 }
 
 impl ChangeRange {
-    /// `files` are those of the log. Fails where a commit of the range is missing.
+    /// `files` are those of the log. Fails if a commit of the range is missing.
     pub(super) fn new(
         newest: &Snapshot,
         first: Arc<Snapshot>,
@@ -62,7 +62,7 @@ impl ChangeRange {
 /// What is wanted of a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangeKind {
-    /// What changed rows: the files of change data where a commit has some, else what it added and removed
+    /// What changed rows: the files of change data if a commit has some, else what it added and removed
     /// with data change.
     Data,
     /// What was added and removed with data change.
@@ -139,7 +139,7 @@ struct Commit {
 pub struct Change<'a> {
     /// The version of its commit.
     pub version: u64,
-    /// When the commit was made, in milliseconds since the Unix epoch, as [`Snapshot::timestamp`] tells it.
+    /// When the commit was created, in milliseconds since the Unix epoch, as [`Snapshot::timestamp`] gives it.
     pub timestamp: i64,
     /// What it says.
     pub action: &'a Action,
@@ -165,16 +165,16 @@ pub enum Action {
 pub struct ChangedFile {
     /// As in the log: a URI, relative to the table's root or absolute.
     pub path: String,
-    /// Column names (physical ones where columns are mapped) and values. Absent where a writer left it out of
+    /// Column names (physical ones where columns are mapped) and values. Absent if a writer left it out of
     /// a `remove`.
     pub partition_values: Option<BTreeMap<String, Option<String>>>,
-    /// Bytes. Absent where a writer left it out of a `remove`.
+    /// Bytes. Absent if a writer left it out of a `remove`.
     pub size: Option<i64>,
     /// When the file was written, of an `add`.
     pub modification_time: Option<i64>,
     /// When the file was removed, of a `remove`.
     pub deletion_timestamp: Option<i64>,
-    /// Whether the action changes rows, rather than only where they lie. What is not there is true of a `remove`, as
+    /// Whether the action changes rows, rather than only their location. If absent, it is true of a `remove`, as
     /// Spark reads it.
     pub data_change: Option<bool>,
     /// Statistics, JSON, as in the log.
@@ -324,7 +324,7 @@ impl ChangeCursor {
         &self.range
     }
 
-    /// The next change; `None` only where the list is complete.
+    /// The next change; `None` only if the list is complete.
     pub fn advance(&mut self) -> Result<Option<Change<'_>>> {
         if !self.find()? {
             return Ok(None);
@@ -337,7 +337,7 @@ impl ChangeCursor {
         }))
     }
 
-    /// Where the next change is; `None` at the end. Known where it has been looked for.
+    /// Where the next change is; `None` at the end. Known if it has been looked for.
     pub fn position(&self) -> Option<ChangePosition> {
         let commit = self.commit.as_ref()?;
         Some(ChangePosition { version: commit.version, action: self.next })
@@ -398,7 +398,7 @@ impl ChangeCursor {
         self.next = action;
     }
 
-    /// Texts that are kept for an answer that goes on are not kept for one that may never.
+    /// Texts that are kept for an answer that continues are not kept for one that may never continue.
     pub(super) fn pause(&mut self) {
         self.idle = true;
         if self.kept.len() > 0 {

@@ -1,7 +1,7 @@
 //! The active files of a version, one by one, from any place in their order.
 //!
 //! The order is the one in which the log is replayed: it is the same for everyone who replays the same files.
-//! [`Origin`] says which ones they are, so that another process can go on where this one stopped, or be told
+//! [`Origin`] says which ones they are, so that another process can continue where this one stopped, or find
 //! that it cannot.
 
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use super::snapshot::Snapshot;
 use crate::error::{Error, Result};
 use crate::protocol::digest::short_digest;
 
-/// The files of the log that a list of active files was made from.
+/// The files of the log that a list of active files was read from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The version of the table.
     #[serde(rename = "v")]
     pub version: u64,
-    /// The version of the checkpoint that the replay starts from; `None` where it starts at version 0.
+    /// The version of the checkpoint that the replay starts from; `None` if it starts at version 0.
     #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<u64>,
     /// A digest of the names and sizes of the checkpoint's files, and of the newest commit with its time: a table that
-    /// was made again has others.
+    /// was created again has others.
     #[serde(rename = "d")]
     pub digest: u64,
 }
@@ -117,7 +117,7 @@ impl FileCursor {
         self.position
     }
 
-    /// The next file; `None` only where the list is complete.
+    /// The next file; `None` only if the list is complete.
     pub fn advance(&mut self) -> Result<Option<AddFile<'_>>> {
         if !self.find()? {
             return Ok(None);
@@ -202,7 +202,7 @@ impl FileCursor {
         self.before
     }
 
-    /// Moves to the file that has `position` files before it. Fails where there are fewer.
+    /// Moves to the file that has `position` files before it. Fails if there are fewer.
     pub(super) fn seek(&mut self, position: u64) -> Result<()> {
         if self.position > position {
             // Still within the batch.
@@ -229,7 +229,7 @@ impl FileCursor {
     }
 }
 
-/// The error where the files of an [`Origin`] are not there any more.
+/// The error if the files of an [`Origin`] are not there any more.
 pub(super) fn origin_is_gone() -> Error {
     Error::invalid(
         "The page token refers to files of the table's log that are gone. Please restart the query.",

@@ -38,7 +38,7 @@ impl DeletionVector<'_> {
     }
 
     /// What tells this vector from every other one of the same file: the storage type, the path or the inline
-    /// data, and `@offset` where there is an offset.
+    /// data, and `@offset` if there is an offset.
     pub fn unique_id(&self) -> String {
         let Self { storage_type, path_or_inline_dv, .. } = self;
         match self.offset {

@@ -113,7 +113,7 @@ impl Log {
     }
 }
 
-/// When each commit was made. Versions from `in_commit_from` carry a timestamp inside; for the ones before,
+/// When each commit was created. Versions from `in_commit_from` carry a timestamp inside; for the ones before,
 /// the files' modification times count, each at least a millisecond after the one before it.
 struct Times<'a> {
     engine: &'a LogEngine,
@@ -142,7 +142,7 @@ impl<'a> Times<'a> {
         Ok(Self { engine, commits, by_file })
     }
 
-    /// The same, where a time is asked for. 400 if there is no commit that has one.
+    /// The same, if a time is asked for. 400 if there is no commit that has one.
     fn to_search(snapshot: &'a Snapshot) -> Result<Self> {
         let times = Self::of(snapshot)?;
         if times.commits.is_empty() {
@@ -189,12 +189,12 @@ impl<'a> Times<'a> {
     }
 }
 
-/// Where a commit of a range lies, and its time where the file tells it.
+/// The file of a commit of a range, and its time if the file has it.
 #[derive(Debug, Clone)]
 pub(super) struct CommitTimes {
     pub(super) version: u64,
     pub(super) file: FileMeta,
-    /// `None` where the commit has its timestamp inside.
+    /// `None` if the commit has its timestamp inside.
     pub(super) by_file: Option<i64>,
 }
 
@@ -317,13 +317,13 @@ fn time_of(snapshot: &Snapshot) -> Result<Option<i64>> {
     times.commits.len().checked_sub(1).map(|last| times.time(last)).transpose()
 }
 
-/// The first version with an in-commit timestamp, where the table has them.
+/// The first version with an in-commit timestamp, if the table has them.
 fn in_commit_from(snapshot: &Snapshot) -> Option<u64> {
     let property = |name: &str| snapshot.metadata().configuration.get(name);
     let enabled = snapshot.protocol().has_writer_feature("inCommitTimestamp")
         && property("delta.enableInCommitTimestamps").is_some_and(|value| value.eq_ignore_ascii_case("true"));
     enabled.then(|| {
-        // Absent where the table has had them since it was made.
+        // Absent if the table has had them since it was created.
         property("delta.inCommitTimestampEnablementVersion").and_then(|value| value.parse().ok()).unwrap_or(0)
     })
 }

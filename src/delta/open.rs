@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 /// How many damaged checkpoints are passed over one by one before only the commits are tried.
 const CHECKPOINTS_TRIED: usize = 3;
 
-/// How many listings are made to find an older version, before the log is listed once as a whole.
+/// How many times the log is listed to find an older version, before the log is listed once as a whole.
 const LISTINGS: u64 = 4;
 
 /// How many versions the kernel looks for in one listing.
@@ -179,7 +179,7 @@ impl Opener {
     }
 
     /// Tells a log that is damaged from one whose protocol or metadata is not to the kernel's liking, and
-    /// opens the latter where this server knows every reader feature of it.
+    /// opens the latter if this server knows every reader feature of it.
     fn build_plain(
         self: &Arc<Self>,
         engine: &Arc<LogEngine>,
@@ -272,7 +272,7 @@ impl Opener {
         Ok(Refreshed::Newer(snapshot))
     }
 
-    /// The newest version, from one listing alone; `None` where that does not tell.
+    /// The newest version, from one listing alone; `None` if that does not suffice.
     pub(super) fn listed_version(&self, known: &Snapshot) -> Result<Option<u64>> {
         let Some(commit) = &known.kernel().log_segment().listed.latest_commit_file else { return Ok(None) };
         let files = known.engine().list_from(known.version()).map_err(failure)?;

@@ -106,7 +106,7 @@ impl Column {
         if deltas {
             self.check_deltas(column)?;
         }
-        // How large a dictionary's values are is looked at only where all of them being the largest would be too much.
+        // How large a dictionary's values are is looked at only if all of them being the largest would be too much.
         let mut longest = match (self.width(), &dictionary) {
             (Some(width), _) => width,
             (None, Some((bytes, _))) => *bytes,

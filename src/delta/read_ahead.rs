@@ -52,6 +52,7 @@ impl ReadAhead {
         self.bytes -= fetch.bytes;
         let task =
             async { (&mut fetch.task).await.unwrap_or_else(|source| Err(StoreError::JoinError { source })) };
+        // The kernel's readers are iterators, so this thread, which may block, waits for the future.
         let read = self.runtime.block_on(unless_stopped(task));
         Some(read.map_err(|error| failure(error.into())))
     }

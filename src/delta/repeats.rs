@@ -198,7 +198,7 @@ pub(super) fn subjects() -> DeltaResult<SchemaRef> {
     Ok(Arc::new(StructType::try_new(actions)?))
 }
 
-/// Reads the actions of one commit, with [`subjects`]. An error where an action seems to be about the same file as one before
+/// Reads the actions of one commit, with [`subjects`]. An error if an action seems to be about the same file as one before
 /// it, or changes the protocol or the metadata once more.
 pub(super) fn no_repeats(batches: FileDataReadResultIterator) -> DeltaResult<()> {
     let mut commit = Commit::default();
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn marks_that_share_a_slot_are_told_apart() {
         let mut digests = Digests::default();
-        // The last slot, so that the search goes on at the first one; the mark 0 is taken for 1.
+        // The last slot, so that the search continues at the first one; the mark 0 is taken for 1.
         let same = |marks: std::ops::Range<u64>| {
             marks.map(|mark| mark << 32 | (FIRST_SLOTS as u64 - 1)).collect::<Vec<_>>()
         };

@@ -137,7 +137,7 @@ impl Snapshot {
     }
 
     /// Whether checkpoints of the table hold statistics as structs and not as JSON. The kernel then makes the
-    /// JSON, for which it parses every other file's JSON too; so it is asked only where it must be.
+    /// JSON, for which it parses every other file's JSON too; so it is asked only if it must be.
     pub(super) fn has_stats_in_structs_only(&self) -> bool {
         let json = self.metadata.configuration.get("delta.checkpoint.writeStatsAsJson");
         !self.plain && json.is_some_and(|value| value.eq_ignore_ascii_case("false"))

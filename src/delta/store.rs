@@ -397,12 +397,12 @@ impl Piece {
         self.data.len() + self.written.as_ref().map_or(0, Bytes::len)
     }
 
-    /// `None` where the range is not within the piece.
+    /// `None` if the range is not within the piece.
     fn get(&self, range: &Range<u64>) -> Option<Result<GetResult>> {
         self.bytes(range).map(|data| Ok(self.result(range.clone(), data)))
     }
 
-    /// `None` where the range is not within the piece, or empty.
+    /// `None` if the range is not within the piece, or empty.
     fn bytes(&self, range: &Range<u64>) -> Option<Bytes> {
         let start = usize::try_from(range.start.checked_sub(self.start)?).ok()?;
         let end = usize::try_from(range.end.checked_sub(self.start)?).ok()?;

@@ -31,9 +31,9 @@ pub struct DeltaTable(Arc<Shared>);
 struct Shared {
     opener: Arc<Opener>,
     known: Mutex<Known>,
-    /// Lists of files that may go on, the one paused last at the end.
+    /// Lists of files that may continue, the one paused last at the end.
     paused_files: Paused<FileCursor>,
-    /// Ranges of changes that may go on, the one paused last at the end.
+    /// Ranges of changes that may continue, the one paused last at the end.
     paused_changes: Paused<ChangeCursor>,
 }
 
@@ -60,7 +60,7 @@ impl DeltaTable {
         Self::with_budget(store, root, runtime, limits, commits)
     }
 
-    /// The same, where other tables keep their commits in the same budget.
+    /// The same, if other tables keep their commits in the same budget.
     #[must_use]
     pub fn with_budget(
         store: Arc<dyn ObjectStore>,
@@ -78,7 +78,7 @@ impl DeltaTable {
         }))
     }
 
-    /// The newest version. One listing where nothing was committed since the last call.
+    /// The newest version. One listing if nothing was committed since the last call.
     ///
     /// Never an older version than an earlier call returned, unless the table was created again.
     pub fn latest(&self) -> Result<Arc<Snapshot>> {
@@ -109,7 +109,7 @@ impl DeltaTable {
     }
 
     /// The number of the newest version. One listing if nothing was committed; new commits are read, because a version
-    /// that cannot be read is none that clients should be told.
+    /// that cannot be read must not be reported to clients.
     pub fn latest_version(&self) -> Result<u64> {
         let newest = self.known().newest.clone();
         let listed =
@@ -135,7 +135,7 @@ impl DeltaTable {
         self.0.opener.open(Some(version)).map(Arc::new)
     }
 
-    /// An exact version, where the newest one is known.
+    /// An exact version, given the newest one.
     pub fn at_version_of(&self, newest: &Arc<Snapshot>, version: u64) -> Result<Arc<Snapshot>> {
         if newest.version() < version {
             let range = Log::list(&self.0.opener.engine)?.range();
@@ -183,7 +183,7 @@ impl DeltaTable {
     /// The active files of a version, from the one on that has `position` files before it in the order of
     /// `origin`. Reads no more of the log than lies between there and where a cursor was paused, if there is one.
     ///
-    /// 400 where the files of `origin` are not there any more.
+    /// 400 if the files of `origin` are not there any more.
     pub fn files_from(&self, origin: &Origin, position: u64) -> Result<FileCursor> {
         let suits = |cursor: &FileCursor| cursor.start() <= position && cursor.origin() == origin;
         if let Some(mut cursor) = take(&self.0.paused_files, suits, |cursor| Some(cursor.start())) {

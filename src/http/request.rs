@@ -70,7 +70,8 @@ pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// What the answer may cost, as the front door says in the extensions of the request.
+/// The limits of the answer, which whoever calls the router, such as the Lambda function, puts into the extensions of the
+/// request.
 pub struct AnswerBounds(pub Bounds);
 
 impl<S: Send + Sync> FromRequestParts<S> for AnswerBounds {

@@ -2,7 +2,7 @@
 //!
 //! A recipient gets the same kind of URL as for a table in S3, and it is checked as S3 would: the `s3s` crate
 //! verifies the signature, the expiry and the host; the one operation is GetObject. Only the files under
-//! registered directories can be read, and only through URLs that this process signed: the key pair is made
+//! registered directories can be read, and only through URLs that this process signed: the key pair is created
 //! at start and never leaves it.
 
 use std::collections::HashMap;
@@ -94,7 +94,7 @@ impl Gateway {
         self.strip_base(path).is_some()
     }
 
-    /// The file that a path of the gateway names, for the log; `None` where it lies in no registered directory.
+    /// The file that a path of the gateway names, for the log; `None` if it lies in no registered directory.
     pub fn file_of(&self, path: &str) -> Option<String> {
         let key = self.strip_base(path)?.strip_prefix('/')?.strip_prefix(BUCKET)?.strip_prefix('/')?;
         let (id, file) = key.split_once('/')?;

@@ -115,7 +115,7 @@ impl Stamp {
 }
 
 impl LocalDirectory {
-    /// The directory at a canonical path. Fails where there is none.
+    /// The directory at a canonical path. Fails if there is none.
     pub(super) fn open(root: &Path) -> Result<Self, Unreadable> {
         let this = Self(root.to_owned());
         this.handle()?;
@@ -135,7 +135,7 @@ impl LocalDirectory {
         }
     }
 
-    /// Reads the first bytes of the file at `path`, fewer where there are no more. Blocks.
+    /// Reads the first bytes of the file at `path`, fewer if there are no more. Blocks.
     pub(super) fn first_bytes(&self, path: &Path) -> Result<Vec<u8>, FileFault> {
         let read = self.file(path).and_then(|(file, _)| {
             let mut bytes = Vec::new();
@@ -203,7 +203,7 @@ impl LocalDirectory {
         Ok(objects)
     }
 
-    /// What is in the directory at `path` and in those below it; nothing where there is no such directory. A link
+    /// What is in the directory at `path` and in those below it; nothing if there is no such directory. A link
     /// is described by what it leads to; directories to which one leads are not entered. What has the name of a file of
     /// the log is there whatever it is: left out, it would make the rest look complete.
     fn walk(&self, path: &Path) -> Result<Vec<(PathBuf, Stamp)>, Unreadable> {
@@ -289,7 +289,7 @@ fn not_a_file(kind: FileType) -> Option<&'static str> {
     }
 }
 
-/// Whether something of this name stands where a log has a file.
+/// Whether something that is no file has the name of a file of a log.
 fn is_named_as_file(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "json" || extension == "parquet")
 }
@@ -298,7 +298,7 @@ fn file_path(location: &ObjectPath) -> PathBuf {
     location.parts().map(|part| part.as_ref().to_owned()).collect()
 }
 
-/// The file is shorter than its reader was told.
+/// The file is shorter than its reader expects.
 fn out_of_range(location: &ObjectPath, what: &dyn std::fmt::Display) -> Error {
     Error::Generic { store: "local", source: format!("Out of range of file {location}: {what}").into() }
 }

@@ -1,4 +1,4 @@
-//! Stands where the S3 gateway of local directories does in a build without the command line: nothing can make one.
+//! Stands in for the S3 gateway of local directories in a build without the command line: nothing can create one.
 
 use std::path::Path;
 

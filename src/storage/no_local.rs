@@ -1,4 +1,4 @@
-//! Stands where the files of local directories do in a build without the command line: nothing can make one.
+//! Stands in for the files of local directories in a build without the command line: nothing can create one.
 
 use std::ops::Range;
 use std::path::Path;

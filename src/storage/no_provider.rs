@@ -1,4 +1,4 @@
-//! Stands where the credentials of the AWS CLI do in a build without the command line: the function has its own.
+//! Stands in for the credentials of the AWS CLI in a build without the command line: the function has its own.
 
 use object_store::aws::AwsCredentialProvider;
 

@@ -22,7 +22,7 @@ use crate::error::causes;
 /// Credentials that have less left are fetched again, so that URLs live.
 const LEFT: TimeDelta = TimeDelta::minutes(31);
 
-/// How often at most, where the new ones have no more left than the ones before.
+/// The shortest time between two attempts while new credentials expire no later than the old ones.
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// How long credentials are still good for a request.

@@ -17,7 +17,7 @@ use super::provider::Provider;
 use super::sts::AssumedRole;
 use crate::role::RoleArn;
 
-/// Where AWS is asked when nothing says where this server is.
+/// The region whose AWS endpoints are asked if nothing says in which region this server is.
 const DEFAULT_REGION: &str = "us-east-1";
 
 /// How long finding a bucket's region, or credentials, may take.
@@ -33,7 +33,7 @@ pub struct S3Options {
     /// The region of every bucket; when absent each bucket's own is asked for (at AWS), or `us-east-1` is
     /// taken (at an `endpoint`).
     pub region: Option<String>,
-    /// The region whose STS is asked for credentials, and whose S3 is asked where a bucket is.
+    /// The region whose STS is asked for credentials, and whose S3 is asked for the region of a bucket.
     pub home_region: String,
     /// Whether an `endpoint` is given the bucket in the path, which most need, or as a sub-domain.
     pub path_style: bool,
@@ -41,7 +41,7 @@ pub struct S3Options {
     /// the container's or the instance's role. Those are renewed five minutes before they end; when they end
     /// is not known here, so a URL may live shorter than it says, but never less than five minutes.
     pub credentials: Option<Credentials>,
-    /// Credentials as the AWS CLI finds them, which are fetched again before they end. Asked only where there are no
+    /// Credentials as the AWS CLI finds them, which are fetched again before they end. Asked only if there are no
     /// `credentials`.
     pub provider: Option<Provider>,
     /// The role that reads and signs, assumed with `credentials` or those of `provider`, one of which must then be
@@ -123,7 +123,7 @@ pub(super) struct S3Bucket {
 }
 
 impl S3Bucket {
-    /// `role` reads and signs, where there is one.
+    /// `role` reads and signs, if there is one.
     pub(super) fn new(name: &str, options: &S3Options, role: Option<Arc<AssumedRole>>) -> Self {
         let region = OnceCell::new_with(options.region.clone());
         Self { name: name.to_owned(), options: options.clone(), role, region, store: OnceCell::new() }

@@ -54,7 +54,7 @@ pub(super) struct Sts {
     /// STS itself, or what stands in for it; the region's own when absent.
     pub(super) endpoint: Option<Url>,
     pub(super) region: String,
-    /// What the role is assumed with; where there are none, those of `provider`.
+    /// What the role is assumed with; if there are none, those of `provider`.
     pub(super) credentials: Option<Credentials>,
     pub(super) provider: Option<Provider>,
 }
@@ -212,7 +212,7 @@ fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> E
 }
 
 fn later() -> Error {
-    Error::unavailable("No temporary credentials are to be had now; try again later.")
+    Error::unavailable("Temporary credentials are not available now; try again later.")
 }
 
 /// What STS refuses for good is not worth a client's retries.
@@ -225,7 +225,7 @@ where
         (Some(code), message) => format!("STS answers {code}: {}", message.unwrap_or_default()),
         (None, _) => format!("STS does not answer: {}", innermost(error)),
     };
-    let told = match error.code() {
+    let answer = match error.code() {
         Some("AccessDenied" | "ValidationError" | "MalformedPolicyDocument") => {
             let message = "The server may not give temporary credentials for this table; ask its provider.";
             let explanation = format!(
@@ -245,7 +245,7 @@ where
         }
         _ => later().with_explanation(source.clone()),
     };
-    told.with_source(source)
+    answer.with_source(source)
 }
 
 /// What the credentials may do. The role's own policy limits them further.

@@ -146,7 +146,7 @@ async fn what_broke_while_a_list_was_paused_is_read_again() {
         let mut cursor = table.files_from(&origin, 0).unwrap();
         assert_eq!(take(&mut cursor, 2).unwrap(), expected[..2]);
         store.fail(Some(Fault::Once));
-        // A cursor that was not paused fails where the store does.
+        // A cursor that was not paused fails if the store does.
         assert!(take(&mut cursor, usize::MAX).is_err());
         store.fail(None);
         let mut cursor = table.files_from(&origin, 0).unwrap();

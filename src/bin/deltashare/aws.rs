@@ -59,7 +59,7 @@ impl Aws {
         Writer::new(aws_sdk_dynamodb::config::Builder::from(&self.sdk), &common.dynamodb_table)
     }
 
-    /// The same where AWS is asked in any case, so that a session that has ended is noticed first.
+    /// The same if AWS is asked in any case, so that a session that has ended is noticed first.
     pub(crate) async fn signed_in() -> Result<Self, Failure> {
         let aws = Self::new(aws_config::defaults(BehaviorVersion::v2026_01_12())).await?;
         if aws.sdk.region().is_none() {

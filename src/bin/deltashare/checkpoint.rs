@@ -131,10 +131,10 @@ async fn checkpoint(options: &Checkpoint) -> Result<(), Failure> {
         let error = match store.head(&path).await {
             Err(object_store::Error::NotFound { .. }) => match store.put(&path, bytes.into()).await {
                 Ok(_) => continue,
-                Err(error) => told(&error),
+                Err(error) => sentence(&error),
             },
             Ok(_) => format!("{shown}/{path} is there already"),
-            Err(error) => told(&error),
+            Err(error) => sentence(&error),
         };
         let denied = error.to_lowercase().contains("denied");
         let help = if denied { "; your credentials need s3:PutObject there" } else { "" };
@@ -145,7 +145,7 @@ async fn checkpoint(options: &Checkpoint) -> Result<(), Failure> {
             Failure::failed(format!(
                 "the checkpoint of version {version} of table '{name}' is written and in use, but {shown}/{path}, which \
                  names it to readers that do not list the log, is not: {}",
-                told(&error)
+                sentence(&error)
             ))
         })?;
     }
@@ -157,7 +157,7 @@ async fn checkpoint(options: &Checkpoint) -> Result<(), Failure> {
 }
 
 /// What S3 says is wrong, or the error of the store as it is.
-fn told(error: &object_store::Error) -> String {
+fn sentence(error: &object_store::Error) -> String {
     S3Answer::behind(error).map_or_else(|| error.to_string(), |answer| answer.explain())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A connection costs a file descriptor, and whoever opens one has not shown a token yet. So the number of connections is
 //! limited, in all and for each address. At the limit, a new connection takes the place of one that waits for a request;
-//! only where all of them have a request does a new one join the reserve, which answers `/health` and says 503 to
+//! only if all of them have a request does a new one join the reserve, which answers `/health` and says 503 to
 //! everything else. The reserve has a limit too; there the oldest connection makes room.
 //!
 //! HTTP/1.1 only: clients and proxies speak it, and one connection of HTTP/2 could have any number of requests at once.

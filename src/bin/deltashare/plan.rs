@@ -56,7 +56,7 @@ pub(crate) struct Export {
     pub(crate) common: super::arguments::Common,
 }
 
-/// What a share file says: shares, and recipients where it names any. Only what DynamoDB can hold is taken.
+/// What a share file says: shares, and recipients if it names any. Only what DynamoDB can hold is taken.
 fn wanted(path: &Path, now: &State) -> Result<State, Failure> {
     let (file, _) = share_file::read(path).map_err(Failure::usage)?;
     let refuse = |why: &str| Err(Failure::usage(format!("{}: {why}", path.display())));
@@ -105,7 +105,7 @@ fn wanted(path: &Path, now: &State) -> Result<State, Failure> {
     Ok(state)
 }
 
-/// What the table holds. Refused where a record cannot be read: a comparison would take it for one that is not there.
+/// What the table holds. Refused if a record cannot be read: a comparison would take it for one that is not there.
 async fn now(writer: &Writer) -> Result<State, Failure> {
     let reading = writer.read().await?;
     refuse(reading.bad.iter().chain(&reading.unwritable), "what the table holds cannot be compared")?;
@@ -140,7 +140,7 @@ fn check_tokens(now: &State, changes: &[Change], prune: bool) -> Result<(), Fail
     let works = |end: &Option<DateTime<Utc>>| end.is_none_or(|end| end > Utc::now());
     for recipient in changes.iter().filter_map(|change| match change {
         Change::AddToken { recipient, token, .. } if token.is_live(Utc::now()) => Some(recipient),
-        // A token that has ended works again, as where an older catalog is brought back.
+        // A token that has ended works again, as when an older catalog is restored.
         Change::TokenEnd { recipient, before, after, .. } if !works(before) && works(after) => {
             Some(recipient)
         }

@@ -56,7 +56,7 @@ impl Written {
     }
 }
 
-/// A token that was made, and the profile that hands it over.
+/// A token that was created, and the profile that hands it over.
 pub(crate) struct Made {
     pub(crate) token: NewToken,
     profile: Written,

@@ -33,7 +33,7 @@ use super::next_step::no_table;
 use super::share_file::{Silence, Stamp};
 use super::{Failure, connections, descriptors, example, share_file, token_key};
 
-/// How long requests in flight may go on after SIGTERM.
+/// How long requests in flight may continue after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
 
 const DEFAULT_URL_TTL: Duration = Duration::from_secs(3600);
@@ -305,11 +305,11 @@ fn limits(options: &Options) -> Result<Limits, Failure> {
     })
 }
 
-/// Where shares and recipients are written down.
+/// The source of shares and recipients.
 enum Source {
-    /// A share file, and where it is.
+    /// A share file, and its path.
     File(PathBuf, ShareFile, Stamp),
-    /// The examples, for a recipient that is made at start.
+    /// The examples, for a recipient that is created at start.
     Examples(PathBuf, ShareFile, Stamp, example::Token),
     /// A DynamoDB table.
     DynamoDb(DynamoDbCatalog),
@@ -320,7 +320,7 @@ struct Serving {
     catalog: Arc<dyn Catalog>,
     /// Keeps the catalog up to date.
     watcher: Option<BoxFuture<'static, ()>>,
-    /// What to try, for who has just started the server.
+    /// Commands to try, for someone who has just started the server.
     hints: Option<String>,
 }
 
@@ -406,7 +406,7 @@ impl Source {
     }
 }
 
-/// A file may be silent about who may read only where no other machine reaches this server.
+/// A file may be silent about who may read only if no other machine reaches this server.
 fn silence(options: &Options) -> Silence {
     let local = |ip: IpAddr| ip.to_canonical().is_loopback();
     let public = options.public_url.as_ref().and_then(Url::host);

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 /// How much the kernel keeps that it could not send yet. With less, a write waits as soon as the client is slow, and
-/// goes on as soon as it takes a little; with the kernel's own megabytes it would wait for a large part of them.
+/// continues as soon as it takes a little; with the kernel's own megabytes it would wait for a large part of them.
 const UNSENT_BYTES: u32 = 128 * 1024;
 
 /// Learns what happens to a socket.

@@ -10,7 +10,7 @@ use super::Failure;
 
 const BYTES: usize = 32;
 
-/// Reads the key, or makes one where the file is not there. Of two servers that start at once, one makes it.
+/// Reads the key, or creates it if the file does not exist. Of two servers that start at once, one creates it.
 pub(crate) fn read_or_make(path: &Path) -> Result<TokenKey, Failure> {
     match make(path) {
         Ok(key) => return Ok(key),

@@ -17,7 +17,7 @@ const MIN_URL_TTL: u64 = 900;
 pub(crate) struct Config {
     /// `DELTASHARE_TABLE`: the DynamoDB table with shares and recipients. Required.
     pub(crate) table: String,
-    /// `DELTASHARE_BASE_PATH`: what paths begin with where a custom domain keeps a base path, such as
+    /// `DELTASHARE_BASE_PATH`: what paths begin with if a custom domain keeps a base path, such as
     /// `/consumer`. Default: nothing.
     pub(crate) base_path: String,
     /// `DELTASHARE_URL_TTL`: the life of a presigned URL in seconds, from 900 to 3600. Default: 3600.

@@ -15,7 +15,7 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// Connections to an address such as `127.0.0.1:9001`. `None` where it is not IPv4, as Lambda's always is.
+    /// Connections to an address such as `127.0.0.1:9001`. `None` if it is not IPv4, as Lambda's always is.
     pub(crate) fn to(address: &str) -> Option<Self> {
         Some(Self { peer: address.parse().ok()? })
     }
@@ -32,7 +32,7 @@ impl Connections {
     }
 }
 
-/// The IPv4 address at the other end, where the descriptor is a connection that has one.
+/// The IPv4 address at the other end, if the descriptor is a connection that has one.
 fn peer(fd: RawFd) -> Option<SocketAddrV4> {
     let mut address = MaybeUninit::<libc::sockaddr_in>::zeroed();
     let mut length = libc::socklen_t::try_from(size_of::<libc::sockaddr_in>()).ok()?;

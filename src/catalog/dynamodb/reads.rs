@@ -39,7 +39,7 @@ impl Reads {
         Ok(answer.item)
     }
 
-    /// The items of these keys, in their order; `None` where there is none.
+    /// The items of these keys, in their order; `None` if there is none.
     pub(super) async fn get_all(&self, wanted: &[Key]) -> Result<Vec<Option<Item>>> {
         let mut found = HashMap::with_capacity(wanted.len());
         let until = Instant::now() + self.deadline;

@@ -154,7 +154,7 @@ impl<'a> Reader<'a> {
         if self.has_key(key) { Ok(()) } else { Err(self.misnamed()) }
     }
 
-    /// The same, where the partition is that of another record.
+    /// The same, if the partition is that of another record.
     fn must_have_sort_key(&self, key: &Key) -> Result<()> {
         if self.key(keys::SORT) == key.sort { Ok(()) } else { Err(self.misnamed()) }
     }
@@ -197,7 +197,7 @@ impl<'a> Reader<'a> {
 pub(super) struct StoredToken {
     pub(super) hash: TokenHash,
     pub(super) record: TokenRecord,
-    /// When it was made, as it is written; it orders lists and rotations.
+    /// When it was created, as it is written; it orders lists and rotations.
     pub(super) created: Option<String>,
 }
 
@@ -205,7 +205,7 @@ pub(super) struct StoredToken {
 pub(super) fn token(item: &Item) -> Result<StoredToken> {
     let reader = Reader::new("token", item)?;
     let hash = reader.key(keys::PARTITION).strip_prefix(keys::TOKENS).and_then(TokenHash::from_hex);
-    // Servers write a hash in lower case where they look it up.
+    // Servers look a hash up in lower case.
     let hash = hash.filter(|hash| reader.has_key(&Key::token(*hash)));
     let hash = hash.ok_or_else(|| {
         reader.unreadable(
@@ -218,7 +218,7 @@ pub(super) fn token(item: &Item) -> Result<StoredToken> {
     Ok(StoredToken { hash, record, created: reader.written("created") })
 }
 
-/// A token in the list of its recipient's: the id it is listed by, and the hash where the other item is. Servers do
+/// The entry of a token in the list of its recipient: its id, and the hash in the key of the token's own item. Servers do
 /// not read it.
 pub(super) fn listed_token(item: &Item) -> Result<(String, TokenHash)> {
     let reader = Reader::new("listed token", item)?;
@@ -375,7 +375,7 @@ pub(super) fn kind(item: &Item) -> Kind {
     }
 }
 
-/// The text of an attribute; empty where it is none.
+/// The text of an attribute; empty if it is none.
 pub(super) fn text<'a>(item: &'a Item, name: &str) -> &'a str {
     item.get(name).and_then(|value| value.as_s().ok()).map_or("", String::as_str)
 }

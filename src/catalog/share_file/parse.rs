@@ -17,7 +17,7 @@ use crate::location::WrittenLocation;
 use crate::protocol::names::{InvalidName, Name};
 use crate::role::RoleArn;
 
-/// Ids are made of names where the file gives none, so that they stay the same.
+/// If the file gives no id, it is derived from the names, so that it stays the same.
 const ID_NAMESPACE: Uuid = Uuid::from_u128(0x5f1c_8e0e_6a43_4a7e_9c1d_2f0b_7d6e_31a4);
 
 /// The fewest characters of a token that is written in a file. A token of this length that is random cannot be

@@ -111,16 +111,16 @@ impl Bucket {
         let policy = client.get_bucket_policy().bucket(name).send();
         let encryption = client.get_bucket_encryption().bucket(name).send();
         let (payment, lifecycle, policy, encryption) = tokio::join!(payment, lifecycle, policy, encryption);
-        if let Some(payment) = this.told(payment, "request payment", "s3:GetBucketRequestPayment") {
+        if let Some(payment) = this.setting(payment, "request payment", "s3:GetBucketRequestPayment") {
             this.requester_pays = payment.payer == Some(Payer::Requester);
         }
-        if let Some(lifecycle) = this.told(lifecycle, "lifecycle rules", "s3:GetLifecycleConfiguration") {
+        if let Some(lifecycle) = this.setting(lifecycle, "lifecycle rules", "s3:GetLifecycleConfiguration") {
             this.lifecycle = lifecycle.rules.unwrap_or_default();
         }
-        if let Some(policy) = this.told(policy, "policy", "s3:GetBucketPolicy") {
+        if let Some(policy) = this.setting(policy, "policy", "s3:GetBucketPolicy") {
             this.denies = denies(policy.policy.as_deref().unwrap_or_default());
         }
-        if let Some(encryption) = this.told(encryption, "encryption", "s3:GetEncryptionConfiguration") {
+        if let Some(encryption) = this.setting(encryption, "encryption", "s3:GetEncryptionConfiguration") {
             let rules = encryption.server_side_encryption_configuration.map(|all| all.rules);
             let mut keys = rules.unwrap_or_default().into_iter().filter_map(|rule| {
                 rule.apply_server_side_encryption_by_default.and_then(|default| default.kms_master_key_id)
@@ -130,8 +130,8 @@ impl Bucket {
         this
     }
 
-    /// An answer; `None` where nothing is set, or where it cannot be asked, which is remembered.
-    fn told<T, E>(
+    /// An answer; `None` if nothing is set, or if it cannot be asked, which is remembered.
+    fn setting<T, E>(
         &mut self,
         answer: Result<T, SdkError<E, HttpResponse>>,
         what: &'static str,
