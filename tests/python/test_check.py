@@ -438,7 +438,7 @@ TROUBLES = {
     "SignatureDoesNotMatch": (403, "does not belong to the access key"),
     "RequestTimeTooSkewed": (403, "the clock of this machine is wrong"),
     "NoSuchBucket": (404, "there is no such bucket"),
-    "PermanentRedirect": (301, "in another region"),
+    "PermanentRedirect": (301, "in a different region"),
     "KMS.DisabledException": (400, "the KMS key of the table's files cannot be used"),
     "AccessDenied": (403, "permission denied"),
 }
