@@ -127,12 +127,11 @@ fn refuse_for(reasons: &[String], what: &str) -> Result<(), Failure> {
     }
 }
 
-/// The changes, and the state from which they begin.
-async fn changes(writer: &Writer, path: &Path, prune: bool) -> Result<Vec<Change>, Failure> {
+/// The state from which changes begin, and the changes.
+async fn changes(writer: &Writer, path: &Path) -> Result<(State, Vec<Change>), Failure> {
     let now = now(writer).await?;
     let changes = now.changes_to(&wanted(path, &now)?);
-    check_tokens(&now, &changes, prune)?;
-    Ok(changes)
+    Ok((now, changes))
 }
 
 /// Refuses before anything is changed what a writer refuses when it comes to it: a token more than a recipient may have.
@@ -174,10 +173,12 @@ fn check_tokens(now: &State, changes: &[Change], prune: bool) -> Result<(), Fail
 }
 
 pub(crate) async fn plan(writer: &Writer, options: &Plan) -> Result<(), Failure> {
-    let changes = changes(writer, &options.file, options.prune).await?;
+    let (now, changes) = changes(writer, &options.file).await?;
     for change in &changes {
         println!("{change}");
     }
+    // After the changes are shown, which say what to remove from the file.
+    check_tokens(&now, &changes, options.prune)?;
     let removed = changes.iter().filter(|change| change.removes()).count();
     let file = option("-f", "--file", &options.file.display().to_string());
     let apply = command(&options.common, "apply", None, &file);
@@ -210,7 +211,9 @@ fn count(number: usize, what: &str) -> String {
 
 pub(crate) async fn apply(writer: &Writer, options: &Apply) -> Result<(), Failure> {
     let (mut done, mut left) = (0, 0);
-    for change in changes(writer, &options.file, options.prune).await? {
+    let (now, changes) = changes(writer, &options.file).await?;
+    check_tokens(&now, &changes, options.prune)?;
+    for change in changes {
         if change.removes() && !options.prune {
             left += 1;
             continue;
