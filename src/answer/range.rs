@@ -28,7 +28,7 @@ struct Wanted {
     historical_protocol: bool,
 }
 
-/// A range of versions, opened at the place at which an answer or a page begins.
+/// A range of versions, opened for an answer or for a page of it.
 pub struct OpenRange {
     table: OpenTable,
     range: Arc<ChangeRange>,
@@ -355,12 +355,8 @@ impl LineSource for RangeLines {
         self.changes.held_bytes()
     }
 
-    fn format(&self) -> ResponseFormat {
-        self.lines.format()
-    }
-
-    fn expiration_millis(&self) -> i64 {
-        self.lines.expiration_millis()
+    fn lines(&self) -> &FileLineWriter {
+        &self.lines
     }
 
     fn next_place(&mut self) -> Result<Option<ChangesPlace>> {

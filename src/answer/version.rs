@@ -97,7 +97,7 @@ async fn at_timestamp(table: &OpenTable, shared: &SharedTable, text: &str) -> Re
     table.run(open).await
 }
 
-/// The files of a version, opened at the place at which an answer or a page begins.
+/// The files of a version, opened for an answer or for a page of it.
 pub struct OpenFiles {
     table: OpenTable,
     files: FileCursor,
@@ -174,12 +174,8 @@ impl LineSource for VersionLines {
         self.files.held_bytes()
     }
 
-    fn format(&self) -> ResponseFormat {
-        self.lines.format()
-    }
-
-    fn expiration_millis(&self) -> i64 {
-        self.lines.expiration_millis()
+    fn lines(&self) -> &FileLineWriter {
+        &self.lines
     }
 
     fn next_place(&mut self) -> Result<Option<FilesPlace>> {

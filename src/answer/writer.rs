@@ -1,12 +1,12 @@
 //! Writes an answer: its first two lines, a line for each step of a cursor, and its end if the client asked for one.
 //! The same for the files of a version and for the changes of a range.
 
+use super::file_line::FileLineWriter;
 use super::page::{Page, Place};
 use crate::app::Memory;
 use crate::error::{Error, Result};
 use crate::ndjson::{Lines, Progress};
 use crate::protocol::actions::{EndStreamAction, EndStreamLine};
-use crate::protocol::capabilities::ResponseFormat;
 use crate::protocol::json::write_json;
 
 /// What an answer is written from: a cursor, and what turns its items into lines.
@@ -26,11 +26,8 @@ pub trait LineSource: Send + 'static {
     /// How many bytes of the log the cursor holds.
     fn held_bytes(&self) -> usize;
 
-    /// The form of the lines.
-    fn format(&self) -> ResponseFormat;
-
-    /// When the URLs expire, in milliseconds since the epoch.
-    fn expiration_millis(&self) -> i64;
+    /// What writes the lines of files.
+    fn lines(&self) -> &FileLineWriter;
 
     /// Where the next page begins; `None` if the list is complete.
     fn next_place(&mut self) -> Result<Option<Self::Place>>;
@@ -105,18 +102,17 @@ impl<S: LineSource> AnswerWriter<S> {
     /// Writes lines until only the end is missing, or until [`Lines::should_pause`].
     fn write_lines(&mut self, lines: &mut Lines) -> Result<Progress> {
         while !self.page.is_full(lines.written()) {
-            // Before a pause, in which what is held counts.
-            self.memory.hold(self.source.held_bytes())?;
             if lines.should_pause() {
                 return Ok(Progress::Paused);
             }
-            match self.source.write_next(lines)? {
+            let step = self.source.write_next(lines)?;
+            // Before a pause, in which what is held counts.
+            self.memory.hold(self.source.held_bytes())?;
+            match step {
                 Step::End => break,
                 Step::Other => {}
                 Step::File => {
                     self.page.count();
-                    // Also for the last file of a page.
-                    self.memory.hold(self.source.held_bytes())?;
                     if self.page.files() == S::FIRST_FILES {
                         lines.flush()?;
                     }
@@ -127,11 +123,11 @@ impl<S: LineSource> AnswerWriter<S> {
     }
 
     fn write_end(mut self, lines: &mut Lines) -> Result<()> {
-        let expires = (self.page.files() > 0).then(|| self.source.expiration_millis());
+        let expires = (self.page.files() > 0).then(|| self.source.lines().expiration_millis());
         let Some(place) = self.source.next_place()? else {
             return self.end.write(lines, expires, None);
         };
-        let next = self.page.next_token(self.source.format(), place)?;
+        let next = self.page.next_token(self.source.lines().format(), place)?;
         self.source.pause();
         self.end.write(lines, expires, Some(&next))
     }
