@@ -32,7 +32,7 @@ use crate::protocol::digest::short_digest;
 use crate::role::RoleArn;
 use crate::s3_answer::Trouble;
 
-pub use first_bytes::FileFault;
+pub use first_bytes::{FileFault, is_parquet};
 pub use gateway::Gateway;
 use local::LocalDirectory;
 use presign::{BucketUrl, Credentials, LONGEST_EXPIRES, Presigner};

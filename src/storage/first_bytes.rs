@@ -24,8 +24,10 @@ const ENOUGH: usize = 4096;
 /// How long S3 has to recover before it is asked once more.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// How a Parquet file begins; the other one is encrypted, its footer as well.
-const PARQUET: [&[u8; 4]; 2] = [b"PAR1", b"PARE"];
+/// Whether a file that begins with these bytes is a Parquet file. `PARE` is encrypted, its footer as well.
+pub fn is_parquet(begin: &[u8]) -> bool {
+    begin.starts_with(b"PAR1") || begin.starts_with(b"PARE")
+}
 
 /// Why recipients cannot read a file that the log names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +91,7 @@ impl Storage {
 /// What is wrong with a file that begins so.
 fn judge(read: Result<Vec<u8>, FileFault>) -> Option<FileFault> {
     match read {
-        Ok(bytes) if PARQUET.iter().any(|begin| bytes.starts_with(*begin)) => None,
+        Ok(bytes) if is_parquet(&bytes) => None,
         Ok(bytes) if bytes.is_empty() => Some(FileFault::Empty),
         Ok(_) => Some(FileFault::NotParquet),
         Err(fault) => Some(fault),

@@ -16,6 +16,7 @@ use std::time::Instant;
 use chrono::{TimeDelta, Utc};
 use clap::Args;
 use deltashare::protocol::profile::Profile;
+use deltashare::storage::is_parquet;
 
 use super::Failure;
 use super::output::{Output, printable};
@@ -203,8 +204,7 @@ async fn read_table(
 async fn fetch(recipient: &Recipient, table: &Table, file: &FileUrl) -> Result<String, Finding> {
     let began = Instant::now();
     let bytes = recipient.first_bytes(table, file).await?;
-    // The second one is encrypted, its footer as well.
-    if bytes.starts_with(b"PAR1") || bytes.starts_with(b"PARE") {
+    if is_parquet(&bytes) {
         return Ok(format!("read in {} ms", began.elapsed().as_millis()));
     }
     Err(Finding::new(table, "the first bytes of a file are not those of a Parquet file")

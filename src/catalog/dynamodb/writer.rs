@@ -75,51 +75,25 @@ impl Writer {
     }
 
     pub(super) async fn items(&self) -> Result<Vec<Item>> {
-        let mut items = Vec::new();
-        let mut start = None;
-        loop {
-            let answer = self
-                .client
-                .scan()
-                .table_name(&self.table)
-                .consistent_read(true)
-                .set_exclusive_start_key(start)
-                .send()
-                .await
-                .map_err(failed)?;
-            items.extend(answer.items.unwrap_or_default());
-            start = answer.last_evaluated_key;
-            if start.is_none() {
-                return Ok(items);
-            }
-        }
+        let request = self.client.scan().table_name(&self.table).consistent_read(true);
+        request.into_paginator().items().send().try_collect().await.map_err(failed)
     }
 
     /// The items of a partition whose sort keys begin with `prefix`.
     pub(super) async fn query(&self, partition: &str, prefix: &str) -> Result<Vec<Item>> {
-        let mut items = Vec::new();
-        let mut start = None;
-        loop {
-            let request = self
-                .client
-                .query()
-                .table_name(&self.table)
-                .consistent_read(true)
-                .expression_attribute_values(":pk", text(partition))
-                .set_exclusive_start_key(start);
-            let request = match prefix {
-                "" => request.key_condition_expression("pk = :pk"),
-                prefix => request
-                    .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
-                    .expression_attribute_values(":prefix", text(prefix)),
-            };
-            let answer = request.send().await.map_err(failed)?;
-            items.extend(answer.items.unwrap_or_default());
-            start = answer.last_evaluated_key;
-            if start.is_none() {
-                return Ok(items);
-            }
-        }
+        let request = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .expression_attribute_values(":pk", text(partition));
+        let request = match prefix {
+            "" => request.key_condition_expression("pk = :pk"),
+            prefix => request
+                .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
+                .expression_attribute_values(":prefix", text(prefix)),
+        };
+        request.into_paginator().items().send().try_collect().await.map_err(failed)
     }
 
     pub(super) async fn get(&self, key: &Key) -> Result<Option<Item>> {

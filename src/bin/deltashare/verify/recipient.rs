@@ -268,11 +268,18 @@ impl Recipient {
     /// All pages of a list.
     async fn list<T: for<'a> Deserialize<'a>>(&self, path: &str) -> Result<Vec<T>, Finding> {
         let (mut items, mut query, mut tokens) = (Vec::new(), String::new(), HashSet::new());
-        let mut left = LIST_BYTES;
+        let mut bytes = 0;
         for _ in 0..PAGES {
             let answer = self.get("shares", &format!("{path}{query}"), None, true).await?;
-            let text = self.text("shares", answer, PAGE_BYTES.min(left)).await?;
-            left -= text.len().min(left);
+            let text = self.text("shares", answer, PAGE_BYTES).await?;
+            bytes += text.len();
+            if bytes > LIST_BYTES {
+                let most = LIST_BYTES / (1024 * 1024);
+                return Err(Finding::new("shares", format!("the list {path} has more than {most} MiB"))
+                    .help(
+                        "Share fewer tables in one share, or look at the server: its list may never end.",
+                    ));
+            }
             // An array of the values is an object to serde.
             let page = Some(text.as_str()).filter(|text| text.trim_start().starts_with('{'));
             let page: Page<T> = page.and_then(|text| serde_json::from_str(text).ok()).ok_or_else(|| {
