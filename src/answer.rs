@@ -10,6 +10,7 @@ pub mod page;
 mod partition_values;
 pub mod range;
 pub mod replay;
+pub mod skipping;
 pub mod tokens;
 pub mod version;
 pub mod writer;

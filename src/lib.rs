@@ -88,6 +88,7 @@ pub mod location;
 pub mod logging;
 pub mod memory;
 pub mod ndjson;
+pub mod predicate;
 pub mod protocol;
 pub mod role;
 pub mod s3_answer;

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::protocol::json::parse_nested;
 
 const PHYSICAL_NAME: &str = "delta.columnMapping.physicalName";
 /// Between the names of a path; names do not have it.
@@ -216,24 +216,7 @@ impl Schema {
 /// parsers allow by default, so the limit is one of its own.
 pub fn read_schema(text: &str) -> Result<Value> {
     const DEEPEST: usize = 512;
-    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_text => escaped = true,
-            b'"' => in_text = !in_text,
-            b'{' | b'[' if !in_text => depth += 1,
-            b'}' | b']' if !in_text => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > DEEPEST {
-            return Err(unreadable());
-        }
-    }
-    let mut parser = serde_json::Deserializer::from_str(text);
-    parser.disable_recursion_limit();
-    let value = Value::deserialize(&mut parser).and_then(|value| parser.end().map(|()| value));
-    value.map_err(|error| unreadable().with_source(error))
+    parse_nested(text, DEEPEST).map_err(|error| unreadable().with_source(error))
 }
 
 /// Whether a type's name is `prefix`, or `prefix` with arguments in parentheses.

@@ -5,8 +5,33 @@
 
 use std::io;
 
-use serde::Serialize;
+use serde::de::Error as _;
+use serde::{Deserialize as _, Serialize};
+use serde_json::Value;
 use serde_json::ser::Formatter;
+
+/// Parses JSON of at most `deepest` levels, which may be more than parsers allow by default.
+pub fn parse_nested(text: &str, deepest: usize) -> serde_json::Result<Value> {
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'{' | b'[' if !in_text => depth += 1,
+            b'}' | b']' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > deepest {
+            return Err(serde_json::Error::custom(format!("it has more than {deepest} levels")));
+        }
+    }
+    let mut parser = serde_json::Deserializer::from_str(text);
+    parser.disable_recursion_limit();
+    let value = Value::deserialize(&mut parser)?;
+    parser.end()?;
+    Ok(value)
+}
 
 /// Appends `value` as one line of JSON, in ASCII, without the line's end.
 ///

@@ -1,0 +1,389 @@
+//! The hints of one query, applied to the files of one table.
+
+use std::collections::BTreeSet;
+
+use super::Predicate;
+use super::bind::{Binder, Bound};
+use super::outcomes::Known;
+use super::schema::{Column, Columns, Table};
+use super::statistics::{Statistics, Wanted};
+
+/// The most comparisons that are evaluated for each file.
+const MOST_COMPARISONS: usize = 1_000;
+
+/// What tells which rows a file can have.
+pub struct FileFacts<'a, F> {
+    /// The value of a partition column by its physical name: `None` if the log has none, `Some(None)` for a null.
+    pub partition_value: F,
+    /// The statistics, as JSON.
+    pub stats: Option<&'a str>,
+    /// How many rows a deletion vector deletes.
+    pub deleted_rows: u64,
+}
+
+/// What becomes of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// No row matches.
+    LeftOut,
+    /// Rows may match. How many surely do, if that is known: all of them.
+    Kept {
+        /// Rows that match.
+        matching_rows: u64,
+    },
+}
+
+/// A condition that every row must meet, with how many files it left out.
+#[derive(Debug)]
+pub struct Conjunct {
+    /// The condition, as SQL.
+    pub text: String,
+    /// Why a part of it, or all of it, is not evaluated.
+    pub ignored: Vec<String>,
+    /// The columns that it reads from statistics, by their names.
+    pub columns: Vec<String>,
+    /// How many files it left out, after the conditions before it or on its own.
+    pub left_out: u64,
+    bound: Bound,
+    reads_statistics: bool,
+}
+
+/// Decides for each file of a table whether a query can do without it.
+#[derive(Debug, Default)]
+pub struct Filter {
+    conjuncts: Vec<Conjunct>,
+    columns: Vec<Column>,
+    wanted: Wanted,
+    counts_rows: bool,
+}
+
+impl Filter {
+    /// A filter by predicates that all must hold. If `counts_rows`, the rows that surely match are counted.
+    pub fn new(predicates: Vec<Predicate>, counts_rows: bool, table: Table<'_>) -> Self {
+        let mut binder = Binder::new(Columns::new(table));
+        let parts = predicates.into_iter().flat_map(Predicate::into_conjuncts);
+        let mut conjuncts: Vec<_> = parts.map(|predicate| Conjunct::new(predicate, &mut binder)).collect();
+        let columns = binder.columns;
+        for conjunct in &mut conjuncts {
+            let read = conjunct.bound.columns();
+            let read = || {
+                read.iter().filter_map(|&column| columns.get(column)).filter(|column| !column.is_partition)
+            };
+            conjunct.columns = read().map(|column| column.name.clone()).collect();
+            conjunct.reads_statistics = !conjunct.columns.is_empty();
+        }
+        // Those that need no statistics are cheaper.
+        conjuncts.sort_by_key(|conjunct| conjunct.reads_statistics);
+        let mut comparisons = 0;
+        for conjunct in &mut conjuncts {
+            comparisons += conjunct.bound.comparisons();
+            if comparisons > MOST_COMPARISONS {
+                conjunct.bound = Bound::Unknown;
+                conjunct.ignored = vec![format!("there are more than {MOST_COMPARISONS} comparisons")];
+            }
+        }
+        Self { wanted: Wanted::new(&columns), conjuncts, columns, counts_rows }
+    }
+
+    /// The conditions, with those that need no statistics first.
+    pub fn conjuncts(&self) -> &[Conjunct] {
+        &self.conjuncts
+    }
+
+    /// Decides on a file.
+    pub fn judge<'a>(&mut self, file: &FileFacts<'a, impl Fn(&str) -> Option<Option<&'a str>>>) -> Verdict {
+        self.evaluate(file, true)
+    }
+
+    /// The same, but counts for every condition the files that it leaves out on its own.
+    pub fn judge_by_each<'a>(
+        &mut self,
+        file: &FileFacts<'a, impl Fn(&str) -> Option<Option<&'a str>>>,
+    ) -> Verdict {
+        self.evaluate(file, false)
+    }
+
+    fn evaluate<'a>(
+        &mut self,
+        file: &FileFacts<'a, impl Fn(&str) -> Option<Option<&'a str>>>,
+        stops: bool,
+    ) -> Verdict {
+        let mut known: Vec<Known<'a>> = self
+            .columns
+            .iter()
+            .map(|column| match column.physical.first().filter(|_| column.is_partition) {
+                Some(name) => Known::partition((file.partition_value)(name), column.data_type),
+                None => Known::Nothing,
+            })
+            .collect();
+        let (mut rows, mut has_read, mut is_kept, mut is_certain) = (None, false, true, true);
+        for conjunct in &mut self.conjuncts {
+            if conjunct.reads_statistics && !has_read {
+                rows = read_statistics(&self.wanted, &self.columns, file.stats, &mut known);
+                has_read = true;
+            }
+            let outcomes = conjunct.bound.outcomes(&known);
+            is_certain &= outcomes.is_certain();
+            if outcomes.may_be_true {
+                continue;
+            }
+            conjunct.left_out += 1;
+            is_kept = false;
+            if stops {
+                break;
+            }
+        }
+        if !is_kept {
+            return Verdict::LeftOut;
+        }
+        if !self.counts_rows || !is_certain {
+            return Verdict::Kept { matching_rows: 0 };
+        }
+        let rows = if has_read { rows } else { self.wanted.read(file.stats).num_records };
+        Verdict::Kept { matching_rows: rows.map_or(0, |rows| rows.saturating_sub(file.deleted_rows)) }
+    }
+}
+
+/// Reads what the statistics say of each column, and the number of rows.
+fn read_statistics<'a>(
+    wanted: &Wanted,
+    columns: &[Column],
+    stats: Option<&'a str>,
+    known: &mut [Known<'a>],
+) -> Option<u64> {
+    let Statistics { num_records: rows, columns: read } = wanted.read(stats);
+    for ((known, statistics), column) in known.iter_mut().zip(read).zip(columns) {
+        if !column.is_partition {
+            *known = Known::Statistics(statistics, rows);
+        }
+    }
+    rows
+}
+
+impl Conjunct {
+    fn new(predicate: Predicate, binder: &mut Binder<'_>) -> Self {
+        let text = predicate.to_string();
+        let bound = binder.bind(predicate);
+        let ignored = std::mem::take(&mut binder.ignored);
+        Self { text, ignored, columns: Vec::new(), left_out: 0, bound, reads_statistics: false }
+    }
+
+    /// Whether it is evaluated at all.
+    pub fn is_evaluated(&self) -> bool {
+        self.bound != Bound::Unknown
+    }
+}
+
+impl Bound {
+    /// The columns that it reads.
+    fn columns(&self) -> BTreeSet<usize> {
+        match self {
+            Self::And(children) | Self::Or(children) => children.iter().flat_map(Self::columns).collect(),
+            Self::Not(child) => child.columns(),
+            Self::Compare { column, .. }
+            | Self::In { column, .. }
+            | Self::StartsWith { column, .. }
+            | Self::IsNull { column } => BTreeSet::from([*column]),
+            Self::Constant(_) | Self::Null | Self::Unknown => BTreeSet::new(),
+        }
+    }
+
+    /// How many comparisons it takes to evaluate.
+    fn comparisons(&self) -> usize {
+        match self {
+            Self::And(children) | Self::Or(children) => children.iter().map(Self::comparisons).sum(),
+            Self::Not(child) => child.comparisons(),
+            _ => 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEMA: &str = r#"{"type":"struct","fields":[
+        {"name":"day","type":"date","nullable":true,"metadata":{}},
+        {"name":"region","type":"string","nullable":true,"metadata":{}},
+        {"name":"n","type":"long","nullable":true,"metadata":{}},
+        {"name":"i","type":"integer","nullable":true,"metadata":{}},
+        {"name":"x","type":"double","nullable":true,"metadata":{}},
+        {"name":"f","type":"float","nullable":true,"metadata":{}},
+        {"name":"d","type":"decimal(20,2)","nullable":true,"metadata":{}},
+        {"name":"t","type":"timestamp","nullable":true,"metadata":{}},
+        {"name":"w","type":"timestamp_ntz","nullable":true,"metadata":{}},
+        {"name":"s","type":"string","nullable":true,"metadata":{}},
+        {"name":"b","type":"boolean","nullable":true,"metadata":{}},
+        {"name":"bin","type":"binary","nullable":true,"metadata":{}}
+    ]}"#;
+    const STATS: &str = r#"{"numRecords":10,
+        "minValues":{"n":5,"i":-3,"x":-0.0,"f":0.1,"d":1.50,"t":"2024-05-01T00:00:00.000Z","w":"2024-05-01T00:00:00","s":"b"},
+        "maxValues":{"n":7,"i":3,"x":2.5,"f":0.1,"d":9.99,"t":"2024-05-02T00:00:00.000Z","w":"2024-05-02T00:00:00","s":"d"},
+        "nullCount":{"n":0,"i":10,"x":1,"f":0,"d":0,"t":0,"w":0,"s":2,"bin":10}}"#;
+
+    fn filter(sql: &[&str], counts_rows: bool) -> Filter {
+        let partition_columns = ["day".to_owned(), "region".to_owned()];
+        let table = Table { schema: SCHEMA, partition_columns: &partition_columns, is_mapped: false };
+        Filter::new(sql.iter().map(|sql| Predicate::from_sql(sql)).collect(), counts_rows, table)
+    }
+
+    fn facts(stats: Option<&str>) -> FileFacts<'_, impl Fn(&str) -> Option<Option<&'static str>>> {
+        let partition_value = |name: &str| match name {
+            "day" => Some(Some("2024-05-01")),
+            "region" => Some(None),
+            _ => None,
+        };
+        FileFacts { partition_value, stats, deleted_rows: 4 }
+    }
+
+    fn keeps(sql: &str) -> bool {
+        filter(&[sql], false).judge(&facts(Some(STATS))) != Verdict::LeftOut
+    }
+
+    #[test]
+    fn files_in_which_no_row_can_match_are_left_out() {
+        for sql in [
+            "day = '2024-05-02'",
+            "day <> DATE '2024-05-01'",
+            "day > '2024-05-01'",
+            "CAST(partitionValues.day AS DATE) = DATE '2021-04-28'",
+            "day IN ('2024-04-01', '2024-06-01')",
+            "day NOT IN ('2024-05-01')",
+            "day BETWEEN '2024-01-01' AND '2024-04-30'",
+            "NOT (day >= '2024-05-01')",
+            "day IS NULL",
+            "region = 'EU'",
+            "NOT region = 'EU'",
+            "region LIKE 'E%'",
+            "region IS NOT NULL",
+            "n = 4",
+            "n = 8",
+            "n < 5",
+            "n > 7",
+            "7.5 < n",
+            "n = NULL",
+            "n IS NULL",
+            "n IN (1, 8)",
+            "NOT (n >= 5 AND n <= 7)",
+            "i = 0",
+            "i IS NOT NULL",
+            "x < -0.5",
+            "x < 0",
+            "x = 3",
+            "d < 1.5",
+            "d > 9.99",
+            "t > TIMESTAMP '2024-05-02T00:00:00.001Z'",
+            "t < '2024-04-01 00:00:00'",
+            "w < '2024-05-01 00:00:00'",
+            "s < 'b'",
+            "s > 'd'",
+            "s LIKE 'e%'",
+            "bin IS NOT NULL",
+            "n = 4 OR s = 'x'",
+            "n = 6 AND s = 'x'",
+            "n + 1 = 6 AND s = 'x'",
+        ] {
+            assert!(!keeps(sql), "{sql}");
+        }
+    }
+
+    #[test]
+    fn files_in_which_a_row_may_match_are_kept() {
+        for sql in [
+            "day = '2024-05-01'",
+            "day <=> '2024-05-01'",
+            "day IN ('2024-05-01')",
+            "region IS NULL",
+            "region <=> NULL",
+            "n = 5",
+            "n = 6",
+            "n <> 6",
+            "NOT n = 6",
+            "n BETWEEN 7 AND 9",
+            "n = 6.0",
+            "i IS NULL",
+            "x = 0",
+            "x <= 0",
+            // NaN.
+            "x > 3",
+            "NOT x < 3",
+            // A 32-bit 0.1 is greater than a 64-bit one.
+            "f > 0.1",
+            "f = 0.1",
+            "f = 0.10000000149011612",
+            "d >= 9.99",
+            // Cut off after the milliseconds.
+            "t > '2024-05-02T00:00:00.000500Z'",
+            // In somebody's time zone.
+            "t > '2024-05-02 10:00:00'",
+            "s = 'c'",
+            "s IS NULL",
+            "s LIKE 'd%'",
+            "s LIKE '%z'",
+            "b = true",
+            "bin = 'x'",
+            // Unknown columns, types that do not fit, and what is not evaluated.
+            "nothing = 1",
+            "n = 'x'",
+            "s = 1",
+            "day = 7",
+            "day = '2024-5-2'",
+            "f(n) = 100",
+            "n = i",
+            "n + 1 = 100",
+            "n = 4 OR nothing = 1",
+            "NOT (n = 6 AND nothing = 1)",
+            "string",
+            "",
+        ] {
+            assert!(keeps(sql), "{sql}");
+        }
+        for sql in ["n = 4", "n IS NULL", "s LIKE 'e%'"] {
+            assert_ne!(filter(&[sql], false).judge(&facts(None)), Verdict::LeftOut, "{sql}");
+        }
+    }
+
+    #[test]
+    fn rows_are_counted_only_if_all_of_them_match() {
+        let rows = |sql: &[&str], stats| match filter(sql, true).judge(&facts(stats)) {
+            Verdict::Kept { matching_rows } => matching_rows,
+            Verdict::LeftOut => panic!("left out"),
+        };
+        assert_eq!(rows(&[], Some(STATS)), 6);
+        assert_eq!(rows(&["day = '2024-05-01'"], Some(STATS)), 6);
+        assert_eq!(rows(&["n >= 5", "day = '2024-05-01'"], Some(STATS)), 6);
+        assert_eq!(rows(&["n > 5"], Some(STATS)), 0);
+        assert_eq!(rows(&["s >= 'b'"], Some(STATS)), 0);
+        assert_eq!(rows(&["day = '2024-05-01'", "nothing = 1"], Some(STATS)), 0);
+        assert_eq!(rows(&[], None), 0);
+        assert_eq!(rows(&[], Some(r#"{"numRecords":3}"#)), 0);
+    }
+
+    #[test]
+    fn each_condition_says_what_it_did() {
+        let mut filter = filter(&["n = 4 AND day = '2024-05-02' AND f(n) = 1", "s = 'c'"], false);
+        assert_eq!(filter.judge_by_each(&facts(Some(STATS))), Verdict::LeftOut);
+        let found: Vec<_> = filter
+            .conjuncts()
+            .iter()
+            .map(|conjunct| (conjunct.text.as_str(), conjunct.left_out, conjunct.ignored.len()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("day = '2024-05-02'", 1, 0),
+                ("f(n) is not supported", 0, 1),
+                ("n = 4", 1, 0),
+                ("s = 'c'", 0, 0)
+            ]
+        );
+    }
+
+    #[test]
+    fn the_work_for_each_file_is_bounded() {
+        let list = vec!["n = 4"; 700].join(" OR ");
+        let mut filter = filter(&[&list, &list], false);
+        assert_eq!(filter.judge(&facts(Some(STATS))), Verdict::LeftOut);
+        assert!(!filter.conjuncts()[1].is_evaluated());
+    }
+}
