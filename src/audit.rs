@@ -62,6 +62,12 @@ pub struct Facts {
     pub files: u64,
     /// How many bytes these files have.
     pub bytes: u64,
+    /// How many files the hints of the query left out, if it has hints.
+    pub left_out: Option<u64>,
+    /// Whether the answer ended because its files have as many rows as `limitHint` says.
+    pub limit_reached: bool,
+    /// Why parts of the hints were not used.
+    pub hints_ignored: Option<String>,
     /// When the URLs end, in milliseconds since the epoch.
     pub urls_end: Option<i64>,
     /// What the client says it is.
@@ -182,6 +188,9 @@ fn event(facts: &Facts, duration_ms: u64, cold: bool) {
                 format = facts.format,
                 files = facts.files,
                 bytes = facts.bytes,
+                left_out = facts.left_out,
+                limit_reached = facts.limit_reached.then_some(true),
+                hints_ignored = facts.hints_ignored,
                 http.status = facts.status,
                 duration_ms,
                 cold,

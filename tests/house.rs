@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What each module of the library may name. `error` may be named by all.
-const MAY_NAME: [(&str, &[&str]); 21] = [
+const MAY_NAME: [(&str, &[&str]); 22] = [
     ("error", &[]),
     ("audit", &[]),
     ("limits", &[]),
@@ -20,13 +20,14 @@ const MAY_NAME: [(&str, &[&str]); 21] = [
     ("logging", &[]),
     ("location", &["role"]),
     ("protocol", &[]),
+    ("predicate", &["protocol"]),
     ("catalog", &["protocol", "location", "role", "limits"]),
     ("storage", &["protocol", "location", "role", "limits", "s3_answer"]),
     ("delta", &["protocol", "limits", "gate", "s3_answer"]),
     ("ndjson", &["audit", "protocol", "limits", "gate"]),
     ("auth", &["audit", "catalog"]),
     ("app", &["auth", "catalog", "storage", "delta", "location", "protocol", "limits", "gate", "flight"]),
-    ("answer", &["app", "auth", "catalog", "storage", "delta", "ndjson", "protocol"]),
+    ("answer", &["app", "audit", "auth", "catalog", "storage", "delta", "ndjson", "predicate", "protocol"]),
     (
         "http",
         &[
@@ -39,7 +40,7 @@ const MAY_NAME: [(&str, &[&str]); 21] = [
 ];
 
 /// Crates that only these modules may name.
-const ONLY_IN: [(&str, &[&str]); 11] = [
+const ONLY_IN: [(&str, &[&str]); 12] = [
     ("aws_config", &[]),
     ("axum", &["http", "error", "ndjson", "storage", "audit"]),
     ("aws_credential_types", &["storage"]),
@@ -51,6 +52,7 @@ const ONLY_IN: [(&str, &[&str]); 11] = [
     ("s3s", &["storage"]),
     ("flate2", &["delta", "ndjson"]),
     ("serde_saphyr", &["catalog"]),
+    ("sqlparser", &["predicate"]),
 ];
 
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {

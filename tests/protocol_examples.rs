@@ -16,7 +16,7 @@ use deltashare::http::router;
 use deltashare::limits::Limits;
 use deltashare::protocol::actions::{EndStreamAction, EndStreamLine};
 use deltashare::protocol::profile::Profile;
-use deltashare::protocol::query::{AsOf, QueryRequest, TableQuery};
+use deltashare::protocol::query::{AsOf, Hints, QueryRequest, SinceQuery, SnapshotQuery, TableQuery};
 use deltashare::protocol::tokens::TokenKey;
 use deltashare::storage::{Gateway, S3Options, Storage, StorageOptions};
 use http_body_util::BodyExt as _;
@@ -207,7 +207,14 @@ async fn protocol_metadata_and_files_in_delta_format() {
 #[test]
 fn requests() {
     let parse = |body: &str| QueryRequest::parse(body.as_bytes()).unwrap().query;
-    let snapshot = |as_of| TableQuery::Snapshot { as_of, include_refresh_token: false, refresh_token: None };
+    let snapshot = |as_of| {
+        TableQuery::Snapshot(SnapshotQuery {
+            as_of,
+            include_refresh_token: false,
+            refresh_token: None,
+            hints: Hints::default(),
+        })
+    };
     assert_eq!(parse(&text("query_table_request")), snapshot(AsOf::Version(123)));
     assert_eq!(parse(&text("query_asynchronous_request")), snapshot(AsOf::Latest));
     let since =

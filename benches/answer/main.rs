@@ -18,6 +18,7 @@ use deltashare::answer::file_line::FileLineWriter;
 use deltashare::answer::head::Head;
 use deltashare::answer::page::Page;
 use deltashare::answer::replay::Replayed;
+use deltashare::answer::skipping::Skipping;
 use deltashare::answer::version::VersionLines;
 use deltashare::answer::writer::{AnswerWriter, End};
 use deltashare::app::Memory;
@@ -116,7 +117,7 @@ async fn one_answer(table: &Path, format: ResponseFormat, encoding: Encoding) ->
     let head = Head { format, history_shared: true, directory: None, replayed: Replayed::Files };
     let lines = FileLineWriter::new(format, FileIdHash::default_for(format), &capabilities, None, signer);
     let writer = AnswerWriter {
-        source: VersionLines::new(table, files, None, head, lines),
+        source: VersionLines::new(table, files, Skipping::default(), None, head, lines),
         page: Page::whole(),
         end: End::default(),
         memory: Memory::default(),

@@ -37,6 +37,9 @@ pub struct FilesPlace {
     /// The number of files and their bytes, as the first page said.
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
     pub stats: Option<FileStats>,
+    /// How many rows surely match the query's predicates in the files before the page.
+    #[serde(rename = "l", default, skip_serializing_if = "is_zero")]
+    pub rows: u64,
 }
 
 impl Place for FilesPlace {
@@ -65,6 +68,11 @@ pub struct ChangesPlace {
 
 impl Place for ChangesPlace {
     const KIND: &'static str = "changes";
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[derive(Serialize, Deserialize)]
@@ -96,6 +104,8 @@ pub struct Page {
     head: Option<u64>,
     /// The form of the first page.
     format: Option<ResponseFormat>,
+    /// The token that the client sent.
+    token: Option<String>,
     files: u64,
     /// When the query began: with its first page, or with the answer that is refreshed.
     began: DateTime<Utc>,
@@ -110,6 +120,7 @@ impl Page {
             tokens: None,
             head: None,
             format: None,
+            token: None,
             files: 0,
             began: Utc::now(),
         }
@@ -120,15 +131,14 @@ impl Page {
         if !paging.is_asked_for() {
             return Self::whole();
         }
-        let tokens = Some((tokens.clone(), fingerprint));
-        Self { most_files: paging.max_files.unwrap_or(u64::MAX), tokens, ..Self::whole() }
+        Self { most_bytes: u64::MAX, ..Self::buffered(paging, tokens, fingerprint) }
     }
 
     /// A page that may go through something that buffers answers.
     pub fn buffered(paging: &Paging, tokens: &TableTokens, fingerprint: Fingerprint) -> Self {
         let tokens = Some((tokens.clone(), fingerprint));
-        let most_files = paging.max_files.unwrap_or(u64::MAX);
-        Self { most_files, most_bytes: BUFFERED_BYTES, tokens, ..Self::whole() }
+        let (most_files, token) = (paging.max_files.unwrap_or(u64::MAX), paging.page_token.clone());
+        Self { most_files, most_bytes: BUFFERED_BYTES, tokens, token, ..Self::whole() }
     }
 
     /// Whether the answer may be one page of several, and so ends with an `endStreamAction`.
@@ -138,8 +148,8 @@ impl Page {
 
     /// Where the page begins; `None` for the first one. 400 if the token is not one for this recipient,
     /// table and query, or has expired.
-    pub fn begin<P: Place>(&mut self, paging: &Paging) -> Result<Option<P>> {
-        let (Some(token), Some((tokens, fingerprint))) = (&paging.page_token, &self.tokens) else {
+    pub fn begin<P: Place>(&mut self) -> Result<Option<P>> {
+        let (Some(token), Some((tokens, fingerprint))) = (&self.token, &self.tokens) else {
             return Ok(None);
         };
         let (token, began): (PageToken<P>, _) = tokens.open_page(token)?;

@@ -17,7 +17,7 @@ use crate::delta::{
 use crate::error::{Error, Result};
 use crate::ndjson::Lines;
 use crate::protocol::capabilities::{Capabilities, FileIdHash, ResponseFormat};
-use crate::protocol::query::{Bound, ChangesQuery, check_range};
+use crate::protocol::query::{Bound, ChangesQuery, SinceQuery, check_range};
 use crate::storage::FileSigner;
 
 /// What is wanted of a range.
@@ -87,14 +87,18 @@ impl OpenRange {
     pub async fn since(
         app: &App,
         shared: &SharedTable,
-        (start, end): (u64, Option<u64>),
-        historical_protocol: bool,
+        query: &SinceQuery,
         place: Option<ChangesPlace>,
     ) -> Result<Self> {
+        let (start, end) = (query.starting_version, query.ending_version);
         shared.check_history()?;
         shared.check_start(start)?;
         check_range(start, end)?;
-        let wanted = Wanted { kind: ChangeKind::Files, historical_metadata: true, historical_protocol };
+        let wanted = Wanted {
+            kind: ChangeKind::Files,
+            historical_metadata: true,
+            historical_protocol: query.include_historical_protocol,
+        };
         Self::open(app, shared, wanted, place, move |delta, newest| {
             check_start(start, newest)?;
             // The end is a hint: one that is not there yet is the newest version.

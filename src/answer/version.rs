@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use super::file_line::FileLineWriter;
+use super::file_line::{FileLineWriter, QueriedVersion};
 use super::head::Head;
 use super::page::FilesPlace;
+use super::skipping::Skipping;
 use super::tokens::Refresh;
 use super::writer::{LineSource, Step};
 use crate::app::{App, OpenTable};
@@ -13,9 +14,10 @@ use crate::auth::SharedTable;
 use crate::delta::{DeltaTable, FileCursor, FileStats, Snapshot};
 use crate::error::{Error, Result};
 use crate::ndjson::Lines;
-use crate::protocol::capabilities::{Capabilities, ResponseFormat};
-use crate::protocol::query::AsOf;
+use crate::protocol::capabilities::{Capabilities, FileIdHash, ResponseFormat};
+use crate::protocol::query::{AsOf, SnapshotQuery};
 use crate::protocol::timestamp::parse_timestamp;
+use crate::storage::FileSigner;
 
 /// A shared table at one version.
 pub struct OpenVersion {
@@ -65,20 +67,28 @@ impl OpenVersion {
     ///
     /// 400 with the names of the features that the client would have to read.
     pub async fn negotiate(&self, capabilities: &Capabilities) -> Result<ResponseFormat> {
-        let features = self.snapshot.features();
-        if !capabilities.depends_on_vectors(features) {
-            return capabilities.negotiate(features);
-        }
-        let snapshot = Arc::clone(&self.snapshot);
-        capabilities.negotiate(&self.table.run(move |_| snapshot.exact_features()).await?)
+        negotiate(&self.table, &self.snapshot, capabilities).await
     }
 
     /// The files of the version.
     pub async fn files(self) -> Result<OpenFiles> {
         let Self { table, snapshot } = self;
         let files = table.run(move |delta| delta.files(&snapshot)).await?;
-        Ok(OpenFiles { table, files, stats: None })
+        Ok(OpenFiles { table, files, stats: None, rows: 0 })
     }
+}
+
+async fn negotiate(
+    table: &OpenTable,
+    snapshot: &Arc<Snapshot>,
+    capabilities: &Capabilities,
+) -> Result<ResponseFormat> {
+    let features = snapshot.features();
+    if !capabilities.depends_on_vectors(features) {
+        return capabilities.negotiate(features);
+    }
+    let snapshot = Arc::clone(snapshot);
+    capabilities.negotiate(&table.run(move |_| snapshot.exact_features()).await?)
 }
 
 fn check_as_of(shared: &SharedTable, as_of: &AsOf) -> Result<()> {
@@ -103,6 +113,8 @@ pub struct OpenFiles {
     files: FileCursor,
     /// What the first page said, if this is a later one.
     stats: Option<FileStats>,
+    /// How many rows surely match in the files of the pages before.
+    rows: u64,
 }
 
 impl OpenFiles {
@@ -111,19 +123,71 @@ impl OpenFiles {
         check_as_of(shared, as_of)?;
         shared.check_start(place.origin.version)?;
         let table = app.open(shared)?;
-        let FilesPlace { origin, position, stats } = place;
+        let FilesPlace { origin, position, stats, rows } = place;
         let files = table.run(move |delta| delta.files_from(&origin, position)).await?;
-        Ok(Self { table, files, stats })
+        Ok(Self { table, files, stats, rows })
+    }
+
+    /// Negotiates the form of an answer with these files, and checks that they can be signed. `format` is the form of the
+    /// first page, if this is a later one.
+    ///
+    /// 400 with the names of the features that the client would have to read.
+    pub async fn check(
+        self,
+        app: &App,
+        capabilities: &Capabilities,
+        format: Option<ResponseFormat>,
+    ) -> Result<CheckedFiles> {
+        let format = match format {
+            Some(format) => format,
+            None => negotiate(&self.table, self.files.snapshot(), capabilities).await?,
+        };
+        let signer = app.signer(&self.table).await?;
+        Ok(CheckedFiles { format, opened: self, signer })
+    }
+}
+
+/// The files of a version, with nothing in the way of an answer.
+pub struct CheckedFiles {
+    /// The form of the answer.
+    pub format: ResponseFormat,
+    opened: OpenFiles,
+    signer: FileSigner,
+}
+
+impl CheckedFiles {
+    /// The table and its places.
+    pub fn table(&self) -> &OpenTable {
+        &self.opened.table
     }
 
     /// The version that the files belong to.
-    pub fn version(&self) -> OpenVersion {
-        OpenVersion { table: self.table.clone(), snapshot: Arc::clone(self.files.snapshot()) }
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        self.opened.files.snapshot()
     }
 
-    /// What an answer with these files is written from.
-    pub fn into_lines(self, head: Head, lines: FileLineWriter) -> VersionLines {
-        VersionLines::new(self.table.delta().clone(), self.files, self.stats, head, lines)
+    /// What an answer with these files is written from, without those that the query can do without.
+    pub fn into_lines(
+        self,
+        shared: &SharedTable,
+        id_hash: FileIdHash,
+        capabilities: &Capabilities,
+        query: &SnapshotQuery,
+    ) -> VersionLines {
+        let Self { format, opened: OpenFiles { table, files, stats, rows }, signer } = self;
+        let skipping = Skipping::new(&query.hints, files.snapshot().metadata(), rows);
+        // Without the time of the version: no client needs it here, and it is gone once its commit is cleaned up.
+        let version = files.snapshot().version();
+        let queried = query.as_of.is_historical().then_some(QueriedVersion { version, timestamp: None });
+        let lines = FileLineWriter::new(format, id_hash, capabilities, queried, signer);
+        VersionLines::new(
+            table.delta().clone(),
+            files,
+            skipping,
+            stats,
+            Head::new(format, shared.record()),
+            lines,
+        )
     }
 }
 
@@ -131,6 +195,7 @@ impl OpenFiles {
 pub struct VersionLines {
     table: DeltaTable,
     files: FileCursor,
+    skipping: Skipping,
     stats: Option<FileStats>,
     head: Head,
     lines: FileLineWriter,
@@ -141,13 +206,14 @@ impl VersionLines {
     pub fn new(
         table: DeltaTable,
         files: FileCursor,
+        skipping: Skipping,
         stats: Option<FileStats>,
         head: Head,
         mut lines: FileLineWriter,
     ) -> Self {
         let snapshot = files.snapshot();
         lines.set_partition_columns(snapshot.schema(), &snapshot.metadata().partition_columns);
-        Self { table, files, stats, head, lines }
+        Self { table, files, skipping, stats, head, lines }
     }
 }
 
@@ -164,7 +230,13 @@ impl LineSource for VersionLines {
     }
 
     fn write_next(&mut self, lines: &mut Lines) -> Result<Step> {
+        if self.skipping.is_enough() {
+            return Ok(Step::End);
+        }
         let Some(file) = self.files.advance()? else { return Ok(Step::End) };
+        if !self.skipping.keeps(&file) {
+            return Ok(Step::Other);
+        }
         let (bytes, until) = (file.size.unsigned_abs(), self.lines.expiration_millis());
         lines.file(bytes, until, |out| self.lines.write(&file, out))?;
         Ok(Step::File)
@@ -179,11 +251,25 @@ impl LineSource for VersionLines {
     }
 
     fn next_place(&mut self) -> Result<Option<FilesPlace>> {
-        if !self.files.has_more()? {
+        if self.skipping.is_enough() {
             return Ok(None);
         }
-        let (origin, position) = (self.files.origin().clone(), self.files.position());
-        Ok(Some(FilesPlace { origin, position, stats: self.stats }))
+        // A client that got the token of another page expects files there.
+        while let Some(file) = self.files.peek()? {
+            if self.skipping.will_keep(&file) {
+                let (origin, position) = (self.files.origin().clone(), self.files.position());
+                return Ok(Some(FilesPlace {
+                    origin,
+                    position,
+                    stats: self.stats,
+                    rows: self.skipping.rows(),
+                }));
+            }
+            if let Some(file) = self.files.advance()? {
+                self.skipping.keeps(&file);
+            }
+        }
+        Ok(None)
     }
 
     fn pause(self) {

@@ -125,7 +125,16 @@ impl FileCursor {
         self.position += 1;
         self.row += 1;
         // `find` left the cursor at a selected row of a batch.
-        let file = self.batch.as_ref().map(|batch| batch.file(self.row - 1)).transpose()?;
+        self.file(self.row - 1)
+    }
+
+    /// The next file, which the cursor stays before.
+    pub fn peek(&mut self) -> Result<Option<AddFile<'_>>> {
+        if self.find()? { self.file(self.row) } else { Ok(None) }
+    }
+
+    fn file(&self, row: usize) -> Result<Option<AddFile<'_>>> {
+        let file = self.batch.as_ref().map(|batch| batch.file(row)).transpose()?;
         if !self.allows_vectors && file.as_ref().is_some_and(|file| file.deletion_vector.is_some()) {
             return Err(Error::unreadable_table(
                 "The table cannot be read: files have deletion vectors, which its protocol does not allow.",
@@ -135,11 +144,6 @@ impl FileCursor {
             return Err(damaged("an add action of a partitioned table has no partitionValues"));
         }
         Ok(file)
-    }
-
-    /// Whether another file follows.
-    pub fn has_more(&mut self) -> Result<bool> {
-        self.find()
     }
 
     /// Moves to the next row that is a file; `false` at the end.

@@ -6,9 +6,9 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
-use super::query::stream_changes;
+use super::query::Query;
 use super::query_headers::QueryHeaders;
-use super::request::{AnswerBounds, Names, Parameters, table_tokens};
+use super::request::{AnswerBounds, Names, Parameters};
 use crate::answer::page::Page;
 use crate::answer::range::OpenRange;
 use crate::app::App;
@@ -29,11 +29,10 @@ pub async fn query_changes(
     let shared = SharedTable::find(&*app.catalog, &recipient, &names).await?;
     shared.check_feed()?;
     let headers = QueryHeaders::parse(&headers)?;
-    let query = request.query()?;
-    let in_flight = app.begin_answer(recipient.name())?;
-    let tokens = table_tokens(&app, &recipient, &shared);
-    let mut page = Page::new(&query.paging, &tokens, query.fingerprint);
-    let place = page.begin(&query.paging)?;
-    let range = OpenRange::feed(&app, &shared, query, place).await?;
-    stream_changes(&app, &headers, &shared, range, page, (in_flight, bounds)).await
+    let feed = request.query()?;
+    let query = Query::begin(&app, &recipient, shared, headers, bounds)?;
+    let mut page = Page::new(&feed.paging, &query.tokens, feed.fingerprint);
+    let place = page.begin()?;
+    let range = OpenRange::feed(&app, &query.shared, feed, place).await?;
+    query.changes(range, page).await
 }

@@ -7,23 +7,26 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use chrono::TimeDelta;
 
 use super::query_headers::QueryHeaders;
-use super::request::{AnswerBounds, Names, read_body, table_tokens};
+use super::request::{AnswerBounds, Names, read_body};
 use super::response::QueryResponse;
-use crate::answer::file_line::{FileLineWriter, QueriedVersion};
-use crate::answer::head::Head;
 use crate::answer::page::Page;
 use crate::answer::range::OpenRange;
 use crate::answer::tokens::{QueryId, Refresh, TableTokens};
 use crate::answer::version::{OpenFiles, OpenVersion};
-use crate::answer::writer::End;
-use crate::app::{App, InFlight};
+use crate::answer::writer::{End, LineSource};
+use crate::app::{App, InFlight, OpenTable};
 use crate::auth::{Recipient, SharedTable};
 use crate::error::Result;
 use crate::ndjson::Bounds;
+use crate::protocol::capabilities::ResponseFormat;
 use crate::protocol::digest::short_digest;
-use crate::protocol::query::{AsOf, Paging, QueryRequest, TableQuery};
+use crate::protocol::query::{Hints, QueryRequest, SnapshotQuery, TableQuery};
+
+/// The most bytes of predicates that the id of a query takes in, since clients have it in a path.
+const MOST_IN_ID: usize = 1024;
 
 /// `POST …/tables/{table}/query`
 pub async fn query_table(
@@ -34,20 +37,20 @@ pub async fn query_table(
     AnswerBounds(bounds): AnswerBounds,
     body: Body,
 ) -> Result<Response> {
-    let request = QueryRequest::parse(&read_body(body, &app.limits).await?)?;
+    let mut request = QueryRequest::parse(&read_body(body, &app.limits).await?)?;
     let headers = QueryHeaders::parse(&headers)?;
-    let shared = SharedTable::find(&*app.catalog, &recipient, &names).await?;
-    let in_flight = app.begin_answer(recipient.name())?;
-    let tokens = table_tokens(&app, &recipient, &shared);
-    if headers.capabilities.async_query && request.paging.page_token.is_none() {
-        let headers = headers.of_async_query(None)?;
-        return Query { app: &app, headers: &headers, shared: &shared, tokens: &tokens }
-            .submit(request)
-            .await;
+    if let TableQuery::Snapshot(query) = &mut request.query
+        && !headers.means_limit
+    {
+        query.hints.limit = None;
     }
-    let page = Page::new(&request.paging, &tokens, request.fingerprint);
-    let query = Query { app: &app, headers: &headers, shared: &shared, tokens: &tokens };
-    query.answer(&request.query, &request.paging, page, (in_flight, bounds)).await
+    let shared = SharedTable::find(&*app.catalog, &recipient, &names).await?;
+    let query = Query::begin(&app, &recipient, shared, headers, bounds)?;
+    if query.headers.capabilities.async_query && request.paging.page_token.is_none() {
+        return query.submit(request).await;
+    }
+    let page = Page::new(&request.paging, &query.tokens, request.fingerprint);
+    query.answer(&request.query, page).await
 }
 
 /// `POST …/tables/{table}/queries/{queryId}`
@@ -64,120 +67,125 @@ pub async fn query_result(
     let paging = QueryRequest::parse_paging(&read_body(body, &app.limits).await?)?;
     let headers = QueryHeaders::parse(&headers)?;
     let shared = SharedTable::find(&*app.catalog, &recipient, &[share, schema, table]).await?;
-    let in_flight = app.begin_answer(recipient.name())?;
-    let tokens = table_tokens(&app, &recipient, &shared);
-    let QueryId { query, fingerprint, id_hash, .. } = tokens.open_query(id.as_str())?;
-    let headers = headers.of_async_query(id_hash.as_deref())?;
-    let page = Page::buffered(&paging, &tokens, fingerprint);
-    let answering = Query { app: &app, headers: &headers, shared: &shared, tokens: &tokens };
-    answering.answer(&query, &paging, page, (in_flight, bounds)).await
+    let mut answering = Query::begin(&app, &recipient, shared, headers, bounds)?;
+    let QueryId { query, fingerprint, id_hash, .. } = answering.tokens.open_query(id.as_str())?;
+    answering.headers = answering.headers.of_async_query(id_hash.as_deref())?;
+    let page = Page::buffered(&paging, &answering.tokens, fingerprint);
+    answering.answer(&query, page).await
 }
 
-/// A query of a shared table.
-struct Query<'a> {
+/// A query of a shared table, counted among those that are being answered.
+pub(super) struct Query<'a> {
     app: &'a App,
-    headers: &'a QueryHeaders,
-    shared: &'a SharedTable,
-    tokens: &'a TableTokens,
+    headers: QueryHeaders,
+    pub(super) shared: SharedTable,
+    /// What seals and opens the tokens of the recipient for this table.
+    pub(super) tokens: TableTokens,
+    in_flight: InFlight,
+    bounds: Bounds,
 }
 
-impl Query<'_> {
-    async fn answer(
-        &self,
-        query: &TableQuery,
-        paging: &Paging,
-        page: Page,
-        sending: (InFlight, Bounds),
-    ) -> Result<Response> {
+impl<'a> Query<'a> {
+    /// 429 or 503 if there are too many already.
+    pub(super) fn begin(
+        app: &'a App,
+        recipient: &Recipient,
+        shared: SharedTable,
+        headers: QueryHeaders,
+        bounds: Bounds,
+    ) -> Result<Self> {
+        let in_flight = app.begin_answer(recipient.name())?;
+        let query_life = TimeDelta::seconds(app.limits.query_life_seconds.into());
+        let tokens = TableTokens::new(app.token_key.clone(), recipient.name(), shared.record(), query_life);
+        Ok(Self { app, headers, shared, tokens, in_flight, bounds })
+    }
+
+    async fn answer(self, query: &TableQuery, mut page: Page) -> Result<Response> {
         match query {
-            TableQuery::Snapshot { as_of, include_refresh_token, refresh_token } => {
-                let wants_token = *include_refresh_token || refresh_token.is_some();
-                self.files(as_of, (refresh_token.as_deref(), wants_token), paging, page, sending).await
-            }
-            TableQuery::Since { starting_version, ending_version, include_historical_protocol } => {
-                let versions = (*starting_version, *ending_version);
-                self.changes(versions, *include_historical_protocol, paging, page, sending).await
+            TableQuery::Snapshot(query) => self.files(query, page).await,
+            TableQuery::Since(query) => {
+                let place = page.begin()?;
+                let range = OpenRange::since(self.app, &self.shared, query, place).await?;
+                self.changes(range, page).await
             }
         }
     }
 
-    /// Answers with the files of a version: open, negotiate, sign, stream.
-    async fn files(
-        &self,
-        as_of: &AsOf,
-        (refresh_token, wants_token): (Option<&str>, bool),
-        paging: &Paging,
-        mut page: Page,
-        sending: (InFlight, Bounds),
-    ) -> Result<Response> {
-        let place = page.begin(paging)?;
+    /// Answers with the files of a version: open, negotiate and sign, stream.
+    async fn files(self, query: &SnapshotQuery, mut page: Page) -> Result<Response> {
+        let (app, shared, capabilities) = (self.app, &self.shared, &self.headers.capabilities);
+        let place = page.begin()?;
         let is_first = place.is_none();
-        let files = match (place, refresh_token) {
-            (Some(place), _) => OpenFiles::resume(self.app, self.shared, as_of, place).await?,
+        let files = match (place, &query.refresh_token) {
+            (Some(place), _) => OpenFiles::resume(app, shared, &query.as_of, place).await?,
             (None, Some(token)) => {
                 let (refresh, began) = self.tokens.open_refresh(token)?;
                 page.refreshes(began);
-                OpenVersion::refresh(self.app, self.shared, &refresh).await?.files().await?
+                OpenVersion::refresh(app, shared, &refresh).await?.files().await?
             }
-            (None, None) => OpenVersion::open(self.app, self.shared, as_of).await?.files().await?,
+            (None, None) => OpenVersion::open(app, shared, &query.as_of).await?.files().await?,
         };
-        let capabilities = &self.headers.capabilities;
-        let opened = files.version();
-        let format = match page.format(capabilities)? {
-            Some(format) => format,
-            None => opened.negotiate(capabilities).await?,
-        };
-        let signer = self.app.signer(&opened.table).await?;
-        let version = opened.snapshot.version();
-        let mut end = end_of(self.headers, &page);
-        if wants_token && is_first {
-            let refresh = Refresh { version, table: opened.snapshot.metadata().id.clone() };
-            let token = self.tokens.seal_refresh(&refresh, page.began())?;
+        let checked = files.check(app, capabilities, page.format(capabilities)?).await?;
+        let (format, snapshot, table) = (checked.format, checked.snapshot(), checked.table().clone());
+        let (version, id) = (snapshot.version(), snapshot.metadata().id.clone());
+        let mut end = self.end_of(&page);
+        if query.wants_refresh_token() && is_first {
+            let token = self.tokens.seal_refresh(&Refresh { version, table: id }, page.began())?;
             end = End { action: true, refresh_token: Some(token) };
         }
-        // The time of the version is left out: no client needs it here, and it is gone once its commit is cleaned up.
-        let queried = as_of.is_historical().then_some(QueriedVersion { version, timestamp: None });
-        let id_hash = self.headers.id_hash(format);
-        let lines = FileLineWriter::new(format, id_hash, capabilities, queried, signer);
-        let source = files.into_lines(Head::new(format, self.shared.record()), lines);
-        QueryResponse { headers: self.headers, format, version }
-            .stream(&opened.table, source, (page, end), sending)
-            .await
+        let lines = checked.into_lines(shared, self.headers.id_hash(format), capabilities, query);
+        self.stream(lines, format, version, &table, page, end).await
     }
 
-    /// Answers with what changed since a version.
-    async fn changes(
-        &self,
-        versions: (u64, Option<u64>),
-        historical_protocol: bool,
-        paging: &Paging,
-        mut page: Page,
-        sending: (InFlight, Bounds),
+    /// Answers with the changes of a range: check, negotiate and sign, stream.
+    pub(super) async fn changes(self, range: OpenRange, page: Page) -> Result<Response> {
+        let capabilities = &self.headers.capabilities;
+        let checked = range.check(self.app, capabilities, page.format(capabilities)?).await?;
+        let (format, version, table) = (checked.format, checked.first_version(), checked.table.clone());
+        let lines = checked.into_lines(&self.shared, self.headers.id_hash(format), capabilities);
+        let end = self.end_of(&page);
+        self.stream(lines, format, version, &table, page, end).await
+    }
+
+    async fn stream(
+        self,
+        lines: impl LineSource,
+        format: ResponseFormat,
+        version: u64,
+        table: &OpenTable,
+        page: Page,
+        end: End,
     ) -> Result<Response> {
-        let place = page.begin(paging)?;
-        let range = OpenRange::since(self.app, self.shared, versions, historical_protocol, place).await?;
-        stream_changes(self.app, self.headers, self.shared, range, page, sending).await
+        let response = QueryResponse { headers: &self.headers, format, version };
+        response.stream(table, lines, (page, end), (self.in_flight, self.bounds)).await
+    }
+
+    /// How an answer ends, unless it has a refresh token.
+    fn end_of(&self, page: &Page) -> End {
+        End { action: self.headers.end_stream_action() || page.is_one_of_several(), refresh_token: None }
     }
 
     /// Answers with the id of the query, after everything was checked that can fail at once.
-    async fn submit(&self, request: QueryRequest) -> Result<Response> {
-        let capabilities = &self.headers.capabilities;
-        let (version, format) = match &request.query {
-            TableQuery::Snapshot { as_of, refresh_token, .. } => {
-                let opened = match refresh_token {
+    async fn submit(self, mut request: QueryRequest) -> Result<Response> {
+        let (app, shared, capabilities) = (self.app, &self.shared, &self.headers.capabilities);
+        let (version, format) = match &mut request.query {
+            TableQuery::Snapshot(query) => {
+                let opened = match &query.refresh_token {
                     Some(token) => {
                         let (refresh, _) = self.tokens.open_refresh(token)?;
-                        OpenVersion::refresh(self.app, self.shared, &refresh).await?
+                        OpenVersion::refresh(app, shared, &refresh).await?
                     }
-                    None => OpenVersion::open(self.app, self.shared, as_of).await?,
+                    None => OpenVersion::open(app, shared, &query.as_of).await?,
                 };
+                if query.hints.predicate_bytes() > MOST_IN_ID {
+                    // A limit counts rows that meet the predicates.
+                    query.hints = Hints::default();
+                }
                 (opened.snapshot.version(), opened.negotiate(capabilities).await?)
             }
-            TableQuery::Since { starting_version, ending_version, include_historical_protocol } => {
-                let versions = (*starting_version, *ending_version);
-                let with_protocol = *include_historical_protocol;
-                let range = OpenRange::since(self.app, self.shared, versions, with_protocol, None).await?;
-                (*starting_version, range.check(self.app, capabilities, None).await?.format)
+            TableQuery::Since(query) => {
+                let range = OpenRange::since(app, shared, query, None).await?;
+                (query.starting_version, range.check(app, capabilities, None).await?.format)
             }
         };
         let id = self.tokens.seal_query(&QueryId {
@@ -186,28 +194,6 @@ impl Query<'_> {
             id_hash: self.headers.id_hash.map(|hash| hash.as_str().to_owned()),
             idempotency: short_digest(request.idempotency_key.unwrap_or_default().as_bytes()),
         })?;
-        QueryResponse { headers: self.headers, format, version }.pending(&id)
+        QueryResponse { headers: &self.headers, format, version }.pending(&id)
     }
-}
-
-/// How an answer ends, unless it has a refresh token.
-fn end_of(headers: &QueryHeaders, page: &Page) -> End {
-    End { action: headers.end_stream_action() || page.is_one_of_several(), refresh_token: None }
-}
-
-/// Answers with the changes of a range: check and sign, negotiate, stream.
-pub(super) async fn stream_changes(
-    app: &App,
-    headers: &QueryHeaders,
-    shared: &SharedTable,
-    range: OpenRange,
-    page: Page,
-    sending: (InFlight, Bounds),
-) -> Result<Response> {
-    let capabilities = &headers.capabilities;
-    let checked = range.check(app, capabilities, page.format(capabilities)?).await?;
-    let end = end_of(headers, &page);
-    let (format, version, table) = (checked.format, checked.first_version(), checked.table.clone());
-    let source = checked.into_lines(shared, headers.id_hash(format), capabilities);
-    QueryResponse { headers, format, version }.stream(&table, source, (page, end), sending).await
 }

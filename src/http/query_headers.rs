@@ -1,7 +1,7 @@
 //! What the headers of a query say of its answer.
 
 use axum::http::HeaderMap;
-use axum::http::header::ACCEPT_ENCODING;
+use axum::http::header::{ACCEPT_ENCODING, USER_AGENT};
 
 use super::request::header;
 use crate::error::Result;
@@ -9,6 +9,9 @@ use crate::ndjson::Encoding;
 use crate::protocol::capabilities::{
     CAPABILITIES_HEADER, Capabilities, FILE_ID_HASH_HEADER, FileIdHash, ResponseFormat,
 };
+
+/// How the user agent of a client begins that sends an uninitialised number as `limitHint`: its users would lose rows.
+const UNINITIALISED_LIMIT: &str = "delta-sharing-CPP/";
 
 /// The headers of a query.
 pub(super) struct QueryHeaders {
@@ -18,6 +21,8 @@ pub(super) struct QueryHeaders {
     pub(super) encoding: Encoding,
     /// Whether the answer is that of an asynchronous query.
     pub(super) async_query: bool,
+    /// Whether `limitHint` is what the client will read.
+    pub(super) means_limit: bool,
 }
 
 impl QueryHeaders {
@@ -28,6 +33,8 @@ impl QueryHeaders {
             id_hash: FileIdHash::parse(header(headers, FILE_ID_HASH_HEADER))?,
             encoding: Encoding::negotiate(header(headers, ACCEPT_ENCODING.as_str())),
             async_query: false,
+            means_limit: !header(headers, USER_AGENT.as_str())
+                .is_some_and(|agent| agent.starts_with(UNINITIALISED_LIMIT)),
         })
     }
 

@@ -9,13 +9,11 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use bytes::{Bytes, BytesMut};
-use chrono::TimeDelta;
 use futures::StreamExt as _;
 use tokio::time::timeout;
 
-use crate::answer::tokens::TableTokens;
 use crate::app::App;
-use crate::auth::{PathName, Recipient, SharedTable};
+use crate::auth::{PathName, Recipient};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::ndjson::Bounds;
@@ -28,12 +26,6 @@ impl FromRequestParts<Arc<App>> for Recipient {
             parts.headers.get_all(AUTHORIZATION).iter().map(|value| value.to_str().ok()).collect();
         Self::authenticate(&*app.catalog, &headers).await
     }
-}
-
-/// What seals and opens the tokens of the recipient who asks, for the table that was found.
-pub(super) fn table_tokens(app: &App, recipient: &Recipient, shared: &SharedTable) -> TableTokens {
-    let query_life = TimeDelta::seconds(app.limits.query_life_seconds.into());
-    TableTokens::new(app.token_key.clone(), recipient.name(), shared.record(), query_life)
 }
 
 /// The names in the path of a request, in their order.

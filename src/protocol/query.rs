@@ -100,29 +100,73 @@ pub struct QueryRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TableQuery {
     /// The files of one version.
-    Snapshot {
-        /// Which version to read.
-        as_of: AsOf,
-        /// Whether the client asked for a refresh token, and so for an `endStreamAction`.
-        include_refresh_token: bool,
-        /// The refresh token of an earlier answer, whose version is asked for again.
-        refresh_token: Option<String>,
-    },
+    Snapshot(SnapshotQuery),
     /// What changed since a version.
-    Since {
-        /// The first version, included.
-        starting_version: u64,
-        /// The last version, included; the newest where absent or later than it.
-        ending_version: Option<u64>,
-        /// Whether changes of the protocol are wanted too, in delta format.
-        include_historical_protocol: bool,
-    },
+    Since(SinceQuery),
+}
+
+/// A query for the files of one version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotQuery {
+    /// Which version to read.
+    pub as_of: AsOf,
+    /// Whether the client asked for a refresh token, and so for an `endStreamAction`.
+    pub include_refresh_token: bool,
+    /// The refresh token of an earlier answer, whose version is asked for again.
+    pub refresh_token: Option<String>,
+    /// What the client will not read.
+    #[serde(default, skip_serializing_if = "Hints::is_empty")]
+    pub hints: Hints,
+}
+
+/// A query for what changed since a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinceQuery {
+    /// The first version, included.
+    pub starting_version: u64,
+    /// The last version, included; the newest if absent or later than it.
+    pub ending_version: Option<u64>,
+    /// Whether changes of the protocol are wanted too, in delta format.
+    pub include_historical_protocol: bool,
+}
+
+impl SnapshotQuery {
+    /// Whether the answer has a refresh token.
+    pub fn wants_refresh_token(&self) -> bool {
+        self.include_refresh_token || self.refresh_token.is_some()
+    }
+}
+
+/// What a client will not read of a version: the server may leave it out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hints {
+    /// `predicateHints`: expressions of SQL, all of which hold for the rows that are read.
+    #[serde(rename = "s", default, skip_serializing_if = "Vec::is_empty")]
+    pub sql: Vec<String>,
+    /// `jsonPredicateHints`: an expression in JSON that holds for the rows that are read.
+    #[serde(rename = "j", default, skip_serializing_if = "Option::is_none")]
+    pub json: Option<String>,
+    /// `limitHint`: how many rows are read; never 0.
+    #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+}
+
+impl Hints {
+    /// Whether nothing can be left out.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// How many bytes the predicates have.
+    pub fn predicate_bytes(&self) -> usize {
+        self.sql.iter().chain(&self.json).map(String::len).sum()
+    }
 }
 
 impl QueryRequest {
     /// Reads the body of the request.
     ///
-    /// Lenient if that cannot change the answer: an empty body, `null`, unknown fields, numbers
+    /// Lenient if that cannot change the rows: an empty body, `null`, unknown fields, numbers
     /// written as strings, and hints of any shape, since hints only allow the server to send less.
     /// Strict about contradictions and about what selects the rows.
     ///
@@ -139,7 +183,7 @@ impl QueryRequest {
         let include_refresh_token = fields.boolean("includeRefreshToken")?;
         let ending_version = fields.integer("endingVersion")?;
         let include_historical_protocol = fields.boolean("includeHistoricalProtocol")?;
-        fields.check_hints()?;
+        let hints = fields.hints()?;
 
         let selectors = [version.is_some(), timestamp.is_some(), starting_version.is_some()];
         let selected = selectors.iter().filter(|&&given| given).count();
@@ -172,16 +216,17 @@ impl QueryRequest {
         )?;
 
         let query = match starting_version {
-            Some(start) => TableQuery::Since {
+            Some(start) => TableQuery::Since(SinceQuery {
                 starting_version: start.unsigned_abs(),
                 ending_version: ending_version.map(i64::unsigned_abs),
                 include_historical_protocol,
-            },
-            None => TableQuery::Snapshot {
+            }),
+            None => TableQuery::Snapshot(SnapshotQuery {
                 as_of: as_of(version, timestamp, "table version cannot be negative.")?,
                 include_refresh_token,
                 refresh_token: refresh_token.map(str::to_owned),
-            },
+                hints,
+            }),
         };
         const SELECTING: [&str; 8] = [
             "version",
@@ -374,15 +419,27 @@ impl Fields {
         }
     }
 
-    /// Hints are not used yet. `predicateHints` must be an array, as it must be at the reference
-    /// server; `jsonPredicateHints` may be a string or an object; `limitHint` may be anything.
-    fn check_hints(&self) -> Result<()> {
-        match self.get("predicateHints") {
-            None | Some(Value::Array(_)) => Ok(()),
-            Some(_) => Err(Error::malformed(
-                "Expected an array for repeated field predicateHints of QueryTableRequest",
-            )),
-        }
+    /// `predicateHints` must be an array, as it must be at the reference server; `jsonPredicateHints` may be a string or
+    /// an object; `limitHint` may be anything, of which a positive number, or one in a string, is a limit.
+    fn hints(&self) -> Result<Hints> {
+        let sql = match self.get("predicateHints") {
+            None => Vec::new(),
+            Some(Value::Array(hints)) => hints.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            Some(_) => {
+                return Err(Error::malformed(
+                    "Expected an array for repeated field predicateHints of QueryTableRequest",
+                ));
+            }
+        };
+        let json = self.get("jsonPredicateHints").map(|hints| match hints {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        });
+        let limit = self.integer("limitHint").ok().flatten().filter(|&limit| limit > 0);
+        // Clients without hints send empty ones.
+        let sql: Vec<String> = sql.into_iter().filter(|sql: &String| !sql.trim().is_empty()).collect();
+        let json = json.filter(|json| !json.trim().is_empty());
+        Ok(Hints { sql, json, limit: limit.map(i64::unsigned_abs) })
     }
 }
 
@@ -407,13 +464,18 @@ mod tests {
     use crate::error::ErrorCode;
 
     fn latest(include_refresh_token: bool) -> TableQuery {
-        TableQuery::Snapshot { as_of: AsOf::Latest, include_refresh_token, refresh_token: None }
+        TableQuery::Snapshot(SnapshotQuery {
+            as_of: AsOf::Latest,
+            include_refresh_token,
+            refresh_token: None,
+            hints: Hints::default(),
+        })
     }
 
     fn as_of(body: &str) -> AsOf {
         match QueryRequest::parse(body.as_bytes()).unwrap().query {
-            TableQuery::Snapshot { as_of, .. } => as_of,
-            TableQuery::Since { .. } => panic!("not a snapshot: {body}"),
+            TableQuery::Snapshot(query) => query.as_of,
+            TableQuery::Since(_) => panic!("not a snapshot: {body}"),
         }
     }
 

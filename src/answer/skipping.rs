@@ -1,0 +1,117 @@
+//! Which files of a version a query can do without, by the hints of its request: `predicateHints`,
+//! `jsonPredicateHints` and `limitHint`. "Read Data from a Table" leaves it to the server to use them.
+
+use std::sync::Arc;
+
+use crate::audit::Audit;
+use crate::delta::{AddFile, Metadata};
+use crate::predicate::{FileFacts, Filter, Predicate, Table, Verdict};
+use crate::protocol::query::Hints;
+
+/// The most bytes of predicates that are parsed.
+const MOST_BYTES: usize = 1 << 20;
+/// The most characters of an event that say why hints were ignored.
+const MOST_REASONS: usize = 500;
+
+/// Applies the hints of one query, or of one page of it. What it did is noted in the event of the request when it is
+/// dropped.
+#[derive(Default)]
+pub struct Skipping {
+    filter: Option<Filter>,
+    limit: Option<u64>,
+    /// How many rows surely match in the files that were kept, by this page and those before it.
+    rows: u64,
+    left_out: u64,
+    audit: Option<Arc<Audit>>,
+}
+
+impl Skipping {
+    /// The hints of the current request for a version with this metadata. `rows` is what the pages before have.
+    pub fn new(hints: &Hints, metadata: &Metadata, rows: u64) -> Self {
+        if hints.is_empty() {
+            return Self::default();
+        }
+        let limit = hints.limit;
+        let filter = Filter::new(predicates(hints), limit.is_some(), table(metadata));
+        Self { filter: Some(filter), limit, rows, left_out: 0, audit: Audit::current() }
+    }
+
+    /// Whether the files that were kept have as many rows as the client reads.
+    pub(super) fn is_enough(&self) -> bool {
+        self.limit.is_some_and(|limit| self.rows >= limit)
+    }
+
+    /// How many rows surely match in the files that were kept.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Decides on a file, and counts it: every file is decided on once, in their order.
+    pub(super) fn keeps(&mut self, file: &AddFile<'_>) -> bool {
+        match self.judge(file) {
+            Verdict::LeftOut => {
+                self.left_out += 1;
+                false
+            }
+            Verdict::Kept { matching_rows } => {
+                self.rows = self.rows.saturating_add(matching_rows);
+                true
+            }
+        }
+    }
+
+    /// Whether [`Self::keeps`] will keep a file that is not counted yet.
+    pub(super) fn will_keep(&mut self, file: &AddFile<'_>) -> bool {
+        self.judge(file) != Verdict::LeftOut
+    }
+
+    fn judge(&mut self, file: &AddFile<'_>) -> Verdict {
+        match &mut self.filter {
+            Some(filter) => filter.judge(&facts(file)),
+            None => Verdict::Kept { matching_rows: 0 },
+        }
+    }
+}
+
+/// The predicates of hints, all of which must hold.
+pub fn predicates(hints: &Hints) -> Vec<Predicate> {
+    if hints.predicate_bytes() > MOST_BYTES {
+        return vec![Predicate::Unsupported(format!("the predicates have more than {MOST_BYTES} bytes"))];
+    }
+    let sql = hints.sql.iter().map(|sql| Predicate::from_sql(sql));
+    sql.chain(hints.json.iter().map(|json| Predicate::from_json(json))).collect()
+}
+
+/// The columns of a version.
+pub fn table(metadata: &Metadata) -> Table<'_> {
+    Table {
+        schema: &metadata.schema_string,
+        partition_columns: &metadata.partition_columns,
+        is_mapped: metadata.is_mapped(),
+    }
+}
+
+/// What a predicate reads of a file.
+pub fn facts<'a>(file: &AddFile<'a>) -> FileFacts<'a, impl Fn(&str) -> Option<Option<&'a str>> + use<'a>> {
+    let values = file.partition_values.clone();
+    FileFacts {
+        partition_value: move |name: &str| {
+            values.iter().find(|(own, _)| *own == name).map(|(_, value)| value)
+        },
+        stats: file.stats,
+        deleted_rows: file.deletion_vector.map_or(0, |vector| vector.cardinality.max(0).unsigned_abs()),
+    }
+}
+
+impl Drop for Skipping {
+    fn drop(&mut self) {
+        let (Some(audit), Some(filter)) = (&self.audit, &self.filter) else { return };
+        let reasons = filter.conjuncts().iter().flat_map(|conjunct| &conjunct.ignored);
+        let reasons = reasons.map(String::as_str).collect::<Vec<_>>().join("; ");
+        audit.note(|facts| {
+            facts.left_out = Some(self.left_out);
+            facts.limit_reached = self.is_enough();
+            facts.hints_ignored = (!reasons.is_empty()).then(|| reasons.chars().take(MOST_REASONS).collect());
+        });
+    }
+}
