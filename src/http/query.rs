@@ -45,8 +45,9 @@ pub async fn query_table(
         query.hints.limit = None;
     }
     let shared = SharedTable::find(&*app.catalog, &recipient, &names).await?;
-    let query = Query::begin(&app, &recipient, shared, headers, bounds)?;
+    let mut query = Query::begin(&app, &recipient, shared, headers, bounds)?;
     if query.headers.capabilities.async_query && request.paging.page_token.is_none() {
+        query.headers = query.headers.of_async_query(None)?;
         return query.submit(request).await;
     }
     let page = Page::new(&request.paging, &query.tokens, request.fingerprint);

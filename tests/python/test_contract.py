@@ -285,7 +285,7 @@ def test_ids_are_the_same_in_every_answer(server):
 
 
 @pytest.mark.parametrize("body", [
-    b"", b"null", b"{}", b'{"params":{"a":1}}', b'{"predicateHints":[""],"limitHint":0}', b'{"limitHint":"10"}',
+    b"", b"null", b"{}", b'{"params":{"a":1}}', b'{"predicateHints":[""],"limitHint":0}', b'{"limitHint":"1000"}',
     b'{"limitHint":-5}', b'{"predicateHints":["garbage ((("]}', b'{"jsonPredicateHints":"{"}', b'{"jsonPredicateHints":{"op":"x"}}',
     b'{"version":null,"timestamp":null,"predicateHints":null}', b'{"responseFormat":"delta","queryId":"x"}', b'{"idempotency_key":"k"}',
 ])
