@@ -72,7 +72,7 @@ impl LogEngine {
     /// `root` ends with a slash.
     pub(super) fn new(
         store: Arc<dyn ObjectStore>,
-        root: &Url,
+        root: Url,
         runtime: tokio::runtime::Handle,
         limits: Limits,
     ) -> Self {
@@ -82,6 +82,7 @@ impl LogEngine {
         let mut log = root.clone();
         log.set_path(&format!("{}_delta_log/", root.path()));
         let fence = Arc::new(Fence {
+            root,
             log,
             hidden: Hidden::default(),
             listing: None,
@@ -178,6 +179,11 @@ impl LogEngine {
         &self.fence.hidden
     }
 
+    /// The URL of the table.
+    pub(super) fn root(&self) -> &Url {
+        &self.fence.root
+    }
+
     /// The URL of `_delta_log/`.
     pub(super) fn log(&self) -> &Url {
         &self.fence.log
@@ -221,6 +227,7 @@ impl Engine for LogEngine {
 
 #[derive(Clone)]
 struct Fence {
+    root: Url,
     log: Url,
     hidden: Hidden,
     /// By the names of the files.

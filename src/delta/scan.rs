@@ -10,6 +10,7 @@ use super::checksum::Checksum;
 use super::engine::LogEngine;
 use super::failure::{Refusal, damaged, failure, is_damage, unpanicked};
 use super::metadata::FileStats;
+use super::open::{open_mended, open_without_checkpoint};
 use super::repeats::{Repeats, Seen};
 use super::snapshot::{Snapshot, Totals};
 use crate::error::{Error, Result};
@@ -219,7 +220,7 @@ impl Snapshot {
             Ok(scan) => Ok(scan),
             Err(Refusal::Final(error)) => Err(error),
             Err(Refusal::Damaged(error)) => {
-                let mended = Arc::clone(&self.rebuild).without_checkpoint(self, error)?;
+                let mended = open_without_checkpoint(self, error)?;
                 self.mended.get_or_init(|| Box::new(mended)).open_scan(columns)
             }
         }
@@ -241,7 +242,7 @@ impl Snapshot {
         if scanned.engine().mends() {
             return Err(error);
         }
-        match Arc::clone(&self.rebuild).mending(scanned) {
+        match open_mended(scanned) {
             Ok(mended) => {
                 scanned.mended.get_or_init(|| Box::new(mended));
                 Ok(())

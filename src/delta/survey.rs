@@ -10,10 +10,11 @@ use super::changes::{
 };
 use super::cursor::FileCursor;
 use super::deletion_vector::FileKey;
+use super::engine::LogEngine;
 use super::features::{COLUMN_MAPPING, features};
-use super::kept::{Kept, Texts};
+use super::kept::{CommitBudget, Kept, Texts};
 use super::metadata::{Metadata, Protocol};
-use super::open::Opener;
+use super::open::open_version;
 use super::schema::Schema;
 use super::snapshot::Snapshot;
 use crate::error::{Error, ErrorCode, Result};
@@ -40,14 +41,15 @@ pub struct Survey {
 /// Reads every commit of the range and calls `check` with every change that an answer may send. Fails with the first
 /// error of `check`, and if a file that is sent lacks what a recipient needs of it.
 pub(super) fn survey(
-    opener: &Arc<Opener>,
+    engine: &Arc<LogEngine>,
+    commits: &Arc<CommitBudget>,
     range: &Arc<ChangeRange>,
     kind: ChangeKind,
     position: Option<ChangePosition>,
     check: &mut dyn FnMut(&Change<'_>) -> Result<()>,
 ) -> Result<Survey> {
     let mut cursor = ChangeCursor::new(range, kind, None, Texts::default(), RemovedFiles::unknown())?;
-    cursor.keep_texts(Kept::new(KEPT_BYTES, &opener.commits));
+    cursor.keep_texts(Kept::new(KEPT_BYTES, commits));
     let start = range.bounds().start;
     let mut current = Current::of(&range.first);
     let mut seen = Seen::default();
@@ -95,7 +97,7 @@ pub(super) fn survey(
     let (remapped, repartitioned) = (seen.remapped, seen.partitions.len() > 1);
     // What the first commit removes are files of the version before it, which may have been another kind of table.
     if let Some(before) = start.checked_sub(1).filter(|_| changed_at_start && removed_at_start) {
-        let before = opener.open(Some(before)).map_err(|error| match error.is_temporary() {
+        let before = open_version(engine, Some(before)).map_err(|error| match error.is_temporary() {
             true => error,
             false => removes_of_another(start).with_source(error),
         })?;
@@ -118,7 +120,7 @@ pub(super) fn survey(
         incomplete.extend(valueless);
     }
     let completed = !incomplete.is_empty();
-    let files = if completed { removed_files(opener, range, incomplete)? } else { HashMap::new() };
+    let files = if completed { removed_files(engine, range, incomplete)? } else { HashMap::new() };
     let removed = Arc::new(RemovedFiles { partitioned, files });
     let kept = if position.is_none() { cursor.into_texts() } else { Texts::default() };
     let changes = ChangeCursor::new(range, kind, position, kept, removed)?;
@@ -186,7 +188,7 @@ fn not_recorded(version: u64) -> Error {
 /// Finds what added the files that are removed without their size: in the range, or among the files before it. The
 /// versions are those that remove them.
 fn removed_files(
-    opener: &Arc<Opener>,
+    engine: &Arc<LogEngine>,
     range: &Arc<ChangeRange>,
     mut wanted: HashMap<FileKey, u64>,
 ) -> Result<HashMap<FileKey, RemovedFile>> {
@@ -204,7 +206,7 @@ fn removed_files(
     }
     let start = range.bounds().start;
     if !wanted.is_empty() {
-        match start.checked_sub(1).map(|before| opener.open(Some(before))) {
+        match start.checked_sub(1).map(|before| open_version(engine, Some(before))) {
             Some(Ok(before)) => find_files(&Arc::new(before), &mut wanted, &mut found)?,
             Some(Err(error)) if error.code() == ErrorCode::TemporarilyUnavailable => return Err(error),
             // What the first version of the range removed is gone with the version before it.
