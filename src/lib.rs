@@ -27,7 +27,7 @@
 //!
 //! `check` opens a table as `answer` does, for administrators. Beside them are `memory`, which sets up the allocator;
 //! `limits`, what one table, recipient or sender may cost; `gate`, the threads for work that blocks; `flight`, work that
-//! is done once for many; `location`, where a table is stored; `role`, the name of a role at AWS; `s3_answer`, what errors of S3 mean; `logging`, what may be
+//! is done once for many; `location`, where a table is stored; `role`, the name of a role at AWS; `s3_error`, what error responses of S3 mean; `logging`, what may be
 //! written to the log; and `audit`, which collects what is known of a request for its event.
 //!
 //! Imports go downwards only. `catalog`, `storage` and `delta` know neither each other nor the requests of recipients; `answer` joins them. No
@@ -90,5 +90,5 @@ pub mod memory;
 pub mod ndjson;
 pub mod protocol;
 pub mod role;
-pub mod s3_answer;
+pub mod s3_error;
 pub mod storage;

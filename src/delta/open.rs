@@ -7,15 +7,15 @@ use std::sync::Arc;
 use buoyant_kernel::log_segment::LogSegment;
 use buoyant_kernel::{DeltaResult, Engine, FileMeta, Snapshot as KernelSnapshot, SnapshotRef};
 
-use super::engine::{Hidden, LogEngine};
+use super::engine::{HiddenFiles, LogEngine};
 use super::failure::{
-    Cause, Refusal, cause, damaged, empty_commit, failure, no_log, not_available, unpanicked,
+    Cause, OpenError, cause, damaged, empty_commit, failure, no_log, not_available, unpanicked,
 };
 use super::history::Log;
-use super::lenient::{Raw, snapshot_with_stand_in, suits_scan};
 use super::log_names::{LogFile, file_name};
 use super::metadata::{Metadata, Protocol};
 use super::snapshot::Snapshot;
+use super::stand_in::{UncheckedTable, snapshot_with_stand_in, suits_scan};
 use crate::error::{Error, Result};
 
 /// How many damaged checkpoints are passed over one by one before only the commits are tried.
@@ -28,7 +28,7 @@ const LISTINGS: u64 = 4;
 const VERSIONS_OF_A_LISTING: u64 = 1_000;
 
 /// What a refresh found.
-pub(super) enum Refreshed {
+pub(super) enum RefreshResult {
     /// Nothing was committed.
     Unchanged,
     /// There are newer versions.
@@ -43,9 +43,9 @@ pub(super) enum Refreshed {
 pub(super) fn open_version(engine: &Arc<LogEngine>, version: Option<u64>) -> Result<Snapshot> {
     match build(engine, version) {
         Ok(snapshot) => Ok(snapshot),
-        Err(Refusal::Final(error)) => Err(error),
-        Err(Refusal::Damaged(error)) => {
-            let hidden = Hidden { last_checkpoint: true, ..Hidden::default() };
+        Err(OpenError::Final(error)) => Err(error),
+        Err(OpenError::Damaged(error)) => {
+            let hidden = HiddenFiles { last_checkpoint: true, ..HiddenFiles::default() };
             open_around(engine, hidden, version, error)
         }
     }
@@ -53,7 +53,7 @@ pub(super) fn open_version(engine: &Arc<LogEngine>, version: Option<u64>) -> Res
 
 /// Opens a version of a log whose files are known, from the first one on, without asking for them again.
 pub(super) fn open_listed(engine: &Arc<LogEngine>, version: u64, files: &[FileMeta]) -> Result<Snapshot> {
-    let hidden = Hidden { last_checkpoint: true, ..Hidden::default() };
+    let hidden = HiddenFiles { last_checkpoint: true, ..HiddenFiles::default() };
     let Some(reach) = Log::of(files.to_vec()).reach(version, &hidden.checkpoints) else {
         return open_version(engine, Some(version));
     };
@@ -62,8 +62,8 @@ pub(super) fn open_listed(engine: &Arc<LogEngine>, version: u64, files: &[FileMe
     match unpanicked(build) {
         Ok(Ok(kernel)) => match accept(kernel, engine) {
             Ok(snapshot) => Ok(snapshot),
-            Err(Refusal::Final(error)) => Err(error),
-            Err(Refusal::Damaged(_)) => open_version(engine, Some(version)),
+            Err(OpenError::Final(error)) => Err(error),
+            Err(OpenError::Damaged(_)) => open_version(engine, Some(version)),
         },
         Ok(Err(_)) | Err(_) => open_version(engine, Some(version)),
     }
@@ -75,16 +75,16 @@ pub(super) fn open_from(engine: &Arc<LogEngine>, version: u64, checkpoint: Optio
     let none = BTreeSet::new();
     let newer = log.checkpoints(version, &none);
     let newer = newer.filter(|&newer| checkpoint.is_none_or(|checkpoint| newer > checkpoint)).collect();
-    let hidden = Hidden { last_checkpoint: true, checkpoints: newer };
+    let hidden = HiddenFiles { last_checkpoint: true, checkpoints: newer };
     let view = Arc::new(engine.hiding(hidden));
-    build(&view, Some(version)).map_err(Refusal::into_error)
+    build(&view, Some(version)).map_err(OpenError::into_error)
 }
 
 /// Opens a version around what is damaged: without `hidden`, then without one more checkpoint after the other. `engine`
 /// hides nothing. `error` is what the log was refused for in the first place.
 fn open_around(
     engine: &Arc<LogEngine>,
-    mut hidden: Hidden,
+    mut hidden: HiddenFiles,
     version: Option<u64>,
     error: Error,
 ) -> Result<Snapshot> {
@@ -104,8 +104,8 @@ fn open_around(
         let listed = view.with_listing(files.clone()).searching(listings(reach));
         match build_in(&listed, &view, Some(target)) {
             Ok(snapshot) => return Ok(snapshot),
-            Err(Refusal::Final(error)) => return Err(error),
-            Err(Refusal::Damaged(error)) => {
+            Err(OpenError::Final(error)) => return Err(error),
+            Err(OpenError::Damaged(error)) => {
                 let source = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::debug!(attempt, error = source, "a view of the log is damaged");
             }
@@ -127,17 +127,17 @@ fn open_around(
     }
 }
 
-fn build(engine: &Arc<LogEngine>, version: Option<u64>) -> Result<Snapshot, Refusal> {
+fn build(engine: &Arc<LogEngine>, version: Option<u64>) -> Result<Snapshot, OpenError> {
     let search = engine.searching(LISTINGS);
     match (build_in(&search, engine, version), version) {
-        (Err(Refusal::Damaged(error)), Some(version)) if search.is_exhausted() => {
+        (Err(OpenError::Damaged(error)), Some(version)) if search.is_exhausted() => {
             let files = engine.list_from(0)?;
             match Log::of(files.clone()).reach(version, &engine.hidden().checkpoints) {
                 Some(reach) => {
                     let listed = engine.with_listing(files).searching(listings(reach));
                     build_in(&listed, engine, Some(version))
                 }
-                None => Err(Refusal::Damaged(error)),
+                None => Err(OpenError::Damaged(error)),
             }
         }
         (built, _) => built,
@@ -145,7 +145,7 @@ fn build(engine: &Arc<LogEngine>, version: Option<u64>) -> Result<Snapshot, Refu
 }
 
 /// Builds a version from what `view` lists. What the snapshot reads later, it reads by way of `engine`.
-fn build_in(view: &LogEngine, engine: &Arc<LogEngine>, version: Option<u64>) -> Result<Snapshot, Refusal> {
+fn build_in(view: &LogEngine, engine: &Arc<LogEngine>, version: Option<u64>) -> Result<Snapshot, OpenError> {
     let build = || -> DeltaResult<SnapshotRef> {
         let mut builder = KernelSnapshot::builder_for(view.root());
         if let Some(version) = version {
@@ -153,7 +153,7 @@ fn build_in(view: &LogEngine, engine: &Arc<LogEngine>, version: Option<u64>) -> 
         }
         builder.build(view)
     };
-    match unpanicked(build).map_err(Refusal::Damaged)? {
+    match unpanicked(build).map_err(OpenError::Damaged)? {
         Ok(kernel) => accept(kernel, engine),
         Err(error) => match cause(&error) {
             Cause::Unsupported | Cause::Damaged if !view.is_exhausted() => {
@@ -170,11 +170,11 @@ fn build_with_stand_in(
     engine: &Arc<LogEngine>,
     version: Option<u64>,
     error: buoyant_kernel::Error,
-) -> Result<Snapshot, Refusal> {
-    let read = unpanicked(|| Raw::read(engine, version)).map_err(Refusal::Damaged)?;
+) -> Result<Snapshot, OpenError> {
+    let read = unpanicked(|| UncheckedTable::read(engine, version)).map_err(OpenError::Damaged)?;
     let Ok(raw) = read else { return Err(error.into()) };
-    raw.protocol.check().map_err(Refusal::Final)?;
-    if unpanicked(|| raw.suits_kernel(engine.root())).map_err(Refusal::Damaged)? {
+    raw.protocol.check().map_err(OpenError::Final)?;
+    if unpanicked(|| raw.suits_kernel(engine.root())).map_err(OpenError::Damaged)? {
         return Err(error.into());
     }
     accept_with_stand_in(raw.segment, raw.protocol, raw.metadata, engine)
@@ -185,14 +185,14 @@ fn accept_with_stand_in(
     protocol: Protocol,
     metadata: Metadata,
     engine: &Arc<LogEngine>,
-) -> Result<Snapshot, Refusal> {
+) -> Result<Snapshot, OpenError> {
     check(&segment)?;
     let kernel =
-        unpanicked(|| snapshot_with_stand_in(segment, engine.root())).map_err(Refusal::Damaged)??;
-    Snapshot::with(Arc::new(kernel), Arc::clone(engine), protocol, metadata).map_err(Refusal::Final)
+        unpanicked(|| snapshot_with_stand_in(segment, engine.root())).map_err(OpenError::Damaged)??;
+    Snapshot::with(Arc::new(kernel), Arc::clone(engine), protocol, metadata).map_err(OpenError::Final)
 }
 
-fn accept(kernel: SnapshotRef, engine: &Arc<LogEngine>) -> Result<Snapshot, Refusal> {
+fn accept(kernel: SnapshotRef, engine: &Arc<LogEngine>) -> Result<Snapshot, OpenError> {
     let segment = kernel.log_segment();
     check(segment)?;
     let table = kernel.table_configuration();
@@ -200,17 +200,17 @@ fn accept(kernel: SnapshotRef, engine: &Arc<LogEngine>) -> Result<Snapshot, Refu
         let (protocol, metadata) = (Protocol::new(table.protocol()), Metadata::new(table.metadata()));
         return accept_with_stand_in(segment.clone(), protocol, metadata, engine);
     }
-    Snapshot::new(kernel, Arc::clone(engine)).map_err(Refusal::Final)
+    Snapshot::new(kernel, Arc::clone(engine)).map_err(OpenError::Final)
 }
 
 /// Looks for newer versions than `known` with one listing.
-pub(super) fn refresh(engine: &Arc<LogEngine>, known: &Snapshot) -> Result<Refreshed> {
+pub(super) fn refresh(engine: &Arc<LogEngine>, known: &Snapshot) -> Result<RefreshResult> {
     let segment = known.kernel().log_segment();
     let Some(newest) = &segment.listed.latest_commit_file else {
         // The checkpoint is all there is of the known version; there is nothing to compare.
         return open_version(engine, None).map(|snapshot| match snapshot.version() > known.version() {
-            true => Refreshed::Newer(snapshot),
-            false => Refreshed::Unchanged,
+            true => RefreshResult::Newer(snapshot),
+            false => RefreshResult::Unchanged,
         });
     };
     let files = known.engine().list_from(segment.checkpoint_version.unwrap_or(0)).map_err(failure)?;
@@ -226,30 +226,30 @@ pub(super) fn refresh(engine: &Arc<LogEngine>, known: &Snapshot) -> Result<Refre
     }
     match found {
         Some(found) if same(found, &newest.location) => {}
-        Some(_) => return open_version(engine, None).map(Refreshed::Replaced),
+        Some(_) => return open_version(engine, None).map(RefreshResult::Replaced),
         None => return replaced(engine, known, &newest.location),
     }
     if !newer {
-        return Ok(Refreshed::Unchanged);
+        return Ok(RefreshResult::Unchanged);
     }
     if known.has_stand_in() {
-        return open_version(engine, None).map(Refreshed::Newer);
+        return open_version(engine, None).map(RefreshResult::Newer);
     }
     let listed = known.engine().with_listing(files);
     let build = || KernelSnapshot::builder_from(Arc::clone(known.kernel())).build(&listed);
     let built = unpanicked(build)
-        .map_err(Refusal::Damaged)
+        .map_err(OpenError::Damaged)
         .and_then(|kernel| Ok(kernel?))
         .and_then(|kernel| accept(kernel, known.engine()));
     let snapshot = match built {
         Ok(snapshot) => snapshot,
-        Err(Refusal::Final(error)) => return Err(error),
-        Err(Refusal::Damaged(_)) => open_version(engine, None)?,
+        Err(OpenError::Final(error)) => return Err(error),
+        Err(OpenError::Damaged(_)) => open_version(engine, None)?,
     };
     if snapshot.version() < known.version() {
         return Err(incomplete_listing());
     }
-    Ok(Refreshed::Newer(snapshot))
+    Ok(RefreshResult::Newer(snapshot))
 }
 
 /// The newest version, from one listing alone; `None` if that does not suffice.
@@ -273,7 +273,7 @@ pub(super) fn listed_version(known: &Snapshot) -> Result<Option<u64>> {
 
 /// The listing lacks the commit of the known version. Either the table was created again, or the listing is
 /// short, which a look at the file itself tells apart.
-fn replaced(engine: &Arc<LogEngine>, known: &Snapshot, commit: &FileMeta) -> Result<Refreshed> {
+fn replaced(engine: &Arc<LogEngine>, known: &Snapshot, commit: &FileMeta) -> Result<RefreshResult> {
     match known.engine().storage_handler().head(&commit.location) {
         // Some stores tell the time to the second here and to the millisecond in listings.
         Ok(found)
@@ -281,8 +281,10 @@ fn replaced(engine: &Arc<LogEngine>, known: &Snapshot, commit: &FileMeta) -> Res
         {
             Err(incomplete_listing())
         }
-        Ok(_) => open_version(engine, None).map(Refreshed::Replaced),
-        Err(error) if cause(&error) == Cause::Missing => open_version(engine, None).map(Refreshed::Replaced),
+        Ok(_) => open_version(engine, None).map(RefreshResult::Replaced),
+        Err(error) if cause(&error) == Cause::Missing => {
+            open_version(engine, None).map(RefreshResult::Replaced)
+        }
         Err(error) => Err(failure(error)),
     }
 }
@@ -290,7 +292,7 @@ fn replaced(engine: &Arc<LogEngine>, known: &Snapshot, commit: &FileMeta) -> Res
 /// Opens the version of `snapshot` again, from the same files, whose actions are put right before they are read.
 pub(super) fn open_mended(snapshot: &Snapshot) -> Result<Snapshot> {
     let engine = Arc::new(snapshot.engine().mending());
-    build(&engine, Some(snapshot.version())).map_err(Refusal::into_error)
+    build(&engine, Some(snapshot.version())).map_err(OpenError::into_error)
 }
 
 /// Opens the version of `snapshot` again, without the checkpoint it was built from. Fails with `error` if it was built
@@ -301,7 +303,7 @@ pub(super) fn open_without_checkpoint(snapshot: &Snapshot, error: Error) -> Resu
     match snapshot.kernel().log_segment().checkpoint_version {
         Some(damaged) if hidden.checkpoints.insert(damaged) => {
             // The log is listed with what `snapshot` leaves out: errors say which versions it has.
-            let engine = Arc::new(snapshot.engine().hiding(Hidden::default()));
+            let engine = Arc::new(snapshot.engine().hiding(HiddenFiles::default()));
             open_around(&engine, hidden, Some(snapshot.version()), error)
         }
         Some(_) | None => Err(error),
@@ -309,13 +311,13 @@ pub(super) fn open_without_checkpoint(snapshot: &Snapshot, error: Error) -> Resu
 }
 
 /// What the kernel leaves unchecked: that the log reaches back to its start, and that commits have bytes.
-fn check(segment: &LogSegment) -> Result<(), Refusal> {
+fn check(segment: &LogSegment) -> Result<(), OpenError> {
     let commits = &segment.listed.ascending_commit_files;
     if segment.checkpoint_version.is_none() && commits.first().is_none_or(|commit| commit.version != 0) {
-        return Err(Refusal::Damaged(damaged("the log starts after version 0 and has no checkpoint")));
+        return Err(OpenError::Damaged(damaged("the log starts after version 0 and has no checkpoint")));
     }
     if commits.iter().any(|commit| commit.location.size == 0) {
-        return Err(Refusal::Final(empty_commit()));
+        return Err(OpenError::Final(empty_commit()));
     }
     Ok(())
 }

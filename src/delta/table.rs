@@ -11,8 +11,8 @@ use super::cursor::{FileCursor, Origin, origin_is_gone};
 use super::engine::LogEngine;
 use super::failure::{failure, not_available};
 use super::history::Log;
-use super::kept::{CommitBudget, Texts};
-use super::open::{Refreshed, listed_version, open_from, open_listed, open_version, refresh};
+use super::kept_commits::{CommitBudget, KeptCommits};
+use super::open::{RefreshResult, listed_version, open_from, open_listed, open_version, refresh};
 use super::snapshot::Snapshot;
 use super::survey::{Survey, survey};
 use crate::error::{ErrorCode, Result};
@@ -49,7 +49,7 @@ struct Known {
 }
 
 impl DeltaTable {
-    /// A table at `root`, which ends with a slash and names a place in `store`. `runtime` is multi-threaded
+    /// A table at `root`, which ends with a slash and names a table in `store`. `runtime` is multi-threaded
     /// and runs the store's requests. Nothing is read yet.
     #[must_use]
     pub fn new(
@@ -89,15 +89,15 @@ impl DeltaTable {
         let newest = self.known().newest.clone();
         let Some(newest) = newest else { return Ok(self.keep(open_version(engine, None)?)) };
         Ok(match refresh(engine, &newest)? {
-            Refreshed::Unchanged => newest,
-            Refreshed::Newer(snapshot) => {
+            RefreshResult::Unchanged => newest,
+            RefreshResult::Newer(snapshot) => {
                 // A list of files has the order and the statistics of the checkpoint that it is read from, whoever asks.
                 if snapshot.checkpoint() != newest.checkpoint() {
                     self.known().older.clear();
                 }
                 self.keep(snapshot)
             }
-            Refreshed::Replaced(snapshot) => {
+            RefreshResult::Replaced(snapshot) => {
                 let snapshot = Arc::new(snapshot);
                 *self.known() = Known { newest: Some(Arc::clone(&snapshot)), older: VecDeque::new() };
                 snapshot
@@ -107,7 +107,7 @@ impl DeltaTable {
 
     /// Whether a version of the table is known, so that looking for a newer one takes one listing.
     #[must_use]
-    pub fn is_open(&self) -> bool {
+    pub fn is_loaded(&self) -> bool {
         self.known().newest.is_some()
     }
 
@@ -236,7 +236,7 @@ impl DeltaTable {
         kind: ChangeKind,
         position: ChangePosition,
     ) -> Result<ChangeCursor> {
-        ChangeCursor::new(range, kind, Some(position), Texts::default(), Arc::default())
+        ChangeCursor::new(range, kind, Some(position), KeptCommits::default(), Arc::default())
     }
 
     /// The range that a paused cursor of these versions was in, with the cursor.
@@ -273,10 +273,10 @@ impl DeltaTable {
 }
 
 /// Takes out the cursor that is furthest among those that suit.
-fn take<T, K: Ord>(paused: &Paused<T>, suits: impl Fn(&T) -> bool, place: impl Fn(&T) -> K) -> Option<T> {
+fn take<T, K: Ord>(paused: &Paused<T>, suits: impl Fn(&T) -> bool, position: impl Fn(&T) -> K) -> Option<T> {
     let mut paused = paused.lock().unwrap_or_else(PoisonError::into_inner);
     let suiting = paused.iter().enumerate().filter(|(_, cursor)| suits(cursor));
-    let best = suiting.max_by_key(|(_, cursor)| place(cursor)).map(|(at, _)| at)?;
+    let best = suiting.max_by_key(|(_, cursor)| position(cursor)).map(|(at, _)| at)?;
     paused.remove(best)
 }
 

@@ -15,9 +15,9 @@ use crate::answer::file_line::{FileLineWriter, QueriedVersion};
 use crate::answer::head::Head;
 use crate::answer::page::Page;
 use crate::answer::range::OpenRange;
-use crate::answer::tokens::{QueryId, Refresh, TableTokens};
+use crate::answer::tokens::{QueryId, RefreshClaims, TableTokens};
 use crate::answer::version::{OpenFiles, OpenVersion};
-use crate::answer::writer::End;
+use crate::answer::writer::AnswerEnd;
 use crate::app::{App, InFlight};
 use crate::auth::{Recipient, SharedTable};
 use crate::error::Result;
@@ -66,7 +66,7 @@ pub async fn query_result(
     let shared = SharedTable::find(&*app.catalog, &recipient, &[share, schema, table]).await?;
     let in_flight = app.begin_answer(recipient.name())?;
     let tokens = table_tokens(&app, &recipient, &shared);
-    let QueryId { query, fingerprint, id_hash, .. } = tokens.open_query(id.as_str())?;
+    let QueryId { query, fingerprint, id_hash, .. } = tokens.unseal_query(id.as_str())?;
     let headers = headers.of_async_query(id_hash.as_deref())?;
     let page = Page::buffered(&paging, &tokens, fingerprint);
     let answering = Query { app: &app, headers: &headers, shared: &shared, tokens: &tokens };
@@ -115,7 +115,7 @@ impl Query<'_> {
         let files = match (place, refresh_token) {
             (Some(place), _) => OpenFiles::resume(self.app, self.shared, as_of, place).await?,
             (None, Some(token)) => {
-                let (refresh, began) = self.tokens.open_refresh(token)?;
+                let (refresh, began) = self.tokens.unseal_refresh(token)?;
                 page.refreshes(began);
                 OpenVersion::refresh(self.app, self.shared, &refresh).await?.files().await?
             }
@@ -131,17 +131,17 @@ impl Query<'_> {
         let version = opened.snapshot.version();
         let mut end = end_of(self.headers, &page);
         if wants_token && is_first {
-            let refresh = Refresh { version, table: opened.snapshot.metadata().id.clone() };
+            let refresh = RefreshClaims { version, table: opened.snapshot.metadata().id.clone() };
             let token = self.tokens.seal_refresh(&refresh, page.began())?;
-            end = End { action: true, refresh_token: Some(token) };
+            end = AnswerEnd { action: true, refresh_token: Some(token) };
         }
         // The time of the version is left out: no client needs it here, and it is gone once its commit is cleaned up.
         let queried = as_of.is_historical().then_some(QueriedVersion { version, timestamp: None });
         let id_hash = self.headers.id_hash(format);
         let lines = FileLineWriter::new(format, id_hash, capabilities, queried, signer);
-        let source = files.into_lines(Head::new(format, self.shared.record()), lines);
+        let cursor = files.into_lines(Head::new(format, self.shared.record()), lines);
         QueryResponse { headers: self.headers, format, version }
-            .stream(&opened.table, source, (page, end), sending)
+            .stream(&opened.table, cursor, (page, end), sending)
             .await
     }
 
@@ -166,7 +166,7 @@ impl Query<'_> {
             TableQuery::Snapshot { as_of, refresh_token, .. } => {
                 let opened = match refresh_token {
                     Some(token) => {
-                        let (refresh, _) = self.tokens.open_refresh(token)?;
+                        let (refresh, _) = self.tokens.unseal_refresh(token)?;
                         OpenVersion::refresh(self.app, self.shared, &refresh).await?
                     }
                     None => OpenVersion::open(self.app, self.shared, as_of).await?,
@@ -191,8 +191,8 @@ impl Query<'_> {
 }
 
 /// How an answer ends, unless it has a refresh token.
-fn end_of(headers: &QueryHeaders, page: &Page) -> End {
-    End { action: headers.end_stream_action() || page.is_one_of_several(), refresh_token: None }
+fn end_of(headers: &QueryHeaders, page: &Page) -> AnswerEnd {
+    AnswerEnd { action: headers.end_stream_action() || page.is_one_of_several(), refresh_token: None }
 }
 
 /// Answers with the changes of a range: check and sign, negotiate, stream.
@@ -208,6 +208,6 @@ pub(super) async fn stream_changes(
     let checked = range.check(app, capabilities, page.format(capabilities)?).await?;
     let end = end_of(headers, &page);
     let (format, version, table) = (checked.format, checked.first_version(), checked.table.clone());
-    let source = checked.into_lines(shared, headers.id_hash(format), capabilities);
-    QueryResponse { headers, format, version }.stream(&table, source, (page, end), sending).await
+    let cursor = checked.into_lines(shared, headers.id_hash(format), capabilities);
+    QueryResponse { headers, format, version }.stream(&table, cursor, (page, end), sending).await
 }

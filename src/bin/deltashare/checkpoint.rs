@@ -13,12 +13,12 @@ use deltalake::logstore::{StorageConfig, default_logstore};
 use deltalake::protocol::checkpoints::create_checkpoint;
 use deltalake::{DeltaTable, DeltaTableError};
 use deltashare::catalog::TableSettings;
-use deltashare::catalog::state::{State, TableState};
-use deltashare::check::{self, Reader, named};
+use deltashare::catalog::state::{CatalogState, TableState};
+use deltashare::check::{self, TableChecker, named_tables};
 use deltashare::delta::{Metadata, Protocol};
 use deltashare::limits::Limits;
 use deltashare::location::Location;
-use deltashare::s3_answer::S3Answer;
+use deltashare::s3_error::S3Error;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
@@ -83,7 +83,7 @@ async fn checkpoint(options: &Checkpoint) -> Result<(), Failure> {
     let location = location.read_by(None);
     let storage = aws.storage(None);
     let own = TableSettings { signer_role: None, ..table.settings.clone() };
-    let before = Reader::new(&storage, None).open(name, &own).await;
+    let before = TableChecker::new(&storage, None).open(name, &own).await;
     let (Some(version), Some(commits)) = (before.version, before.commits_since_checkpoint) else {
         let reason = before.reason.unwrap_or_default();
         return Err(Failure::failed(format!(
@@ -158,13 +158,13 @@ async fn checkpoint(options: &Checkpoint) -> Result<(), Failure> {
 
 /// What S3 says is wrong, or the error of the store as it is.
 fn sentence(error: &object_store::Error) -> String {
-    S3Answer::behind(error).map_or_else(|| error.to_string(), |answer| answer.explain())
+    S3Error::behind(error).map_or_else(|| error.to_string(), |answer| answer.explain())
 }
 
 fn in_file(path: &std::path::Path, name: &str) -> Result<TableState, Failure> {
     let (file, _) = share_file::read(path).map_err(Failure::usage)?;
-    let state = file.state(&State::default());
-    let found = named(&state).find(|(_, known, _)| known.eq_ignore_ascii_case(name));
+    let state = file.state(&CatalogState::default());
+    let found = named_tables(&state).find(|(_, known, _)| known.eq_ignore_ascii_case(name));
     let missing = || Failure {
         code: 3,
         message: format!("there is no table '{name}' in {}", path.display()),

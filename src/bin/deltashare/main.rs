@@ -29,7 +29,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use admin::AdminCommand;
-use deltashare::catalog::dynamodb::Missing;
+use deltashare::catalog::dynamodb::MissingRecord;
 
 /// Shares Delta tables with any Delta Sharing client.
 ///
@@ -87,7 +87,7 @@ enum Cause {
     /// Nothing.
     Said,
     /// Something is not there.
-    Missing(Missing),
+    Missing(MissingRecord),
     /// The DynamoDB table is not there.
     NoTable,
 }

@@ -29,14 +29,14 @@ use super::metadata::{Metadata, Protocol};
 const STAND_IN_METADATA: &str = r#"{"id":"","format":{"provider":"parquet","options":{}},"schemaString":"{\"type\":\"struct\",\"fields\":[{\"name\":\"_\",\"type\":\"string\",\"nullable\":true,\"metadata\":{}}]}","partitionColumns":[],"configuration":{}}"#;
 const STAND_IN_PROTOCOL: &str = r#"{"minReaderVersion":1,"minWriterVersion":2}"#;
 
-/// The protocol and the metadata of a log, unjudged.
-pub(super) struct Raw {
+/// The protocol and the metadata of a log, which nobody has checked yet.
+pub(super) struct UncheckedTable {
     pub(super) protocol: Protocol,
     pub(super) metadata: Metadata,
     pub(super) segment: LogSegment,
 }
 
-impl Raw {
+impl UncheckedTable {
     /// Reads the log up to a version, or to its end.
     pub(super) fn read(engine: &LogEngine, version: Option<u64>) -> DeltaResult<Self> {
         let segment = segment(engine, version)?;
