@@ -1,7 +1,7 @@
 //! From what a request asks of a shared table to the lines of its answer. Knows nothing of HTTP.
 //!
 //! A query goes through [`version`] or [`range`]: the table is opened, the version or the range is found within what the
-//! provider shares, the form is negotiated, and the cursor becomes a [`writer::LineSource`]. [`writer`] writes it, one
+//! provider shares, the form is negotiated, and the cursor becomes a [`writer::LineCursor`]. [`writer`] writes it, one
 //! line for each file by [`file_line`], cut into pages by [`page`].
 
 pub mod file_line;

@@ -77,8 +77,8 @@ impl App {
     pub fn open(&self, shared: &SharedTable) -> Result<OpenTable> {
         let record = shared.record();
         let settings = &record.settings;
-        let place = |location: &WrittenLocation| match settings.place(location) {
-            Ok(place) => Ok(place),
+        let resolve = |location: &WrittenLocation| match settings.resolve(location) {
+            Ok(location) => Ok(location),
             Err(reason) => {
                 if !record.locations_checked {
                     let table = format!("{}.{}.{}", record.share, record.schema, record.name);
@@ -96,8 +96,8 @@ impl App {
                     .with_source(reason.to_string()))
             }
         };
-        let location = place(&settings.location)?;
-        let allowed = settings.allowed_locations.iter().map(place).collect::<Result<_>>()?;
+        let location = resolve(&settings.location)?;
+        let allowed = settings.allowed_locations.iter().map(resolve).collect::<Result<_>>()?;
         let table = match self.warm(&location) {
             Some(table) => table,
             None => {
@@ -105,7 +105,7 @@ impl App {
                 let runtime = tokio::runtime::Handle::current();
                 let commits = Arc::clone(&self.commits);
                 let delta = DeltaTable::with_budget(store.store, store.root, runtime, self.limits, commits);
-                let table = Arc::new(WarmTable::new(delta, self.gate.lane(place_of(&location))));
+                let table = Arc::new(WarmTable::new(delta, self.gate.lane(lane_name(&location))));
                 self.keep(&location, table)
             }
         };
@@ -156,7 +156,7 @@ fn used(tables: &mut [KeptTable], location: &Location) -> Option<Arc<WarmTable>>
 
 /// Names what hangs together with a location: its bucket, or a directory by itself, since no two need be on the same
 /// disk.
-fn place_of(location: &Location) -> String {
+fn lane_name(location: &Location) -> String {
     match location {
         Location::S3 { bucket, .. } => format!("s3://{bucket}"),
         Location::Local(path) => format!("file://{}", path.display()),

@@ -110,7 +110,7 @@ impl Audit {
     }
 
     /// Runs what answers the request.
-    pub async fn scope<F: Future>(self: &Arc<Self>, answer: F) -> F::Output {
+    pub async fn run<F: Future>(self: &Arc<Self>, answer: F) -> F::Output {
         CURRENT.scope(Arc::clone(self), answer).await
     }
 

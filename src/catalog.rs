@@ -3,7 +3,7 @@
 //! [`Catalog`] is the read side, as requests need it. It knows neither storage nor HTTP. A table's location is parsed
 //! when its record is read.
 
-pub mod change;
+pub mod diff;
 pub mod dynamodb;
 pub mod expiry;
 mod settings;
@@ -144,7 +144,7 @@ pub struct TableRecord {
 
 /// One page of a listing, and where the next one begins.
 #[derive(Debug)]
-pub struct Page<T> {
+pub struct ListPage<T> {
     /// The items, in the catalog's order: that of the share file, or of the keys in DynamoDB.
     pub items: Vec<T>,
     /// Where the page ends, if more follow: what the next [`PageRequest`] says.
@@ -157,7 +157,7 @@ pub struct SchemaPage {
     /// The share.
     pub share: ShareRecord,
     /// Its schemas.
-    pub schemas: Page<Name>,
+    pub schemas: ListPage<Name>,
 }
 
 /// Which part of a listing: after which page, and how many at most.
@@ -187,7 +187,7 @@ pub trait Catalog: Send + Sync {
         &'a self,
         caller: &'a Caller,
         page: PageRequest,
-    ) -> BoxFuture<'a, Result<Page<ShareRecord>>>;
+    ) -> BoxFuture<'a, Result<ListPage<ShareRecord>>>;
 
     /// One share, if it is granted to the caller.
     fn share<'a>(&'a self, caller: &'a Caller, share: &'a str) -> BoxFuture<'a, Result<Option<ShareRecord>>>;
@@ -208,7 +208,7 @@ pub trait Catalog: Send + Sync {
         share: &'a str,
         schema: Option<&'a str>,
         page: PageRequest,
-    ) -> BoxFuture<'a, Result<Option<Page<TableRecord>>>>;
+    ) -> BoxFuture<'a, Result<Option<ListPage<TableRecord>>>>;
 
     /// One table, if its share is granted to the recipient.
     fn table<'a>(

@@ -13,10 +13,10 @@ use crate::error::{Error, Fault, Result, innermost};
 use crate::limits::Limits;
 use crate::location::{Location, WrittenLocation};
 use crate::role::RoleArn;
-use crate::s3_answer::{S3Answer, Trouble};
+use crate::s3_error::{S3Error, S3ErrorKind};
 use crate::storage::{FileFault, Storage};
 
-pub use function::{Answer, Asked, Event, answer, named};
+pub use function::{CheckEvent, CheckRequest, CheckResponse, check_tables, named_tables};
 
 /// Commits after the last checkpoint from which on the first query of a process is slow: each of them is a request.
 const SLOW_LOG: u64 = 200;
@@ -24,7 +24,7 @@ const SLOW_LOG: u64 = 200;
 /// What was found of one table.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Checked {
+pub struct TableCheck {
     /// `SHARE.SCHEMA.TABLE`
     pub table: String,
     /// Whether it can be read.
@@ -67,17 +67,17 @@ pub fn locations(
     signer_role: Option<&RoleArn>,
 ) -> Result<(Location, Vec<Location>), String> {
     let role = settings.signer_role.as_ref().or(signer_role);
-    let place = |location: &WrittenLocation| {
-        let place = location.place().map(|place| place.read_by(role.cloned()));
-        place.map_err(|reason| format!("{:?}: {reason}", location.text()))
+    let resolve = |location: &WrittenLocation| {
+        let resolved = location.resolve().map(|location| location.read_by(role.cloned()));
+        resolved.map_err(|reason| format!("{:?}: {reason}", location.text()))
     };
-    let allowed = settings.allowed_locations.iter().map(place).collect::<Result<Vec<_>, _>>()?;
-    Ok((place(&settings.location)?, allowed))
+    let allowed = settings.allowed_locations.iter().map(resolve).collect::<Result<Vec<_>, _>>()?;
+    Ok((resolve(&settings.location)?, allowed))
 }
 
 /// How tables are opened.
 #[derive(Clone, Copy)]
-pub struct Reader<'a> {
+pub struct TableChecker<'a> {
     /// Where they lie.
     pub storage: &'a Storage,
     /// The server's own role.
@@ -86,17 +86,17 @@ pub struct Reader<'a> {
     pub limits: Limits,
 }
 
-impl<'a> Reader<'a> {
-    /// A reader with the server's limits.
+impl<'a> TableChecker<'a> {
+    /// A checker with the server's limits.
     pub fn new(storage: &'a Storage, signer_role: Option<&'a RoleArn>) -> Self {
         Self { storage, signer_role, limits: Limits::default() }
     }
 
     /// Opens the table `name`, counts its files and reads the first bytes of one of them.
-    pub async fn open(&self, name: &str, settings: &TableSettings) -> Checked {
-        let mut found = Checked { table: name.to_owned(), ..Checked::default() };
+    pub async fn open(&self, name: &str, settings: &TableSettings) -> TableCheck {
+        let mut found = TableCheck { table: name.to_owned(), ..TableCheck::default() };
         let (location, allowed) = match locations(settings, self.signer_role) {
-            Ok(places) => places,
+            Ok(locations) => locations,
             Err(reason) => {
                 found.reason = Some(reason);
                 return found;
@@ -113,7 +113,7 @@ impl<'a> Reader<'a> {
             Err(error) => {
                 // Other errors may have text of the log in them, which its writer chooses.
                 if error.fault() == Some(Fault::AccessDenied)
-                    && let Some(answer) = std::error::Error::source(&error).and_then(S3Answer::behind)
+                    && let Some(answer) = std::error::Error::source(&error).and_then(S3Error::behind)
                 {
                     found.allow = statement(&location, &answer);
                 }
@@ -128,7 +128,7 @@ impl<'a> Reader<'a> {
         &self,
         location: &Location,
         allowed: &[Location],
-        found: &mut Checked,
+        found: &mut TableCheck,
     ) -> Result<Option<FileFault>> {
         found.region = self.storage.region(location).await?;
         let store = self.storage.open(location)?;
@@ -187,15 +187,15 @@ fn sentence(fault: &FileFault) -> String {
             return "a file that the log names is empty, so it is not a Parquet file".to_owned();
         }
     };
-    match (answer.trouble(), answer.status) {
-        (Some(Trouble::Key), _) if answer.kms_key().is_some() || answer.code == "AccessDenied" => {
+    match (answer.kind(), answer.status) {
+        (Some(S3ErrorKind::Key), _) if answer.kms_key().is_some() || answer.code == "AccessDenied" => {
             let key = answer.kms_key().unwrap_or("of the file");
             format!("the log can be read, but the role may not use the KMS key {key} of the files ({answer})")
         }
-        (Some(Trouble::Denied), _) if answer.message.contains("resource-based policy") => {
+        (Some(S3ErrorKind::Denied), _) if answer.message.contains("resource-based policy") => {
             format!("the log can be read, but the bucket's policy refuses the role the files ({answer})")
         }
-        (Some(Trouble::Denied), _) => {
+        (Some(S3ErrorKind::Denied), _) => {
             format!("the log can be read, but the role may not read the files ({answer})")
         }
         (Some(_), _) => format!("a file of the table cannot be read: {}", answer.explain()),
@@ -205,10 +205,10 @@ fn sentence(fault: &FileFault) -> String {
 }
 
 /// The statement of a policy that lets the table be read, where S3's answer says that a permission is missing.
-fn statement(location: &Location, answer: &S3Answer) -> Option<Value> {
+fn statement(location: &Location, answer: &S3Error) -> Option<Value> {
     let Location::S3 { bucket, prefix, role } = location else { return None };
-    match answer.trouble()? {
-        Trouble::Denied => {
+    match answer.kind()? {
+        S3ErrorKind::Denied => {
             let bucket = format!("arn:{}:s3:::{bucket}", role.as_ref().map_or("aws", RoleArn::partition));
             Some(json!({
                 "Effect": "Allow",
@@ -216,7 +216,7 @@ fn statement(location: &Location, answer: &S3Answer) -> Option<Value> {
                 "Resource": [bucket, format!("{bucket}/{prefix}*")],
             }))
         }
-        Trouble::Key => {
+        S3ErrorKind::Key => {
             let key = answer.kms_key()?;
             Some(json!({"Effect": "Allow", "Action": "kms:Decrypt", "Resource": key}))
         }

@@ -5,33 +5,33 @@
 //! error: never fewer files, never a mixture of versions. Everything here blocks; call it where blocking is
 //! allowed (`tokio::task::spawn_blocking`).
 
+mod action_guard;
 mod batch;
 mod changes;
 mod checksum;
 mod cursor;
 mod deletion_vector;
 mod engine;
+mod executor;
 mod failure;
 mod features;
-mod footer;
-mod guard;
 mod history;
 mod json_guard;
-mod kept;
-mod lenient;
+mod kept_commits;
 mod log_names;
+mod log_rejection;
+mod log_store;
 mod mend;
 mod metadata;
 mod open;
-mod pages;
+mod parquet_footer;
+mod parquet_pages;
 mod read_ahead;
-mod refused;
 mod repeats;
 mod scan;
 mod schema;
 mod snapshot;
-mod stop;
-mod store;
+mod stand_in;
 mod survey;
 mod table;
 mod thrift;
@@ -41,9 +41,9 @@ pub use changes::{
     Action, Change, ChangeBounds, ChangeCursor, ChangeKind, ChangePosition, ChangeRange, ChangedFile,
 };
 pub use cursor::{FileCursor, Origin};
-pub use footer::may_be_read;
-pub use kept::CommitBudget;
+pub use kept_commits::CommitBudget;
 pub use metadata::{FileStats, Metadata, Protocol};
+pub use parquet_footer::may_be_read;
 pub use scan::Scan;
 pub use schema::{Primitive, Schema, read_schema};
 pub use snapshot::Snapshot;

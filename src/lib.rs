@@ -19,6 +19,7 @@
 //!      +-- storage   where tables are: object stores, presigned URLs, the local gateway
 //!      +-- delta     the wall around the Delta kernel: snapshots and their files
 //!      +-- ndjson    lines -> gzip -> streamed body, with back-pressure
+//!      +-- predicate which files the hints of a query leave out
 //!      |
 //!   protocol       the messages as types, no I/O
 //!      |
@@ -27,10 +28,10 @@
 //!
 //! `check` opens a table as `answer` does, for administrators. Beside them are `memory`, which sets up the allocator;
 //! `limits`, what one table, recipient or sender may cost; `gate`, the threads for work that blocks; `flight`, work that
-//! is done once for many; `location`, where a table is stored; `role`, the name of a role at AWS; `s3_answer`, what errors of S3 mean; `logging`, what may be
+//! is done once for many; `location`, where a table is stored; `role`, the name of a role at AWS; `s3_error`, what error responses of S3 mean; `logging`, what may be
 //! written to the log; and `audit`, which collects what is known of a request for its event.
 //!
-//! Imports go downwards only. `catalog`, `storage` and `delta` know neither each other nor the requests of recipients; `answer` joins them. No
+//! Imports go downwards only. `catalog`, `storage`, `delta` and `predicate` know neither each other nor the requests of recipients; `answer` joins them. No
 //! type of the Delta kernel or of Arrow leaves `delta`. The test `tests/house.rs` holds these lines. The kernel is a
 //! dependency of its own because `deltalake`, which writes checkpoints for the command line, does not export it, and
 //! because the function needs the kernel alone.
@@ -91,5 +92,5 @@ pub mod ndjson;
 pub mod predicate;
 pub mod protocol;
 pub mod role;
-pub mod s3_answer;
+pub mod s3_error;
 pub mod storage;

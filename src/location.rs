@@ -123,13 +123,13 @@ impl Location {
 #[derive(Debug, Clone)]
 pub struct WrittenLocation {
     text: String,
-    place: Result<Location, LocationError>,
+    location: Result<Location, LocationError>,
 }
 
 impl WrittenLocation {
     /// Reads a location as [`Location::parse`] does, and keeps its text.
     pub fn parse(text: &str, base: Option<&Path>) -> Self {
-        Self { text: text.to_owned(), place: Location::parse(text, base) }
+        Self { text: text.to_owned(), location: Location::parse(text, base) }
     }
 
     /// The location as it is written.
@@ -139,8 +139,8 @@ impl WrittenLocation {
 
     /// The place that it names. A directory is looked up again: it may have been moved or deleted since the location
     /// was read.
-    pub fn place(&self) -> Result<Location, LocationError> {
-        match &self.place {
+    pub fn resolve(&self) -> Result<Location, LocationError> {
+        match &self.location {
             Ok(Location::Local(path)) => directory(path),
             other => other.clone(),
         }
@@ -148,13 +148,13 @@ impl WrittenLocation {
 
     /// Why it names no place.
     pub fn error(&self) -> Option<&LocationError> {
-        self.place.as_ref().err()
+        self.location.as_ref().err()
     }
 
     /// The same location in a form that needs no base. One that names no place stays as it is written.
     #[must_use]
     pub fn absolute(self) -> Self {
-        let text = match &self.place {
+        let text = match &self.location {
             Ok(Location::S3 { bucket, prefix, .. }) => format!("s3://{bucket}/{prefix}"),
             Ok(Location::Local(path)) => path.to_string_lossy().into_owned(),
             Err(_) => return self,
@@ -166,7 +166,7 @@ impl WrittenLocation {
     /// the end unless there is nothing else.
     #[must_use]
     pub fn canonical(&self) -> Self {
-        Self { text: canonical(&self.text), place: self.place.clone() }
+        Self { text: canonical(&self.text), location: self.location.clone() }
     }
 }
 
@@ -444,7 +444,7 @@ mod tests {
     fn written_locations_keep_their_text_and_are_compared_by_it() {
         let written = WrittenLocation::parse("S3A://lake/t//", None);
         assert_eq!((written.text(), written.canonical().text()), ("S3A://lake/t//", "s3://lake/t"));
-        assert_eq!(written.place().unwrap(), Location::parse("s3://lake/t", None).unwrap());
+        assert_eq!(written.resolve().unwrap(), Location::parse("s3://lake/t", None).unwrap());
         assert_eq!(written.clone().absolute().text(), "s3://lake/t/");
         assert_ne!(written, written.canonical());
         assert_eq!(written.canonical(), WrittenLocation::parse("s3://lake/t", None));
@@ -462,9 +462,9 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         std::fs::create_dir(base.path().join("t")).unwrap();
         let written = WrittenLocation::parse("t", Some(base.path())).absolute();
-        let place = written.place().unwrap();
-        assert_eq!(place, Location::Local(written.text().into()));
+        let location = written.resolve().unwrap();
+        assert_eq!(location, Location::Local(written.text().into()));
         std::fs::remove_dir(base.path().join("t")).unwrap();
-        assert!(written.error().is_none() && written.place().is_err());
+        assert!(written.error().is_none() && written.resolve().is_err());
     }
 }

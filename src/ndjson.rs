@@ -379,8 +379,8 @@ impl Lines {
             }
             FailureLine::NotJson => {
                 let advice = if error.is_temporary() { " Ask again." } else { "" };
-                let plain = |character: &char| character.is_ascii() && !character.is_ascii_control();
-                let message: String = error.message().chars().filter(plain).collect();
+                let printable = |character: &char| character.is_ascii() && !character.is_ascii_control();
+                let message: String = error.message().chars().filter(printable).collect();
                 writeln!(self.buffer, "INCOMPLETE ANSWER: {message}{advice}").map_err(Error::internal)?;
                 let rest = self.rest()?;
                 self.end(Ending::Broken(rest))

@@ -14,18 +14,18 @@ mod sql;
 mod statistics;
 mod value;
 
-pub use filter::{Conjunct, FileFacts, Filter, Verdict};
+pub use filter::{Conjunct, FileFacts, Filter, Lack, Verdict};
 pub use schema::Table;
 
 /// A condition on rows, not bound to a table. SQL's three-valued logic.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Predicate {
     /// All of them.
-    And(Vec<Predicate>),
+    And(Vec<Self>),
     /// One of them.
-    Or(Vec<Predicate>),
+    Or(Vec<Self>),
     /// The opposite.
-    Not(Box<Predicate>),
+    Not(Box<Self>),
     /// A comparison.
     Compare(Operand, Comparison, Operand),
     /// `IN`

@@ -4,14 +4,14 @@
 //! store that sees nothing but the table's root ([`TableStore`]). Its files are never read here: recipients
 //! get presigned URLs ([`FileSigner`]), to S3 itself or, for a directory, to the [`Gateway`] of this process.
 
+#[cfg_attr(not(feature = "cli"), path = "storage/no_credentials_cache.rs")]
+mod credentials_cache;
 mod first_bytes;
 #[cfg_attr(not(feature = "cli"), path = "storage/no_gateway.rs")]
 mod gateway;
 #[cfg_attr(not(feature = "cli"), path = "storage/no_local.rs")]
 mod local;
 pub mod presign;
-#[cfg_attr(not(feature = "cli"), path = "storage/no_provider.rs")]
-mod provider;
 mod resolve;
 mod s3;
 mod sts;
@@ -30,13 +30,13 @@ use crate::error::{Error, Fault, Result};
 use crate::location::Location;
 use crate::protocol::digest::short_digest;
 use crate::role::RoleArn;
-use crate::s3_answer::Trouble;
+use crate::s3_error::S3ErrorKind;
 
+pub use credentials_cache::CredentialsCache;
 pub use first_bytes::{FileFault, is_parquet};
 pub use gateway::Gateway;
 use local::LocalDirectory;
 use presign::{BucketUrl, Credentials, LONGEST_EXPIRES, Presigner};
-pub use provider::Provider;
 use resolve::Root;
 use s3::S3Bucket;
 pub use s3::S3Options;
@@ -147,24 +147,24 @@ impl Storage {
         now: DateTime<Utc>,
     ) -> Result<FileSigner> {
         let locations = std::iter::once(location).chain(allowed);
-        let scopes = futures::future::try_join_all(locations.map(|location| self.scope(location)));
-        let scopes = tokio::time::timeout(SIGNER_READY, scopes).await.map_err(unavailable)??;
+        let params = futures::future::try_join_all(locations.map(|location| self.signing_params(location)));
+        let params = tokio::time::timeout(SIGNER_READY, params).await.map_err(unavailable)??;
         let mut expires = self.options.url_ttl.min(LONGEST_EXPIRES);
-        for left in scopes.iter().filter_map(|scope| scope.credentials.expires_at) {
+        for left in params.iter().filter_map(|params| params.credentials.expires_at) {
             expires = expires.min((left - now).to_std().unwrap_or_default());
         }
         if expires < Duration::from_secs(1) {
             return Err(unavailable("the credentials have expired")
                 .with_fault(Fault::Credentials)
-                .with_explanation(Trouble::Expired.advice()));
+                .with_explanation(S3ErrorKind::Expired.advice()));
         }
-        let presigners: Vec<Presigner> = scopes
+        let presigners: Vec<Presigner> = params
             .iter()
-            .map(|scope| Presigner::new(&scope.credentials, &scope.region, &scope.url, now, expires))
+            .map(|params| Presigner::new(&params.credentials, &params.region, &params.url, now, expires))
             .collect();
         Ok(FileSigner {
             expiration_millis: presigners.first().map_or(0, Presigner::expiration_millis),
-            roots: scopes.into_iter().map(|scope| scope.root).collect(),
+            roots: params.into_iter().map(|params| params.root).collect(),
             presigners,
             key: Vec::with_capacity(256),
         })
@@ -180,14 +180,14 @@ impl Storage {
         self.bucket(bucket, role.as_ref()).owned_store().await.map_err(not_ready)
     }
 
-    async fn scope(&self, location: &Location) -> Result<Scope> {
+    async fn signing_params(&self, location: &Location) -> Result<SigningParams> {
         match location {
             Location::Local(path) => {
                 let gateway = self.options.gateway.as_ref();
                 let gateway =
                     gateway.ok_or_else(|| Error::internal("a local directory needs the gateway"))?;
                 let prefix = format!("{}/", gateway.register(path));
-                Ok(Scope {
+                Ok(SigningParams {
                     root: Root::new(location, prefix.len()),
                     credentials: gateway.credentials().clone(),
                     region: GATEWAY_REGION.to_owned(),
@@ -197,7 +197,7 @@ impl Storage {
             Location::S3 { bucket, prefix, role } => {
                 let bucket = self.bucket(bucket, role.as_ref());
                 let region = bucket.region().await.map_err(not_ready)?;
-                Ok(Scope {
+                Ok(SigningParams {
                     root: Root::new(location, prefix.len()),
                     credentials: bucket.credentials().await.map_err(not_ready)?,
                     region: region.to_owned(),
@@ -270,7 +270,7 @@ impl Storage {
 }
 
 /// What signing under one location takes.
-struct Scope {
+struct SigningParams {
     root: Root,
     credentials: Credentials,
     region: String,
@@ -297,7 +297,7 @@ fn not_ready(error: object_store::Error) -> Error {
         object_store::Error::NotFound { .. } => {
             Error::unreadable_table("The table cannot be read: its storage is not where it should be.")
                 .with_fault(Fault::Location)
-                .with_explanation(Trouble::NoBucket.advice())
+                .with_explanation(S3ErrorKind::NoBucket.advice())
                 .with_source(error)
         }
         error => unavailable(error),
@@ -350,8 +350,8 @@ impl FileSigner {
 }
 
 #[cold]
-fn refused(log_path: &str, reason: Option<resolve::Refused>) -> Error {
-    let reason = reason.unwrap_or(resolve::Refused::Outside);
+fn refused(log_path: &str, reason: Option<resolve::InvalidPath>) -> Error {
+    let reason = reason.unwrap_or(resolve::InvalidPath::Outside);
     Error::unsupported("The table's log names a file that this server does not hand out.")
         .with_source(format!("{reason}: {log_path:?}"))
 }

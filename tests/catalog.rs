@@ -281,7 +281,7 @@ async fn granted(catalog: &dyn Catalog) {
         );
         assert_eq!(settings.allowed_locations[0].text(), "s3://lake/other");
         let place = Location::S3 { bucket: "lake".to_owned(), prefix: "other/".to_owned(), role: None };
-        assert_eq!(settings.place(&settings.allowed_locations[0]), Ok(place));
+        assert_eq!(settings.resolve(&settings.allowed_locations[0]), Ok(place));
     }
     let found = catalog.table(&by("Acme Corp"), "Retail Data", "Sales", "A#B%20C").await.unwrap().unwrap();
     assert_eq!(found.name.as_str(), "a#b%20c");
@@ -309,7 +309,7 @@ async fn granted(catalog: &dyn Catalog) {
 }
 
 async fn listings(catalog: &dyn Catalog) {
-    let names = |page: deltashare::catalog::Page<deltashare::catalog::ShareRecord>| {
+    let names = |page: deltashare::catalog::ListPage<deltashare::catalog::ShareRecord>| {
         assert!(page.more_after.is_none());
         page.items.iter().map(|share| share.name.to_string()).collect::<Vec<_>>()
     };

@@ -217,8 +217,11 @@ fn requests() {
     };
     assert_eq!(parse(&text("query_table_request")), snapshot(AsOf::Version(123)));
     assert_eq!(parse(&text("query_asynchronous_request")), snapshot(AsOf::Latest));
-    let since =
-        TableQuery::Since { starting_version: 1, ending_version: None, include_historical_protocol: false };
+    let since = TableQuery::Since(SinceQuery {
+        starting_version: 1,
+        ending_version: None,
+        include_historical_protocol: false,
+    });
     assert_eq!(parse(&text("query_starting_version_request")), since);
     // Hints may be wrong JSON, as one of the protocol's own examples is.
     for name in ["json_predicate_equal", "json_predicate_and", "json_predicate_not"] {

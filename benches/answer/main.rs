@@ -17,10 +17,10 @@ use chrono::Utc;
 use deltashare::answer::file_line::FileLineWriter;
 use deltashare::answer::head::Head;
 use deltashare::answer::page::Page;
-use deltashare::answer::replay::Replayed;
+use deltashare::answer::replay::ReplayKind;
 use deltashare::answer::skipping::Skipping;
 use deltashare::answer::version::VersionLines;
-use deltashare::answer::writer::{AnswerWriter, End};
+use deltashare::answer::writer::{AnswerEnd, AnswerWriter};
 use deltashare::app::Memory;
 use deltashare::delta::DeltaTable;
 use deltashare::gate::Gate;
@@ -114,12 +114,12 @@ async fn one_answer(table: &Path, format: ResponseFormat, encoding: Encoding) ->
     let bucket =
         Location::S3 { bucket: "my-bucket".to_owned(), prefix: "tables/orders/".to_owned(), role: None };
     let signer = storage.signer(&bucket, &[], Utc::now()).await.unwrap();
-    let head = Head { format, history_shared: true, directory: None, replayed: Replayed::Files };
+    let head = Head { format, history_shared: true, directory: None, replayed: ReplayKind::Files };
     let lines = FileLineWriter::new(format, FileIdHash::default_for(format), &capabilities, None, signer);
     let writer = AnswerWriter {
-        source: VersionLines::new(table, files, Skipping::default(), None, head, lines),
+        cursor: VersionLines::new(table, files, Skipping::default(), None, head, lines),
         page: Page::whole(),
-        end: End::default(),
+        end: AnswerEnd::default(),
         memory: Memory::default(),
     };
     let lane = Gate::new(Limits::default()).lane("bucket".to_owned());

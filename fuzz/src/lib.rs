@@ -9,6 +9,7 @@
 #[path = "../../tests/delta_log/log.rs"]
 mod log;
 mod logs;
+mod predicates;
 mod records;
 mod requests;
 mod share_files;
@@ -16,6 +17,7 @@ mod share_files;
 use std::sync::LazyLock;
 
 pub use logs::{checkpoints, commits, hints, parquet, schemas};
+pub use predicates::predicates;
 pub use records::records;
 pub use requests::{requests, tokens};
 pub use share_files::share_files;
@@ -24,11 +26,12 @@ pub use share_files::share_files;
 pub type Target = fn(&[u8]);
 
 /// The targets, by the names of their seeds.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("checkpoints", checkpoints),
     ("commits", commits),
     ("hints", hints),
     ("parquet", parquet),
+    ("predicates", predicates),
     ("records", records),
     ("requests", requests),
     ("schemas", schemas),

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
-use deltashare::catalog::dynamodb::Reading;
+use deltashare::catalog::dynamodb::CatalogContents;
 use deltashare::catalog::dynamodb::keys::{PARTITION, SORT};
 use deltashare::catalog::dynamodb::records::{BadRecord, Item};
 use deltashare::catalog::expiry;
-use deltashare::catalog::state::State;
+use deltashare::catalog::state::CatalogState;
 
 use super::on_a_thread;
 use super::share_files::exported;
@@ -24,30 +24,34 @@ pub fn records(input: &[u8]) {
         for item in &items {
             ends(item);
         }
-        let reading = Reading::new(&items);
+        let contents = CatalogContents::new(&items);
         items.reverse();
-        let reversed = Reading::new(&items);
+        let reversed = CatalogContents::new(&items);
         items.reverse();
-        assert_eq!(reversed.state, reading.state, "what is read depends on the order");
-        assert_eq!(reversed.bad.len(), reading.bad.len());
-        for record in reading.bad.iter().chain(&reading.unwritable).chain(&reading.unpaired) {
+        assert_eq!(reversed.state, contents.state, "what is read depends on the order");
+        assert_eq!(reversed.bad.len(), contents.bad.len());
+        for record in contents.bad.iter().chain(&contents.unwritable).chain(&contents.unpaired) {
             shows_no_hash(record);
         }
-        for change in State::default().changes_to(&reading.state) {
+        for change in CatalogState::default().changes_to(&contents.state) {
             let _ = change.to_string();
         }
-        assert!(reading.state.changes_to(&reading.state).is_empty());
+        assert!(contents.state.changes_to(&contents.state).is_empty());
         let all = items.len();
-        items.retain(|item| !reading.bad.iter().any(|bad| is(bad, item)));
+        items.retain(|item| !contents.bad.iter().any(|bad| is(bad, item)));
         // Two hashes may begin alike.
-        if items.len() + reading.bad.len() == all {
-            assert_eq!(Reading::new(&items).state, reading.state, "what cannot be read says something");
+        if items.len() + contents.bad.len() == all {
+            assert_eq!(
+                CatalogContents::new(&items).state,
+                contents.state,
+                "what cannot be read says something"
+            );
         }
-        if reading.bad.is_empty()
-            && reading.unwritable.is_empty()
-            && let Some(read) = exported(&reading.state)
+        if contents.bad.is_empty()
+            && contents.unwritable.is_empty()
+            && let Some(read) = exported(&contents.state)
         {
-            assert_eq!(read, reading.state, "the export says something else");
+            assert_eq!(read, contents.state, "the export says something else");
         }
     });
 }

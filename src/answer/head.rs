@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::replay::{Replayed, has_change_data_feed};
+use super::replay::{ReplayKind, has_change_data_feed};
 use crate::catalog::TableRecord;
 use crate::delta::{FileStats, Metadata, Protocol, Snapshot};
 use crate::error::{Error, Result};
@@ -26,19 +26,19 @@ pub struct Head {
     /// The table's root, if recipients may read its directory.
     pub directory: Option<String>,
     /// What clients that replay the answer take it for.
-    pub replayed: Replayed,
+    pub replayed: ReplayKind,
 }
 
 impl Head {
     /// The head lines of a shared table.
     pub fn new(format: ResponseFormat, table: &TableRecord) -> Self {
         let directory = table.settings.directory().map(str::to_owned);
-        Self { format, history_shared: table.settings.history_shared, directory, replayed: Replayed::Files }
+        Self { format, history_shared: table.settings.history_shared, directory, replayed: ReplayKind::Files }
     }
 
     /// The same for a change data feed.
     pub(super) fn of_feed(self) -> Self {
-        Self { replayed: Replayed::Feed, ..self }
+        Self { replayed: ReplayKind::Feed, ..self }
     }
 
     /// The size of a snapshot as the head of its list of files tells it: in delta format, in which clients require it.
@@ -109,7 +109,7 @@ impl Head {
                 },
             });
         }
-        let schema_string = plain_schema(&metadata.schema_string)?;
+        let schema_string = parquet_schema(&metadata.schema_string)?;
         let configuration = if self.history_shared && has_change_data_feed(metadata) {
             BTreeMap::from([("enableChangeDataFeed", "true")])
         } else {
@@ -173,7 +173,7 @@ struct Schema<'a> {
 
 /// A schema whose columns keep of their own metadata only the comment, as clients of the parquet
 /// format expect: what else is there is for Delta's own readers and writers.
-fn plain_schema(schema_string: &str) -> Result<String> {
+fn parquet_schema(schema_string: &str) -> Result<String> {
     let mut schema: Schema<'_> = serde_json::from_str(schema_string)
         .map_err(|error| Error::unreadable_table("The table's schema cannot be read.").with_source(error))?;
     for column in &mut schema.fields {
@@ -187,13 +187,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plain_schema_keeps_types_and_comments() {
+    fn a_parquet_schema_keeps_types_and_comments() {
         let schema = r#"{"type":"struct","fields":[{"name":"ä","type":{"type":"struct","fields":[{"name":"x","type":"long","nullable":true,"metadata":{"k":1}}]},"nullable":true,"metadata":{"comment":"c","delta.generationExpression":"1"}},{"name":"b","type":"long","nullable":false,"metadata":{}}]}"#;
-        let plain = plain_schema(schema).unwrap();
+        let schema_string = parquet_schema(schema).unwrap();
         assert_eq!(
-            plain,
+            schema_string,
             r#"{"type":"struct","fields":[{"name":"ä","type":{"type":"struct","fields":[{"name":"x","type":"long","nullable":true,"metadata":{"k":1}}]},"nullable":true,"metadata":{"comment":"c"}},{"name":"b","type":"long","nullable":false,"metadata":{}}]}"#
         );
-        assert!(plain_schema("{").is_err());
+        assert!(parquet_schema("{").is_err());
     }
 }

@@ -152,7 +152,7 @@ impl Page {
         let (Some(token), Some((tokens, fingerprint))) = (&self.token, &self.tokens) else {
             return Ok(None);
         };
-        let (token, began): (PageToken<P>, _) = tokens.open_page(token)?;
+        let (token, began): (PageToken<P>, _) = tokens.unseal_page(token)?;
         if token.fingerprint != *fingerprint {
             return Err(mismatch());
         }

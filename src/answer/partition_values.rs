@@ -86,8 +86,8 @@ fn decimal(value: &str, scale: usize) -> Option<String> {
     };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let all: String = [whole, fraction].concat();
-    let plain = !all.is_empty() && all.bytes().all(|byte| byte.is_ascii_digit());
-    if !plain || exponent.abs() > MOST_DIGITS || all.len() > MOST_DIGITS.unsigned_abs() as usize {
+    let all_digits = !all.is_empty() && all.bytes().all(|byte| byte.is_ascii_digit());
+    if !all_digits || exponent.abs() > MOST_DIGITS || all.len() > MOST_DIGITS.unsigned_abs() as usize {
         return None;
     }
     // How many digits are before the point.

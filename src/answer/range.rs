@@ -7,7 +7,7 @@ use super::file_line::{FileAction, FileLineWriter, QueriedVersion};
 use super::head::Head;
 use super::page::ChangesPlace;
 use super::replay::has_change_data_feed;
-use super::writer::{LineSource, Step};
+use super::writer::{LineCursor, Step};
 use crate::app::{App, OpenTable};
 use crate::auth::SharedTable;
 use crate::delta::{
@@ -22,7 +22,7 @@ use crate::storage::FileSigner;
 
 /// What is wanted of a range.
 #[derive(Clone, Copy)]
-struct Wanted {
+struct WantedChanges {
     kind: ChangeKind,
     historical_metadata: bool,
     historical_protocol: bool,
@@ -32,12 +32,12 @@ struct Wanted {
 pub struct OpenRange {
     table: OpenTable,
     range: Arc<ChangeRange>,
-    wanted: Wanted,
-    begin: Begin,
+    wanted: WantedChanges,
+    begin: RangeStart,
 }
 
 /// The place at which an answer begins.
-enum Begin {
+enum RangeStart {
     /// At the start of the range, of which only the ends were looked at.
     Start,
     /// Where another page ended.
@@ -53,7 +53,7 @@ pub struct CheckedRange {
     /// The table and its places.
     pub table: OpenTable,
     range: Arc<ChangeRange>,
-    wanted: Wanted,
+    wanted: WantedChanges,
     changes: ChangeCursor,
     completed: bool,
     signer: FileSigner,
@@ -74,7 +74,7 @@ impl OpenRange {
     ) -> Result<Self> {
         // The first page may be from a time when the provider shared more.
         place.as_ref().map_or(Ok(()), |place| shared.check_start_of_changes(place.bounds.start))?;
-        let wanted = Wanted {
+        let wanted = WantedChanges {
             kind: ChangeKind::Data,
             historical_metadata: query.include_historical_metadata,
             historical_protocol: query.include_historical_protocol,
@@ -94,7 +94,7 @@ impl OpenRange {
         shared.check_history()?;
         shared.check_start(start)?;
         check_range(start, end)?;
-        let wanted = Wanted {
+        let wanted = WantedChanges {
             kind: ChangeKind::Files,
             historical_metadata: true,
             historical_protocol: query.include_historical_protocol,
@@ -112,7 +112,7 @@ impl OpenRange {
     async fn open(
         app: &App,
         shared: &SharedTable,
-        wanted: Wanted,
+        wanted: WantedChanges,
         place: Option<ChangesPlace>,
         find: impl FnOnce(&DeltaTable, &Arc<Snapshot>) -> Result<ChangeRange> + Send + 'static,
     ) -> Result<Self> {
@@ -121,16 +121,16 @@ impl OpenRange {
         let resume = |(bounds, position)| table.delta().resume_changes(bounds, kind, position);
         let (range, begin) = match (place, paused.and_then(resume)) {
             (Some(place), Some(paused)) => {
-                (Arc::clone(paused.range()), Begin::Paused(place, Box::new(paused)))
+                (Arc::clone(paused.range()), RangeStart::Paused(place, Box::new(paused)))
             }
             (Some(place), None) => {
                 let (newest, bounds) = (table.latest().await?, place.bounds);
                 let range = table.run(move |delta| delta.change_range(&newest, bounds.start, bounds.end));
-                (Arc::new(range.await?), Begin::At(place))
+                (Arc::new(range.await?), RangeStart::At(place))
             }
             (None, _) => {
                 let newest = table.latest().await?;
-                (Arc::new(table.run(move |delta| find(delta, &newest)).await?), Begin::Start)
+                (Arc::new(table.run(move |delta| find(delta, &newest)).await?), RangeStart::Start)
             }
         };
         Ok(Self { table, range, wanted, begin })
@@ -148,7 +148,7 @@ impl OpenRange {
     ) -> Result<CheckedRange> {
         let Self { table, range, mut wanted, begin } = self;
         let mut metadata = range.bounds().start;
-        if let Begin::At(place) | Begin::Paused(place, _) = &begin {
+        if let RangeStart::At(place) | RangeStart::Paused(place, _) = &begin {
             wanted.historical_metadata |= place.historical_metadata;
             metadata = place.metadata;
         }
@@ -161,14 +161,14 @@ impl OpenRange {
                 delta.survey(&range, wanted.kind, position, &mut check)
             };
             let (format, changes, completed) = match (begin, format) {
-                (Begin::Paused(place, changes), Some(format)) => (format, *changes, place.completed),
-                (Begin::At(place), Some(format)) if !place.completed => {
+                (RangeStart::Paused(place, changes), Some(format)) => (format, *changes, place.completed),
+                (RangeStart::At(place), Some(format)) if !place.completed => {
                     (format, delta.changes_from(&range, wanted.kind, place.position)?, false)
                 }
-                (Begin::At(place), Some(format)) => {
+                (RangeStart::At(place), Some(format)) => {
                     (format, survey(Some(place.position), &mut signer)?.changes, true)
                 }
-                (Begin::Start | Begin::At(_) | Begin::Paused(..), _) => {
+                (RangeStart::Start | RangeStart::At(_) | RangeStart::Paused(..), _) => {
                     let found = survey(None, &mut signer)?;
                     // With the metadata of one version only, columns of the files of others would be null.
                     wanted.historical_metadata |= found.remapped;
@@ -301,7 +301,7 @@ impl CheckedRange {
 pub struct RangeLines {
     table: DeltaTable,
     range: Arc<ChangeRange>,
-    wanted: Wanted,
+    wanted: WantedChanges,
     changes: ChangeCursor,
     completed: bool,
     /// The version whose metadata is in force.
@@ -310,7 +310,7 @@ pub struct RangeLines {
     lines: FileLineWriter,
 }
 
-impl LineSource for RangeLines {
+impl LineCursor for RangeLines {
     type Place = ChangesPlace;
 
     const FIRST_FILES: u64 = 0;

@@ -37,14 +37,14 @@ const OF_MAPPING: &str = "delta.columnMapping.";
 
 /// What an answer in delta format is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Replayed {
+pub enum ReplayKind {
     /// The files of a version, or what was added and removed in a range.
     Files,
     /// A change data feed.
     Feed,
 }
 
-impl Replayed {
+impl ReplayKind {
     /// The protocol of a version.
     pub(super) fn protocol_of(self, snapshot: &Snapshot) -> Protocol {
         self.protocol(snapshot.protocol().completed(snapshot.features()))
@@ -177,9 +177,9 @@ mod tests {
             "{}",
             &[("delta.enableInCommitTimestamps", "true"), ("delta.enableChangeDataFeed", "TRUE"), ("a", "b")],
         );
-        let files = Replayed::Files.configuration(&metadata);
+        let files = ReplayKind::Files.configuration(&metadata);
         assert_eq!(Vec::from_iter(files.values()), ["b", "TRUE"]);
-        assert_eq!(Vec::from_iter(Replayed::Feed.configuration(&metadata).values()), ["b", "true"]);
+        assert_eq!(Vec::from_iter(ReplayKind::Feed.configuration(&metadata).values()), ["b", "true"]);
     }
 
     #[test]
@@ -197,18 +197,18 @@ mod tests {
             &[("delta.columnMapping.mode", "name")],
         );
         let after = schema(r#"{"delta.columnMapping.id":1}"#);
-        assert_eq!(Replayed::Feed.schema(&before).unwrap(), after);
-        assert_eq!(Replayed::Files.schema(&before).unwrap(), before.schema_string);
-        let plain = metadata(r#"{"type":"struct","fields":[]}"#, &[]);
-        assert_eq!(Replayed::Feed.schema(&plain).unwrap(), plain.schema_string);
+        assert_eq!(ReplayKind::Feed.schema(&before).unwrap(), after);
+        assert_eq!(ReplayKind::Files.schema(&before).unwrap(), before.schema_string);
+        let unmapped = metadata(r#"{"type":"struct","fields":[]}"#, &[]);
+        assert_eq!(ReplayKind::Feed.schema(&unmapped).unwrap(), unmapped.schema_string);
         let unmapped = Metadata { configuration: BTreeMap::new(), ..before };
-        for schema in [Replayed::Files.schema(&unmapped), Replayed::Feed.schema(&unmapped)] {
+        for schema in [ReplayKind::Files.schema(&unmapped), ReplayKind::Feed.schema(&unmapped)] {
             assert!(!schema.unwrap().contains(OF_MAPPING));
         }
         let bare =
             metadata(r#"{"fields":[{"name":"a","nullable":true,"type":"long"}],"type":"struct"}"#, &[]);
         assert_eq!(
-            Replayed::Files.schema(&bare).unwrap(),
+            ReplayKind::Files.schema(&bare).unwrap(),
             r#"{"fields":[{"metadata":{},"name":"a","nullable":true,"type":"long"}],"type":"struct"}"#
         );
     }
@@ -227,8 +227,8 @@ mod tests {
             (protocol(7, Some(&[])), protocol(7, Some(&["changeDataFeed"]))),
             (protocol(7, Some(&["changeDataFeed", "x"])), protocol(7, Some(&["changeDataFeed", "x"]))),
         ] {
-            assert_eq!(Replayed::Feed.protocol(before.clone()), after);
-            assert_eq!(Replayed::Files.protocol(before.clone()), before);
+            assert_eq!(ReplayKind::Feed.protocol(before.clone()), after);
+            assert_eq!(ReplayKind::Files.protocol(before.clone()), before);
         }
     }
 
@@ -255,7 +255,7 @@ mod tests {
             (protocol(1, 7, None, None), protocol(1, 7, None, Some(&[]))),
             (protocol(2, 5, None, None), protocol(2, 5, None, None)),
         ] {
-            assert_eq!(Replayed::Files.protocol(before), after);
+            assert_eq!(ReplayKind::Files.protocol(before), after);
         }
     }
 }

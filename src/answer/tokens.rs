@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::TableRecord;
 use crate::error::{Error, Result};
 use crate::protocol::query::{Fingerprint, TableQuery};
-use crate::protocol::tokens::{Claims, Refused, TokenKey};
+use crate::protocol::tokens::{Claims, InvalidToken, TokenKey};
 
 /// How long a page token is valid. The URLs of the first page expire long before.
 const PAGE_TOKEN_LIFE: TimeDelta = TimeDelta::days(3);
@@ -15,7 +15,7 @@ const PAGE_TOKEN_LIFE: TimeDelta = TimeDelta::days(3);
 /// How long a refresh token is valid; each answer to one comes with a new one.
 const REFRESH_TOKEN_LIFE: TimeDelta = TimeDelta::days(1);
 
-/// Seals and opens the tokens of one recipient for one table.
+/// Seals and unseals the tokens of one recipient for one table.
 #[derive(Clone)]
 pub struct TableTokens {
     key: TokenKey,
@@ -49,11 +49,11 @@ impl TableTokens {
     }
 
     /// What a token says, and when its query began.
-    fn open<C: Claims>(&self, token: &str) -> Result<(C, DateTime<Utc>), Refused> {
+    fn unseal<C: Claims>(&self, token: &str) -> Result<(C, DateTime<Utc>), InvalidToken> {
         let now = Utc::now();
-        let (claims, began) = self.key.open(token, &self.bound_to(), now)?;
+        let (claims, began) = self.key.unseal(token, &self.bound_to(), now)?;
         // The expiry may come from a time when queries were allowed to take longer.
-        if began + self.query_life <= now { Err(Refused::Expired) } else { Ok((claims, began)) }
+        if began + self.query_life <= now { Err(InvalidToken::Expired) } else { Ok((claims, began)) }
     }
 
     /// The token of a page, in a query that began at `began`.
@@ -63,31 +63,31 @@ impl TableTokens {
 
     /// What a page token says, and when its query began. 400 if the token is not one for this recipient and table, or
     /// has expired.
-    pub(super) fn open_page<C: Claims>(&self, token: &str) -> Result<(C, DateTime<Utc>)> {
-        self.open(token).map_err(|refused| {
+    pub(super) fn unseal_page<C: Claims>(&self, token: &str) -> Result<(C, DateTime<Utc>)> {
+        self.unseal(token).map_err(|refused| {
             Error::invalid(match refused {
-                Refused::NotOurs => {
+                InvalidToken::NotOurs => {
                     "Error decoding the page token: it was not made by this server for this recipient and table."
                 }
-                Refused::Expired => "The page token has expired. Please restart the query.",
+                InvalidToken::Expired => "The page token has expired. Please restart the query.",
             })
         })
     }
 
     /// A token that asks for this version again, in a query that began at `began`.
-    pub fn seal_refresh(&self, refresh: &Refresh, began: DateTime<Utc>) -> Result<String> {
+    pub fn seal_refresh(&self, refresh: &RefreshClaims, began: DateTime<Utc>) -> Result<String> {
         self.seal(refresh, began, REFRESH_TOKEN_LIFE)
     }
 
     /// What a refresh token says, and when its query began. 400 if the token is not one for this recipient and
     /// table, or has expired.
-    pub fn open_refresh(&self, token: &str) -> Result<(Refresh, DateTime<Utc>)> {
-        self.open(token).map_err(|refused| {
+    pub fn unseal_refresh(&self, token: &str) -> Result<(RefreshClaims, DateTime<Utc>)> {
+        self.unseal(token).map_err(|refused| {
             Error::invalid(match refused {
-                Refused::NotOurs => {
+                InvalidToken::NotOurs => {
                     "Error decoding refresh token: it was not made by this server for this recipient and table."
                 }
-                Refused::Expired => "The refresh token has expired. Please restart the query.",
+                InvalidToken::Expired => "The refresh token has expired. Please restart the query.",
             })
         })
     }
@@ -100,15 +100,15 @@ impl TableTokens {
     }
 
     /// 404 if the id is not one for this recipient and table, or has expired.
-    pub fn open_query(&self, id: &str) -> Result<QueryId> {
-        let opened = self.open(id).map(|(query, _)| query);
+    pub fn unseal_query(&self, id: &str) -> Result<QueryId> {
+        let opened = self.unseal(id).map(|(query, _)| query);
         opened.map_err(|_| Error::not_found("The query does not exist, or its id has expired."))
     }
 }
 
 /// What a refresh token says.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Refresh {
+pub struct RefreshClaims {
     /// The version that was read.
     #[serde(rename = "v")]
     pub version: u64,
@@ -117,7 +117,7 @@ pub struct Refresh {
     pub table: String,
 }
 
-impl Claims for Refresh {
+impl Claims for RefreshClaims {
     const KIND: &'static str = "refresh";
 }
 

@@ -7,8 +7,8 @@ use super::file_line::{FileLineWriter, QueriedVersion};
 use super::head::Head;
 use super::page::FilesPlace;
 use super::skipping::Skipping;
-use super::tokens::Refresh;
-use super::writer::{LineSource, Step};
+use super::tokens::RefreshClaims;
+use super::writer::{LineCursor, Step};
 use crate::app::{App, OpenTable};
 use crate::auth::SharedTable;
 use crate::delta::{DeltaTable, FileCursor, FileStats, Snapshot};
@@ -51,7 +51,7 @@ impl OpenVersion {
     }
 
     /// Opens the version that a refresh token names. 400 if it is no longer shared, or if the table was created again.
-    pub async fn refresh(app: &App, shared: &SharedTable, refresh: &Refresh) -> Result<Self> {
+    pub async fn refresh(app: &App, shared: &SharedTable, refresh: &RefreshClaims) -> Result<Self> {
         shared.check_start(refresh.version)?;
         let table = app.open(shared)?;
         let snapshot = table.at_version(refresh.version).await?;
@@ -217,7 +217,7 @@ impl VersionLines {
     }
 }
 
-impl LineSource for VersionLines {
+impl LineCursor for VersionLines {
     type Place = FilesPlace;
 
     const FIRST_FILES: u64 = 64;

@@ -10,7 +10,7 @@ use crate::protocol::actions::{EndStreamAction, EndStreamLine};
 use crate::protocol::json::write_json;
 
 /// What an answer is written from: a cursor, and what turns its items into lines.
-pub trait LineSource: Send + 'static {
+pub trait LineCursor: Send + 'static {
     /// A place in the cursor, as page tokens have it.
     type Place: Place;
 
@@ -50,25 +50,25 @@ pub enum Step {
 /// Writes one answer, or one page of it.
 pub struct AnswerWriter<S> {
     /// What is written.
-    pub source: S,
+    pub cursor: S,
     /// How much of it is wanted.
     pub page: Page,
     /// How it ends.
-    pub end: End,
+    pub end: AnswerEnd,
     /// The account of what the cursor holds in memory.
     pub memory: Memory,
 }
 
 /// How an answer ends.
 #[derive(Debug, Default)]
-pub struct End {
+pub struct AnswerEnd {
     /// Whether an `endStreamAction` ends it.
     pub action: bool,
     /// The token that asks for the same version again.
     pub refresh_token: Option<String>,
 }
 
-impl<S: LineSource> AnswerWriter<S> {
+impl<S: LineCursor> AnswerWriter<S> {
     /// The function that [`ndjson::stream`](crate::ndjson::stream) calls again and again until the answer is written.
     /// Between two calls, its thread is free for other answers. Blocks on the log's store, and pauses for the client.
     pub fn into_steps(self) -> impl FnMut(&mut Lines) -> Result<Progress> + Send + 'static {
@@ -91,7 +91,7 @@ impl<S: LineSource> AnswerWriter<S> {
     }
 
     fn write_head(&mut self, lines: &mut Lines) -> Result<()> {
-        let head = self.source.head()?;
+        let head = self.cursor.head()?;
         self.page.check_head(&head)?;
         for line in &head {
             lines.copy(line)?;
@@ -105,9 +105,9 @@ impl<S: LineSource> AnswerWriter<S> {
             if lines.should_pause() {
                 return Ok(Progress::Paused);
             }
-            let step = self.source.write_next(lines)?;
+            let step = self.cursor.write_next(lines)?;
             // Before a pause, in which what is held counts.
-            self.memory.hold(self.source.held_bytes())?;
+            self.memory.hold(self.cursor.held_bytes())?;
             match step {
                 Step::End => break,
                 Step::Other => {}
@@ -123,17 +123,17 @@ impl<S: LineSource> AnswerWriter<S> {
     }
 
     fn write_end(mut self, lines: &mut Lines) -> Result<()> {
-        let expires = (self.page.files() > 0).then(|| self.source.lines().expiration_millis());
-        let Some(place) = self.source.next_place()? else {
+        let expires = (self.page.files() > 0).then(|| self.cursor.lines().expiration_millis());
+        let Some(place) = self.cursor.next_place()? else {
             return self.end.write(lines, expires, None);
         };
-        let next = self.page.next_token(self.source.lines().format(), place)?;
-        self.source.pause();
+        let next = self.page.next_token(self.cursor.lines().format(), place)?;
+        self.cursor.pause();
         self.end.write(lines, expires, Some(&next))
     }
 }
 
-impl End {
+impl AnswerEnd {
     /// Writes the `endStreamAction` if there is one. `expires` is when the first URL expires, in milliseconds since the
     /// epoch; `next` is the token of the next page.
     fn write(&self, lines: &mut Lines, expires: Option<i64>, next: Option<&str>) -> Result<()> {

@@ -59,7 +59,7 @@ impl Answers {
             return Err(Error::unavailable("Too many answers are in flight; try again later."));
         }
         let recipient: Arc<str> = recipient.into();
-        counts.change(&recipient, |sum| sum.answers += 1);
+        counts.update(&recipient, |sum| sum.answers += 1);
         Ok(InFlight { answers: Arc::clone(self), recipient })
     }
 
@@ -69,7 +69,7 @@ impl Answers {
 }
 
 impl Counts {
-    fn change(&mut self, recipient: &Arc<str>, change: impl Fn(&mut Sum)) {
+    fn update(&mut self, recipient: &Arc<str>, change: impl Fn(&mut Sum)) {
         change(&mut self.all);
         let own = self.of.entry(Arc::clone(recipient)).or_default();
         change(own);
@@ -116,7 +116,7 @@ impl Memory {
             return Err(Error::unavailable("The answers in flight take too much memory; try again later."));
         }
         let before = std::mem::replace(&mut self.bytes, bytes);
-        counts.change(&self.recipient, |sum| sum.bytes = sum.bytes + bytes - before);
+        counts.update(&self.recipient, |sum| sum.bytes = sum.bytes + bytes - before);
         Ok(())
     }
 }
@@ -124,13 +124,13 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         let bytes = self.bytes;
-        self.answers.counts().change(&self.recipient, |sum| sum.bytes -= bytes);
+        self.answers.counts().update(&self.recipient, |sum| sum.bytes -= bytes);
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.answers.counts().change(&self.recipient, |sum| sum.answers -= 1);
+        self.answers.counts().update(&self.recipient, |sum| sum.answers -= 1);
     }
 }
 

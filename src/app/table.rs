@@ -120,7 +120,7 @@ impl OpenTable {
 
     /// The number of the newest version, in the same way.
     pub async fn latest_version(&self) -> Result<u64> {
-        if !self.shared.delta.is_open() {
+        if !self.shared.delta.is_loaded() {
             return self.latest().await.map(|newest| newest.version());
         }
         let shared = Arc::clone(&self.shared);

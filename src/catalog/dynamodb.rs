@@ -6,10 +6,10 @@
 //! then read with the others. Throttling and failures of the network are tried again within a deadline and then answered with 503:
 //! never with 401, never with an empty list.
 
+pub mod contents;
+mod item_reader;
 pub mod keys;
 mod listed;
-pub mod reading;
-mod reads;
 mod recipients;
 pub mod records;
 mod shares;
@@ -31,21 +31,21 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::{
-    Caller, Catalog, Page, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord,
+    Caller, Catalog, ListPage, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord,
     unknown_token,
 };
 use crate::error::{Error, Fault, Result};
 
+pub use contents::CatalogContents;
+use item_reader::{ItemReader, failed, unavailable};
 use keys::Key;
 pub use listed::{
     ListedRecipient, ListedSchema, ListedShare, ListedTable, ShownSchema, ShownShare, WrittenValue,
 };
-pub use reading::Reading;
-use reads::{Reads, failed, unavailable};
 pub use records::BadRecord;
 use records::Item;
 pub use tokens::{FoundToken, LIVE_TOKENS, NewToken, ReplacedToken, to_seconds};
-pub use write_error::{Missing, WriteError};
+pub use write_error::{MissingRecord, WriteError};
 pub use writer::Writer;
 
 /// How long one answer may wait for DynamoDB, attempts and all.
@@ -57,7 +57,7 @@ const TOKENS_REMEMBERED: usize = 1000;
 /// A [`Catalog`] over a DynamoDB table.
 #[derive(Debug, Clone)]
 pub struct DynamoDbCatalog {
-    reads: Reads,
+    reader: ItemReader,
     /// What tokens stood for when they were read last.
     tokens: Arc<Mutex<HashMap<TokenHash, TokenRecord>>>,
 }
@@ -73,30 +73,30 @@ impl DynamoDbCatalog {
         let retries =
             RetryConfig::standard().with_max_attempts(5).with_initial_backoff(Duration::from_millis(50));
         let client = Client::from_conf(config.timeout_config(timeouts).retry_config(retries).build());
-        Self { reads: Reads::new(client, table, deadline), tokens: Arc::default() }
+        Self { reader: ItemReader::new(client, table, deadline), tokens: Arc::default() }
     }
 
     /// The DynamoDB table.
     pub fn table_name(&self) -> &str {
-        &self.reads.table
+        &self.reader.table
     }
 
     /// The key that every server over this table authenticates its page tokens, refresh tokens and ids of
     /// queries with. The first one makes it.
     pub async fn token_key(&self) -> Result<[u8; 32]> {
         let key = Key::token_key();
-        if let Some(item) = self.reads.get(&key).await? {
+        if let Some(item) = self.reader.get(&key).await? {
             return records::token_key(&item).map_err(Error::internal);
         }
         let mut made = [0; 32];
         getrandom::fill(&mut made).map_err(|error| Error::internal(error.to_string()))?;
-        let Reads { client, table, .. } = &self.reads;
+        let ItemReader { client, table, .. } = &self.reader;
         let put = client.put_item().table_name(table).set_item(Some(records::new_token_key(made)));
         let condition = format!("attribute_not_exists({})", keys::PARTITION);
         match put.condition_expression(condition).send().await {
             Ok(_) => Ok(made),
             Err(error) if error.code() == Some("ConditionalCheckFailedException") => {
-                let item = self.reads.get(&key).await?;
+                let item = self.reader.get(&key).await?;
                 let item = item.ok_or_else(|| unavailable("the key is gone"))?;
                 records::token_key(&item).map_err(Error::internal)
             }
@@ -106,7 +106,7 @@ impl DynamoDbCatalog {
 
     /// Opens a connection before the first request needs one.
     pub async fn warm(&self) -> Result<()> {
-        self.reads.get(&Key::token(TokenHash::of(""))).await.map(drop)
+        self.reader.get(&Key::token(TokenHash::of(""))).await.map(drop)
     }
 
     /// Leaves a record that cannot be read out of a list, so that the others are listed.
@@ -117,7 +117,7 @@ impl DynamoDbCatalog {
     /// Tells the log of a record that cannot be read.
     fn report(&self, bad: &BadRecord) {
         tracing::error!(
-            dynamodb.table = self.reads.table,
+            dynamodb.table = self.reader.table,
             record.kind = bad.kind,
             record.partition = bad.partition,
             record.sort = bad.sort,
@@ -150,7 +150,7 @@ impl DynamoDbCatalog {
         let mut wanted = vec![Key::recipient(caller.recipient())];
         wanted.extend(caller.remembered.map(Key::token));
         wanted.extend_from_slice(keys);
-        let mut items = self.reads.get_all(&wanted).await?.into_iter();
+        let mut items = self.reader.get_all(&wanted).await?.into_iter();
         let recipient = items.next().flatten();
         if let Some(hash) = caller.remembered {
             self.check_remembered(caller, hash, items.next().flatten().as_ref())?;
@@ -220,7 +220,7 @@ impl Catalog for DynamoDbCatalog {
             if let Some(token) = remembered {
                 return Ok(Some(Caller::remembered(token, hash)));
             }
-            let item = self.reads.get(&Key::token(hash)).await?;
+            let item = self.reader.get(&Key::token(hash)).await?;
             let token = self.token_of(item.as_ref());
             token.iter().for_each(|token| self.remember(hash, token));
             Ok(token.map(Caller::checked))
@@ -236,20 +236,20 @@ impl Catalog for DynamoDbCatalog {
         &'a self,
         caller: &'a Caller,
         page: PageRequest,
-    ) -> BoxFuture<'a, Result<Page<ShareRecord>>> {
+    ) -> BoxFuture<'a, Result<ListPage<ShareRecord>>> {
         async move {
             let partition = keys::recipient_partition(caller.recipient());
             let (_, grants) = tokio::try_join!(
                 self.get_for(caller, &[]),
-                self.reads.query(&partition, keys::GRANTS, &page)
+                self.reader.query(&partition, keys::GRANTS, &page)
             )?;
             let granted = grants.items.iter().filter_map(|item| self.listed(records::grant(item)));
             let wanted: Vec<Key> = granted.map(|share| Key::share(share.as_str())).collect();
-            let shares = self.reads.get_all(&wanted).await?;
+            let shares = self.reader.get_all(&wanted).await?;
             // A share that is gone leaves its grants for a moment.
             let shares = shares.iter().flatten().filter_map(|item| self.listed(records::share(item)));
             let items = shares.filter_map(records::StoredShare::served).collect();
-            Ok(Page { items, more_after: grants.more_after })
+            Ok(ListPage { items, more_after: grants.more_after })
         }
         .boxed()
     }
@@ -268,11 +268,11 @@ impl Catalog for DynamoDbCatalog {
             let partition = keys::share_partition(share);
             let (granted, found) = tokio::try_join!(
                 self.granted(caller, share),
-                self.reads.query(&partition, keys::SCHEMAS, &page)
+                self.reader.query(&partition, keys::SCHEMAS, &page)
             )?;
             let Some(share) = granted else { return Ok(None) };
             let items = found.items.iter().filter_map(|item| self.listed(records::schema(item))).collect();
-            Ok(Some(SchemaPage { share, schemas: Page { items, more_after: found.more_after } }))
+            Ok(Some(SchemaPage { share, schemas: ListPage { items, more_after: found.more_after } }))
         }
         .boxed()
     }
@@ -283,21 +283,21 @@ impl Catalog for DynamoDbCatalog {
         share: &'a str,
         schema: Option<&'a str>,
         page: PageRequest,
-    ) -> BoxFuture<'a, Result<Option<Page<TableRecord>>>> {
+    ) -> BoxFuture<'a, Result<Option<ListPage<TableRecord>>>> {
         async move {
             let partition = keys::share_partition(share);
             let prefix = schema.map_or_else(|| keys::TABLES.to_owned(), keys::tables_of);
             let schema_key = schema.map(|schema| Key::schema(share, schema));
             let ((granted, schema_item), found) = tokio::try_join!(
                 self.granted_with(caller, share, schema_key),
-                self.reads.query(&partition, &prefix, &page)
+                self.reader.query(&partition, &prefix, &page)
             )?;
             let Some(granted) = granted.filter(|_| schema.is_none() || schema_item.is_some()) else {
                 return Ok(None);
             };
             let tables = found.items.iter().filter_map(|item| self.listed(records::table(item, &granted)));
             let items = tables.collect();
-            Ok(Some(Page { items, more_after: found.more_after }))
+            Ok(Some(ListPage { items, more_after: found.more_after }))
         }
         .boxed()
     }

@@ -30,8 +30,8 @@ impl TableSettings {
     }
 
     /// The place that one of the locations names, read by the table's role if it has one.
-    pub fn place(&self, location: &WrittenLocation) -> Result<Location, LocationError> {
-        location.place().map(|place| place.read_by(self.signer_role.clone()))
+    pub fn resolve(&self, location: &WrittenLocation) -> Result<Location, LocationError> {
+        location.resolve().map(|location| location.read_by(self.signer_role.clone()))
     }
 
     /// The table's root without a slash at its end, if recipients may have its directory.

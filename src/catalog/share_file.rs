@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::state::{RecipientState, SchemaState, ShareState, State, TableState, TokenState};
+use super::state::{CatalogState, RecipientState, SchemaState, ShareState, TableState, TokenState};
 use super::{ShareRecord, TableRecord, TokenHash, TokenRecord};
 use crate::protocol::names::Name;
 
@@ -156,7 +156,7 @@ impl ShareFile {
     }
 
     /// Whether the file asks for no token at all, so that anyone may read every share.
-    pub fn is_open(&self) -> bool {
+    pub fn is_public(&self) -> bool {
         self.access != Access::Tokens
     }
 
@@ -173,8 +173,8 @@ impl ShareFile {
     /// Everything in the file, to be compared with another catalog. What the file leaves out is as it is in `now`: the
     /// ids of shares and tables, which recipients' checkpoints hold, comments, and whether a recipient is disabled. The id
     /// of a token, and when it was created, never change.
-    pub fn state(&self, now: &State) -> State {
-        let mut state = State::default();
+    pub fn state(&self, now: &CatalogState) -> CatalogState {
+        let mut state = CatalogState::default();
         for (key, share) in self.shares.iter() {
             state.shares.insert(key.to_owned(), share.state(now.shares.get(key)));
         }

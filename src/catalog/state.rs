@@ -8,7 +8,7 @@ use super::{TableRecord, TableSettings};
 
 /// Shares and recipients, by the keys of their names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct State {
+pub struct CatalogState {
     /// Shares.
     pub shares: BTreeMap<String, ShareState>,
     /// Recipients.

@@ -7,10 +7,10 @@ use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Checked, Reader};
+use super::{TableCheck, TableChecker};
 use crate::catalog::dynamodb::keys::Key;
-use crate::catalog::dynamodb::{Reading, Writer};
-use crate::catalog::state::{State, TableState};
+use crate::catalog::dynamodb::{CatalogContents, Writer};
+use crate::catalog::state::{CatalogState, TableState};
 
 /// How many tables are opened at the same time: each of them may be a large one.
 const AT_ONCE: usize = 4;
@@ -19,19 +19,19 @@ const AT_ONCE: usize = 4;
 /// what a client sends is in their fields.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Event {
+pub struct CheckEvent {
     deltashare: Request,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Request {
-    check: Asked,
+    check: CheckRequest,
 }
 
-impl Event {
+impl CheckEvent {
     /// What is asked by an event with this text; `None` if it is another one.
-    pub fn read(text: &str) -> Option<Asked> {
+    pub fn read(text: &str) -> Option<CheckRequest> {
         // The first key of another event ends this.
         let event: Self = serde_json::from_str(text).ok()?;
         // An array of the values is an object to serde.
@@ -43,28 +43,28 @@ impl Event {
 /// What is asked.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Asked {
+pub struct CheckRequest {
     /// The table after which to continue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
 }
 
-impl Asked {
+impl CheckRequest {
     /// The event that asks for the tables after `after`.
-    pub fn event(after: Option<String>) -> Event {
-        Event { deltashare: Request { check: Self { after } } }
+    pub fn event(after: Option<String>) -> CheckEvent {
+        CheckEvent { deltashare: Request { check: Self { after } } }
     }
 }
 
 /// What the function answers.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Answer {
+pub struct CheckResponse {
     /// Records that cannot be read, each as a sentence; in the first answer.
     #[serde(default)]
     pub bad_records: Vec<String>,
     /// What was found of the tables.
-    pub tables: Vec<Checked>,
+    pub tables: Vec<TableCheck>,
     /// The table that came last, if the time did not suffice for all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
@@ -74,16 +74,21 @@ pub struct Answer {
 }
 
 /// Opens tables in the order of their names until `until`. Each answer has at least some.
-pub async fn answer(reader: Reader<'_>, catalog: &Writer, asked: &Asked, until: Instant) -> Answer {
-    let Reading { state, bad, .. } = match catalog.read().await {
-        Ok(reading) => reading,
-        Err(error) => return Answer { failure: Some(error.to_string()), ..Answer::default() },
+pub async fn check_tables(
+    checker: TableChecker<'_>,
+    catalog: &Writer,
+    asked: &CheckRequest,
+    until: Instant,
+) -> CheckResponse {
+    let CatalogContents { state, bad, .. } = match catalog.read().await {
+        Ok(contents) => contents,
+        Err(error) => return CheckResponse { failure: Some(error.to_string()), ..CheckResponse::default() },
     };
-    let mut answer = Answer::default();
+    let mut answer = CheckResponse::default();
     if asked.after.is_none() {
         answer.bad_records = bad.iter().map(ToString::to_string).collect();
     }
-    let mut tables: Vec<_> = named(&state).map(|(_, name, table)| (name, table)).collect();
+    let mut tables: Vec<_> = named_tables(&state).map(|(_, name, table)| (name, table)).collect();
     tables.sort_by(|(a, _), (b, _)| a.cmp(b));
     tables.retain(|(name, _)| asked.after.as_ref().is_none_or(|after| name > after));
     for some in tables.chunks(AT_ONCE) {
@@ -93,11 +98,13 @@ pub async fn answer(reader: Reader<'_>, catalog: &Writer, asked: &Asked, until: 
             return answer;
         }
         let opened = some.iter().map(|(name, table)| async move {
-            let opened = reader.open(name, &table.settings);
-            tokio::time::timeout(left.max(Duration::from_secs(1)), opened).await.unwrap_or_else(|_| Checked {
-                table: name.clone(),
-                reason: Some("it takes longer to open than the function had time".to_owned()),
-                ..Checked::default()
+            let opened = checker.open(name, &table.settings);
+            tokio::time::timeout(left.max(Duration::from_secs(1)), opened).await.unwrap_or_else(|_| {
+                TableCheck {
+                    table: name.clone(),
+                    reason: Some("it takes longer to open than the function had time".to_owned()),
+                    ..TableCheck::default()
+                }
             })
         });
         answer.tables.extend(join_all(opened).await);
@@ -106,7 +113,7 @@ pub async fn answer(reader: Reader<'_>, catalog: &Writer, asked: &Asked, until: 
 }
 
 /// Every table of a catalog with its key and its whole name.
-pub fn named(state: &State) -> impl Iterator<Item = (Key, String, &TableState)> {
+pub fn named_tables(state: &CatalogState) -> impl Iterator<Item = (Key, String, &TableState)> {
     state.shares.values().flat_map(|share| {
         share.schemas.values().flat_map(move |schema| {
             schema.tables.values().map(move |table| {
@@ -123,9 +130,9 @@ mod tests {
 
     #[test]
     fn only_the_event_of_the_command_line_asks_for_a_check() {
-        for asked in [Asked::default(), Asked { after: Some("a.b.c".to_owned()) }] {
-            let event = serde_json::to_string(&Asked::event(asked.after.clone())).unwrap();
-            assert_eq!(Event::read(&event).unwrap().after, asked.after);
+        for asked in [CheckRequest::default(), CheckRequest { after: Some("a.b.c".to_owned()) }] {
+            let event = serde_json::to_string(&CheckRequest::event(asked.after.clone())).unwrap();
+            assert_eq!(CheckEvent::read(&event).unwrap().after, asked.after);
         }
         // What a client of the API can write is inside the event's own fields.
         for event in [
@@ -145,7 +152,7 @@ mod tests {
             r#"{"deltashare":{"check":["a.b.c"]}}"#,
             r#"{"deltashare":{"check":null}}"#,
         ] {
-            assert!(Event::read(event).is_none(), "{event}");
+            assert!(CheckEvent::read(event).is_none(), "{event}");
         }
     }
 }

@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::{DeletionVector, no_size};
 use super::deletion_vector::FileKey;
+use super::executor::batch_is_decoded;
 use super::failure::{damaged, empty_commit, failure};
 use super::history::CommitTimes;
-use super::kept::{Kept, Texts};
-use super::lenient::{MetadataAction, ProtocolAction};
+use super::kept_commits::{CommitKeeper, KeptCommits};
+use super::log_store::{COMMIT_BYTES, JSON_FACTOR};
 use super::mend::{lines_of, mend, read};
 use super::metadata::{Metadata, Protocol};
 use super::read_ahead::ReadAhead;
 use super::snapshot::Snapshot;
-use super::stop::batch_is_decoded;
-use super::store::{COMMIT_BYTES, JSON_FACTOR};
+use super::stand_in::{MetadataAction, ProtocolAction};
 use crate::error::Result;
 
 /// A range of versions, opened: both ends can be read.
@@ -89,7 +89,7 @@ pub struct ChangeCursor {
     kind: ChangeKind,
     commits: std::vec::IntoIter<CommitTimes>,
     /// The texts of the commits that come next, as far as they are in memory.
-    kept: Texts,
+    kept: KeptCommits,
     /// The texts of the commits after those.
     texts: ReadAhead,
     /// What removals do not tell of their files.
@@ -100,7 +100,7 @@ pub struct ChangeCursor {
     /// Whether the cursor lay idle, so that what it reads from may be gone.
     idle: bool,
     /// Where texts are kept that were read, if they are.
-    keeping: Option<Kept>,
+    keeping: Option<CommitKeeper>,
 }
 
 /// What is known of files whose removal does not tell it.
@@ -281,7 +281,7 @@ impl ChangeCursor {
         range: &Arc<ChangeRange>,
         kind: ChangeKind,
         position: Option<ChangePosition>,
-        kept: Texts,
+        kept: KeptCommits,
         removed: Arc<RemovedFiles>,
     ) -> Result<Self> {
         let start = range.bounds().start;
@@ -305,13 +305,13 @@ impl ChangeCursor {
     }
 
     /// Keeps the texts that are read from now on, as far as there is room.
-    pub(super) fn keep_texts(&mut self, kept: Kept) {
+    pub(super) fn keep_commits(&mut self, kept: CommitKeeper) {
         self.keeping = Some(kept);
     }
 
     /// The texts that were kept.
-    pub(super) fn into_texts(self) -> Texts {
-        self.keeping.map(Kept::into_texts).unwrap_or_default()
+    pub(super) fn into_kept(self) -> KeptCommits {
+        self.keeping.map(CommitKeeper::into_kept).unwrap_or_default()
     }
 
     /// How many bytes of the log the cursor holds: the actions of a commit, and as much again for its text.
@@ -363,12 +363,12 @@ impl ChangeCursor {
                 Some(Ok(text)) => text,
                 Some(Err(error)) if self.idle => {
                     tracing::info!(error = %error, "paused changes are read again");
-                    let place = ChangePosition { version: times.version, action: self.next };
+                    let position = ChangePosition { version: times.version, action: self.next };
                     *self = Self::new(
                         &self.range,
                         self.kind,
-                        Some(place),
-                        Texts::default(),
+                        Some(position),
+                        KeptCommits::default(),
                         Arc::clone(&self.removed),
                     )?;
                     continue;
@@ -398,13 +398,13 @@ impl ChangeCursor {
         self.next = action;
     }
 
-    /// Texts that are kept for an answer that continues are not kept for one that may never continue.
+    /// Commits that are kept for an answer that continues are not kept for one that may never continue.
     pub(super) fn pause(&mut self) {
         self.idle = true;
         if self.kept.len() > 0 {
             let files = self.commits.as_slice().iter().map(|commit| commit.file.clone()).collect();
             if let Ok(texts) = self.range.last.engine().read_ahead(files) {
-                (self.texts, self.kept) = (texts, Texts::default());
+                (self.texts, self.kept) = (texts, KeptCommits::default());
             }
         }
     }

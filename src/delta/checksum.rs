@@ -9,7 +9,7 @@ use super::engine::LogEngine;
 use super::failure::{Cause, cause, failure};
 use super::metadata::FileStats;
 use crate::error::Result;
-use crate::s3_answer::Trouble;
+use crate::s3_error::S3ErrorKind;
 
 /// A larger checksum lists every file, and is not worth reading for its totals.
 const MOST_BYTES: u64 = 1024 * 1024;
@@ -40,7 +40,7 @@ impl Checksum {
                     cause(&error),
                     Cause::Unavailable
                         | Cause::NoCredentials
-                        | Cause::Storage(Trouble::Expired | Trouble::Clock)
+                        | Cause::Storage(S3ErrorKind::Expired | S3ErrorKind::Clock)
                 ) =>
             {
                 Err(failure(error))

@@ -20,15 +20,15 @@ use buoyant_kernel_engine::{DefaultEngine, DefaultEngineBuilder};
 use bytes::Bytes;
 use url::Url;
 
+use super::action_guard::{check_names, check_texts};
+use super::executor::{StoppableExecutor, batch_is_decoded, wait_for_memory};
 use super::failure::{Cause, cause, failure};
-use super::guard::{check_names, check_texts};
 use super::log_names::{LAST_CHECKPOINT, LogFile, file_name};
+use super::log_store::{COMMIT_BYTES, LogStore, View};
 use super::read_ahead::ReadAhead;
 use super::repeats::{no_repeats, subjects};
-use super::stop::{StoppableExecutor, batch_is_decoded, wait_for_memory};
-use super::store::{COMMIT_BYTES, LogStore, View};
 use crate::limits::Limits;
-use crate::s3_answer::Trouble;
+use crate::s3_error::S3ErrorKind;
 
 /// Rows of a batch: large enough to amortise the kernel's work per batch, small enough to stay in cache.
 const BATCH_ROWS: NonZero<usize> = NonZero::new(4096).unwrap();
@@ -44,9 +44,9 @@ const LARGE_FILE_BYTES: u64 = 64 * 1024 * 1024;
 /// is in memory at a time.
 const FILES_READ_AHEAD: NonZero<usize> = NonZero::new(16).unwrap();
 
-/// What a view of the log leaves out.
+/// The files that a view of the log leaves out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Hidden {
+pub(super) struct HiddenFiles {
     /// `_last_checkpoint`.
     pub(super) last_checkpoint: bool,
     /// Every checkpoint file of these versions.
@@ -72,7 +72,7 @@ impl LogEngine {
     /// `root` ends with a slash.
     pub(super) fn new(
         store: Arc<dyn ObjectStore>,
-        root: &Url,
+        root: Url,
         runtime: tokio::runtime::Handle,
         limits: Limits,
     ) -> Self {
@@ -82,8 +82,9 @@ impl LogEngine {
         let mut log = root.clone();
         log.set_path(&format!("{}_delta_log/", root.path()));
         let fence = Arc::new(Fence {
+            root,
             log,
-            hidden: Hidden::default(),
+            hidden: HiddenFiles::default(),
             listing: None,
             listings_left: None,
             lenient: false,
@@ -98,7 +99,7 @@ impl LogEngine {
     }
 
     /// The same engine over a log that lacks some files.
-    pub(super) fn hiding(&self, hidden: Hidden) -> Self {
+    pub(super) fn hiding(&self, hidden: HiddenFiles) -> Self {
         self.behind(Fence { hidden, listing: None, ..self.fence.as_ref().clone() })
     }
 
@@ -163,8 +164,8 @@ impl LogEngine {
     }
 
     /// A handler of the kernel's engines behind the fence.
-    fn fenced<H: ?Sized>(&self, handler: impl Fn(&dyn Engine) -> Arc<H>) -> Arc<Fenced<H>> {
-        Arc::new(Fenced {
+    fn fenced<H: ?Sized>(&self, handler: impl Fn(&dyn Engine) -> Arc<H>) -> Arc<FencedHandler<H>> {
+        Arc::new(FencedHandler {
             inner: handler(self.inner.common.as_ref()),
             for_large_files: handler(self.inner.for_large_files.as_ref()),
             fence: Arc::clone(&self.fence),
@@ -174,8 +175,13 @@ impl LogEngine {
     }
 
     /// What this view leaves out.
-    pub(super) fn hidden(&self) -> &Hidden {
+    pub(super) fn hidden(&self) -> &HiddenFiles {
         &self.fence.hidden
+    }
+
+    /// The URL of the table.
+    pub(super) fn root(&self) -> &Url {
+        &self.fence.root
     }
 
     /// The URL of `_delta_log/`.
@@ -221,8 +227,9 @@ impl Engine for LogEngine {
 
 #[derive(Clone)]
 struct Fence {
+    root: Url,
     log: Url,
-    hidden: Hidden,
+    hidden: HiddenFiles,
     /// By the names of the files.
     listing: Option<Arc<[FileMeta]>>,
     listings_left: Option<Arc<AtomicU64>>,
@@ -254,7 +261,7 @@ impl Fence {
 
     /// Puts a listed file where the log is. The kernel's engine does not encode a `%` in the path again, so
     /// that its URLs may name another file. `None` for what lies deeper than the log.
-    fn place(&self, mut file: FileMeta) -> Option<FileMeta> {
+    fn in_log(&self, mut file: FileMeta) -> Option<FileMeta> {
         let listed = file.location.path();
         if listed.split('/').count() != self.log.path().split('/').count() {
             return None;
@@ -286,7 +293,7 @@ impl Fence {
     }
 }
 
-struct Fenced<H: ?Sized> {
+struct FencedHandler<H: ?Sized> {
     inner: Arc<H>,
     for_large_files: Arc<H>,
     fence: Arc<Fence>,
@@ -294,7 +301,7 @@ struct Fenced<H: ?Sized> {
     runtime: tokio::runtime::Handle,
 }
 
-impl<H: ?Sized> Fenced<H> {
+impl<H: ?Sized> FencedHandler<H> {
     /// The handler that reads these files.
     fn suited(&self, files: &[FileMeta]) -> &H {
         let large = files.iter().any(|file| file.size >= LARGE_FILE_BYTES);
@@ -324,7 +331,7 @@ impl<H: ?Sized> Fenced<H> {
 
 /// Keeps the version of `_last_checkpoint`. The schema and the actions that it may repeat are the
 /// checkpoint's to tell: a hint that is wrong about them would hide files.
-fn plain_hint(hint: &[u8]) -> Bytes {
+fn version_of_hint(hint: &[u8]) -> Bytes {
     #[derive(serde::Deserialize)]
     struct Hint {
         version: u64,
@@ -357,7 +364,7 @@ fn read_only<T>() -> DeltaResult<T> {
     Err(KernelError::unsupported("this engine only reads"))
 }
 
-impl StorageHandler for Fenced<dyn StorageHandler> {
+impl StorageHandler for FencedHandler<dyn StorageHandler> {
     fn list_from(&self, path: &Url) -> DeltaResult<Box<dyn Iterator<Item = DeltaResult<FileMeta>>>> {
         self.fence.admit(path)?;
         let fence = Arc::clone(&self.fence);
@@ -374,7 +381,7 @@ impl StorageHandler for Fenced<dyn StorageHandler> {
         }
         let files = self.inner.list_from(path)?;
         Ok(Box::new(files.filter_map(move |file| match file {
-            Ok(file) => fence.place(file).filter(|file| !fence.hides(&file.location)).map(Ok),
+            Ok(file) => fence.in_log(file).filter(|file| !fence.hides(&file.location)).map(Ok),
             Err(error) => Some(Err(error)),
         })))
     }
@@ -394,10 +401,10 @@ impl StorageHandler for Fenced<dyn StorageHandler> {
         }
         let log = self.fence.log.clone();
         Ok(Box::new(read.map(move |hint| match hint {
-            Ok(hint) => Ok(plain_hint(&hint)),
+            Ok(hint) => Ok(version_of_hint(&hint)),
             // S3 answers this for a file that does not exist if the caller may list only a part of the bucket.
             Err(error) => Err(match cause(&error) {
-                Cause::Denied | Cause::Storage(Trouble::Key | Trouble::Archived) => {
+                Cause::Denied | Cause::Storage(S3ErrorKind::Key | S3ErrorKind::Archived) => {
                     KernelError::file_not_found(&log)
                 }
                 _ => error,
@@ -423,7 +430,7 @@ impl StorageHandler for Fenced<dyn StorageHandler> {
     }
 }
 
-impl Fenced<dyn JsonHandler> {
+impl FencedHandler<dyn JsonHandler> {
     /// The batches of a large commit, after a first pass has shown that no action takes back another one. What was sent of
     /// the commit could not be taken back.
     fn once_sound(
@@ -452,7 +459,7 @@ impl Fenced<dyn JsonHandler> {
     }
 }
 
-impl JsonHandler for Fenced<dyn JsonHandler> {
+impl JsonHandler for FencedHandler<dyn JsonHandler> {
     fn parse_json(
         &self,
         json_strings: Box<dyn EngineData>,
@@ -500,7 +507,7 @@ impl JsonHandler for Fenced<dyn JsonHandler> {
     }
 }
 
-impl ParquetHandler for Fenced<dyn ParquetHandler> {
+impl ParquetHandler for FencedHandler<dyn ParquetHandler> {
     fn read_parquet_files(
         &self,
         files: &[FileMeta],

@@ -5,9 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use buoyant_kernel::object_store;
 use buoyant_kernel::parquet::errors::ParquetError;
 
-use super::refused::Refused;
+use super::log_rejection::LogRejection;
 use crate::error::{Error, Fault, Result, innermost};
-use crate::s3_answer::{S3Answer, Trouble};
+use crate::s3_error::{S3Error, S3ErrorKind};
 
 type KernelError = buoyant_kernel::Error;
 
@@ -21,26 +21,26 @@ pub(super) enum Cause {
     /// The store refused access.
     Denied,
     /// S3 says what is wrong with the bucket, the credentials or the clock.
-    Storage(Trouble),
+    Storage(S3ErrorKind),
     /// A file that the log names, or the log itself, is not there.
     Missing,
     /// The table needs what the kernel does not do.
     Unsupported,
     /// The log has what would cost too much.
-    Refused(Refused),
+    Rejected(LogRejection),
     /// Anything else: the log says something that cannot be right.
     Damaged,
 }
 
 /// Why a snapshot or a scan could not be opened.
-pub(super) enum Refusal {
+pub(super) enum OpenError {
     /// Another view of the log would not help.
     Final(Error),
     /// Another view of the log may do.
     Damaged(Error),
 }
 
-impl Refusal {
+impl OpenError {
     pub(super) fn into_error(self) -> Error {
         match self {
             Self::Final(error) | Self::Damaged(error) => error,
@@ -48,7 +48,7 @@ impl Refusal {
     }
 }
 
-impl From<KernelError> for Refusal {
+impl From<KernelError> for OpenError {
     fn from(error: KernelError) -> Self {
         match cause(&error) {
             Cause::Unavailable
@@ -57,8 +57,8 @@ impl From<KernelError> for Refusal {
             | Cause::Storage(_)
             | Cause::Unsupported => Self::Final(failure(error)),
             // What the table is in any view of its log.
-            Cause::Refused(Refused::Names | Refused::Schema) => Self::Final(failure(error)),
-            Cause::Missing | Cause::Damaged | Cause::Refused(_) => Self::Damaged(failure(error)),
+            Cause::Rejected(LogRejection::Names | LogRejection::Schema) => Self::Final(failure(error)),
+            Cause::Missing | Cause::Damaged | Cause::Rejected(_) => Self::Damaged(failure(error)),
         }
     }
 }
@@ -80,10 +80,10 @@ pub(super) fn cause(error: &KernelError) -> Cause {
 
 /// Finds the cause of an error of the object store.
 pub(super) fn store_cause(error: &object_store::Error) -> Cause {
-    match std::error::Error::source(error).and_then(S3Answer::behind).and_then(|answer| answer.trouble()) {
-        Some(Trouble::Denied) => return Cause::Denied,
-        Some(Trouble::Busy) => return Cause::Unavailable,
-        Some(trouble) => return Cause::Storage(trouble),
+    match std::error::Error::source(error).and_then(S3Error::behind).and_then(|answer| answer.kind()) {
+        Some(S3ErrorKind::Denied) => return Cause::Denied,
+        Some(S3ErrorKind::Busy) => return Cause::Unavailable,
+        Some(kind) => return Cause::Storage(kind),
         None => {}
     }
     match error {
@@ -105,8 +105,8 @@ fn generic_store_cause(source: &(dyn std::error::Error + 'static)) -> Cause {
     }
     let mut next = Some(source);
     while let Some(error) = next {
-        if let Some(refused) = error.downcast_ref::<Refused>() {
-            return refused_cause(*refused);
+        if let Some(rejection) = error.downcast_ref::<LogRejection>() {
+            return rejection_cause(*rejection);
         }
         if let Some(error) = error.downcast_ref::<object_store::Error>() {
             return store_cause(error);
@@ -142,10 +142,10 @@ fn generic_store_cause(source: &(dyn std::error::Error + 'static)) -> Cause {
     }
 }
 
-fn refused_cause(refused: Refused) -> Cause {
-    match refused {
-        Refused::Malformed => Cause::Damaged,
-        refused => Cause::Refused(refused),
+fn rejection_cause(rejection: LogRejection) -> Cause {
+    match rejection {
+        LogRejection::Malformed => Cause::Damaged,
+        rejection => Cause::Rejected(rejection),
     }
 }
 
@@ -170,8 +170,8 @@ fn io_cause(error: &std::io::Error) -> Cause {
 fn chain_cause(error: &(dyn std::error::Error + 'static)) -> Cause {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(refused) = error.downcast_ref::<Refused>() {
-            return refused_cause(*refused);
+        if let Some(rejection) = error.downcast_ref::<LogRejection>() {
+            return rejection_cause(*rejection);
         }
         if let Some(error) = error.downcast_ref::<object_store::Error>() {
             return store_cause(error);
@@ -191,7 +191,7 @@ fn chain_cause(error: &(dyn std::error::Error + 'static)) -> Cause {
 pub(super) fn failure(error: KernelError) -> Error {
     match cause(&error) {
         Cause::Unavailable => {
-            let why = match S3Answer::behind(of_store(&error)) {
+            let why = match S3Error::behind(of_store(&error)) {
                 Some(answer) => answer.explain(),
                 None => format!("the storage of the table does not answer: {}", innermost(of_store(&error))),
             };
@@ -199,42 +199,46 @@ pub(super) fn failure(error: KernelError) -> Error {
         }
         Cause::NoCredentials => Error::unavailable(UNAVAILABLE).explained_by(of_store(&error)),
         Cause::Denied => explained(&error, Error::unreadable_table(DENIED).with_fault(Fault::AccessDenied)),
-        Cause::Storage(trouble) => explained(&error, in_storage(trouble)),
+        Cause::Storage(kind) => explained(&error, in_storage(kind)),
         Cause::Missing => Error::unreadable_table("The table cannot be read: table files missing."),
         Cause::Unsupported => {
             Error::unsupported("The table uses a Delta feature that this server does not support.")
         }
-        Cause::Refused(refused) => Error::unreadable_table(refused.message()),
+        Cause::Rejected(rejection) => Error::unreadable_table(rejection.message()),
         Cause::Damaged => return odd_column(error),
     }
     .with_source(error)
 }
 
 /// The error for a recipient where S3 says what is wrong.
-fn in_storage(trouble: Trouble) -> Error {
-    match trouble {
+fn in_storage(kind: S3ErrorKind) -> Error {
+    match kind {
         // Credentials of a role are renewed, and clocks are set.
-        Trouble::Expired | Trouble::Clock => Error::unavailable(UNAVAILABLE).with_fault(Fault::Credentials),
-        Trouble::Busy => Error::unavailable(UNAVAILABLE),
-        Trouble::Unknown | Trouble::Signature => Error::unreadable_table(
+        S3ErrorKind::Expired | S3ErrorKind::Clock => {
+            Error::unavailable(UNAVAILABLE).with_fault(Fault::Credentials)
+        }
+        S3ErrorKind::Busy => Error::unavailable(UNAVAILABLE),
+        S3ErrorKind::Unknown | S3ErrorKind::Signature => Error::unreadable_table(
             "The table cannot be read: its storage does not accept the credentials of this server.",
         )
         .with_fault(Fault::Credentials),
-        Trouble::NoBucket | Trouble::Region => {
+        S3ErrorKind::NoBucket | S3ErrorKind::Region => {
             Error::unreadable_table("The table cannot be read: its storage is not where it should be.")
                 .with_fault(Fault::Location)
         }
-        Trouble::Archived => {
+        S3ErrorKind::Archived => {
             Error::unreadable_table("The table cannot be read: files of its log are archived.")
                 .with_fault(Fault::Location)
         }
-        Trouble::Denied | Trouble::Key => Error::unreadable_table(DENIED).with_fault(Fault::AccessDenied),
+        S3ErrorKind::Denied | S3ErrorKind::Key => {
+            Error::unreadable_table(DENIED).with_fault(Fault::AccessDenied)
+        }
     }
 }
 
 /// Adds what S3 says, with what to do.
 fn explained(error: &KernelError, shown: Error) -> Error {
-    match S3Answer::behind(of_store(error)) {
+    match S3Error::behind(of_store(error)) {
         Some(answer) => shown.with_explanation(answer.explain()),
         None => shown,
     }
@@ -280,7 +284,7 @@ fn odd_column(error: KernelError) -> Error {
         "a checkpoint lacks a column that Delta's protocol requires"
     } else {
         return match without_debug_text(&text) {
-            Some(plain) => damaged(plain),
+            Some(readable) => damaged(readable),
             None => damaged(error),
         };
     };
@@ -291,12 +295,12 @@ fn odd_column(error: KernelError) -> Error {
 /// it has nothing of the kind.
 fn without_debug_text(text: &str) -> Option<String> {
     const BEGIN: &str = "ParsedLogPath { ";
-    let (mut plain, mut rest) = (String::new(), text);
+    let (mut readable, mut rest) = (String::new(), text);
     while let Some((before, file)) = rest.split_once(BEGIN) {
         let (_, name) = file.split_once("filename: \"")?;
         let (name, after) = name.split_once('"')?;
-        plain.push_str(before);
-        plain.push_str(name);
+        readable.push_str(before);
+        readable.push_str(name);
         // The type of the file comes last, and may have braces of its own.
         let (_, after) = after.split_once("file_type: ")?;
         let mut depth = 0;
@@ -310,7 +314,7 @@ fn without_debug_text(text: &str) -> Option<String> {
         })?;
         rest = after.get(end + 1..)?;
     }
-    (!plain.is_empty()).then(|| plain + rest)
+    (!readable.is_empty()).then(|| readable + rest)
 }
 
 /// Whether this is the error for a log that cannot be right.
@@ -365,15 +369,15 @@ mod tests {
             (http("Server returned non-2xx status code: 429 Too Many Requests: "), Cause::Unavailable),
             (
                 http("Server returned non-2xx status code: 400 Bad Request: <Code>ExpiredToken</Code>"),
-                Cause::Storage(Trouble::Expired),
+                Cause::Storage(S3ErrorKind::Expired),
             ),
             (
                 http("Server returned non-2xx status code: 404 Not Found: <Code>NoSuchBucket</Code>"),
-                Cause::Storage(Trouble::NoBucket),
+                Cause::Storage(S3ErrorKind::NoBucket),
             ),
             (
                 http("Server returned non-2xx status code: 403 Forbidden: <Code>InvalidAccessKeyId</Code>"),
-                Cause::Storage(Trouble::Unknown),
+                Cause::Storage(S3ErrorKind::Unknown),
             ),
             (
                 http("Server returned non-2xx status code: 400 Bad Request: <Code>RequestTimeout</Code>"),

@@ -136,8 +136,8 @@ mod tests {
     #[test]
     fn types_are_used_when_a_column_has_them() {
         let all = protocol(3, &["timestampNtz", "variantType-preview", "typeWidening", "v2Checkpoint"]);
-        let plain = of(&all, "none", "long", "a");
-        assert!(plain.used.is_empty() && plain.listed.len() == 3 && !plain.may_have_vectors);
+        let unmapped = of(&all, "none", "long", "a");
+        assert!(unmapped.used.is_empty() && unmapped.listed.len() == 3 && !unmapped.may_have_vectors);
         assert!(of(&all, "none", "timestamp_ntz", "a").used.contains("timestampNtz"));
         assert!(of(&all, "none", "variant", "a").used.contains("variantType-preview"));
         assert!(of(&protocol(1, &[]), "none", "timestamp_ntz", "a").used.contains("timestampNtz"));

@@ -4,7 +4,7 @@
 //! and one of them shows what it could not read by a recursive walk. So nesting, the size of an action and the size of a
 //! batch are counted first, in one pass without memory.
 
-use super::refused::Refused;
+use super::log_rejection::LogRejection;
 use crate::limits::Limits;
 
 /// What a value takes in a parser, beside its text.
@@ -28,7 +28,7 @@ pub(super) struct JsonGuard {
     /// Of the actions that a parser holds together.
     batch: u64,
     rows: usize,
-    refused: Option<Refused>,
+    rejection: Option<LogRejection>,
 }
 
 impl JsonGuard {
@@ -45,7 +45,7 @@ impl JsonGuard {
             line: 0,
             batch: 0,
             rows: 0,
-            refused: None,
+            rejection: None,
         }
     }
 
@@ -55,14 +55,14 @@ impl JsonGuard {
     }
 
     /// Counts the next piece of the file. Refuses every piece after one that was refused.
-    pub(super) fn count(&mut self, piece: &[u8]) -> Result<(), Refused> {
-        if self.refused.is_none() {
-            self.refused = self.scan(piece).err();
+    pub(super) fn count(&mut self, piece: &[u8]) -> Result<(), LogRejection> {
+        if self.rejection.is_none() {
+            self.rejection = self.scan(piece).err();
         }
-        self.refused.map_or(Ok(()), Err)
+        self.rejection.map_or(Ok(()), Err)
     }
 
-    fn scan(&mut self, piece: &[u8]) -> Result<(), Refused> {
+    fn scan(&mut self, piece: &[u8]) -> Result<(), LogRejection> {
         // Where the action that is under way begins, or the piece.
         let (mut start, mut at) = (0, 0);
         if self.escaped && !piece.is_empty() {
@@ -99,7 +99,7 @@ impl JsonGuard {
                     depth += 1;
                     values += 1;
                     if depth > self.depth_limit {
-                        return Err(Refused::TooDeep);
+                        return Err(LogRejection::TooDeep);
                     }
                 }
                 Some(b',') => values += 1,
@@ -131,7 +131,7 @@ impl JsonGuard {
     /// where the next one begins: a line that ends with `}` before one that begins with `{"` and a letter. Inside of a
     /// text, that quote would end it, and no letter may follow; after a value in a list or an object, there has to be a
     /// comma. In either case a parser stops right there, at a character, and not with what it holds.
-    fn short_lines(&mut self, piece: &[u8], mut at: usize) -> Result<usize, Refused> {
+    fn short_lines(&mut self, piece: &[u8], mut at: usize) -> Result<usize, LogRejection> {
         while let Some(rest) = piece.get(at..)
             && let Some(length) = memchr::memchr(b'\n', rest)
             && length <= SHORT_LINE
@@ -148,15 +148,15 @@ impl JsonGuard {
         Ok(at)
     }
 
-    fn add(&mut self, bytes: usize, values: u64) -> Result<(), Refused> {
+    fn add(&mut self, bytes: usize, values: u64) -> Result<(), LogRejection> {
         let cost = bytes as u64 + values * VALUE_BYTES;
         self.line += cost;
         self.batch += cost;
         if self.line > self.line_limit {
-            return Err(Refused::Line);
+            return Err(LogRejection::Line);
         }
         if self.batch > self.batch_limit {
-            return Err(Refused::Batch);
+            return Err(LogRejection::Batch);
         }
         Ok(())
     }
@@ -208,7 +208,7 @@ mod tests {
     }
 
     /// The answer must not depend on where the pieces end.
-    fn count(text: &str) -> Result<(), Refused> {
+    fn count(text: &str) -> Result<(), LogRejection> {
         let whole = guard().count(text.as_bytes());
         for length in [1, 2, 3, 7] {
             let mut guard = guard();
@@ -221,21 +221,21 @@ mod tests {
     #[test]
     fn nesting_counts_outside_of_texts_only() {
         assert_eq!(count(r#"{"a":[[[1]]]}"#), Ok(()));
-        assert_eq!(count(r#"{"a":[[[[1]]]]}"#), Err(Refused::TooDeep));
+        assert_eq!(count(r#"{"a":[[[[1]]]]}"#), Err(LogRejection::TooDeep));
         assert_eq!(count(r#"{"a":"[[[[[[","b":"\"[[[[[","c":"\\","d":[[[]]]}"#), Ok(()));
         assert_eq!(count(r#"{"a":"\\\"[[[[["}"#), Ok(()));
-        assert_eq!(count(r#"{"a":"\\","b":[[[[]]]]}"#), Err(Refused::TooDeep));
-        assert_eq!(count(&format!("]]]]{}", "[".repeat(5))), Err(Refused::TooDeep));
-        assert_eq!(count("[[\n[[\n["), Err(Refused::TooDeep));
+        assert_eq!(count(r#"{"a":"\\","b":[[[[]]]]}"#), Err(LogRejection::TooDeep));
+        assert_eq!(count(&format!("]]]]{}", "[".repeat(5))), Err(LogRejection::TooDeep));
+        assert_eq!(count("[[\n[[\n["), Err(LogRejection::TooDeep));
     }
 
     #[test]
     fn an_action_is_measured_with_its_values() {
         let text = |length| format!(r#"{{"a":"{}"}}"#, "x".repeat(length));
         assert_eq!(count(&text(300)), Ok(()));
-        assert_eq!(count(&text(400)), Err(Refused::Line));
-        assert_eq!(count(&format!(r#"{{"a":[{}1]}}"#, "1,".repeat(20))), Err(Refused::Line));
-        assert_eq!(count(&"x".repeat(401)), Err(Refused::Line));
+        assert_eq!(count(&text(400)), Err(LogRejection::Line));
+        assert_eq!(count(&format!(r#"{{"a":[{}1]}}"#, "1,".repeat(20))), Err(LogRejection::Line));
+        assert_eq!(count(&"x".repeat(401)), Err(LogRejection::Line));
     }
 
     #[test]
@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(count(&line.repeat(100)), Ok(()));
         let line = format!("{{\"a\":\"{}\"}}\n", "x".repeat(340));
         assert_eq!(count(&line.repeat(2)), Ok(()));
-        assert_eq!(count(&line.repeat(3)), Err(Refused::Batch));
+        assert_eq!(count(&line.repeat(3)), Err(LogRejection::Batch));
     }
 
     #[test]
@@ -259,13 +259,13 @@ mod tests {
             assert!(refused.is_err() || stops, "{text}");
         }
         // A text that begins in one line and ends in the next one.
-        assert_eq!(count("{\"a\":1}\n{\"a\":\"}\n\",\"b\":[[[[1]]]]}\n"), Err(Refused::TooDeep));
+        assert_eq!(count("{\"a\":1}\n{\"a\":\"}\n\",\"b\":[[[[1]]]]}\n"), Err(LogRejection::TooDeep));
     }
 
     #[test]
     fn what_was_refused_stays_refused() {
         let mut guard = guard();
         assert!(guard.count(b"[[[[[").is_err());
-        assert_eq!(guard.count(b"{}"), Err(Refused::TooDeep));
+        assert_eq!(guard.count(b"{}"), Err(LogRejection::TooDeep));
     }
 }

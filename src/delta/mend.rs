@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_open_stays_open() {
+    fn what_has_several_readings_stays_as_it_is() {
         let add = json!({"add": {
             "path": "a", "size": 4.5, "partitionValues": {"p": null}, "modificationTime": 1, "dataChange": true
         }});

@@ -1,22 +1,21 @@
-//! From a log to a snapshot, around what is damaged in it.
+//! From a log to a snapshot, around what is damaged in it. A log is read through its engine, which a snapshot keeps for
+//! its scans; so a snapshot can be opened again in another way with nothing but itself.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use buoyant_kernel::log_segment::LogSegment;
 use buoyant_kernel::{DeltaResult, Engine, FileMeta, Snapshot as KernelSnapshot, SnapshotRef};
-use url::Url;
 
-use super::engine::{Hidden, LogEngine};
+use super::engine::{HiddenFiles, LogEngine};
 use super::failure::{
-    Cause, Refusal, cause, damaged, empty_commit, failure, no_log, not_available, unpanicked,
+    Cause, OpenError, cause, damaged, empty_commit, failure, no_log, not_available, unpanicked,
 };
 use super::history::Log;
-use super::kept::CommitBudget;
-use super::lenient::{Raw, plain_snapshot, suits_scan};
 use super::log_names::{LogFile, file_name};
 use super::metadata::{Metadata, Protocol};
-use super::snapshot::{Rebuild, Snapshot};
+use super::snapshot::Snapshot;
+use super::stand_in::{UncheckedTable, snapshot_with_stand_in, suits_scan};
 use crate::error::{Error, Result};
 
 /// How many damaged checkpoints are passed over one by one before only the commits are tried.
@@ -28,16 +27,8 @@ const LISTINGS: u64 = 4;
 /// How many versions the kernel looks for in one listing.
 const VERSIONS_OF_A_LISTING: u64 = 1_000;
 
-/// Opens versions of one table.
-pub(super) struct Opener {
-    pub(super) root: Url,
-    pub(super) engine: Arc<LogEngine>,
-    /// What answers keep of commits between their passes over them.
-    pub(super) commits: Arc<CommitBudget>,
-}
-
 /// What a refresh found.
-pub(super) enum Refreshed {
+pub(super) enum RefreshResult {
     /// Nothing was committed.
     Unchanged,
     /// There are newer versions.
@@ -46,295 +37,287 @@ pub(super) enum Refreshed {
     Replaced(Snapshot),
 }
 
-impl Opener {
-    /// Opens a version, or the newest one. Where the log is damaged, tries again without `_last_checkpoint`,
-    /// then without the newest checkpoint, and so on, as long as what is left reaches back to a checkpoint
-    /// or to version 0.
-    pub(super) fn open(self: &Arc<Self>, version: Option<u64>) -> Result<Snapshot> {
-        match self.build(&self.engine, version) {
-            Ok(snapshot) => Ok(snapshot),
-            Err(Refusal::Final(error)) => Err(error),
-            Err(Refusal::Damaged(error)) => {
-                let hidden = Hidden { last_checkpoint: true, ..Hidden::default() };
-                self.open_around(hidden, version, error)
-            }
-        }
-    }
-
-    /// Opens a version of a log whose files are known, from the first one on, without asking for them again.
-    pub(super) fn open_listed(self: &Arc<Self>, version: u64, files: &[FileMeta]) -> Result<Snapshot> {
-        let hidden = Hidden { last_checkpoint: true, ..Hidden::default() };
-        let Some(reach) = Log::of(files.to_vec()).reach(version, &hidden.checkpoints) else {
-            return self.open(Some(version));
-        };
-        let listed = self.engine.hiding(hidden).with_listing(files.to_vec()).searching(listings(reach));
-        let build = || KernelSnapshot::builder_for(&self.root).at_version(version).build(&listed);
-        match unpanicked(build) {
-            Ok(Ok(kernel)) => match self.accept(kernel, &self.engine) {
-                Ok(snapshot) => Ok(snapshot),
-                Err(Refusal::Final(error)) => Err(error),
-                Err(Refusal::Damaged(_)) => self.open(Some(version)),
-            },
-            Ok(Err(_)) | Err(_) => self.open(Some(version)),
-        }
-    }
-
-    /// Opens a version from a checkpoint that may not be the newest, or from version 0.
-    pub(super) fn open_from(self: &Arc<Self>, version: u64, checkpoint: Option<u64>) -> Result<Snapshot> {
-        let log = Log::list(&self.engine)?;
-        let none = BTreeSet::new();
-        let newer = log.checkpoints(version, &none);
-        let newer = newer.filter(|&newer| checkpoint.is_none_or(|checkpoint| newer > checkpoint)).collect();
-        let hidden = Hidden { last_checkpoint: true, checkpoints: newer };
-        let engine = Arc::new(self.engine.hiding(hidden));
-        self.build(&engine, Some(version)).map_err(Refusal::into_error)
-    }
-
-    /// `error` is what the log was refused for in the first place.
-    fn open_around(
-        self: &Arc<Self>,
-        mut hidden: Hidden,
-        version: Option<u64>,
-        error: Error,
-    ) -> Result<Snapshot> {
-        let files = self.engine.list_from(0).map_err(failure)?;
-        let log = Log::of(files.clone());
-        let Some(latest) = log.latest() else {
-            return Err(no_log());
-        };
-        // A view that ends before the newest commit would be an older version that passes for the newest.
-        let target = version.unwrap_or(latest);
-        if target > latest {
-            return Err(not_available(target, log.range()).with_source(error));
-        }
-        for attempt in 0.. {
-            let Some(reach) = log.reach(target, &hidden.checkpoints) else { break };
-            let engine = Arc::new(self.engine.hiding(hidden.clone()).mending());
-            let listed = engine.with_listing(files.clone()).searching(listings(reach));
-            match self.build_in(&listed, &engine, Some(target)) {
-                Ok(snapshot) => return Ok(snapshot),
-                Err(Refusal::Final(error)) => return Err(error),
-                Err(Refusal::Damaged(error)) => {
-                    let source = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::debug!(attempt, error = source, "a view of the log is damaged");
-                }
-            }
-            let mut left = log.checkpoints(target, &hidden.checkpoints).peekable();
-            if left.peek().is_none() {
-                break;
-            }
-            let more = if attempt < CHECKPOINTS_TRIED { 1 } else { usize::MAX };
-            let more: Vec<u64> = left.take(more).collect();
-            hidden.checkpoints.extend(more);
-        }
-        match log.range() {
-            Some((earliest, _)) if version.is_some() && target < earliest => {
-                Err(not_available(target, log.range()).with_source(error))
-            }
-            _ if log.has_empty_commit(target) => Err(empty_commit().with_source(error)),
-            _ => Err(error),
-        }
-    }
-
-    fn build(self: &Arc<Self>, engine: &Arc<LogEngine>, version: Option<u64>) -> Result<Snapshot, Refusal> {
-        let search = engine.searching(LISTINGS);
-        match (self.build_in(&search, engine, version), version) {
-            (Err(Refusal::Damaged(error)), Some(version)) if search.is_exhausted() => {
-                let files = engine.list_from(0)?;
-                match Log::of(files.clone()).reach(version, &engine.hidden().checkpoints) {
-                    Some(reach) => {
-                        let listed = engine.with_listing(files).searching(listings(reach));
-                        self.build_in(&listed, engine, Some(version))
-                    }
-                    None => Err(Refusal::Damaged(error)),
-                }
-            }
-            (built, _) => built,
-        }
-    }
-
-    /// Builds a version from what `view` lists. What the snapshot reads later, it reads by way of `engine`.
-    fn build_in(
-        self: &Arc<Self>,
-        view: &LogEngine,
-        engine: &Arc<LogEngine>,
-        version: Option<u64>,
-    ) -> Result<Snapshot, Refusal> {
-        let build = || -> DeltaResult<SnapshotRef> {
-            let mut builder = KernelSnapshot::builder_for(&self.root);
-            if let Some(version) = version {
-                builder = builder.at_version(version);
-            }
-            builder.build(view)
-        };
-        match unpanicked(build).map_err(Refusal::Damaged)? {
-            Ok(kernel) => self.accept(kernel, engine),
-            Err(error) => match cause(&error) {
-                Cause::Unsupported | Cause::Damaged if !view.is_exhausted() => {
-                    self.build_plain(engine, version, error)
-                }
-                _ => Err(error.into()),
-            },
-        }
-    }
-
-    /// Tells a log that is damaged from one whose protocol or metadata is not to the kernel's liking, and
-    /// opens the latter if this server knows every reader feature of it.
-    fn build_plain(
-        self: &Arc<Self>,
-        engine: &Arc<LogEngine>,
-        version: Option<u64>,
-        error: buoyant_kernel::Error,
-    ) -> Result<Snapshot, Refusal> {
-        let read = unpanicked(|| Raw::read(engine, version)).map_err(Refusal::Damaged)?;
-        let Ok(raw) = read else { return Err(error.into()) };
-        raw.protocol.check().map_err(Refusal::Final)?;
-        if unpanicked(|| raw.suits_kernel(&self.root)).map_err(Refusal::Damaged)? {
-            return Err(error.into());
-        }
-        self.accept_plain(raw.segment, raw.protocol, raw.metadata, engine)
-    }
-
-    fn accept_plain(
-        self: &Arc<Self>,
-        segment: LogSegment,
-        protocol: Protocol,
-        metadata: Metadata,
-        engine: &Arc<LogEngine>,
-    ) -> Result<Snapshot, Refusal> {
-        check(&segment)?;
-        let kernel = unpanicked(|| plain_snapshot(segment, &self.root)).map_err(Refusal::Damaged)??;
-        Snapshot::with(Arc::new(kernel), Arc::clone(engine), self.rebuild(), protocol, metadata)
-            .map_err(Refusal::Final)
-    }
-
-    fn accept(self: &Arc<Self>, kernel: SnapshotRef, engine: &Arc<LogEngine>) -> Result<Snapshot, Refusal> {
-        let segment = kernel.log_segment();
-        check(segment)?;
-        let table = kernel.table_configuration();
-        if suits_scan(table).is_err() {
-            let (protocol, metadata) = (Protocol::new(table.protocol()), Metadata::new(table.metadata()));
-            return self.accept_plain(segment.clone(), protocol, metadata, engine);
-        }
-        Snapshot::new(kernel, Arc::clone(engine), self.rebuild()).map_err(Refusal::Final)
-    }
-
-    fn rebuild(self: &Arc<Self>) -> Arc<dyn Rebuild> {
-        Arc::<Self>::clone(self)
-    }
-
-    /// Looks for newer versions than `known` with one listing.
-    pub(super) fn refresh(self: &Arc<Self>, known: &Snapshot) -> Result<Refreshed> {
-        let segment = known.kernel().log_segment();
-        let Some(newest) = &segment.listed.latest_commit_file else {
-            // The checkpoint is all there is of the known version; there is nothing to compare.
-            return self.open(None).map(|snapshot| match snapshot.version() > known.version() {
-                true => Refreshed::Newer(snapshot),
-                false => Refreshed::Unchanged,
-            });
-        };
-        let files = known.engine().list_from(segment.checkpoint_version.unwrap_or(0)).map_err(failure)?;
-        let mut found = None;
-        let mut newer = false;
-        for file in &files {
-            match LogFile::parse(file_name(file.location.path())) {
-                Some(LogFile::Commit(version)) if version == known.version() => found = Some(file),
-                Some(LogFile::Commit(version)) => newer |= version > known.version(),
-                Some(LogFile::Checkpoint(version)) => newer |= Some(version) > segment.checkpoint_version,
-                Some(LogFile::Other) | None => {}
-            }
-        }
-        match found {
-            Some(found) if same(found, &newest.location) => {}
-            Some(_) => return self.open(None).map(Refreshed::Replaced),
-            None => return self.replaced(known, &newest.location),
-        }
-        if !newer {
-            return Ok(Refreshed::Unchanged);
-        }
-        if known.is_plain() {
-            return self.open(None).map(Refreshed::Newer);
-        }
-        let listed = known.engine().with_listing(files);
-        let build = || KernelSnapshot::builder_from(Arc::clone(known.kernel())).build(&listed);
-        let built = unpanicked(build)
-            .map_err(Refusal::Damaged)
-            .and_then(|kernel| Ok(kernel?))
-            .and_then(|kernel| self.accept(kernel, known.engine()));
-        let snapshot = match built {
-            Ok(snapshot) => snapshot,
-            Err(Refusal::Final(error)) => return Err(error),
-            Err(Refusal::Damaged(_)) => self.open(None)?,
-        };
-        if snapshot.version() < known.version() {
-            return Err(incomplete_listing());
-        }
-        Ok(Refreshed::Newer(snapshot))
-    }
-
-    /// The newest version, from one listing alone; `None` if that does not suffice.
-    pub(super) fn listed_version(&self, known: &Snapshot) -> Result<Option<u64>> {
-        let Some(commit) = &known.kernel().log_segment().listed.latest_commit_file else { return Ok(None) };
-        let files = known.engine().list_from(known.version()).map_err(failure)?;
-        let mut commits =
-            files.iter().filter_map(|file| match LogFile::parse(file_name(file.location.path())) {
-                Some(LogFile::Commit(version)) => Some((version, file)),
-                Some(LogFile::Checkpoint(_) | LogFile::Other) | None => None,
-            });
-        let is_known =
-            |(version, file): (u64, &FileMeta)| version == known.version() && same(file, &commit.location);
-        if !commits.next().is_some_and(is_known) {
-            return Ok(None);
-        }
-        let newest = commits.try_fold(known.version(), |before, (version, file)| {
-            (version == before + 1 && file.size > 0).then_some(version)
-        });
-        Ok(newest)
-    }
-
-    /// The listing lacks the commit of the known version. Either the table was created again, or the listing is
-    /// short, which a look at the file itself tells apart.
-    fn replaced(self: &Arc<Self>, known: &Snapshot, commit: &FileMeta) -> Result<Refreshed> {
-        match known.engine().storage_handler().head(&commit.location) {
-            // Some stores tell the time to the second here and to the millisecond in listings.
-            Ok(found)
-                if found.size == commit.size && found.last_modified / 1000 == commit.last_modified / 1000 =>
-            {
-                Err(incomplete_listing())
-            }
-            Ok(_) => self.open(None).map(Refreshed::Replaced),
-            Err(error) if cause(&error) == Cause::Missing => self.open(None).map(Refreshed::Replaced),
-            Err(error) => Err(failure(error)),
+/// Opens a version, or the newest one. If the log is damaged, tries again without `_last_checkpoint`,
+/// then without the newest checkpoint, and so on, as long as what is left reaches back to a checkpoint
+/// or to version 0.
+pub(super) fn open_version(engine: &Arc<LogEngine>, version: Option<u64>) -> Result<Snapshot> {
+    match build(engine, version) {
+        Ok(snapshot) => Ok(snapshot),
+        Err(OpenError::Final(error)) => Err(error),
+        Err(OpenError::Damaged(error)) => {
+            let hidden = HiddenFiles { last_checkpoint: true, ..HiddenFiles::default() };
+            open_around(engine, hidden, version, error)
         }
     }
 }
 
-impl Rebuild for Opener {
-    fn mending(self: Arc<Self>, snapshot: &Snapshot) -> Result<Snapshot> {
-        let engine = Arc::new(snapshot.engine().mending());
-        self.build(&engine, Some(snapshot.version())).map_err(Refusal::into_error)
+/// Opens a version of a log whose files are known, from the first one on, without asking for them again.
+pub(super) fn open_listed(engine: &Arc<LogEngine>, version: u64, files: &[FileMeta]) -> Result<Snapshot> {
+    let hidden = HiddenFiles { last_checkpoint: true, ..HiddenFiles::default() };
+    let Some(reach) = Log::of(files.to_vec()).reach(version, &hidden.checkpoints) else {
+        return open_version(engine, Some(version));
+    };
+    let listed = engine.hiding(hidden).with_listing(files.to_vec()).searching(listings(reach));
+    let build = || KernelSnapshot::builder_for(engine.root()).at_version(version).build(&listed);
+    match unpanicked(build) {
+        Ok(Ok(kernel)) => match accept(kernel, engine) {
+            Ok(snapshot) => Ok(snapshot),
+            Err(OpenError::Final(error)) => Err(error),
+            Err(OpenError::Damaged(_)) => open_version(engine, Some(version)),
+        },
+        Ok(Err(_)) | Err(_) => open_version(engine, Some(version)),
     }
+}
 
-    fn without_checkpoint(self: Arc<Self>, snapshot: &Snapshot, error: Error) -> Result<Snapshot> {
-        let mut hidden = snapshot.engine().hidden().clone();
-        hidden.last_checkpoint = true;
-        match snapshot.kernel().log_segment().checkpoint_version {
-            Some(damaged) if hidden.checkpoints.insert(damaged) => {
-                self.open_around(hidden, Some(snapshot.version()), error)
+/// Opens a version from a checkpoint that may not be the newest, or from version 0.
+pub(super) fn open_from(engine: &Arc<LogEngine>, version: u64, checkpoint: Option<u64>) -> Result<Snapshot> {
+    let log = Log::list(engine)?;
+    let none = BTreeSet::new();
+    let newer = log.checkpoints(version, &none);
+    let newer = newer.filter(|&newer| checkpoint.is_none_or(|checkpoint| newer > checkpoint)).collect();
+    let hidden = HiddenFiles { last_checkpoint: true, checkpoints: newer };
+    let view = Arc::new(engine.hiding(hidden));
+    build(&view, Some(version)).map_err(OpenError::into_error)
+}
+
+/// Opens a version around what is damaged: without `hidden`, then without one more checkpoint after the other. `engine`
+/// hides nothing. `error` is what the log was refused for in the first place.
+fn open_around(
+    engine: &Arc<LogEngine>,
+    mut hidden: HiddenFiles,
+    version: Option<u64>,
+    error: Error,
+) -> Result<Snapshot> {
+    let files = engine.list_from(0).map_err(failure)?;
+    let log = Log::of(files.clone());
+    let Some(latest) = log.latest() else {
+        return Err(no_log());
+    };
+    // A view that ends before the newest commit would be an older version that passes for the newest.
+    let target = version.unwrap_or(latest);
+    if target > latest {
+        return Err(not_available(target, log.range()).with_source(error));
+    }
+    for attempt in 0.. {
+        let Some(reach) = log.reach(target, &hidden.checkpoints) else { break };
+        let view = Arc::new(engine.hiding(hidden.clone()).mending());
+        let listed = view.with_listing(files.clone()).searching(listings(reach));
+        match build_in(&listed, &view, Some(target)) {
+            Ok(snapshot) => return Ok(snapshot),
+            Err(OpenError::Final(error)) => return Err(error),
+            Err(OpenError::Damaged(error)) => {
+                let source = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::debug!(attempt, error = source, "a view of the log is damaged");
             }
-            Some(_) | None => Err(error),
         }
+        let mut left = log.checkpoints(target, &hidden.checkpoints).peekable();
+        if left.peek().is_none() {
+            break;
+        }
+        let more = if attempt < CHECKPOINTS_TRIED { 1 } else { usize::MAX };
+        let more: Vec<u64> = left.take(more).collect();
+        hidden.checkpoints.extend(more);
+    }
+    match log.range() {
+        Some((earliest, _)) if version.is_some() && target < earliest => {
+            Err(not_available(target, log.range()).with_source(error))
+        }
+        _ if log.has_empty_commit(target) => Err(empty_commit().with_source(error)),
+        _ => Err(error),
+    }
+}
+
+fn build(engine: &Arc<LogEngine>, version: Option<u64>) -> Result<Snapshot, OpenError> {
+    let search = engine.searching(LISTINGS);
+    match (build_in(&search, engine, version), version) {
+        (Err(OpenError::Damaged(error)), Some(version)) if search.is_exhausted() => {
+            let files = engine.list_from(0)?;
+            match Log::of(files.clone()).reach(version, &engine.hidden().checkpoints) {
+                Some(reach) => {
+                    let listed = engine.with_listing(files).searching(listings(reach));
+                    build_in(&listed, engine, Some(version))
+                }
+                None => Err(OpenError::Damaged(error)),
+            }
+        }
+        (built, _) => built,
+    }
+}
+
+/// Builds a version from what `view` lists. What the snapshot reads later, it reads by way of `engine`.
+fn build_in(view: &LogEngine, engine: &Arc<LogEngine>, version: Option<u64>) -> Result<Snapshot, OpenError> {
+    let build = || -> DeltaResult<SnapshotRef> {
+        let mut builder = KernelSnapshot::builder_for(view.root());
+        if let Some(version) = version {
+            builder = builder.at_version(version);
+        }
+        builder.build(view)
+    };
+    match unpanicked(build).map_err(OpenError::Damaged)? {
+        Ok(kernel) => accept(kernel, engine),
+        Err(error) => match cause(&error) {
+            Cause::Unsupported | Cause::Damaged if !view.is_exhausted() => {
+                build_with_stand_in(engine, version, error)
+            }
+            _ => Err(error.into()),
+        },
+    }
+}
+
+/// Tells a damaged log from one whose protocol or metadata the kernel refuses, and opens the latter with a stand-in if
+/// this server knows every reader feature of it.
+fn build_with_stand_in(
+    engine: &Arc<LogEngine>,
+    version: Option<u64>,
+    error: buoyant_kernel::Error,
+) -> Result<Snapshot, OpenError> {
+    let read = unpanicked(|| UncheckedTable::read(engine, version)).map_err(OpenError::Damaged)?;
+    let Ok(raw) = read else { return Err(error.into()) };
+    raw.protocol.check().map_err(OpenError::Final)?;
+    if unpanicked(|| raw.suits_kernel(engine.root())).map_err(OpenError::Damaged)? {
+        return Err(error.into());
+    }
+    accept_with_stand_in(raw.segment, raw.protocol, raw.metadata, engine)
+}
+
+fn accept_with_stand_in(
+    segment: LogSegment,
+    protocol: Protocol,
+    metadata: Metadata,
+    engine: &Arc<LogEngine>,
+) -> Result<Snapshot, OpenError> {
+    check(&segment)?;
+    let kernel =
+        unpanicked(|| snapshot_with_stand_in(segment, engine.root())).map_err(OpenError::Damaged)??;
+    Snapshot::with(Arc::new(kernel), Arc::clone(engine), protocol, metadata).map_err(OpenError::Final)
+}
+
+fn accept(kernel: SnapshotRef, engine: &Arc<LogEngine>) -> Result<Snapshot, OpenError> {
+    let segment = kernel.log_segment();
+    check(segment)?;
+    let table = kernel.table_configuration();
+    if suits_scan(table).is_err() {
+        let (protocol, metadata) = (Protocol::new(table.protocol()), Metadata::new(table.metadata()));
+        return accept_with_stand_in(segment.clone(), protocol, metadata, engine);
+    }
+    Snapshot::new(kernel, Arc::clone(engine)).map_err(OpenError::Final)
+}
+
+/// Looks for newer versions than `known` with one listing.
+pub(super) fn refresh(engine: &Arc<LogEngine>, known: &Snapshot) -> Result<RefreshResult> {
+    let segment = known.kernel().log_segment();
+    let Some(newest) = &segment.listed.latest_commit_file else {
+        // The checkpoint is all there is of the known version; there is nothing to compare.
+        return open_version(engine, None).map(|snapshot| match snapshot.version() > known.version() {
+            true => RefreshResult::Newer(snapshot),
+            false => RefreshResult::Unchanged,
+        });
+    };
+    let files = known.engine().list_from(segment.checkpoint_version.unwrap_or(0)).map_err(failure)?;
+    let mut found = None;
+    let mut newer = false;
+    for file in &files {
+        match LogFile::parse(file_name(file.location.path())) {
+            Some(LogFile::Commit(version)) if version == known.version() => found = Some(file),
+            Some(LogFile::Commit(version)) => newer |= version > known.version(),
+            Some(LogFile::Checkpoint(version)) => newer |= Some(version) > segment.checkpoint_version,
+            Some(LogFile::Other) | None => {}
+        }
+    }
+    match found {
+        Some(found) if same(found, &newest.location) => {}
+        Some(_) => return open_version(engine, None).map(RefreshResult::Replaced),
+        None => return replaced(engine, known, &newest.location),
+    }
+    if !newer {
+        return Ok(RefreshResult::Unchanged);
+    }
+    if known.has_stand_in() {
+        return open_version(engine, None).map(RefreshResult::Newer);
+    }
+    let listed = known.engine().with_listing(files);
+    let build = || KernelSnapshot::builder_from(Arc::clone(known.kernel())).build(&listed);
+    let built = unpanicked(build)
+        .map_err(OpenError::Damaged)
+        .and_then(|kernel| Ok(kernel?))
+        .and_then(|kernel| accept(kernel, known.engine()));
+    let snapshot = match built {
+        Ok(snapshot) => snapshot,
+        Err(OpenError::Final(error)) => return Err(error),
+        Err(OpenError::Damaged(_)) => open_version(engine, None)?,
+    };
+    if snapshot.version() < known.version() {
+        return Err(incomplete_listing());
+    }
+    Ok(RefreshResult::Newer(snapshot))
+}
+
+/// The newest version, from one listing alone; `None` if that does not suffice.
+pub(super) fn listed_version(known: &Snapshot) -> Result<Option<u64>> {
+    let Some(commit) = &known.kernel().log_segment().listed.latest_commit_file else { return Ok(None) };
+    let files = known.engine().list_from(known.version()).map_err(failure)?;
+    let mut commits = files.iter().filter_map(|file| match LogFile::parse(file_name(file.location.path())) {
+        Some(LogFile::Commit(version)) => Some((version, file)),
+        Some(LogFile::Checkpoint(_) | LogFile::Other) | None => None,
+    });
+    let is_known =
+        |(version, file): (u64, &FileMeta)| version == known.version() && same(file, &commit.location);
+    if !commits.next().is_some_and(is_known) {
+        return Ok(None);
+    }
+    let newest = commits.try_fold(known.version(), |before, (version, file)| {
+        (version == before + 1 && file.size > 0).then_some(version)
+    });
+    Ok(newest)
+}
+
+/// The listing lacks the commit of the known version. Either the table was created again, or the listing is
+/// short, which a look at the file itself tells apart.
+fn replaced(engine: &Arc<LogEngine>, known: &Snapshot, commit: &FileMeta) -> Result<RefreshResult> {
+    match known.engine().storage_handler().head(&commit.location) {
+        // Some stores tell the time to the second here and to the millisecond in listings.
+        Ok(found)
+            if found.size == commit.size && found.last_modified / 1000 == commit.last_modified / 1000 =>
+        {
+            Err(incomplete_listing())
+        }
+        Ok(_) => open_version(engine, None).map(RefreshResult::Replaced),
+        Err(error) if cause(&error) == Cause::Missing => {
+            open_version(engine, None).map(RefreshResult::Replaced)
+        }
+        Err(error) => Err(failure(error)),
+    }
+}
+
+/// Opens the version of `snapshot` again, from the same files, whose actions are put right before they are read.
+pub(super) fn open_mended(snapshot: &Snapshot) -> Result<Snapshot> {
+    let engine = Arc::new(snapshot.engine().mending());
+    build(&engine, Some(snapshot.version())).map_err(OpenError::into_error)
+}
+
+/// Opens the version of `snapshot` again, without the checkpoint it was built from. Fails with `error` if it was built
+/// from none.
+pub(super) fn open_without_checkpoint(snapshot: &Snapshot, error: Error) -> Result<Snapshot> {
+    let mut hidden = snapshot.engine().hidden().clone();
+    hidden.last_checkpoint = true;
+    match snapshot.kernel().log_segment().checkpoint_version {
+        Some(damaged) if hidden.checkpoints.insert(damaged) => {
+            // The log is listed with what `snapshot` leaves out: errors say which versions it has.
+            let engine = Arc::new(snapshot.engine().hiding(HiddenFiles::default()));
+            open_around(&engine, hidden, Some(snapshot.version()), error)
+        }
+        Some(_) | None => Err(error),
     }
 }
 
 /// What the kernel leaves unchecked: that the log reaches back to its start, and that commits have bytes.
-fn check(segment: &LogSegment) -> Result<(), Refusal> {
+fn check(segment: &LogSegment) -> Result<(), OpenError> {
     let commits = &segment.listed.ascending_commit_files;
     if segment.checkpoint_version.is_none() && commits.first().is_none_or(|commit| commit.version != 0) {
-        return Err(Refusal::Damaged(damaged("the log starts after version 0 and has no checkpoint")));
+        return Err(OpenError::Damaged(damaged("the log starts after version 0 and has no checkpoint")));
     }
     if commits.iter().any(|commit| commit.location.size == 0) {
-        return Err(Refusal::Final(empty_commit()));
+        return Err(OpenError::Final(empty_commit()));
     }
     Ok(())
 }

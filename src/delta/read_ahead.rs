@@ -10,8 +10,8 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use super::executor::unless_stopped;
 use super::failure::failure;
-use super::stop::unless_stopped;
 use crate::error::Result;
 
 /// The most files that are fetched at the same time.

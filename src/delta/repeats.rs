@@ -24,7 +24,7 @@ use super::batch::Batch;
 
 /// The files that were read so far.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(super) struct SeenFiles {
     digests: Digests,
     hasher: RandomState,
     files: u64,
@@ -126,7 +126,7 @@ pub(super) struct Suspect {
     pub(super) row: usize,
 }
 
-impl Seen {
+impl SeenFiles {
     /// How many files were read.
     pub(super) fn files(&self) -> u64 {
         self.files

@@ -8,9 +8,10 @@ use buoyant_kernel::{DeltaResult, SnapshotRef};
 use super::batch::Batch;
 use super::checksum::Checksum;
 use super::engine::LogEngine;
-use super::failure::{Refusal, damaged, failure, is_damage, unpanicked};
+use super::failure::{OpenError, damaged, failure, is_damage, unpanicked};
 use super::metadata::FileStats;
-use super::repeats::{Repeats, Seen};
+use super::open::{open_mended, open_without_checkpoint};
+use super::repeats::{Repeats, SeenFiles};
 use super::snapshot::{Snapshot, Totals};
 use crate::error::{Error, Result};
 use crate::protocol::capabilities::TableFeatures;
@@ -29,9 +30,9 @@ pub(super) enum Columns {
 /// Only when it has returned `None` without an error before is the list complete.
 pub struct Scan {
     batches: Option<Batches>,
-    source: Source,
+    replay: Replay,
     /// What a checkpoint named so far. Of commits, the kernel keeps account itself.
-    seen: Option<Seen>,
+    seen: Option<SeenFiles>,
     /// Which files are named again, known once one seems to be.
     repeats: Option<Repeats>,
 }
@@ -39,25 +40,25 @@ pub struct Scan {
 type Batches = Box<dyn Iterator<Item = DeltaResult<ScanMetadata>> + Send>;
 
 /// What batches are read from.
-struct Source {
+struct Replay {
     kernel: SnapshotRef,
     engine: Arc<LogEngine>,
 }
 
-impl Source {
-    fn open(&self, stats: StatsOptions) -> Result<Batches, Refusal> {
+impl Replay {
+    fn start(&self, stats: StatsOptions) -> Result<Batches, OpenError> {
         let open = || {
             let scan =
                 self.kernel.clone().scan_builder().with_stats(stats).without_row_transforms().build()?;
             scan.scan_metadata(self.engine.as_ref()).map(|batches| Box::new(batches) as Batches)
         };
-        Ok(unpanicked(open).map_err(Refusal::Damaged)??)
+        Ok(unpanicked(open).map_err(OpenError::Damaged)??)
     }
 
     /// Reads every file to tell which ones are named again.
     fn repeats(&self) -> Result<Repeats> {
         let mut repeats = Repeats::default();
-        let mut batches = self.open(StatsOptions::none()).map_err(Refusal::into_error)?;
+        let mut batches = self.start(StatsOptions::none()).map_err(OpenError::into_error)?;
         while let Some(batch) = self.next(&mut batches).transpose()? {
             repeats.read(&batch);
         }
@@ -77,26 +78,26 @@ impl Source {
 }
 
 impl Scan {
-    pub(super) fn new(snapshot: &Snapshot, columns: Columns) -> Result<Self, Refusal> {
+    pub(super) fn new(snapshot: &Snapshot, columns: Columns) -> Result<Self, OpenError> {
         let stats = match columns {
             Columns::All if snapshot.has_stats_in_structs_only() => StatsOptions::all(),
             Columns::All => StatsOptions::json_only(),
             Columns::WithoutStats => StatsOptions::none(),
         };
-        let source = Source { kernel: Arc::clone(snapshot.kernel()), engine: Arc::clone(snapshot.engine()) };
-        let batches = source.open(stats)?;
-        let seen = snapshot.checkpoint().map(|_| Seen::default());
-        Ok(Self { batches: Some(batches), source, seen, repeats: None })
+        let replay = Replay { kernel: Arc::clone(snapshot.kernel()), engine: Arc::clone(snapshot.engine()) };
+        let batches = replay.start(stats)?;
+        let seen = snapshot.checkpoint().map(|_| SeenFiles::default());
+        Ok(Self { batches: Some(batches), replay, seen, repeats: None })
     }
 
     /// The version as the kernel replays it.
     pub(super) fn kernel(&self) -> &SnapshotRef {
-        &self.source.kernel
+        &self.replay.kernel
     }
 
     /// Whether actions are put right before they are read.
     pub(super) fn mends(&self) -> bool {
-        self.source.engine.mends()
+        self.replay.engine.mends()
     }
 
     /// Takes files out of a batch that were there before. The log breaks Delta's protocol then; Spark reads it.
@@ -108,7 +109,7 @@ impl Scan {
             return Ok(());
         }
         if self.repeats.is_none() {
-            self.repeats = Some(self.source.repeats()?);
+            self.repeats = Some(self.replay.repeats()?);
         }
         let Some(repeats) = &self.repeats else { return Ok(()) };
         for suspect in suspects.into_iter().filter(|suspect| repeats.contains(first + suspect.number)) {
@@ -123,7 +124,7 @@ impl Iterator for Scan {
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut batches = self.batches.take()?;
-        let batch = self.source.next(&mut batches)?.and_then(|mut batch| {
+        let batch = self.replay.next(&mut batches)?.and_then(|mut batch| {
             self.take_out_repeats(&mut batch)?;
             Ok(batch)
         });
@@ -217,9 +218,9 @@ impl Snapshot {
         }
         match Scan::new(self, columns) {
             Ok(scan) => Ok(scan),
-            Err(Refusal::Final(error)) => Err(error),
-            Err(Refusal::Damaged(error)) => {
-                let mended = Arc::clone(&self.rebuild).without_checkpoint(self, error)?;
+            Err(OpenError::Final(error)) => Err(error),
+            Err(OpenError::Damaged(error)) => {
+                let mended = open_without_checkpoint(self, error)?;
                 self.mended.get_or_init(|| Box::new(mended)).open_scan(columns)
             }
         }
@@ -241,7 +242,7 @@ impl Snapshot {
         if scanned.engine().mends() {
             return Err(error);
         }
-        match Arc::clone(&self.rebuild).mending(scanned) {
+        match open_mended(scanned) {
             Ok(mended) => {
                 scanned.mended.get_or_init(|| Box::new(mended));
                 Ok(())

@@ -174,7 +174,7 @@ impl Schema {
     }
 
     fn read_primitive(&mut self, name: &str) -> Result<()> {
-        const PLAIN: [&str; 14] = [
+        const PRIMITIVES: [&str; 14] = [
             "string",
             "long",
             "integer",
@@ -197,7 +197,7 @@ impl Schema {
             "variant" => {
                 self.types.insert(Special::Variant);
             }
-            _ if PLAIN.contains(&name) || decimal_scale(name).is_some() => {}
+            _ if PRIMITIVES.contains(&name) || decimal_scale(name).is_some() => {}
             // A reference system has an authority and a code, such as `OGC:CRS84`.
             _ if ["geometry", "geography"].iter().any(|prefix| has_arguments(name, prefix))
                 && (name.contains(':') || !name.contains('(')) =>

@@ -9,18 +9,8 @@ use super::engine::LogEngine;
 use super::features::features;
 use super::metadata::{FileStats, Metadata, Protocol};
 use super::schema::Schema;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::protocol::capabilities::TableFeatures;
-
-/// Builds a version in another way, if what it was built from turns out to be damaged.
-pub(super) trait Rebuild: Send + Sync {
-    /// The same version as `snapshot`, from the same files, whose actions are put right before they are read.
-    fn mending(self: Arc<Self>, snapshot: &Snapshot) -> Result<Snapshot>;
-
-    /// The same version as `snapshot`, built without the checkpoint it was built from. Fails with `error` if it was built
-    /// from none.
-    fn without_checkpoint(self: Arc<Self>, snapshot: &Snapshot, error: Error) -> Result<Snapshot>;
-}
 
 /// What one pass over the files finds.
 #[derive(Debug, Clone, Copy)]
@@ -33,13 +23,12 @@ pub(super) struct Totals {
 pub struct Snapshot {
     kernel: SnapshotRef,
     engine: Arc<LogEngine>,
-    pub(super) rebuild: Arc<dyn Rebuild>,
     protocol: Protocol,
     metadata: Metadata,
     schema: Schema,
     features: TableFeatures,
     /// Whether the kernel works with a stand-in for the metadata.
-    plain: bool,
+    stand_in: bool,
     pub(super) counted: OnceLock<Totals>,
     pub(super) checksum: OnceLock<Option<Checksum>>,
     pub(super) timestamp: OnceLock<Option<i64>>,
@@ -50,38 +39,32 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Refuses a table with a reader feature that this server does not know, or with a schema that is none.
-    pub(super) fn new(
-        kernel: SnapshotRef,
-        engine: Arc<LogEngine>,
-        rebuild: Arc<dyn Rebuild>,
-    ) -> Result<Self> {
+    pub(super) fn new(kernel: SnapshotRef, engine: Arc<LogEngine>) -> Result<Self> {
         let table = kernel.table_configuration();
         let protocol = Protocol::new(table.protocol());
         let metadata = Metadata::new(table.metadata());
-        Self::with(kernel, engine, rebuild, protocol, metadata)
+        Self::with(kernel, engine, protocol, metadata)
     }
 
     /// A snapshot whose protocol and metadata the kernel has not seen.
     pub(super) fn with(
         kernel: SnapshotRef,
         engine: Arc<LogEngine>,
-        rebuild: Arc<dyn Rebuild>,
         protocol: Protocol,
         metadata: Metadata,
     ) -> Result<Self> {
         protocol.check()?;
         let schema = metadata.schema()?;
         let features = features(&protocol, &metadata, &schema);
-        let plain = kernel.table_configuration().metadata().schema_string() != &metadata.schema_string;
+        let stand_in = kernel.table_configuration().metadata().schema_string() != &metadata.schema_string;
         Ok(Self {
             kernel,
             engine,
-            rebuild,
             protocol,
             metadata,
             schema,
             features,
-            plain,
+            stand_in,
             counted: OnceLock::new(),
             checksum: OnceLock::new(),
             timestamp: OnceLock::new(),
@@ -131,16 +114,16 @@ impl Snapshot {
         &self.kernel
     }
 
-    /// Whether the kernel's own protocol and metadata are not the table's.
-    pub(super) fn is_plain(&self) -> bool {
-        self.plain
+    /// Whether the kernel has a stand-in for the table's protocol and metadata, so that it cannot read on from here.
+    pub(super) fn has_stand_in(&self) -> bool {
+        self.stand_in
     }
 
     /// Whether checkpoints of the table hold statistics as structs and not as JSON. The kernel then makes the
     /// JSON, for which it parses every other file's JSON too; so it is asked only if it must be.
     pub(super) fn has_stats_in_structs_only(&self) -> bool {
         let json = self.metadata.configuration.get("delta.checkpoint.writeStatsAsJson");
-        !self.plain && json.is_some_and(|value| value.eq_ignore_ascii_case("false"))
+        !self.stand_in && json.is_some_and(|value| value.eq_ignore_ascii_case("false"))
     }
 
     pub(super) fn engine(&self) -> &Arc<LogEngine> {

@@ -10,10 +10,11 @@ use super::changes::{
 };
 use super::cursor::FileCursor;
 use super::deletion_vector::FileKey;
+use super::engine::LogEngine;
 use super::features::{COLUMN_MAPPING, features};
-use super::kept::{Kept, Texts};
+use super::kept_commits::{CommitBudget, CommitKeeper, KeptCommits};
 use super::metadata::{Metadata, Protocol};
-use super::open::Opener;
+use super::open::open_version;
 use super::schema::Schema;
 use super::snapshot::Snapshot;
 use crate::error::{Error, ErrorCode, Result};
@@ -40,17 +41,18 @@ pub struct Survey {
 /// Reads every commit of the range and calls `check` with every change that an answer may send. Fails with the first
 /// error of `check`, and if a file that is sent lacks what a recipient needs of it.
 pub(super) fn survey(
-    opener: &Arc<Opener>,
+    engine: &Arc<LogEngine>,
+    commits: &Arc<CommitBudget>,
     range: &Arc<ChangeRange>,
     kind: ChangeKind,
     position: Option<ChangePosition>,
     check: &mut dyn FnMut(&Change<'_>) -> Result<()>,
 ) -> Result<Survey> {
-    let mut cursor = ChangeCursor::new(range, kind, None, Texts::default(), RemovedFiles::unknown())?;
-    cursor.keep_texts(Kept::new(KEPT_BYTES, &opener.commits));
+    let mut cursor = ChangeCursor::new(range, kind, None, KeptCommits::default(), RemovedFiles::unknown())?;
+    cursor.keep_commits(CommitKeeper::new(KEPT_BYTES, commits));
     let start = range.bounds().start;
-    let mut current = Current::of(&range.first);
-    let mut seen = Seen::default();
+    let mut current = Definition::of(&range.first);
+    let mut seen = RangeSummary::default();
     seen.add(&current);
     let (mut vectors, mut changed_at_start, mut removed_at_start) = (false, false, false);
     let mut incomplete: HashMap<FileKey, u64> = HashMap::new();
@@ -95,14 +97,14 @@ pub(super) fn survey(
     let (remapped, repartitioned) = (seen.remapped, seen.partitions.len() > 1);
     // What the first commit removes are files of the version before it, which may have been another kind of table.
     if let Some(before) = start.checked_sub(1).filter(|_| changed_at_start && removed_at_start) {
-        let before = opener.open(Some(before)).map_err(|error| match error.is_temporary() {
+        let before = open_version(engine, Some(before)).map_err(|error| match error.is_temporary() {
             true => error,
             false => removes_of_another(start).with_source(error),
         })?;
-        let before = Current::of(&before);
-        let mut both = Seen::default();
+        let before = Definition::of(&before);
+        let mut both = RangeSummary::default();
         both.add(&before);
-        both.add(&Current::of(&range.first));
+        both.add(&Definition::of(&range.first));
         // A feed is read with the metadata of its own versions. Who asks for files does not read removed ones.
         if kind == ChangeKind::Data && (both.remapped || both.partitions.len() > 1) {
             return Err(removes_of_another(start));
@@ -118,21 +120,21 @@ pub(super) fn survey(
         incomplete.extend(valueless);
     }
     let completed = !incomplete.is_empty();
-    let files = if completed { removed_files(opener, range, incomplete)? } else { HashMap::new() };
+    let files = if completed { removed_files(engine, range, incomplete)? } else { HashMap::new() };
     let removed = Arc::new(RemovedFiles { partitioned, files });
-    let kept = if position.is_none() { cursor.into_texts() } else { Texts::default() };
+    let kept = if position.is_none() { cursor.into_kept() } else { KeptCommits::default() };
     let changes = ChangeCursor::new(range, kind, position, kept, removed)?;
     Ok(Survey { features: all, remapped, repartitioned, completed, changes })
 }
 
-/// The protocol and the metadata in force.
-struct Current {
+/// The protocol and the metadata that are in force at a version.
+struct Definition {
     protocol: Protocol,
     metadata: Metadata,
     schema: Schema,
 }
 
-impl Current {
+impl Definition {
     fn of(snapshot: &Snapshot) -> Self {
         let (protocol, metadata) = (snapshot.protocol().clone(), snapshot.metadata().clone());
         Self { protocol, metadata, schema: snapshot.schema().clone() }
@@ -141,7 +143,7 @@ impl Current {
 
 /// What the versions of a range are, taken together.
 #[derive(Default)]
-struct Seen {
+struct RangeSummary {
     features: TableFeatures,
     partitions: BTreeSet<Vec<String>>,
     /// The names that files carry, by the paths of columns.
@@ -149,8 +151,8 @@ struct Seen {
     remapped: bool,
 }
 
-impl Seen {
-    fn add(&mut self, current: &Current) {
+impl RangeSummary {
+    fn add(&mut self, current: &Definition) {
         let needs = features(&current.protocol, &current.metadata, &current.schema);
         self.partitions.insert(current.metadata.partition_columns.clone());
         for (path, name) in current.schema.carried_names(needs.used.contains(COLUMN_MAPPING)) {
@@ -186,13 +188,18 @@ fn not_recorded(version: u64) -> Error {
 /// Finds what added the files that are removed without their size: in the range, or among the files before it. The
 /// versions are those that remove them.
 fn removed_files(
-    opener: &Arc<Opener>,
+    engine: &Arc<LogEngine>,
     range: &Arc<ChangeRange>,
     mut wanted: HashMap<FileKey, u64>,
 ) -> Result<HashMap<FileKey, RemovedFile>> {
     let mut found = HashMap::with_capacity(wanted.len());
-    let mut cursor =
-        ChangeCursor::new(range, ChangeKind::AllFiles, None, Texts::default(), RemovedFiles::unknown())?;
+    let mut cursor = ChangeCursor::new(
+        range,
+        ChangeKind::AllFiles,
+        None,
+        KeptCommits::default(),
+        RemovedFiles::unknown(),
+    )?;
     while let Some(change) = cursor.advance()? {
         if let Action::Add(file) = change.action
             && let Some(size) = file.size
@@ -204,7 +211,7 @@ fn removed_files(
     }
     let start = range.bounds().start;
     if !wanted.is_empty() {
-        match start.checked_sub(1).map(|before| opener.open(Some(before))) {
+        match start.checked_sub(1).map(|before| open_version(engine, Some(before))) {
             Some(Ok(before)) => find_files(&Arc::new(before), &mut wanted, &mut found)?,
             Some(Err(error)) if error.code() == ErrorCode::TemporarilyUnavailable => return Err(error),
             // What the first version of the range removed is gone with the version before it.

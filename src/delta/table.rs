@@ -11,8 +11,8 @@ use super::cursor::{FileCursor, Origin, origin_is_gone};
 use super::engine::LogEngine;
 use super::failure::{failure, not_available};
 use super::history::Log;
-use super::kept::{CommitBudget, Texts};
-use super::open::{Opener, Refreshed};
+use super::kept_commits::{CommitBudget, KeptCommits};
+use super::open::{RefreshResult, listed_version, open_from, open_listed, open_version, refresh};
 use super::snapshot::Snapshot;
 use super::survey::{Survey, survey};
 use crate::error::{ErrorCode, Result};
@@ -29,7 +29,9 @@ const OLDER_KEPT: usize = 4;
 pub struct DeltaTable(Arc<Shared>);
 
 struct Shared {
-    opener: Arc<Opener>,
+    engine: Arc<LogEngine>,
+    /// What answers keep of commits between their passes over them.
+    commits: Arc<CommitBudget>,
     known: Mutex<Known>,
     /// Lists of files that may continue, the one paused last at the end.
     paused_files: Paused<FileCursor>,
@@ -47,7 +49,7 @@ struct Known {
 }
 
 impl DeltaTable {
-    /// A table at `root`, which ends with a slash and names a place in `store`. `runtime` is multi-threaded
+    /// A table at `root`, which ends with a slash and names a table in `store`. `runtime` is multi-threaded
     /// and runs the store's requests. Nothing is read yet.
     #[must_use]
     pub fn new(
@@ -69,9 +71,10 @@ impl DeltaTable {
         limits: Limits,
         commits: Arc<CommitBudget>,
     ) -> Self {
-        let engine = Arc::new(LogEngine::new(store, &root, runtime, limits));
+        let engine = Arc::new(LogEngine::new(store, root, runtime, limits));
         Self(Arc::new(Shared {
-            opener: Arc::new(Opener { root, engine, commits }),
+            engine,
+            commits,
             known: Mutex::default(),
             paused_files: Mutex::default(),
             paused_changes: Mutex::default(),
@@ -82,19 +85,19 @@ impl DeltaTable {
     ///
     /// Never an older version than an earlier call returned, unless the table was created again.
     pub fn latest(&self) -> Result<Arc<Snapshot>> {
-        let opener = &self.0.opener;
+        let engine = &self.0.engine;
         let newest = self.known().newest.clone();
-        let Some(newest) = newest else { return Ok(self.keep(opener.open(None)?)) };
-        Ok(match opener.refresh(&newest)? {
-            Refreshed::Unchanged => newest,
-            Refreshed::Newer(snapshot) => {
+        let Some(newest) = newest else { return Ok(self.keep(open_version(engine, None)?)) };
+        Ok(match refresh(engine, &newest)? {
+            RefreshResult::Unchanged => newest,
+            RefreshResult::Newer(snapshot) => {
                 // A list of files has the order and the statistics of the checkpoint that it is read from, whoever asks.
                 if snapshot.checkpoint() != newest.checkpoint() {
                     self.known().older.clear();
                 }
                 self.keep(snapshot)
             }
-            Refreshed::Replaced(snapshot) => {
+            RefreshResult::Replaced(snapshot) => {
                 let snapshot = Arc::new(snapshot);
                 *self.known() = Known { newest: Some(Arc::clone(&snapshot)), older: VecDeque::new() };
                 snapshot
@@ -104,7 +107,7 @@ impl DeltaTable {
 
     /// Whether a version of the table is known, so that looking for a newer one takes one listing.
     #[must_use]
-    pub fn is_open(&self) -> bool {
+    pub fn is_loaded(&self) -> bool {
         self.known().newest.is_some()
     }
 
@@ -112,8 +115,7 @@ impl DeltaTable {
     /// that cannot be read must not be reported to clients.
     pub fn latest_version(&self) -> Result<u64> {
         let newest = self.known().newest.clone();
-        let listed =
-            newest.as_ref().map(|newest| self.0.opener.listed_version(newest)).transpose()?.flatten();
+        let listed = newest.as_deref().map(listed_version).transpose()?.flatten();
         match (newest, listed) {
             (Some(newest), Some(version)) if version == newest.version() => Ok(version),
             _ => self.latest().map(|snapshot| snapshot.version()),
@@ -132,22 +134,22 @@ impl DeltaTable {
 
     /// An exact version of a log whose newest one cannot be read.
     pub fn at_version_alone(&self, version: u64) -> Result<Arc<Snapshot>> {
-        self.0.opener.open(Some(version)).map(Arc::new)
+        open_version(&self.0.engine, Some(version)).map(Arc::new)
     }
 
     /// An exact version, given the newest one.
     pub fn at_version_of(&self, newest: &Arc<Snapshot>, version: u64) -> Result<Arc<Snapshot>> {
         if newest.version() < version {
-            let range = Log::list(&self.0.opener.engine)?.range();
+            let range = Log::list(&self.0.engine)?.range();
             return Err(not_available(version, range));
         }
-        self.older(newest, version, |opener| opener.open(Some(version)))
+        self.older(newest, version, |engine| open_version(engine, Some(version)))
     }
 
     /// The versions from `start` to `end`, both part of the range and not beyond `newest`.
     pub fn change_range(&self, newest: &Arc<Snapshot>, start: u64, end: u64) -> Result<ChangeRange> {
-        let files = self.0.opener.engine.list_from(0).map_err(failure)?;
-        let open = |version| self.older(newest, version, |opener| opener.open_listed(version, &files));
+        let files = self.0.engine.list_from(0).map_err(failure)?;
+        let open = |version| self.older(newest, version, |engine| open_listed(engine, version, &files));
         let (first, last) = (open(start)?, open(end)?);
         ChangeRange::new(newest, first, last, files)
     }
@@ -157,7 +159,7 @@ impl DeltaTable {
         &self,
         newest: &Arc<Snapshot>,
         version: u64,
-        open: impl FnOnce(&Arc<Opener>) -> Result<Snapshot>,
+        open: impl FnOnce(&Arc<LogEngine>) -> Result<Snapshot>,
     ) -> Result<Arc<Snapshot>> {
         if newest.version() == version {
             return Ok(Arc::clone(newest));
@@ -166,7 +168,7 @@ impl DeltaTable {
         if let Some(kept) = kept {
             return Ok(kept);
         }
-        let snapshot = Arc::new(open(&self.0.opener)?);
+        let snapshot = Arc::new(open(&self.0.engine)?);
         let older = &mut self.known().older;
         older.push_back(Arc::clone(&snapshot));
         if older.len() > OLDER_KEPT {
@@ -192,7 +194,7 @@ impl DeltaTable {
         }
         let mut cursor = FileCursor::new(&self.at_version(origin.version)?)?;
         if cursor.origin() != origin {
-            let snapshot = self.0.opener.open_from(origin.version, origin.checkpoint);
+            let snapshot = open_from(&self.0.engine, origin.version, origin.checkpoint);
             let snapshot = snapshot.map_err(|error| match error.code() {
                 ErrorCode::TemporarilyUnavailable => error,
                 _ => origin_is_gone().with_source(error),
@@ -224,7 +226,7 @@ impl DeltaTable {
         position: Option<ChangePosition>,
         check: &mut dyn FnMut(&Change<'_>) -> Result<()>,
     ) -> Result<Survey> {
-        survey(&self.0.opener, range, kind, position, check)
+        survey(&self.0.engine, &self.0.commits, range, kind, position, check)
     }
 
     /// The changes from `position` on of a range that was surveyed before, and of which nothing was completed.
@@ -234,7 +236,7 @@ impl DeltaTable {
         kind: ChangeKind,
         position: ChangePosition,
     ) -> Result<ChangeCursor> {
-        ChangeCursor::new(range, kind, Some(position), Texts::default(), Arc::default())
+        ChangeCursor::new(range, kind, Some(position), KeptCommits::default(), Arc::default())
     }
 
     /// The range that a paused cursor of these versions was in, with the cursor.
@@ -271,10 +273,10 @@ impl DeltaTable {
 }
 
 /// Takes out the cursor that is furthest among those that suit.
-fn take<T, K: Ord>(paused: &Paused<T>, suits: impl Fn(&T) -> bool, place: impl Fn(&T) -> K) -> Option<T> {
+fn take<T, K: Ord>(paused: &Paused<T>, suits: impl Fn(&T) -> bool, position: impl Fn(&T) -> K) -> Option<T> {
     let mut paused = paused.lock().unwrap_or_else(PoisonError::into_inner);
     let suiting = paused.iter().enumerate().filter(|(_, cursor)| suits(cursor));
-    let best = suiting.max_by_key(|(_, cursor)| place(cursor)).map(|(at, _)| at)?;
+    let best = suiting.max_by_key(|(_, cursor)| position(cursor)).map(|(at, _)| at)?;
     paused.remove(best)
 }
 

@@ -4,7 +4,7 @@
 //! be, whatever type the bytes say. So a field that is known here must have its type, a count must fit into the bytes
 //! that are left, and what no Parquet file has (maps, lists of booleans) is refused.
 
-use super::refused::Refused;
+use super::log_rejection::LogRejection;
 
 /// The most structures and lists in each other. Parquet's own have fewer than ten.
 const DEEPEST: usize = 32;
@@ -170,7 +170,7 @@ pub(super) const PAGE: Fields = &[
 
 /// What is met on the way, with the ids of the fields that lead to it; places in lists do not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Met {
+pub(super) enum Value {
     Int(i64),
     /// A list of so many elements begins.
     List(usize),
@@ -179,29 +179,29 @@ pub(super) enum Met {
 }
 
 /// What is called with everything that is met.
-pub(super) type Visit<'a> = dyn FnMut(&[i16], Met) -> Result<(), Refused> + 'a;
+pub(super) type Visit<'a> = dyn FnMut(&[i16], Value) -> Result<(), LogRejection> + 'a;
 
 /// Walks one structure at the beginning of `bytes` and returns its length.
-pub(super) fn walk(bytes: &[u8], fields: Fields, met: &mut Visit<'_>) -> Result<usize, Refused> {
+pub(super) fn walk(bytes: &[u8], fields: Fields, met: &mut Visit<'_>) -> Result<usize, LogRejection> {
     let mut input = Input { bytes, at: 0 };
-    let mut open = vec![Open::Struct { fields: Some(fields), last: 0 }];
+    let mut open = vec![Level::Struct { fields: Some(fields), last: 0 }];
     // One id for each open structure.
     let mut path = vec![0_i16];
     while let Some(top) = open.last_mut() {
         let (wire, kind, in_list) = match top {
-            Open::Struct { fields, last } => {
+            Level::Struct { fields, last } => {
                 let head = input.byte()?;
                 if head & 0x0f == 0 {
                     open.pop();
                     path.pop();
-                    met(&path, Met::End)?;
+                    met(&path, Value::End)?;
                     continue;
                 }
                 let id = match head >> 4 {
                     0 => i16::try_from(zigzag(input.varint()?)),
-                    delta => Ok(last.checked_add(i16::from(delta)).ok_or(Refused::Malformed)?),
+                    delta => Ok(last.checked_add(i16::from(delta)).ok_or(LogRejection::Malformed)?),
                 };
-                let id = id.map_err(|_| Refused::Malformed)?;
+                let id = id.map_err(|_| LogRejection::Malformed)?;
                 *last = id;
                 if let Some(current) = path.last_mut() {
                     *current = id;
@@ -210,61 +210,61 @@ pub(super) fn walk(bytes: &[u8], fields: Fields, met: &mut Visit<'_>) -> Result<
                     .and_then(|fields| fields.iter().find(|(known, _)| *known == id).map(|(_, kind)| kind));
                 (head & 0x0f, kind, false)
             }
-            Open::List { left: 0, .. } => {
+            Level::List { left: 0, .. } => {
                 open.pop();
                 continue;
             }
-            Open::List { wire, kind, left } => {
+            Level::List { wire, kind, left } => {
                 *left -= 1;
                 (*wire, *kind, true)
             }
         };
         if kind.is_some_and(|kind| !kind.is(wire)) {
-            return Err(Refused::Malformed);
+            return Err(LogRejection::Malformed);
         }
         match wire {
             1 | 2 if !in_list => {}
             3 => input.skip(1)?,
-            4..=6 => met(&path, Met::Int(zigzag(input.varint()?)))?,
+            4..=6 => met(&path, Value::Int(zigzag(input.varint()?)))?,
             7 => input.skip(8)?,
             8 => {
-                let length = usize::try_from(input.varint()?).map_err(|_| Refused::Malformed)?;
+                let length = usize::try_from(input.varint()?).map_err(|_| LogRejection::Malformed)?;
                 input.skip(length)?;
             }
             9 | 10 => {
                 let head = input.byte()?;
                 let count = match head >> 4 {
-                    15 => usize::try_from(input.varint()?).map_err(|_| Refused::Malformed)?,
+                    15 => usize::try_from(input.varint()?).map_err(|_| LogRejection::Malformed)?,
                     count => usize::from(count),
                 };
                 if count > input.left() {
-                    return Err(Refused::Malformed);
+                    return Err(LogRejection::Malformed);
                 }
-                met(&path, Met::List(count))?;
+                met(&path, Value::List(count))?;
                 let kind = match kind {
                     Some(Kind::List(kind)) => Some(*kind),
                     _ => None,
                 };
-                open.push(Open::List { wire: head & 0x0f, kind, left: count });
+                open.push(Level::List { wire: head & 0x0f, kind, left: count });
             }
             12 => {
                 let fields = match kind {
                     Some(Kind::Struct(fields)) => Some(*fields),
                     _ => None,
                 };
-                open.push(Open::Struct { fields, last: 0 });
+                open.push(Level::Struct { fields, last: 0 });
                 path.push(0);
             }
-            _ => return Err(Refused::Malformed),
+            _ => return Err(LogRejection::Malformed),
         }
         if open.len() > DEEPEST {
-            return Err(Refused::TooDeep);
+            return Err(LogRejection::TooDeep);
         }
     }
     Ok(input.at)
 }
 
-enum Open {
+enum Level {
     Struct { fields: Option<Fields>, last: i16 },
     List { wire: u8, kind: Option<&'static Kind>, left: usize },
 }
@@ -293,22 +293,22 @@ impl Input<'_> {
         self.bytes.len() - self.at
     }
 
-    fn byte(&mut self) -> Result<u8, Refused> {
-        let byte = self.bytes.get(self.at).copied().ok_or(Refused::Malformed)?;
+    fn byte(&mut self) -> Result<u8, LogRejection> {
+        let byte = self.bytes.get(self.at).copied().ok_or(LogRejection::Malformed)?;
         self.at += 1;
         Ok(byte)
     }
 
-    fn skip(&mut self, bytes: usize) -> Result<(), Refused> {
+    fn skip(&mut self, bytes: usize) -> Result<(), LogRejection> {
         if bytes > self.left() {
-            return Err(Refused::Malformed);
+            return Err(LogRejection::Malformed);
         }
         self.at += bytes;
         Ok(())
     }
 
     /// A number of at most ten bytes, seven bits in each.
-    fn varint(&mut self) -> Result<u64, Refused> {
+    fn varint(&mut self) -> Result<u64, LogRejection> {
         let mut value = 0;
         for shift in (0..70).step_by(7) {
             let byte = self.byte()?;
@@ -317,7 +317,7 @@ impl Input<'_> {
                 return Ok(value);
             }
         }
-        Err(Refused::Malformed)
+        Err(LogRejection::Malformed)
     }
 }
 
@@ -329,10 +329,10 @@ fn zigzag(value: u64) -> i64 {
 mod tests {
     use super::*;
 
-    fn ints(bytes: &[u8], fields: Fields) -> Result<Vec<(Vec<i16>, i64)>, Refused> {
+    fn ints(bytes: &[u8], fields: Fields) -> Result<Vec<(Vec<i16>, i64)>, LogRejection> {
         let mut found = Vec::new();
         walk(bytes, fields, &mut |path, met| {
-            if let Met::Int(value) = met {
+            if let Value::Int(value) = met {
                 found.push((path.to_vec(), value));
             }
             Ok(())
@@ -353,15 +353,15 @@ mod tests {
     fn what_the_reader_would_take_for_something_else_is_refused() {
         let deep = [[0x1c].repeat(40), [0].repeat(41)].concat();
         for (bytes, refused) in [
-            (&[0x1c, 0x00, 0x00][..], Refused::Malformed), // a structure for a number
-            (&[0x18, 0x01, 0x00, 0x00], Refused::Malformed), // a text for a number
-            (&[0xf9, 0xf5, 0xff, 0xff, 0xff, 0x0f, 0], Refused::Malformed), // a list longer than the bytes
-            (&[0xf9, 0x21, 1, 1, 0], Refused::Malformed),  // a list of booleans
-            (&[0xfb, 0x01, 0x55, 0, 0, 0], Refused::Malformed), // a map
-            (&[0xf8, 0xff, 0xff, 0xff, 0xff, 0x0f, 0], Refused::Malformed), // a text longer than the bytes
-            (&[0x15], Refused::Malformed),
-            (&[], Refused::Malformed),
-            (&[[0xfc].as_slice(), &deep].concat(), Refused::TooDeep),
+            (&[0x1c, 0x00, 0x00][..], LogRejection::Malformed), // a structure for a number
+            (&[0x18, 0x01, 0x00, 0x00], LogRejection::Malformed), // a text for a number
+            (&[0xf9, 0xf5, 0xff, 0xff, 0xff, 0x0f, 0], LogRejection::Malformed), // a list longer than the bytes
+            (&[0xf9, 0x21, 1, 1, 0], LogRejection::Malformed),                   // a list of booleans
+            (&[0xfb, 0x01, 0x55, 0, 0, 0], LogRejection::Malformed),             // a map
+            (&[0xf8, 0xff, 0xff, 0xff, 0xff, 0x0f, 0], LogRejection::Malformed), // a text longer than the bytes
+            (&[0x15], LogRejection::Malformed),
+            (&[], LogRejection::Malformed),
+            (&[[0xfc].as_slice(), &deep].concat(), LogRejection::TooDeep),
         ] {
             assert_eq!(ints(bytes, PAGE), Err(refused), "{bytes:x?}");
         }

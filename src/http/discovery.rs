@@ -18,7 +18,7 @@ use crate::protocol::listing::{
     GetShareResponse, ListRequest, ListResponse, SchemaItem, ShareItem, TableItem,
 };
 use crate::protocol::names::Name;
-use crate::protocol::tokens::{Claims, Refused};
+use crate::protocol::tokens::{Claims, InvalidToken};
 
 /// `GET /shares`
 pub async fn list_shares(
@@ -133,9 +133,9 @@ const TOKEN_LIFE: TimeDelta = TimeDelta::hours(24);
 
 /// Where the page before ended, in the words of the catalog.
 #[derive(Serialize, Deserialize)]
-struct After(String);
+struct PageEnd(String);
 
-impl Claims for After {
+impl Claims for PageEnd {
     const KIND: &'static str = "list";
 }
 
@@ -159,16 +159,18 @@ impl<'a> Listing<'a> {
     ) -> Result<Self> {
         let request = ListRequest::parse(parameters)?;
         let now = Utc::now();
-        let open = |token: &String| {
-            app.token_key.open(token, &[recipient.name(), &name], now).map_err(|refused| {
+        let unseal = |token: &String| {
+            app.token_key.unseal(token, &[recipient.name(), &name], now).map_err(|refused| {
                 Error::invalid(match refused {
-                    Refused::NotOurs => "invalid 'nextPageToken'",
-                    Refused::Expired => "invalid 'nextPageToken': it has expired, begin the listing again",
+                    InvalidToken::NotOurs => "invalid 'nextPageToken'",
+                    InvalidToken::Expired => {
+                        "invalid 'nextPageToken': it has expired, begin the listing again"
+                    }
                 })
             })
         };
-        let opened = request.page_token.as_ref().map(open).transpose()?;
-        let (after, began) = opened.map_or((None, now), |(After(after), began)| (Some(after), began));
+        let unsealed = request.page_token.as_ref().map(unseal).transpose()?;
+        let (after, began) = unsealed.map_or((None, now), |(PageEnd(after), began)| (Some(after), began));
         Ok(Self { app, recipient, page: PageRequest { after, limit: request.max_results }, name, began })
     }
 
@@ -176,7 +178,7 @@ impl<'a> Listing<'a> {
         let bound_to = [self.recipient.name(), self.name.as_str()];
         let end = self.began + TimeDelta::seconds(self.app.limits.query_life_seconds.into());
         let expires = (Utc::now() + TOKEN_LIFE).min(end);
-        let seal = |after| self.app.token_key.seal(&bound_to, &After(after), self.began, expires);
+        let seal = |after| self.app.token_key.seal(&bound_to, &PageEnd(after), self.began, expires);
         json(&ListResponse { items, next_page_token: more_after.map(seal).transpose()? })
     }
 }

@@ -71,7 +71,7 @@ async fn front(State(front): State<Front>, mut request: Request) -> Response {
         *request.uri_mut() = with_path(request.uri(), &path);
         let bounds = request.extensions().get::<Bounds>().copied().unwrap_or_default();
         let answer = bounds.run(front.endpoints.oneshot(request));
-        match audit.scope(answer).instrument(span).await {
+        match audit.run(answer).instrument(span).await {
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},
             Err(late) => late.into_response(),

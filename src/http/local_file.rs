@@ -29,8 +29,8 @@ pub(super) async fn serve(app: &App, request: Request, audit: &Arc<Audit>) -> Re
         return response;
     }
     let left = length(response.headers());
-    let reading = Reading { audit: Arc::clone(audit), left };
-    response.map(|body| counted(body, reading))
+    let download = Download { audit: Arc::clone(audit), left };
+    response.map(|body| counted(body, download))
 }
 
 /// What the event says of an answer that is not a file. The body has the code of S3.
@@ -55,14 +55,14 @@ fn length(headers: &HeaderMap) -> u64 {
     headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0)
 }
 
-/// A client that reads a file. The event waits for it.
-struct Reading {
+/// A file on its way to a client. The event is written when it ends.
+struct Download {
     audit: Arc<Audit>,
     /// How many bytes the client does not have yet.
     left: u64,
 }
 
-impl Reading {
+impl Download {
     fn take(&mut self, chunk: &Result<Bytes, axum::Error>) {
         match chunk {
             Ok(bytes) => {
@@ -79,7 +79,7 @@ impl Reading {
     }
 }
 
-impl Drop for Reading {
+impl Drop for Download {
     /// The HTTP library drops a body as soon as it has all the bytes that were announced.
     fn drop(&mut self) {
         if self.left > 0 {
@@ -88,10 +88,10 @@ impl Drop for Reading {
     }
 }
 
-fn counted(body: Body, reading: Reading) -> Body {
-    Body::from_stream(stream::unfold((body.into_data_stream(), reading), |(mut body, mut reading)| async {
+fn counted(body: Body, download: Download) -> Body {
+    Body::from_stream(stream::unfold((body.into_data_stream(), download), |(mut body, mut download)| async {
         let chunk = body.next().await?;
-        reading.take(&chunk);
-        Some((chunk, (body, reading)))
+        download.take(&chunk);
+        Some((chunk, (body, download)))
     }))
 }

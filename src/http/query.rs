@@ -14,9 +14,9 @@ use super::request::{AnswerBounds, Names, read_body};
 use super::response::QueryResponse;
 use crate::answer::page::Page;
 use crate::answer::range::OpenRange;
-use crate::answer::tokens::{QueryId, Refresh, TableTokens};
+use crate::answer::tokens::{QueryId, RefreshClaims, TableTokens};
 use crate::answer::version::{OpenFiles, OpenVersion};
-use crate::answer::writer::{End, LineSource};
+use crate::answer::writer::{AnswerEnd, LineCursor};
 use crate::app::{App, InFlight, OpenTable};
 use crate::auth::{Recipient, SharedTable};
 use crate::error::Result;
@@ -69,7 +69,7 @@ pub async fn query_result(
     let headers = QueryHeaders::parse(&headers)?;
     let shared = SharedTable::find(&*app.catalog, &recipient, &[share, schema, table]).await?;
     let mut answering = Query::begin(&app, &recipient, shared, headers, bounds)?;
-    let QueryId { query, fingerprint, id_hash, .. } = answering.tokens.open_query(id.as_str())?;
+    let QueryId { query, fingerprint, id_hash, .. } = answering.tokens.unseal_query(id.as_str())?;
     answering.headers = answering.headers.of_async_query(id_hash.as_deref())?;
     let page = Page::buffered(&paging, &answering.tokens, fingerprint);
     answering.answer(&query, page).await
@@ -120,7 +120,7 @@ impl<'a> Query<'a> {
         let files = match (place, &query.refresh_token) {
             (Some(place), _) => OpenFiles::resume(app, shared, &query.as_of, place).await?,
             (None, Some(token)) => {
-                let (refresh, began) = self.tokens.open_refresh(token)?;
+                let (refresh, began) = self.tokens.unseal_refresh(token)?;
                 page.refreshes(began);
                 OpenVersion::refresh(app, shared, &refresh).await?.files().await?
             }
@@ -131,8 +131,8 @@ impl<'a> Query<'a> {
         let (version, id) = (snapshot.version(), snapshot.metadata().id.clone());
         let mut end = self.end_of(&page);
         if query.wants_refresh_token() && is_first {
-            let token = self.tokens.seal_refresh(&Refresh { version, table: id }, page.began())?;
-            end = End { action: true, refresh_token: Some(token) };
+            let token = self.tokens.seal_refresh(&RefreshClaims { version, table: id }, page.began())?;
+            end = AnswerEnd { action: true, refresh_token: Some(token) };
         }
         let lines = checked.into_lines(shared, self.headers.id_hash(format), capabilities, query);
         self.stream(lines, format, version, &table, page, end).await
@@ -150,20 +150,23 @@ impl<'a> Query<'a> {
 
     async fn stream(
         self,
-        lines: impl LineSource,
+        lines: impl LineCursor,
         format: ResponseFormat,
         version: u64,
         table: &OpenTable,
         page: Page,
-        end: End,
+        end: AnswerEnd,
     ) -> Result<Response> {
         let response = QueryResponse { headers: &self.headers, format, version };
         response.stream(table, lines, (page, end), (self.in_flight, self.bounds)).await
     }
 
     /// How an answer ends, unless it has a refresh token.
-    fn end_of(&self, page: &Page) -> End {
-        End { action: self.headers.end_stream_action() || page.is_one_of_several(), refresh_token: None }
+    fn end_of(&self, page: &Page) -> AnswerEnd {
+        AnswerEnd {
+            action: self.headers.end_stream_action() || page.is_one_of_several(),
+            refresh_token: None,
+        }
     }
 
     /// Answers with the id of the query, after everything was checked that can fail at once.
@@ -173,7 +176,7 @@ impl<'a> Query<'a> {
             TableQuery::Snapshot(query) => {
                 let opened = match &query.refresh_token {
                     Some(token) => {
-                        let (refresh, _) = self.tokens.open_refresh(token)?;
+                        let (refresh, _) = self.tokens.unseal_refresh(token)?;
                         OpenVersion::refresh(app, shared, &refresh).await?
                     }
                     None => OpenVersion::open(app, shared, &query.as_of).await?,

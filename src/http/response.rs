@@ -7,7 +7,7 @@ use axum::response::Response;
 
 use super::query_headers::QueryHeaders;
 use crate::answer::page::Page;
-use crate::answer::writer::{AnswerWriter, End, LineSource};
+use crate::answer::writer::{AnswerEnd, AnswerWriter, LineCursor};
 use crate::app::{InFlight, OpenTable};
 use crate::audit;
 use crate::error::{Error, Result};
@@ -65,8 +65,8 @@ impl QueryResponse<'_> {
     pub(super) async fn stream(
         self,
         table: &OpenTable,
-        source: impl LineSource,
-        (page, end): (Page, End),
+        cursor: impl LineCursor,
+        (page, end): (Page, AnswerEnd),
         (in_flight, bounds): (InFlight, Bounds),
     ) -> Result<Response> {
         let end_stream_action = self.headers.end_stream_action();
@@ -74,7 +74,7 @@ impl QueryResponse<'_> {
             true => FailureLine::EndStreamAction,
             false => FailureLine::NotJson,
         };
-        let writer = AnswerWriter { source, page, end, memory: in_flight.memory() };
+        let writer = AnswerWriter { cursor, page, end, memory: in_flight.memory() };
         let (lane, in_flight) = (table.lane().clone(), Box::new(in_flight));
         let sending = Sending { encoding: self.headers.encoding, failure, bounds, lane, in_flight };
         let body = ndjson::stream(sending, writer.into_steps()).await?;

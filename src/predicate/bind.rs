@@ -10,9 +10,9 @@ use super::{Comparison, Literal, Operand, Predicate, Term, ValueType};
 /// A predicate whose columns are found and whose literals are read. Columns are numbers in the list of the binder.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Bound {
-    And(Vec<Bound>),
-    Or(Vec<Bound>),
-    Not(Box<Bound>),
+    And(Vec<Self>),
+    Or(Vec<Self>),
+    Not(Box<Self>),
     Compare {
         column: usize,
         domain: Domain,
@@ -179,7 +179,7 @@ impl<'a> Binder<'a> {
                 text.clone().into()
             }
         };
-        let unreadable = || format!("\"{text}\" is not a value that {} can be compared with", column.name);
+        let unreadable = || format!("{} is compared with a value that is not one of its type", column.name);
         // Where dates are compared as text, only the whole form compares like a date.
         let is_whole = domain != Domain::Date || text.len() == 10;
         let interval =

@@ -48,6 +48,17 @@ pub struct Conjunct {
     reads_statistics: bool,
 }
 
+/// What the statistics of files lack of a column that a condition reads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lack {
+    /// The column.
+    pub column: String,
+    /// How many files have no statistics of it.
+    pub missing: u64,
+    /// In how many files only the beginning of its greatest text is known.
+    pub cut_off: u64,
+}
+
 /// Decides for each file of a table whether a query can do without it.
 #[derive(Debug, Default)]
 pub struct Filter {
@@ -55,6 +66,8 @@ pub struct Filter {
     columns: Vec<Column>,
     wanted: Wanted,
     counts_rows: bool,
+    /// One entry for each column; only [`Filter::judge_by_each`] counts.
+    lacks: Vec<Lack>,
 }
 
 impl Filter {
@@ -82,12 +95,19 @@ impl Filter {
                 conjunct.ignored = vec![format!("there are more than {MOST_COMPARISONS} comparisons")];
             }
         }
-        Self { wanted: Wanted::new(&columns), conjuncts, columns, counts_rows }
+        let lacks =
+            columns.iter().map(|column| Lack { column: column.name.clone(), ..Lack::default() }).collect();
+        Self { wanted: Wanted::new(&columns), conjuncts, columns, counts_rows, lacks }
     }
 
     /// The conditions, with those that need no statistics first.
     pub fn conjuncts(&self) -> &[Conjunct] {
         &self.conjuncts
+    }
+
+    /// What the statistics of the files lack that [`Self::judge_by_each`] decided on, by column.
+    pub fn lacks(&self) -> impl Iterator<Item = &Lack> {
+        self.lacks.iter().filter(|lack| lack.missing + lack.cut_off > 0)
     }
 
     /// Decides on a file.
@@ -131,6 +151,12 @@ impl Filter {
             is_kept = false;
             if stops {
                 break;
+            }
+        }
+        if !stops && has_read {
+            for (lack, known) in self.lacks.iter_mut().zip(&known) {
+                lack.missing += u64::from(known.lacks_statistics());
+                lack.cut_off += u64::from(known.is_cut_off());
             }
         }
         if !is_kept {

@@ -102,7 +102,7 @@ fn literal(fields: &Map<String, Value>, value_type: ValueType) -> Result<Literal
         ValueType::Boolean => match text.as_str() {
             _ if text.eq_ignore_ascii_case("true") => Literal::Boolean(true),
             _ if text.eq_ignore_ascii_case("false") => Literal::Boolean(false),
-            _ => return Err(format!("\"{text}\" is not a bool")),
+            _ => return Err("the value of a literal is not a bool".to_owned()),
         },
         ValueType::Int | ValueType::Long | ValueType::Float | ValueType::Double => Literal::Number(text),
         ValueType::Text => Literal::Text(text),
@@ -135,10 +135,8 @@ mod tests {
         ] {
             assert_eq!(parse(&leaf(op)), Ok(Predicate::Compare(a.clone(), comparison, one.clone())));
         }
-        let text = format!(
-            r#"{{"op":"not","children":[{{"op":"isNull","children":[{{"op":"column","name":"a","valueType":"int"}}]}}]}}"#
-        );
-        assert_eq!(parse(&text), Ok(Predicate::IsNull(a).not()));
+        let text = r#"{"op":"not","children":[{"op":"isNull","children":[{"op":"column","name":"a","valueType":"int"}]}]}"#;
+        assert_eq!(parse(text), Ok(Predicate::IsNull(a).not()));
         for name in ["bool", "int", "long", "string", "date", "float", "double", "timestamp"] {
             assert!(value_type(name).is_ok());
         }

@@ -114,6 +114,19 @@ impl<'a> Known<'a> {
         }
     }
 
+    /// Whether statistics say nothing of the values.
+    pub(super) fn lacks_statistics(&self) -> bool {
+        matches!(self, Self::Statistics(ColumnStatistics { min: None, max: None, null_count: None }, _))
+    }
+
+    /// Whether only the beginning of the greatest text is known.
+    pub(super) fn is_cut_off(&self) -> bool {
+        match self {
+            Self::Statistics(ColumnStatistics { max: Some(max), .. }, _) => cut(max).1,
+            _ => false,
+        }
+    }
+
     /// Whether rows may be null, and whether rows may be something else.
     fn nulls(&self) -> (bool, bool) {
         match self {
@@ -154,6 +167,12 @@ impl<'a> Known<'a> {
     }
 }
 
+/// What a greatest text begins with, and whether the rest was cut off.
+fn cut(max: &str) -> (&str, bool) {
+    let text = max.trim_end_matches(TIE_BREAKERS);
+    (text, text.len() < max.len() || max.chars().count() >= CUT_TEXT)
+}
+
 /// Between which values those of a column lie.
 fn between<'a>(statistics: &ColumnStatistics<'a>, domain: Domain) -> Interval<'a> {
     let read = |text: Option<&Cow<'a, str>>| text.and_then(|text| domain.read(text.clone(), Origin::Bound));
@@ -161,8 +180,7 @@ fn between<'a>(statistics: &ColumnStatistics<'a>, domain: Domain) -> Interval<'a
     if domain == Domain::Text {
         let (high, cut) = match &statistics.max {
             Some(max) => {
-                let text = max.trim_end_matches(TIE_BREAKERS);
-                let cut = text.len() < max.len() || max.chars().count() >= CUT_TEXT;
+                let (text, cut) = cut(max);
                 (Some(Value::Text(Cow::Owned(text.to_owned()))), cut)
             }
             None => (None, false),

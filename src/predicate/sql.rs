@@ -24,7 +24,7 @@ pub(super) fn parse(text: &str) -> Parsed<Predicate> {
         return Err("a backslash means different things in different dialects of SQL".to_owned());
     }
     let dialect = GenericDialect {};
-    let tokens = Tokenizer::new(&dialect, text).tokenize().map_err(|error| error.to_string())?;
+    let tokens = Tokenizer::new(&dialect, text).tokenize().map_err(|_| not_sql())?;
     let is_word = |token: &&Token| {
         let plain = matches!(token, Token::Number(..) | Token::SingleQuotedString(_) | Token::Whitespace(_));
         !plain && !matches!(token, Token::Comma | Token::LParen | Token::RParen)
@@ -33,10 +33,9 @@ pub(super) fn parse(text: &str) -> Parsed<Predicate> {
         return Err(format!("the expression has more than {MOST_WORDS} names and operators"));
     }
     let mut parser = Parser::new(&dialect).with_recursion_limit(DEEPEST).with_tokens(tokens);
-    let expression = parser.parse_expr().map_err(|error| error.to_string())?;
-    let rest = parser.peek_token();
-    if rest.token != Token::EOF {
-        return Err(format!("\"{rest}\" follows the expression"));
+    let expression = parser.parse_expr().map_err(|_| not_sql())?;
+    if parser.peek_token().token != Token::EOF {
+        return Err(not_sql());
     }
     Ok(predicate(&expression))
 }
@@ -131,7 +130,7 @@ fn like(operand: Operand, pattern: &Expr) -> Parsed<Predicate> {
     if rest == "%" {
         return Ok(starts);
     }
-    let rest = Predicate::Unsupported(format!("LIKE is supported up to the first wildcard: '{prefix}%'"));
+    let rest = Predicate::Unsupported("of LIKE, only the text before the first wildcard is used".to_owned());
     Ok(Predicate::And(vec![starts, rest]))
 }
 
@@ -201,9 +200,28 @@ fn value_type(data_type: &DataType) -> Option<ValueType> {
     })
 }
 
+/// The sentences below are for the log too, where the values of a request do not belong.
+fn not_sql() -> String {
+    "the text is not an expression of SQL".to_owned()
+}
+
 fn not_supported(expression: &Expr) -> String {
     const MOST: usize = 100;
-    let text = expression.to_string();
+    let tokens = Tokenizer::new(&GenericDialect {}, &expression.to_string()).tokenize().unwrap_or_default();
+    let text: String = tokens
+        .iter()
+        .map(|token| match token {
+            Token::Word(_)
+            | Token::Whitespace(_)
+            | Token::Comma
+            | Token::LParen
+            | Token::RParen
+            | Token::Period => token.to_string(),
+            Token::Eq | Token::Neq | Token::Lt | Token::Gt | Token::LtEq | Token::GtEq => token.to_string(),
+            Token::Plus | Token::Minus | Token::Mul | Token::Div => token.to_string(),
+            _ => "?".to_owned(),
+        })
+        .collect();
     match text.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}… is not supported", &text[..end]),
         None => format!("{text} is not supported"),
@@ -290,6 +308,25 @@ mod tests {
         let Ok(Predicate::And(parts)) = parse("f(a) = 1 AND b = 2") else { panic!() };
         assert_eq!(parts[0], Predicate::Unsupported("f(a) is not supported".to_owned()));
         assert!(matches!(parts[1], Predicate::Compare(..)));
+    }
+
+    #[test]
+    fn reasons_do_not_have_the_values_of_a_request() {
+        for sql in [
+            "f('secret', 4711) + 4711",
+            "x || 'secret'",
+            "'secret' secret",
+            "a ~ 'secret'",
+            "a LIKE 'secret_'",
+            "'secret",
+        ] {
+            let reason = match parse(sql) {
+                Err(reason) | Ok(Predicate::Unsupported(reason)) => reason,
+                Ok(Predicate::And(parts)) => parts[1].to_string(),
+                other => panic!("{other:?}"),
+            };
+            assert!(!reason.contains("secret") && !reason.contains("4711"), "{reason}");
+        }
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub(super) struct Wanted {
 struct Node {
     /// The column that the path names.
     column: Option<usize>,
-    children: Vec<(String, Node)>,
+    children: Vec<(String, Self)>,
 }
 
 impl Wanted {
@@ -64,7 +64,10 @@ impl Wanted {
     pub(super) fn read<'a>(&self, stats: Option<&'a str>) -> Statistics<'a> {
         let text: Option<Text<'a>> = stats.and_then(|stats| serde_json::from_str(stats).ok());
         let Some(text) = text else {
-            return Statistics { num_records: None, columns: vec![ColumnStatistics::default(); self.columns] };
+            return Statistics {
+                num_records: None,
+                columns: vec![ColumnStatistics::default(); self.columns],
+            };
         };
         let [min, max, nulls] =
             [text.min_values, text.max_values, text.null_count].map(|values| self.pick(values));

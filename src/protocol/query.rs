@@ -494,7 +494,11 @@ mod tests {
             r#"{"version":"","timestamp":""}"#,
             r#"{"idempotency_key":"x","idempotencyKey":"x","endingVersion":3}"#,
         ] {
-            assert_eq!(QueryRequest::parse(body.as_bytes()).unwrap().query, latest(false), "{body}");
+            let TableQuery::Snapshot(mut query) = QueryRequest::parse(body.as_bytes()).unwrap().query else {
+                panic!("not a snapshot: {body}")
+            };
+            query.hints = Hints::default();
+            assert_eq!(TableQuery::Snapshot(query), latest(false), "{body}");
         }
         let spark = br#"{"predicateHints":[],"includeRefreshToken":true}"#;
         assert_eq!(QueryRequest::parse(spark).unwrap().query, latest(true));
@@ -590,10 +594,9 @@ mod tests {
             assert_ne!(parse(body).fingerprint, first.fingerprint, "{body}");
         }
         let refreshed = parse(r#"{"refreshToken":"t","includeRefreshToken":true}"#).query;
-        let refresh_token = Some("t".to_owned());
-        let expected =
-            TableQuery::Snapshot { as_of: AsOf::Latest, include_refresh_token: true, refresh_token };
-        assert_eq!(refreshed, expected);
+        let TableQuery::Snapshot(refreshed) = refreshed else { panic!("not a snapshot") };
+        assert_eq!((refreshed.as_of.clone(), refreshed.refresh_token.as_deref()), (AsOf::Latest, Some("t")));
+        assert!(refreshed.wants_refresh_token());
         for key in ["idempotency_key", "idempotencyKey"] {
             let request = parse(&format!(r#"{{"{key}":"k"}}"#));
             assert_eq!(request.idempotency_key.as_deref(), Some("k"));
@@ -601,11 +604,28 @@ mod tests {
     }
 
     #[test]
+    fn hints_are_read_in_every_form_that_clients_send() {
+        let hints = |body: &str| match QueryRequest::parse(body.as_bytes()).unwrap().query {
+            TableQuery::Snapshot(query) => query.hints,
+            TableQuery::Since(_) => panic!("not a snapshot: {body}"),
+        };
+        for body in
+            ["{}", r#"{"predicateHints":[""],"limitHint":0,"jsonPredicateHints":""}"#, r#"{"limitHint":"x"}"#]
+        {
+            assert!(hints(body).is_empty(), "{body}");
+        }
+        assert_eq!(hints(r#"{"limitHint":"10"}"#).limit, Some(10));
+        assert_eq!(hints(r#"{"limitHint":-1}"#).limit, None);
+        assert_eq!(hints(r#"{"predicateHints":["a = 1",7,"b"]}"#).sql, ["a = 1", "b"]);
+        for body in [r#"{"jsonPredicateHints":{"op":"x"}}"#, r#"{"jsonPredicateHints":"{\"op\":\"x\"}"}"#] {
+            assert_eq!(hints(body).json.as_deref(), Some(r#"{"op":"x"}"#), "{body}");
+        }
+    }
+
+    #[test]
     fn what_changed_since_a_version() {
-        let since = |starting_version, ending_version, include_historical_protocol| TableQuery::Since {
-            starting_version,
-            ending_version,
-            include_historical_protocol,
+        let since = |starting_version, ending_version, include_historical_protocol| {
+            TableQuery::Since(SinceQuery { starting_version, ending_version, include_historical_protocol })
         };
         for (body, query) in [
             (r#"{"predicateHints":[],"startingVersion":1}"#, since(1, None, false)),

@@ -24,7 +24,7 @@ pub trait Claims: Serialize + DeserializeOwned {
 
 /// Why a token was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
+pub enum InvalidToken {
     /// It was not sealed with this key, or was sealed for something else.
     NotOurs,
     /// Its time is over.
@@ -98,20 +98,20 @@ impl TokenKey {
 
     /// What a token says and when its row began, if it was sealed with this key for the same `bound_to` and is still
     /// good.
-    pub fn open<C: Claims>(
+    pub fn unseal<C: Claims>(
         &self,
         token: &str,
         bound_to: &[&str],
         now: DateTime<Utc>,
-    ) -> Result<(C, DateTime<Utc>), Refused> {
-        let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| Refused::NotOurs)?;
+    ) -> Result<(C, DateTime<Utc>), InvalidToken> {
+        let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| InvalidToken::NotOurs)?;
         let (payload, tag) =
-            bytes.split_at_checked(bytes.len().wrapping_sub(TAG_BYTES)).ok_or(Refused::NotOurs)?;
+            bytes.split_at_checked(bytes.len().wrapping_sub(TAG_BYTES)).ok_or(InvalidToken::NotOurs)?;
         let mac = self.tag(C::KIND, bound_to, payload);
-        mac.verify_truncated_left(tag).map_err(|_| Refused::NotOurs)?;
-        let payload: Payload<C> = serde_json::from_slice(payload).map_err(|_| Refused::NotOurs)?;
+        mac.verify_truncated_left(tag).map_err(|_| InvalidToken::NotOurs)?;
+        let payload: Payload<C> = serde_json::from_slice(payload).map_err(|_| InvalidToken::NotOurs)?;
         if payload.expires <= now.timestamp() {
-            return Err(Refused::Expired);
+            return Err(InvalidToken::Expired);
         }
         let began = payload.began.and_then(|began| DateTime::from_timestamp(began, 0));
         Ok((payload.claims, began.unwrap_or(now)))
@@ -125,10 +125,10 @@ mod tests {
     use super::*;
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    struct Place(String);
+    struct Cursor(String);
 
-    impl Claims for Place {
-        const KIND: &'static str = "place";
+    impl Claims for Cursor {
+        const KIND: &'static str = "cursor";
     }
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -144,26 +144,26 @@ mod tests {
 
     fn seal(key: &TokenKey, bound_to: &[&str]) -> String {
         let began = now() - Duration::days(1);
-        key.seal(bound_to, &Place("sä\"les".to_owned()), began, now() + Duration::hours(1)).unwrap()
+        key.seal(bound_to, &Cursor("sä\"les".to_owned()), began, now() + Duration::hours(1)).unwrap()
     }
 
     #[test]
-    fn a_token_opens_only_for_what_it_was_made_for() {
+    fn a_token_is_unsealed_only_for_what_it_was_sealed_for() {
         let key = TokenKey::new(&[7; 32]);
         let token = seal(&key, &["acme", "retail"]);
         assert!(token.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'));
-        let open = |bound_to: &[&str]| key.open::<Place>(&token, bound_to, now());
-        let (place, began) = open(&["acme", "retail"]).unwrap();
-        assert_eq!((place.0.as_str(), began), ("sä\"les", now() - Duration::days(1)));
+        let unseal = |bound_to: &[&str]| key.unseal::<Cursor>(&token, bound_to, now());
+        let (cursor, began) = unseal(&["acme", "retail"]).unwrap();
+        assert_eq!((cursor.0.as_str(), began), ("sä\"les", now() - Duration::days(1)));
         for other in [&["acme", "sales"][..], &["globex", "retail"], &["acmeretail"], &["acme", "retail", ""]]
         {
-            assert_eq!(open(other), Err(Refused::NotOurs), "{other:?}");
+            assert_eq!(unseal(other), Err(InvalidToken::NotOurs), "{other:?}");
         }
-        assert_eq!(key.open::<Other>(&token, &["acme", "retail"], now()), Err(Refused::NotOurs));
-        let late = key.open::<Place>(&token, &["acme", "retail"], now() + Duration::hours(1));
-        assert_eq!(late, Err(Refused::Expired));
-        let other = TokenKey::new(&[8; 32]).open::<Place>(&token, &["acme", "retail"], now());
-        assert_eq!(other, Err(Refused::NotOurs));
+        assert_eq!(key.unseal::<Other>(&token, &["acme", "retail"], now()), Err(InvalidToken::NotOurs));
+        let late = key.unseal::<Cursor>(&token, &["acme", "retail"], now() + Duration::hours(1));
+        assert_eq!(late, Err(InvalidToken::Expired));
+        let other = TokenKey::new(&[8; 32]).unseal::<Cursor>(&token, &["acme", "retail"], now());
+        assert_eq!(other, Err(InvalidToken::NotOurs));
     }
 
     #[test]
@@ -176,11 +176,11 @@ mod tests {
                 let mut changed = bytes.clone();
                 changed[at] ^= 1 << bit;
                 let changed = URL_SAFE_NO_PAD.encode(changed);
-                assert_eq!(key.open::<Place>(&changed, &["acme"], now()), Err(Refused::NotOurs));
+                assert_eq!(key.unseal::<Cursor>(&changed, &["acme"], now()), Err(InvalidToken::NotOurs));
             }
         }
         for short in ["", "A", "AAAA", "not base64!", &token[..token.len() - 4]] {
-            assert!(key.open::<Place>(short, &["acme"], now()).is_err(), "{short}");
+            assert!(key.unseal::<Cursor>(short, &["acme"], now()).is_err(), "{short}");
         }
     }
 }

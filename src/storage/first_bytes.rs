@@ -16,7 +16,7 @@ use super::s3::client_options;
 use super::{SIGNER_READY, Storage, refused, unavailable};
 use crate::error::{Error, Result};
 use crate::location::Location;
-use crate::s3_answer::S3Answer;
+use crate::s3_error::S3Error;
 
 /// As much of an answer is read: a message of S3 with its XML.
 const ENOUGH: usize = 4096;
@@ -33,7 +33,7 @@ pub fn is_parquet(begin: &[u8]) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileFault {
     /// S3 answers with something else.
-    Refused(S3Answer),
+    Refused(S3Error),
     /// There is no such file in the directory.
     Gone,
     /// What is in the directory cannot be read, for this reason.
@@ -46,7 +46,7 @@ pub enum FileFault {
 
 impl Storage {
     /// Reads the first bytes of the file that the log of the table at `location` names `log_path`, and says why
-    /// recipients cannot read it. `allowed` are the other places that the log may point into.
+    /// recipients cannot read it. `allowed` are the other locations that the log may point into.
     pub async fn first_bytes(
         &self,
         location: &Location,
@@ -71,13 +71,13 @@ impl Storage {
                 Ok(judge(read.await.map_err(Error::internal)?))
             }
             Some(Location::S3 { .. }) => {
-                // The places in S3 alone: those in a directory are signed for by the gateway of a server.
-                let mut in_s3 = locations.iter().filter(|place| matches!(place, Location::S3 { .. }));
+                // The locations in S3 alone: those in a directory are signed for by the gateway of a server.
+                let mut in_s3 = locations.iter().filter(|location| matches!(location, Location::S3 { .. }));
                 let first = match location {
                     Location::S3 { .. } => in_s3.next(),
                     Location::Local(_) => locations.get(root),
                 };
-                let others: Vec<_> = in_s3.map(|place| (*place).clone()).collect();
+                let others: Vec<_> = in_s3.map(|location| (*location).clone()).collect();
                 let first = first.ok_or_else(|| Error::internal("a file of no location"))?;
                 let mut url = Vec::new();
                 self.signer(first, &others, now).await?.presign(log_path, &mut url)?;
@@ -100,16 +100,16 @@ fn judge(read: Result<Vec<u8>, FileFault>) -> Option<FileFault> {
 
 /// The first bytes behind a presigned URL. An answer that S3 gives when it is busy is asked for once more.
 async fn s3_bytes(url: String) -> Result<Result<Vec<u8>, FileFault>> {
-    match s3_answer(&url).await? {
+    match s3_error(&url).await? {
         Err(FileFault::Refused(answer)) if answer.status >= 500 => {
             tokio::time::sleep(RETRY_AFTER).await;
-            s3_answer(&url).await
+            s3_error(&url).await
         }
         answer => Ok(answer),
     }
 }
 
-async fn s3_answer(url: &str) -> Result<Result<Vec<u8>, FileFault>> {
+async fn s3_error(url: &str) -> Result<Result<Vec<u8>, FileFault>> {
     let client = ReqwestConnector::default()
         .connect(&client_options().with_allow_http(url.starts_with("http://")))
         .map_err(unavailable)?;
@@ -136,5 +136,5 @@ async fn s3_answer(url: &str) -> Result<Result<Vec<u8>, FileFault>> {
     if is_file {
         return Ok(Ok(body));
     }
-    Ok(Err(FileFault::Refused(S3Answer::read(status, &String::from_utf8_lossy(&body)))))
+    Ok(Err(FileFault::Refused(S3Error::read(status, &String::from_utf8_lossy(&body)))))
 }

@@ -14,7 +14,7 @@ use crate::location::Location;
 
 /// Why a path of the log is not signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum InvalidPath {
     Empty,
     DotSegment,
     EmptySegment,
@@ -28,7 +28,7 @@ pub(super) enum Refused {
     TooLong,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for InvalidPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Empty => "the path is empty",
@@ -46,7 +46,7 @@ impl fmt::Display for Refused {
     }
 }
 
-/// A place under which files may be signed.
+/// A location under which files may be signed.
 #[derive(Debug)]
 pub(super) struct Root {
     /// The S3 bucket; none for a local directory.
@@ -77,23 +77,23 @@ impl Root {
 
 /// Finds the root that `log_path` lies under and leaves in `key` its decoded path under that root.
 /// The first of `roots` is the table's own: relative paths start there.
-pub(super) fn resolve(log_path: &str, roots: &[Root], key: &mut Vec<u8>) -> Result<usize, Refused> {
-    let Some(own) = roots.first() else { return Err(Refused::Outside) };
+pub(super) fn resolve(log_path: &str, roots: &[Root], key: &mut Vec<u8>) -> Result<usize, InvalidPath> {
+    let Some(own) = roots.first() else { return Err(InvalidPath::Outside) };
     let (bucket, absolute) = match split_scheme(log_path) {
         None => match log_path.strip_prefix('/') {
             None => {
                 decode(log_path, key)?;
-                return if key.len() > own.longest { Err(Refused::TooLong) } else { Ok(0) };
+                return if key.len() > own.longest { Err(InvalidPath::TooLong) } else { Ok(0) };
             }
             // An absolute path without a scheme stays in the table's own bucket or file system.
-            Some(path) if path.starts_with('/') => return Err(Refused::Authority),
+            Some(path) if path.starts_with('/') => return Err(InvalidPath::Authority),
             Some(path) => (own.bucket.as_deref(), path),
         },
         Some((scheme, rest)) if is_one_of(scheme, &["s3", "s3a", "s3n"]) => {
-            let rest = rest.strip_prefix("//").ok_or(Refused::Scheme)?;
-            let (bucket, path) = rest.split_once('/').ok_or(Refused::Empty)?;
+            let rest = rest.strip_prefix("//").ok_or(InvalidPath::Scheme)?;
+            let (bucket, path) = rest.split_once('/').ok_or(InvalidPath::Empty)?;
             if bucket.is_empty() || bucket.contains(['@', ':']) {
-                return Err(Refused::Authority);
+                return Err(InvalidPath::Authority);
             }
             (Some(bucket), path)
         }
@@ -102,18 +102,18 @@ pub(super) fn resolve(log_path: &str, roots: &[Root], key: &mut Vec<u8>) -> Resu
                 Some(rest) => rest.strip_prefix("localhost").unwrap_or(rest),
                 None => rest,
             };
-            (None, path.strip_prefix('/').ok_or(Refused::Authority)?)
+            (None, path.strip_prefix('/').ok_or(InvalidPath::Authority)?)
         }
-        Some(_) => return Err(Refused::Scheme),
+        Some(_) => return Err(InvalidPath::Scheme),
     };
     decode(absolute, key)?;
     for (index, root) in roots.iter().enumerate() {
         if root.bucket.as_deref() == bucket && key.starts_with(root.prefix.as_bytes()) {
             key.drain(..root.prefix.len());
-            return if key.len() > root.longest { Err(Refused::TooLong) } else { Ok(index) };
+            return if key.len() > root.longest { Err(InvalidPath::TooLong) } else { Ok(index) };
         }
     }
-    Err(Refused::Outside)
+    Err(InvalidPath::Outside)
 }
 
 fn is_one_of(scheme: &str, names: &[&str]) -> bool {
@@ -177,10 +177,10 @@ fn class(byte: u8) -> Class {
 }
 
 /// Decodes the whole of `path` into `key`, which holds nothing else afterwards.
-fn decode(path: &str, key: &mut Vec<u8>) -> Result<(), Refused> {
+fn decode(path: &str, key: &mut Vec<u8>) -> Result<(), InvalidPath> {
     key.clear();
     if path.is_empty() {
-        return Err(Refused::Empty);
+        return Err(InvalidPath::Empty);
     }
     let bytes = path.as_bytes();
     let mut ascii = true;
@@ -204,10 +204,10 @@ fn decode(path: &str, key: &mut Vec<u8>) -> Result<(), Refused> {
             }
             Class::Percent => {
                 key.extend_from_slice(&bytes[run..at]);
-                let decoded = escape(bytes, at).ok_or(Refused::BadEscape)?;
+                let decoded = escape(bytes, at).ok_or(InvalidPath::BadEscape)?;
                 match class(decoded) {
                     Class::Slash => segment = end_segment(key, segment)?,
-                    Class::Control => return Err(Refused::ControlCharacter),
+                    Class::Control => return Err(InvalidPath::ControlCharacter),
                     kind => {
                         ascii &= kind != Class::NotAscii;
                         key.push(decoded);
@@ -216,16 +216,16 @@ fn decode(path: &str, key: &mut Vec<u8>) -> Result<(), Refused> {
                 at += 3;
                 run = at;
             }
-            Class::Delimiter => return Err(Refused::QueryOrFragment),
-            Class::Control => return Err(Refused::ControlCharacter),
+            Class::Delimiter => return Err(InvalidPath::QueryOrFragment),
+            Class::Control => return Err(InvalidPath::ControlCharacter),
         }
     }
     key.extend_from_slice(&bytes[run..]);
     check_segment(&key[segment..])?;
     if !ascii {
-        let text = std::str::from_utf8(key).map_err(|_| Refused::NotUtf8)?;
+        let text = std::str::from_utf8(key).map_err(|_| InvalidPath::NotUtf8)?;
         if text.chars().any(char::is_control) {
-            return Err(Refused::ControlCharacter);
+            return Err(InvalidPath::ControlCharacter);
         }
     }
     Ok(())
@@ -242,16 +242,16 @@ fn plain_bytes(bytes: &[u8]) -> usize {
 }
 
 /// Checks the segment that ends here, writes the slash and says where the next one begins.
-fn end_segment(key: &mut Vec<u8>, start: usize) -> Result<usize, Refused> {
+fn end_segment(key: &mut Vec<u8>, start: usize) -> Result<usize, InvalidPath> {
     check_segment(&key[start..])?;
     key.push(b'/');
     Ok(key.len())
 }
 
-fn check_segment(segment: &[u8]) -> Result<(), Refused> {
+fn check_segment(segment: &[u8]) -> Result<(), InvalidPath> {
     match segment {
-        b"" => Err(Refused::EmptySegment),
-        b"." | b".." => Err(Refused::DotSegment),
+        b"" => Err(InvalidPath::EmptySegment),
+        b"." | b".." => Err(InvalidPath::DotSegment),
         _ => Ok(()),
     }
 }
@@ -279,7 +279,7 @@ mod tests {
         ]
     }
 
-    fn resolved(path: &str) -> Result<(usize, String), Refused> {
+    fn resolved(path: &str) -> Result<(usize, String), InvalidPath> {
         let mut key = b"left over".to_vec();
         resolve(path, &roots(), &mut key).map(|root| (root, String::from_utf8(key).unwrap()))
     }
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn hostile_paths_are_refused() {
-        use Refused::*;
+        use InvalidPath::*;
         for (path, reason) in [
             ("", Empty),
             ("../x", DotSegment),
@@ -383,10 +383,10 @@ mod tests {
     fn keys_are_at_most_1024_bytes() {
         let room = 1024 - "db/table1/".len();
         assert!(resolved(&"a".repeat(room)).is_ok());
-        assert_eq!(resolved(&"a".repeat(room + 1)), Err(Refused::TooLong));
+        assert_eq!(resolved(&"a".repeat(room + 1)), Err(InvalidPath::TooLong));
         assert!(resolved(&"%C3%A9".repeat(room / 2)).is_ok());
         assert!(resolved(&format!("s3://other/{}", "a".repeat(1024))).is_ok());
-        assert_eq!(resolved(&format!("s3://other/{}", "a".repeat(1025))), Err(Refused::TooLong));
-        assert_eq!(resolved(&format!("file:/data/t/{}", "a".repeat(1024 - 32))), Err(Refused::TooLong));
+        assert_eq!(resolved(&format!("s3://other/{}", "a".repeat(1025))), Err(InvalidPath::TooLong));
+        assert_eq!(resolved(&format!("file:/data/t/{}", "a".repeat(1024 - 32))), Err(InvalidPath::TooLong));
     }
 }

@@ -11,9 +11,9 @@ use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use tokio::sync::OnceCell;
 use url::Url;
 
+use super::credentials_cache::CredentialsCache;
 use super::no_credentials;
 use super::presign::{BucketUrl, Credentials};
-use super::provider::Provider;
 use super::sts::AssumedRole;
 use crate::role::RoleArn;
 
@@ -43,7 +43,7 @@ pub struct S3Options {
     pub credentials: Option<Credentials>,
     /// Credentials as the AWS CLI finds them, which are fetched again before they end. Asked only if there are no
     /// `credentials`.
-    pub provider: Option<Provider>,
+    pub provider: Option<CredentialsCache>,
     /// The role that reads and signs, assumed with `credentials` or those of `provider`, one of which must then be
     /// given. When absent they do so themselves.
     pub signer_role: Option<RoleArn>,
@@ -108,8 +108,8 @@ impl S3Options {
 
 fn endpoint(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
-    let plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
-    (matches!(url.scheme(), "http" | "https") && url.has_host() && plain).then_some(url)
+    let is_bare = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+    (matches!(url.scheme(), "http" | "https") && url.has_host() && is_bare).then_some(url)
 }
 
 /// One bucket. Nothing is asked of the network before the first use.

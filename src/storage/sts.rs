@@ -15,11 +15,11 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use url::Url;
 
+use super::credentials_cache::CredentialsCache;
 use super::presign::Credentials;
-use super::provider::Provider;
 use crate::error::{Error, Fault, Result, innermost};
 use crate::role::RoleArn;
-use crate::s3_answer::Trouble;
+use crate::s3_error::S3ErrorKind;
 
 /// How long the credentials live: the most that AWS gives a role that was assumed with a role's credentials.
 const LIFE: Duration = Duration::from_secs(3600);
@@ -56,7 +56,7 @@ pub(super) struct Sts {
     pub(super) region: String,
     /// What the role is assumed with; if there are none, those of `provider`.
     pub(super) credentials: Option<Credentials>,
-    pub(super) provider: Option<Provider>,
+    pub(super) provider: Option<CredentialsCache>,
 }
 
 impl Sts {
@@ -235,13 +235,13 @@ where
             Error::forbidden(message).with_fault(Fault::Role).with_explanation(explanation)
         }
         Some("ExpiredToken" | "ExpiredTokenException") => {
-            later().with_fault(Fault::Credentials).with_explanation(Trouble::Expired.advice())
+            later().with_fault(Fault::Credentials).with_explanation(S3ErrorKind::Expired.advice())
         }
         Some("InvalidClientTokenId" | "UnrecognizedClientException") => {
-            later().with_fault(Fault::Credentials).with_explanation(Trouble::Unknown.advice())
+            later().with_fault(Fault::Credentials).with_explanation(S3ErrorKind::Unknown.advice())
         }
         Some("SignatureDoesNotMatch") => {
-            later().with_fault(Fault::Credentials).with_explanation(Trouble::Signature.advice())
+            later().with_fault(Fault::Credentials).with_explanation(S3ErrorKind::Signature.advice())
         }
         _ => later().with_explanation(source.clone()),
     };
@@ -280,11 +280,11 @@ fn policy(partition: &str, region: &str, bucket: &str, prefix: &str) -> String {
 
 /// The name by which CloudTrail shows who used the credentials: 2 to 64 characters of a few kinds.
 fn session_name(recipient: &str) -> String {
-    let plain = |character: char| match character {
+    let allowed = |character: char| match character {
         c if c.is_ascii_alphanumeric() || "+=,.@-_".contains(c) => c,
         _ => '_',
     };
-    format!("deltashare-{recipient}").chars().map(plain).take(64).collect()
+    format!("deltashare-{recipient}").chars().map(allowed).take(64).collect()
 }
 
 #[cfg(test)]

@@ -39,12 +39,12 @@ const RANGE_ENDS: Duration = Duration::from_secs(60);
 pub(super) struct RootedStore {
     /// The first segment of every path.
     name: String,
-    place: Place,
+    backend: Backend,
 }
 
 /// What is behind the opaque segment.
 #[derive(Debug)]
-enum Place {
+enum Backend {
     S3 { bucket: Arc<S3Bucket>, prefix: Path },
     Directory(LocalDirectory),
 }
@@ -57,47 +57,47 @@ impl fmt::Display for RootedStore {
 
 impl RootedStore {
     pub(super) fn s3(name: String, bucket: Arc<S3Bucket>, prefix: &str) -> Result<Self> {
-        Ok(Self { name, place: Place::S3 { bucket, prefix: Path::parse(prefix)? } })
+        Ok(Self { name, backend: Backend::S3 { bucket, prefix: Path::parse(prefix)? } })
     }
 
     pub(super) fn directory(name: String, directory: LocalDirectory) -> Self {
-        Self { name, place: Place::Directory(directory) }
+        Self { name, backend: Backend::Directory(directory) }
     }
 
-    /// The path inside the place, of a path that the kernel made.
+    /// The path inside the backend, of a path that the kernel made.
     fn inner(&self, location: &Path) -> Result<Path> {
         let mut parts = location.parts();
         if parts.next().is_none_or(|first| first.as_ref() != self.name) {
             return Err(outside(location));
         }
-        Ok(match &self.place {
-            Place::S3 { prefix, .. } => prefix.parts().chain(parts).collect(),
-            Place::Directory(_) => parts.collect(),
+        Ok(match &self.backend {
+            Backend::S3 { prefix, .. } => prefix.parts().chain(parts).collect(),
+            Backend::Directory(_) => parts.collect(),
         })
     }
 
-    /// The path that the kernel knows, of a path inside the place.
+    /// The path that the kernel knows, of a path inside the backend.
     fn outer(&self, location: &Path) -> Result<Path> {
         let name = std::iter::once(PathPart::from(self.name.as_str()));
-        match &self.place {
-            Place::S3 { prefix, .. } => match location.prefix_match(prefix) {
+        match &self.backend {
+            Backend::S3 { prefix, .. } => match location.prefix_match(prefix) {
                 Some(rest) => Ok(name.chain(rest).collect()),
                 None => Err(outside(location)),
             },
-            Place::Directory(_) => Ok(name.chain(location.parts()).collect()),
+            Backend::Directory(_) => Ok(name.chain(location.parts()).collect()),
         }
     }
 
     async fn get(&self, inner: &Path, options: GetOptions) -> Result<GetResult> {
-        match &self.place {
-            Place::S3 { bucket, .. } => {
+        match &self.backend {
+            Backend::S3 { bucket, .. } => {
                 let (store, began) = (bucket.store().await?, Instant::now());
                 match store.get_opts(inner, options.clone()).await {
                     Err(error) if bucket.renews(began, &error).await => store.get_opts(inner, options).await,
                     answer => answer,
                 }
             }
-            Place::Directory(directory) => {
+            Backend::Directory(directory) => {
                 let (directory, inner) = (directory.clone(), inner.clone());
                 blocking(move || directory.get(&inner, options)).await
             }
@@ -105,8 +105,8 @@ impl RootedStore {
     }
 
     async fn list_from(self: Arc<Self>, prefix: Path, offset: Option<Path>) -> Result<ListStream> {
-        match &self.place {
-            Place::S3 { bucket, .. } => {
+        match &self.backend {
+            Backend::S3 { bucket, .. } => {
                 let store = bucket.store().await?;
                 let list = || match &offset {
                     Some(offset) => store.list_with_offset(Some(&prefix), offset).fuse(),
@@ -123,7 +123,7 @@ impl RootedStore {
                 }
                 Ok(futures::stream::iter(first).chain(each_in_time(listed.boxed())).boxed())
             }
-            Place::Directory(directory) => {
+            Backend::Directory(directory) => {
                 let (directory, below) = (directory.clone(), prefix);
                 let listed = blocking(move || directory.list(&below, offset.as_ref())).await?;
                 Ok(futures::stream::iter(listed.into_iter().map(Ok)).boxed())
@@ -238,13 +238,13 @@ impl ObjectStore for SharedStore {
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        match &self.0.place {
+        match &self.0.backend {
             // By way of `get_opts`, which is bounded in time until the bytes come.
-            Place::S3 { .. } => {
+            Backend::S3 { .. } => {
                 let fetch = |range| self.get_range(location, range);
                 coalesce_ranges(ranges, fetch, OBJECT_STORE_COALESCE_DEFAULT).await
             }
-            Place::Directory(directory) => {
+            Backend::Directory(directory) => {
                 let (directory, inner) = (directory.clone(), self.0.inner(location)?);
                 let ranges = ranges.to_vec();
                 blocking(move || directory.get_ranges(&inner, &ranges)).await

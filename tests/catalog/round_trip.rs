@@ -3,9 +3,9 @@
 
 use aws_sdk_dynamodb::primitives::Blob;
 use deltashare::catalog::TableRecord;
-use deltashare::catalog::dynamodb::Reading;
+use deltashare::catalog::dynamodb::CatalogContents;
 use deltashare::catalog::expiry;
-use deltashare::catalog::state::State;
+use deltashare::catalog::state::CatalogState;
 
 use super::*;
 
@@ -251,10 +251,10 @@ async fn fill(engine: &Engine, records: &[Record]) {
 }
 
 /// What a share file says of a catalog, read back.
-fn exported(state: &State) -> State {
+fn exported(state: &CatalogState) -> CatalogState {
     let text = serde_saphyr::to_string(&state.to_share_file()).unwrap();
     let file = ShareFile::parse(&text, None);
-    file.unwrap_or_else(|error| panic!("{error}\n{text}")).state(&State::default())
+    file.unwrap_or_else(|error| panic!("{error}\n{text}")).state(&CatalogState::default())
 }
 
 /// Everything that a token shows its holder; `None` if it is refused.
@@ -282,7 +282,7 @@ async fn view(catalog: &DynamoDbCatalog, token: &str) -> Option<String> {
 }
 
 /// Leaves out when tokens were made, where the first catalog does not say it: `apply` then says when it was.
-fn comparable(state: &State, first: &State) -> State {
+fn comparable(state: &CatalogState, first: &CatalogState) -> CatalogState {
     let mut state = state.clone();
     for (name, recipient) in &mut state.recipients {
         for (hash, token) in &mut recipient.tokens {
@@ -306,7 +306,7 @@ async fn an_export_that_is_applied_to_an_empty_table_gives_the_same_catalog_or_i
         let spoiled = if random.once_in(4) { spoil(&mut random, &mut records) } else { None };
         let original = Engine::start().await;
         fill(&original, &records).await;
-        let Reading { state, bad, unwritable, .. } = original.writer().read().await.unwrap();
+        let CatalogContents { state, bad, unwritable, .. } = original.writer().read().await.unwrap();
         if let Some(spoiled) = spoiled {
             assert!(
                 bad.iter().any(|bad| bad.sort == spoiled),
@@ -320,7 +320,7 @@ async fn an_export_that_is_applied_to_an_empty_table_gives_the_same_catalog_or_i
         let file = exported(&state);
         assert_eq!(file, state, "seed {seed}");
         let copy = Engine::start().await;
-        for change in State::default().changes_to(&file) {
+        for change in CatalogState::default().changes_to(&file) {
             let applied = copy.writer().apply(&change).await;
             applied.unwrap_or_else(|error| panic!("seed {seed}: {change}: {error}"));
         }
@@ -383,7 +383,7 @@ async fn what_a_script_left_half_done_is_named_and_never_becomes_a_permission() 
         listed("acme", "early", "2999-01-31"),
     ];
     fill(&engine, &records).await;
-    let Reading { state, bad, unwritable, unpaired } = engine.writer().read().await.unwrap();
+    let CatalogContents { state, bad, unwritable, unpaired } = engine.writer().read().await.unwrap();
     assert!(bad.is_empty() && unwritable.is_empty(), "{bad:?} {unwritable:?}");
     let acme = &state.recipients["acme"];
     assert_eq!(acme.shares.iter().collect::<Vec<_>>(), ["retail"]);

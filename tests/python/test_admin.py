@@ -947,7 +947,7 @@ def test_the_records_of_a_token_say_when_dynamodb_may_delete_them(world, tmp_pat
 
 def test_help_is_complete(world):
     admin, *_ = world
-    commands = [("serve",), ("grant",), ("revoke",), ("plan",), ("apply",), ("export",), ("check",), ("profile",), ("checkpoint",), ("verify",)]
+    commands = [("serve",), ("grant",), ("revoke",), ("plan",), ("apply",), ("export",), ("check",), ("explain",), ("profile",), ("checkpoint",), ("verify",)]
     for group, names in {"share": "create list show update delete", "schema": "create list show delete",
                          "table": "create list show update delete", "recipient": "create list show update delete",
                          "token": "create list rotate revoke"}.items():

@@ -7,6 +7,7 @@ import json
 import math
 import random
 import struct
+import subprocess
 import urllib.parse
 
 import delta_sharing
@@ -15,8 +16,7 @@ import pyarrow.parquet
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-import canonical
-from conftest import Server, TOKEN, hash_of, write_profile
+from conftest import BINARY, Server, TOKEN, hash_of
 from test_client import DELTA_ONLY, NAMES, NOT_DECLARED, expected, rows, url
 
 UTC = datetime.timezone.utc
@@ -103,6 +103,7 @@ def random_table(tmp_path_factory):
         "recipients": [{"name": "a", "shares": ["all"], "tokens": [{"sha256": hash_of(TOKEN), "expires": "never"}]}],
     }))
     server = Server("--shares", shares)
+    server.shares = shares
     yield server, by_file
     assert server.stop() == 0
 
@@ -349,7 +350,8 @@ def test_asynchronous_queries_have_the_hints_of_their_submission(random_table, b
     ({"predicateHints": ["nothing = 1"]}, "the table has no column nothing"),
     ({"predicateHints": ["n = 'x'"]}, "n is compared with a value of another type"),
     ({"predicateHints": ["string"]}, "string is not supported"),
-    ({"predicateHints": ["((("]}, "Expected"),
+    ({"predicateHints": ["((("]}, "the text is not an expression of SQL"),
+    ({"predicateHints": ["f(n, 'a value') = 1"]}, "f(n, ?) is not supported"),
     ({"predicateHints": ["n = 1 OR f(n)"]}, "f(n) is not supported"),
     ({"jsonPredicateHints": "{"}, "jsonPredicateHints is not JSON"),
     ({"jsonPredicateHints": '{"op":"="}'}, '\\"=\\" is not an operation'),
@@ -421,3 +423,42 @@ def test_columns_are_found_by_their_physical_names(server, tables):
         physical = json.loads(metadata["schemaString"])
         other = next(f["metadata"]["delta.columnMapping.physicalName"] for f in physical["fields"] if f["name"] == name)
         assert files(ask(server, {"predicateHints": [f"`{other}` > 1000000"]}, "column_mapping_name", DELTA)) == everything
+
+
+# --- deltashare explain
+
+def explain(server, *options):
+    command = [BINARY, "explain", "all.spark.random", "-f", server.shares, *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("sql,limit", [
+    (["n = 3 AND region = 'EU'", "s LIKE 'a%'"], None), (["region = 'EU'"], 5), ([], 12), ([], None), (["f(n) = 1", "n > 1000"], None),
+])
+def test_explain_says_what_a_query_sends(random_table, sql, limit):
+    server, by_file = random_table
+    options = [option for text in sql for option in ("--where", text)] + (["--limit", str(limit)] if limit else [])
+    done = explain(server, *options, "--output", "json")
+    assert done.returncode == 0, done.stderr
+    explained = json.loads(done.stdout)
+    sent = ask(server, {"predicateHints": sql, "limitHint": limit}, "random")
+    assert explained["sentFiles"] == len(files(sent))
+    assert explained["sentBytes"] == sum(line["file"]["size"] for line in sent if "file" in line)
+    assert (explained["files"], explained["table"]) == (len(by_file), "all.spark.random")
+    shown = explain(server, *options).stdout
+    assert f"A query sends {len(files(sent))} of {len(by_file)} files" in shown
+
+
+def test_explain_says_what_each_condition_does(random_table):
+    server, _ = random_table
+    done = explain(server, "--where", "n = 3 AND f(n) = 1", "--where", "b = true", "--json-where", json.dumps(
+        node("equal", column("day", "date"), literal("2024-02-27", "date"))))
+    assert "n = 3\n  leaves out " in done.stdout and " files by statistics of n\n" in done.stdout
+    assert "CAST(day AS DATE) = DATE '2024-02-27'\n  leaves out " in done.stdout and " files by partition values\n" in done.stdout
+    assert "not used: f(n) is not supported\n" in done.stdout
+
+
+def test_explain_names_a_table_that_is_not_there(random_table):
+    server, _ = random_table
+    done = subprocess.run([BINARY, "explain", "all.spark.none", "-f", server.shares], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3 and "there is no table 'all.spark.none'" in done.stderr

@@ -5,11 +5,11 @@ use std::io::IsTerminal as _;
 
 use chrono::Utc;
 use deltashare::catalog::TableSettings;
-use deltashare::catalog::change::{Change, until};
+use deltashare::catalog::diff::{CatalogChange, until};
 use deltashare::catalog::dynamodb::keys::Key;
-use deltashare::catalog::dynamodb::{ListedTable, Missing, ReplacedToken, WriteError, Writer};
-use deltashare::catalog::state::{State, TableState};
-use deltashare::check::{self, Checked, Reader};
+use deltashare::catalog::dynamodb::{ListedTable, MissingRecord, ReplacedToken, WriteError, Writer};
+use deltashare::catalog::state::{CatalogState, TableState};
+use deltashare::check::{self, TableCheck, TableChecker};
 use deltashare::location::WrittenLocation;
 use deltashare::protocol::names::{InvalidName, Name};
 use uuid::Uuid;
@@ -22,7 +22,7 @@ use super::aws::Aws;
 use super::next_step;
 use super::output::{Output, Row, confirm};
 use super::plan::{self, Apply, Plan};
-use super::profile::{self, Made};
+use super::profile::{self, CreatedToken};
 use super::{Cause, Failure, blocking, rows};
 
 impl From<WriteError> for Failure {
@@ -42,8 +42,8 @@ impl From<WriteError> for Failure {
     }
 }
 
-impl From<Missing> for Failure {
-    fn from(missing: Missing) -> Self {
+impl From<MissingRecord> for Failure {
+    fn from(missing: MissingRecord) -> Self {
         WriteError::Missing(missing).into()
     }
 }
@@ -176,7 +176,7 @@ impl Admin {
             ShareCommand::Show { share } => {
                 const TABLES: [&str; 3] = ["schema", "name", "location"];
                 let found = self.writer.share(&share).await?;
-                let found = found.ok_or_else(|| Failure::from(Missing::share(&share)))?;
+                let found = found.ok_or_else(|| Failure::from(MissingRecord::share(&share)))?;
                 self.output.record(
                     &rows::SHARE,
                     &rows::share(&found.record),
@@ -240,7 +240,7 @@ impl Admin {
                 let (share, name) = split_schema(&schema)?;
                 const TABLES: [&str; 2] = ["name", "location"];
                 let found = self.writer.schema(share, name).await?;
-                let found = found.ok_or_else(|| Failure::from(Missing::schema(share, name)))?;
+                let found = found.ok_or_else(|| Failure::from(MissingRecord::schema(share, name)))?;
                 self.output.record(
                     &["name"],
                     &vec![found.record.name],
@@ -293,7 +293,8 @@ impl Admin {
             TableCommand::Show { name } => {
                 let (share, schema, table) = split_table(&name)?;
                 let record = self.writer.listed_table(share, schema, table).await?;
-                let record = record.ok_or_else(|| Failure::from(Missing::table(share, schema, table)))?;
+                let record =
+                    record.ok_or_else(|| Failure::from(MissingRecord::table(share, schema, table)))?;
                 self.output.record(&rows::TABLE, &rows::table(&rows::TABLE, &record), &[]);
                 if let Err(WriteError::Unreadable(bad)) = self.writer.table(share, schema, table).await {
                     eprintln!("warning: servers refuse requests for this table, because {bad}");
@@ -310,7 +311,7 @@ impl Admin {
                 }
                 self.check_table(share, schema, &after).await?;
                 let changed = before.changes_to(&after);
-                let change = Change::UpdateTable {
+                let change = CatalogChange::UpdateTable {
                     share: share.to_owned(),
                     schema: schema.to_owned(),
                     before: Box::new(before),
@@ -358,7 +359,7 @@ impl Admin {
             RecipientCommand::Create { recipient, share, comment, token } => {
                 let name = share_name(&recipient)?;
                 let shares = share.iter().map(|share| share_name(share)).collect::<Result<Vec<_>, _>>()?;
-                let made = Made::new(&token)?;
+                let made = CreatedToken::new(&token)?;
                 self.writer.create_recipient(&name, comment.as_deref(), &shares, &made.token).await?;
                 let profile = made.hand_over()?;
                 let reads = match share.as_slice() {
@@ -384,7 +385,7 @@ impl Admin {
             }
             RecipientCommand::Show { recipient } => {
                 let found = self.writer.recipient(&recipient).await?;
-                let found = found.ok_or_else(|| Failure::from(Missing::recipient(&recipient)))?;
+                let found = found.ok_or_else(|| Failure::from(MissingRecord::recipient(&recipient)))?;
                 self.output.record(
                     &["name", "status", "comment"],
                     &vec![found.name, found.status, found.comment],
@@ -422,7 +423,7 @@ impl Admin {
     async fn token(&self, command: TokenCommand) -> Result<(), Failure> {
         match command {
             TokenCommand::Create { recipient, token } => {
-                let made = Made::new(&token)?;
+                let made = CreatedToken::new(&token)?;
                 self.writer.create_token(&recipient, &made.token).await?;
                 let profile = made.hand_over()?;
                 let list = self.command_about("token list", &recipient, "");
@@ -451,7 +452,7 @@ impl Admin {
                 }
                 if tokens.is_empty() {
                     if !self.writer.has_recipient(&recipient).await? {
-                        return Err(Missing::recipient(&recipient).into());
+                        return Err(MissingRecord::recipient(&recipient).into());
                     }
                     let create = self.command_about("token create", &recipient, "");
                     self.output
@@ -459,7 +460,7 @@ impl Admin {
                 }
             }
             TokenCommand::Rotate { recipient, grace, token } => {
-                let made = Made::new(&token)?;
+                let made = CreatedToken::new(&token)?;
                 let ends = self.writer.rotate_token(&recipient, &made.token, grace).await?;
                 let profile = made.hand_over()?;
                 let now = Utc::now();
@@ -485,12 +486,12 @@ impl Admin {
     }
 
     /// Opens the tables that servers can read the records of. Returns a row for each table, and how many cannot be read.
-    async fn opened(&self, state: &State, tables: &[ListedTable]) -> (Vec<Row>, usize) {
+    async fn opened(&self, state: &CatalogState, tables: &[ListedTable]) -> (Vec<Row>, usize) {
         let storage = self.aws.storage(None);
-        let mut found: HashMap<Key, Checked> = HashMap::new();
-        for (key, name, table) in check::named(state) {
+        let mut found: HashMap<Key, TableCheck> = HashMap::new();
+        for (key, name, table) in check::named_tables(state) {
             if tables.iter().any(|listed| listed.key == key) {
-                found.insert(key, Reader::new(&storage, None).open(&name, &table.settings).await);
+                found.insert(key, TableChecker::new(&storage, None).open(&name, &table.settings).await);
             }
         }
         let unreadable = found.values().filter(|found| !found.readable).count();
@@ -501,7 +502,7 @@ impl Admin {
     }
 
     async fn must_have_share(&self, share: &str) -> Result<(), Failure> {
-        if self.writer.has_share(share).await? { Ok(()) } else { Err(Missing::share(share).into()) }
+        if self.writer.has_share(share).await? { Ok(()) } else { Err(MissingRecord::share(share).into()) }
     }
 
     fn done(&self, what: &str) {

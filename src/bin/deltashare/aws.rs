@@ -7,7 +7,7 @@ use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::region::ProfileFileRegionProvider;
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
 use deltashare::catalog::dynamodb::Writer;
-use deltashare::storage::{Provider, S3Options};
+use deltashare::storage::{CredentialsCache, S3Options};
 
 use super::Failure;
 use super::arguments::Common;
@@ -19,7 +19,7 @@ pub(crate) struct Aws {
     pub(crate) sdk: SdkConfig,
     /// For tables in S3, and the roles that are assumed for them.
     pub(crate) s3: S3Options,
-    provider: Option<Provider>,
+    provider: Option<CredentialsCache>,
 }
 
 impl Aws {
@@ -39,7 +39,7 @@ impl Aws {
     async fn new(loader: ConfigLoader) -> Result<Self, Failure> {
         let mut s3 = S3Options::from_env(|name| std::env::var(name).ok()).map_err(Failure::usage)?;
         let sdk = loader.load().await;
-        let provider = sdk.credentials_provider().map(Provider::new);
+        let provider = sdk.credentials_provider().map(CredentialsCache::new);
         let mut sdk = sdk.into_builder();
         if let Some(provider) = &provider {
             sdk.set_credentials_provider(Some(provider.to_sdk()));

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use deltashare::catalog::dynamodb::{BadRecord, Reading};
-use deltashare::catalog::state::State;
-use deltashare::check::{self, Checked, Reader, named};
+use deltashare::catalog::dynamodb::{BadRecord, CatalogContents};
+use deltashare::catalog::state::CatalogState;
+use deltashare::check::{self, TableCheck, TableChecker, named_tables};
 use deltashare::role::RoleArn;
 use deltashare::storage::{Storage, StorageOptions};
 use futures::{StreamExt as _, stream};
@@ -62,12 +62,12 @@ async fn check(options: &Check) -> Result<(), Failure> {
     let (aws, state) = match &options.file {
         Some(path) => {
             let (file, _) = share_file::read(path).map_err(Failure::usage)?;
-            (Aws::load().await?, file.state(&State::default()))
+            (Aws::load().await?, file.state(&CatalogState::default()))
         }
         None => {
             let aws = Aws::signed_in().await?;
             match aws.writer(&options.common).read().await {
-                Ok(Reading { state, bad, unwritable, unpaired }) => {
+                Ok(CatalogContents { state, bad, unwritable, unpaired }) => {
                     bad.iter().for_each(|record| shown.bad_record(record));
                     unwritable.iter().chain(&unpaired).for_each(|record| shown.record(record, true));
                     (aws, state)
@@ -79,13 +79,13 @@ async fn check(options: &Check) -> Result<(), Failure> {
     let signer_role = options.signer_role.as_ref();
     let buckets = Buckets::new(aws.sdk.clone(), aws.s3.endpoint.is_some());
     let storage = aws.storage(options.signer_role.clone());
-    let opened = stream::iter(named(&state)).map(|(_, name, table)| {
+    let opened = stream::iter(named_tables(&state)).map(|(_, name, table)| {
         let (storage, buckets) = (&storage, &buckets);
         async move {
-            let mut found = Reader::new(storage, signer_role).open(&name, &table.settings).await;
+            let mut found = TableChecker::new(storage, signer_role).open(&name, &table.settings).await;
             if let Ok((location, allowed)) = check::locations(&table.settings, signer_role) {
-                for place in std::iter::once(&location).chain(&allowed) {
-                    buckets.examine(place, &mut found).await;
+                for location in std::iter::once(&location).chain(&allowed) {
+                    buckets.examine(location, &mut found).await;
                 }
             }
             found
@@ -153,7 +153,7 @@ impl Shown {
         }
     }
 
-    fn table(&mut self, found: &Checked) {
+    fn table(&mut self, found: &TableCheck) {
         self.tables += 1;
         self.unreadable += usize::from(!found.readable);
         self.problems += found.problems.len();
@@ -189,7 +189,7 @@ impl Shown {
     }
 }
 
-fn line(found: &Checked) -> String {
+fn line(found: &TableCheck) -> String {
     let name = &found.table;
     if let Some(reason) = &found.reason {
         return match &found.allow {

@@ -13,12 +13,11 @@ use deltalake::logstore::{StorageConfig, default_logstore};
 use deltalake::protocol::checkpoints::create_checkpoint;
 use deltalake::{DeltaTable, DeltaTableError};
 use deltashare::catalog::TableSettings;
-use deltashare::catalog::state::{State, TableState};
-use deltashare::check::{self, Reader, named};
+use deltashare::check::{self, TableChecker};
 use deltashare::delta::{Metadata, Protocol};
 use deltashare::limits::Limits;
 use deltashare::location::Location;
-use deltashare::s3_answer::S3Answer;
+use deltashare::s3_error::S3Error;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
@@ -32,10 +31,9 @@ use object_store::{
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
-use super::admin::split_table;
-use super::aws::Aws;
+use super::find_table::find_table;
 use super::output::confirm;
-use super::{Cause, Failure, blocking, next_step, share_file};
+use super::{Failure, blocking};
 
 /// Write a checkpoint of a table's newest version, so that its log is read with fewer requests.
 ///
@@ -66,24 +64,14 @@ pub(crate) fn run(options: &Checkpoint) -> Result<(), Failure> {
 
 async fn checkpoint(options: &Checkpoint) -> Result<(), Failure> {
     let name = &options.name;
-    let (aws, table) = match &options.file {
-        Some(path) => (Aws::load().await?, in_file(path, name)?),
-        None => {
-            let aws = Aws::signed_in().await?;
-            let (share, schema, table) = split_table(name)?;
-            match aws.writer(&options.common).table(share, schema, table).await {
-                Ok(table) => (aws, table),
-                Err(error) => return Err(next_step::explain(error.into(), &options.common, &aws.sdk).await),
-            }
-        }
-    };
+    let (aws, table) = find_table(name, options.file.as_deref(), &options.common).await?;
     let refused = |reason: String| Failure::usage(format!("table '{name}': {reason}"));
     let (location, _) = check::locations(&table.settings, None).map_err(refused)?;
     // The role of the server may only read.
     let location = location.read_by(None);
     let storage = aws.storage(None);
     let own = TableSettings { signer_role: None, ..table.settings.clone() };
-    let before = Reader::new(&storage, None).open(name, &own).await;
+    let before = TableChecker::new(&storage, None).open(name, &own).await;
     let (Some(version), Some(commits)) = (before.version, before.commits_since_checkpoint) else {
         let reason = before.reason.unwrap_or_default();
         return Err(Failure::failed(format!(
@@ -158,19 +146,7 @@ async fn checkpoint(options: &Checkpoint) -> Result<(), Failure> {
 
 /// What S3 says is wrong, or the error of the store as it is.
 fn sentence(error: &object_store::Error) -> String {
-    S3Answer::behind(error).map_or_else(|| error.to_string(), |answer| answer.explain())
-}
-
-fn in_file(path: &std::path::Path, name: &str) -> Result<TableState, Failure> {
-    let (file, _) = share_file::read(path).map_err(Failure::usage)?;
-    let state = file.state(&State::default());
-    let found = named(&state).find(|(_, known, _)| known.eq_ignore_ascii_case(name));
-    let missing = || Failure {
-        code: 3,
-        message: format!("there is no table '{name}' in {}", path.display()),
-        cause: Cause::Said,
-    };
-    found.map(|(_, _, table)| table.clone()).ok_or_else(missing)
+    S3Error::behind(error).map_or_else(|| error.to_string(), |answer| answer.explain())
 }
 
 /// A table with the files that are about to be written into it, which are in memory until they have been compared.

@@ -65,7 +65,7 @@ pub(crate) async fn serve(
     grace: Duration,
 ) -> bool {
     let graceful = GracefulShutdown::new();
-    let front = Arc::new(Front { router, prefix: prefix.to_owned(), limits, open: Mutex::default() });
+    let front = Arc::new(Front { router, prefix: prefix.to_owned(), limits, connections: Mutex::default() });
     let mut stop = std::pin::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -99,12 +99,12 @@ struct Front {
     router: Router,
     prefix: String,
     limits: Limits,
-    open: Mutex<Open>,
+    connections: Mutex<Connections>,
 }
 
 /// The connections that are open, by their numbers, which grow.
 #[derive(Default)]
-struct Open {
+struct Connections {
     next: u64,
     admitted: BTreeMap<u64, Arc<Watched>>,
     reserve: BTreeMap<u64, Arc<Watched>>,
@@ -203,8 +203,8 @@ impl Observer for Watched {
 }
 
 impl Front {
-    fn open(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Finds a place for a new connection.
@@ -216,13 +216,13 @@ impl Front {
             sending: AtomicBool::new(false),
             end: Notify::new(),
         });
-        let (number, reserve) = self.open().admit(&watched, &self.limits);
+        let (number, reserve) = self.connections().admit(&watched, &self.limits);
         Connection { number, peer, reserve, watched, front: self }
     }
 
     /// Logs that the listener failed, and makes room in case descriptors have run out.
     fn cannot_accept(&self, error: &io::Error) {
-        let mut open = self.open();
+        let mut open = self.connections();
         if let Some(times) = open.cannot_accept.now() {
             tracing::error!(times, "connections cannot be accepted: {error}");
         }
@@ -230,7 +230,7 @@ impl Front {
     }
 }
 
-impl Open {
+impl Connections {
     /// The number of a new connection, and whether it is in the reserve.
     fn admit(&mut self, new: &Arc<Watched>, limits: &Limits) -> (u64, bool) {
         let number = self.next;
@@ -300,7 +300,7 @@ struct Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.front.open().remove(self.number);
+        self.front.connections().remove(self.number);
     }
 }
 
@@ -366,7 +366,7 @@ impl Connection {
     fn log(&self, error: &hyper::Error) {
         let cause = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
         if cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
-            && let Some(times) = self.front.open().not_taken.now()
+            && let Some(times) = self.front.connections().not_taken.now()
         {
             tracing::warn!(
                 times,
@@ -447,7 +447,7 @@ mod tests {
     }
 
     /// Opens a connection, with a request or without one; its number, and whether it is in the reserve.
-    fn open(open: &mut Open, address: &str, busy: bool) -> (u64, bool) {
+    fn open(open: &mut Connections, address: &str, busy: bool) -> (u64, bool) {
         let new = watched(address);
         let place = open.admit(&new, &limits());
         if busy {
@@ -467,13 +467,13 @@ mod tests {
 
     #[test]
     fn the_sender_with_the_most_connections_makes_room_and_its_oldest_goes_first() {
-        let mut all = Open::default();
+        let mut all = Connections::default();
         for address in ["10.0.0.1", "10.0.0.2", "10.0.0.2", "10.0.0.2", "10.0.0.3"] {
             assert!(!open(&mut all, address, false).1);
         }
         assert_eq!(all.admitted.keys().copied().collect::<Vec<_>>(), [0, 2, 3, 4]);
         // The sender with three of them would have a fourth one.
-        let mut all = Open::default();
+        let mut all = Connections::default();
         for _ in 0..5 {
             assert!(!open(&mut all, "10.0.0.1", false).1);
         }
@@ -482,7 +482,7 @@ mod tests {
 
     #[test]
     fn a_connection_with_a_request_is_never_closed_for_another_one() {
-        let mut all = Open::default();
+        let mut all = Connections::default();
         assert!(!open(&mut all, "10.0.0.2", true).1);
         assert!((0..3).all(|_| !open(&mut all, "10.0.0.1", true).1));
         assert!((0..100).all(|_| open(&mut all, "10.0.0.1", false).1), "a sender has more than its part");

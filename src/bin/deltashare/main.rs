@@ -12,6 +12,8 @@ mod command_line;
 mod connections;
 mod descriptors;
 mod example;
+mod explain;
+mod find_table;
 mod next_step;
 mod output;
 mod plan;
@@ -29,7 +31,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use admin::AdminCommand;
-use deltashare::catalog::dynamodb::Missing;
+use deltashare::catalog::dynamodb::MissingRecord;
 
 /// Shares Delta tables with any Delta Sharing client.
 ///
@@ -71,6 +73,7 @@ enum Command {
     Apply(plan::Apply),
     Export(plan::Export),
     Check(check::Check),
+    Explain(explain::Explain),
     Checkpoint(checkpoint::Checkpoint),
     Verify(verify::Options),
 }
@@ -87,7 +90,7 @@ enum Cause {
     /// Nothing.
     Said,
     /// Something is not there.
-    Missing(Missing),
+    Missing(MissingRecord),
     /// The DynamoDB table is not there.
     NoTable,
 }
@@ -122,6 +125,7 @@ fn main() -> ExitCode {
         Command::Plan(plan) => admin::run(&plan.common.clone(), AdminCommand::Plan(plan)),
         Command::Apply(apply) => admin::run(&apply.common.clone(), AdminCommand::Apply(apply)),
         Command::Check(check) => check::run(&check),
+        Command::Explain(options) => explain::run(&options),
         Command::Checkpoint(options) => checkpoint::run(&options),
         Command::Verify(options) => verify::run(&options),
         Command::Profile(options) => admin::run(&options.common.clone(), AdminCommand::Profile(options)),

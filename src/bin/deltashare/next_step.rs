@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use deltashare::catalog::dynamodb::Missing;
+use deltashare::catalog::dynamodb::MissingRecord;
 
 use super::arguments::{Common, DEFAULT_TABLE, TABLE_VARIABLE};
 use super::shell::{option, quoted};
@@ -44,32 +44,32 @@ pub(crate) async fn explain(mut failure: Failure, common: &Common, config: &SdkC
 }
 
 /// How to create what is missing, or to find what is there.
-fn for_missing(common: &Common, missing: &Missing) -> String {
+fn for_missing(common: &Common, missing: &MissingRecord) -> String {
     let about = |words: &str, name: &str, options: &str| command(common, words, Some(name), options);
     let list = |words: &str| command(common, words, None, "");
     match missing {
-        Missing::Share { share } => format!(
+        MissingRecord::Share { share } => format!(
             "create it with: {}; to see which there are: {}",
             about("share create", share, ""),
             list("share list")
         ),
-        Missing::Schema { share, schema } => {
+        MissingRecord::Schema { share, schema } => {
             format!("create it with: {}", about("schema create", &format!("{share}.{schema}"), ""))
         }
-        Missing::Table { share, schema, table } => format!(
+        MissingRecord::Table { share, schema, table } => format!(
             "share it with: {}; to see which there are: {}",
             about("table create", &format!("{share}.{schema}.{table}"), "--location s3://BUCKET/PREFIX"),
             about("table list", share, "")
         ),
-        Missing::Recipient { recipient } => format!(
+        MissingRecord::Recipient { recipient } => format!(
             "create it with: {}; to see which there are: {}",
             about("recipient create", recipient, ""),
             list("recipient list")
         ),
-        Missing::Grant { recipient, .. } => {
+        MissingRecord::Grant { recipient, .. } => {
             format!("to see what is granted: {}", about("recipient show", recipient, ""))
         }
-        Missing::Token { recipient, .. } => {
+        MissingRecord::Token { recipient, .. } => {
             format!("to see its tokens: {}", about("token list", recipient, ""))
         }
     }

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use clap::Args;
-use deltashare::catalog::change::Change;
+use deltashare::catalog::diff::CatalogChange;
 use deltashare::catalog::dynamodb::{BadRecord, LIVE_TOKENS, Writer};
 use deltashare::catalog::share_file::Access;
-use deltashare::catalog::state::{RecipientState, State};
+use deltashare::catalog::state::{CatalogState, RecipientState};
 use deltashare::protocol::names::Name;
 
 use super::next_step::command;
@@ -57,7 +57,7 @@ pub(crate) struct Export {
 }
 
 /// What a share file says: shares, and recipients if it names any. Only what DynamoDB can hold is taken.
-fn wanted(path: &Path, now: &State) -> Result<State, Failure> {
+fn wanted(path: &Path, now: &CatalogState) -> Result<CatalogState, Failure> {
     let (file, _) = share_file::read(path).map_err(Failure::usage)?;
     let refuse = |why: &str| Err(Failure::usage(format!("{}: {why}", path.display())));
     if let Some(table) = file.unreadable.first() {
@@ -106,10 +106,10 @@ fn wanted(path: &Path, now: &State) -> Result<State, Failure> {
 }
 
 /// What the table holds. Refused if a record cannot be read: a comparison would take it for one that is not there.
-async fn now(writer: &Writer) -> Result<State, Failure> {
-    let reading = writer.read().await?;
-    refuse(reading.bad.iter().chain(&reading.unwritable), "what the table holds cannot be compared")?;
-    Ok(reading.state)
+async fn now(writer: &Writer) -> Result<CatalogState, Failure> {
+    let contents = writer.read().await?;
+    refuse(contents.bad.iter().chain(&contents.unwritable), "what the table holds cannot be compared")?;
+    Ok(contents.state)
 }
 
 fn refuse<'a>(records: impl Iterator<Item = &'a BadRecord>, what: &str) -> Result<(), Failure> {
@@ -128,19 +128,19 @@ fn refuse_for(reasons: &[String], what: &str) -> Result<(), Failure> {
 }
 
 /// The state from which changes begin, and the changes.
-async fn changes(writer: &Writer, path: &Path) -> Result<(State, Vec<Change>), Failure> {
+async fn changes(writer: &Writer, path: &Path) -> Result<(CatalogState, Vec<CatalogChange>), Failure> {
     let now = now(writer).await?;
     let changes = now.changes_to(&wanted(path, &now)?);
     Ok((now, changes))
 }
 
 /// Refuses before anything is changed what a writer refuses when it comes to it: a token more than a recipient may have.
-fn check_tokens(now: &State, changes: &[Change], prune: bool) -> Result<(), Failure> {
+fn check_tokens(now: &CatalogState, changes: &[CatalogChange], prune: bool) -> Result<(), Failure> {
     let works = |end: &Option<DateTime<Utc>>| end.is_none_or(|end| end > Utc::now());
     for recipient in changes.iter().filter_map(|change| match change {
-        Change::AddToken { recipient, token, .. } if token.is_live(Utc::now()) => Some(recipient),
+        CatalogChange::AddToken { recipient, token, .. } if token.is_live(Utc::now()) => Some(recipient),
         // A token that has ended works again, as when an older catalog is restored.
-        Change::TokenEnd { recipient, before, after, .. } if !works(before) && works(after) => {
+        CatalogChange::TokenEnd { recipient, before, after, .. } if !works(before) && works(after) => {
             Some(recipient)
         }
         _ => None,
@@ -149,13 +149,13 @@ fn check_tokens(now: &State, changes: &[Change], prune: bool) -> Result<(), Fail
         let tokens = &mut after.get_or_insert_with(RecipientState::default).tokens;
         for change in changes {
             match change {
-                Change::AddToken { recipient: of, hash, token } if of == recipient => {
+                CatalogChange::AddToken { recipient: of, hash, token } if of == recipient => {
                     tokens.insert(hash.clone(), token.clone());
                 }
-                Change::RemoveToken { recipient: of, hash } if of == recipient && prune => {
+                CatalogChange::RemoveToken { recipient: of, hash } if of == recipient && prune => {
                     tokens.remove(hash);
                 }
-                Change::TokenEnd { recipient: of, hash, after: end, .. } if of == recipient => {
+                CatalogChange::TokenEnd { recipient: of, hash, after: end, .. } if of == recipient => {
                     tokens.entry(hash.clone()).and_modify(|token| token.expires = *end);
                 }
                 _ => {}
@@ -248,19 +248,19 @@ pub(crate) async fn apply(writer: &Writer, options: &Apply) -> Result<(), Failur
 /// Writes a share file, if it says exactly what servers see.
 pub(crate) async fn export(writer: &Writer) -> Result<(), Failure> {
     const REFUSED: &str = "nothing is exported, because a share file cannot say what the table holds";
-    let reading = writer.read().await?;
-    refuse(reading.bad.iter().chain(&reading.unwritable), REFUSED)?;
-    let state = reading.state;
+    let contents = writer.read().await?;
+    refuse(contents.bad.iter().chain(&contents.unwritable), REFUSED)?;
+    let state = contents.state;
     refuse_for(&bad_locations(&state), REFUSED)?;
     let text = serde_saphyr::to_string(&state.to_share_file());
     let text = text.map_err(|error| Failure::failed(error.to_string()))?;
     // Whatever is written is read back before it is handed out.
     let file = share_file::parse(Path::new("the exported file"), &text);
     let read = file.map_err(|reason| Failure::failed(format!("{REFUSED}: {reason}")))?;
-    let differences = read.state(&State::default()).changes_to(&state);
+    let differences = read.state(&CatalogState::default()).changes_to(&state);
     refuse_for(&differences.iter().map(ToString::to_string).collect::<Vec<_>>(), REFUSED)?;
     print!("{text}");
-    for record in &reading.unpaired {
+    for record in &contents.unpaired {
         eprintln!("note: {record}");
     }
     let tables = state.shares.values().flat_map(|share| share.schemas.values());
@@ -274,7 +274,7 @@ pub(crate) async fn export(writer: &Writer) -> Result<(), Failure> {
 }
 
 /// Locations that no server reads, and that a share file may not have either.
-fn bad_locations(state: &State) -> Vec<String> {
+fn bad_locations(state: &CatalogState) -> Vec<String> {
     let mut bad = Vec::new();
     for share in state.shares.values() {
         for schema in share.schemas.values() {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use deltashare::catalog::TokenHash;
-use deltashare::catalog::change::until;
+use deltashare::catalog::diff::until;
 use deltashare::catalog::dynamodb::{NewToken, Writer, to_seconds};
 use deltashare::protocol::names::Name;
 use deltashare::protocol::profile::Profile;
@@ -17,12 +17,12 @@ use super::next_step::command;
 use super::{Failure, example};
 
 /// A profile on its way to a file that is not there yet, or to standard output.
-struct Written {
+struct ProfileFile {
     text: String,
     path: Option<PathBuf>,
 }
 
-impl Written {
+impl ProfileFile {
     fn new(to: &ProfileTarget, token: String, expires: Option<DateTime<Utc>>) -> Result<Self, Failure> {
         if let Some(path) = to.profile.as_ref().filter(|path| path.exists()) {
             return Err(Failure::usage(format!("{} is there already; name another file", path.display())));
@@ -34,7 +34,7 @@ impl Written {
     }
 
     /// Where the profile is and what it does, as the beginning of a sentence.
-    fn place(&self) -> String {
+    fn subject(&self) -> String {
         match &self.path {
             Some(path) => format!("The profile {} holds", path.display()),
             None => "The profile above holds".to_owned(),
@@ -57,17 +57,17 @@ impl Written {
 }
 
 /// A token that was created, and the profile that hands it over.
-pub(crate) struct Made {
+pub(crate) struct CreatedToken {
     pub(crate) token: NewToken,
-    profile: Written,
+    profile: ProfileFile,
 }
 
-impl Made {
+impl CreatedToken {
     pub(crate) fn new(options: &TokenOptions) -> Result<Self, Failure> {
         let now = Utc::now();
         let expires = options.expires.0.map(|life| to_seconds(now + life));
         let token = example::Token::random()?.text;
-        let profile = Written::new(&options.to, token.clone(), expires)?;
+        let profile = ProfileFile::new(&options.to, token.clone(), expires)?;
         let id = Uuid::new_v4().simple().to_string().chars().take(8).collect();
         Ok(Self { token: NewToken { id, hash: TokenHash::of(&token), expires, created: None }, profile })
     }
@@ -83,7 +83,7 @@ impl Made {
         Ok(format!(
             "{} the only copy of the token {id}, which works {until}. Send it to the recipient as you would send a \
              password",
-            self.profile.place()
+            self.profile.subject()
         ))
     }
 }
@@ -103,11 +103,11 @@ pub(crate) async fn write(writer: &Writer, options: &ProfileOptions) -> Result<S
             command(&options.common, "token rotate", Some(&options.recipient), "")
         ))
     })?;
-    let written = Written::new(&options.to, token, found.expires)?;
+    let written = ProfileFile::new(&options.to, token, found.expires)?;
     written.write().map_err(|reason| Failure::failed(format!("the token is good, but {reason}")))?;
     Ok(format!(
         "{} the token {}, which works {}. Send it to the recipient as you would send a password",
-        written.place(),
+        written.subject(),
         found.id,
         until(found.expires)
     ))

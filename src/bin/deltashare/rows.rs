@@ -5,7 +5,7 @@ use deltashare::catalog::dynamodb::{
     FoundToken, LIVE_TOKENS, ListedRecipient, ListedSchema, ListedShare, ListedTable, WrittenValue,
 };
 use deltashare::catalog::expiry;
-use deltashare::check::Checked;
+use deltashare::check::TableCheck;
 
 use super::output::Row;
 
@@ -87,7 +87,7 @@ pub(crate) fn table(columns: &[&str], table: &ListedTable) -> Row {
 }
 
 /// A row in the columns of [`OPENED_TABLE`].
-pub(crate) fn opened_table(table: &ListedTable, found: Checked) -> Row {
+pub(crate) fn opened_table(table: &ListedTable, found: TableCheck) -> Row {
     vec![
         table.schema.clone(),
         table.name.clone(),

@@ -194,11 +194,11 @@ pub(crate) fn parse_role(text: &str) -> Result<RoleArn, String> {
 
 fn parse_public_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| error.to_string())?;
-    let plain = url.query().is_none()
+    let is_bare = url.query().is_none()
         && url.fragment().is_none()
         && url.username().is_empty()
         && url.password().is_none();
-    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() || !plain {
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() || !is_bare {
         return Err("not a URL such as https://sharing.example.com".to_owned());
     }
     Ok(url)
@@ -229,7 +229,7 @@ async fn serve(options: Options, limits: Limits) -> Result<(), Failure> {
         true => Aws::signed_in().await?,
         false => Aws::load().await?,
     };
-    let source = Source::open(&options, &aws)?;
+    let configured = ConfiguredCatalog::read(&options, &aws)?;
     let listener = TcpListener::bind(options.listen).await.map_err(|error| {
         Failure::failed(format!(
             "cannot listen on {}: {error}; choose another port with --listen",
@@ -241,14 +241,14 @@ async fn serve(options: Options, limits: Limits) -> Result<(), Failure> {
     let prefix = options
         .prefix
         .clone()
-        .or_else(|| source.file().and_then(|file| file.endpoint.clone()))
+        .or_else(|| configured.file().and_then(|file| file.endpoint.clone()))
         .unwrap_or_else(|| "/delta-sharing".to_owned());
     let prefix = prefix.trim_matches('/').to_owned();
     let base = public_url.as_str().trim_end_matches('/');
     let endpoint = if prefix.is_empty() { format!("{base}/") } else { format!("{base}/{prefix}/") };
 
     let gateway = Gateway::new(&public_url);
-    let in_file = source.file().and_then(|file| file.url_ttl_seconds).map(Duration::from_secs);
+    let in_file = configured.file().and_then(|file| file.url_ttl_seconds).map(Duration::from_secs);
     let url_ttl = options.url_ttl.or(in_file).unwrap_or(DEFAULT_URL_TTL);
     let url_ttl = url_ttl.clamp(Duration::from_secs(1), MAX_URL_TTL);
     let mut s3 = aws.s3;
@@ -256,15 +256,15 @@ async fn serve(options: Options, limits: Limits) -> Result<(), Failure> {
     let storage = Storage::new(StorageOptions {
         url_ttl,
         // Tables of DynamoDB are in S3: without a gateway nothing can hand out files of this machine.
-        gateway: source.file().map(|_| Arc::clone(&gateway)),
+        gateway: configured.file().map(|_| Arc::clone(&gateway)),
         s3,
         directory_role: options.directory_role.clone(),
     });
     let token_key = match &options.token_key {
         Some(path) => token_key::read_or_make(path)?,
-        None => source.token_key(&aws.sdk).await?,
+        None => configured.token_key(&aws.sdk).await?,
     };
-    let Serving { catalog, watcher, hints } = source.serve(gateway, &options, &endpoint)?;
+    let Serving { catalog, watcher, hints } = configured.serve(gateway, &options, &endpoint)?;
     let router = router(Arc::new(App::new(catalog, storage, token_key, &prefix, limits)));
     let stopped = asked_to_stop();
     println!(
@@ -305,8 +305,8 @@ fn limits(options: &Options) -> Result<Limits, Failure> {
     })
 }
 
-/// The source of shares and recipients.
-enum Source {
+/// Where shares and recipients are read from.
+enum ConfiguredCatalog {
     /// A share file, and its path.
     File(PathBuf, ShareFile, Stamp),
     /// The examples, for a recipient that is created at start.
@@ -315,7 +315,7 @@ enum Source {
     DynamoDb(DynamoDbCatalog),
 }
 
-/// What is served from a source.
+/// What is served.
 struct Serving {
     catalog: Arc<dyn Catalog>,
     /// Keeps the catalog up to date.
@@ -324,8 +324,8 @@ struct Serving {
     hints: Option<String>,
 }
 
-impl Source {
-    fn open(options: &Options, aws: &Aws) -> Result<Self, Failure> {
+impl ConfiguredCatalog {
+    fn read(options: &Options, aws: &Aws) -> Result<Self, Failure> {
         if let Some(table) = &options.catalog {
             let config = aws_sdk_dynamodb::config::Builder::from(&aws.sdk);
             return Ok(Self::DynamoDb(DynamoDbCatalog::new(config, table, dynamodb::DEADLINE)));
@@ -387,8 +387,8 @@ impl Source {
         if let Some(token) = &guest {
             let profile = options.profile.as_path();
             example::write_profile(profile, endpoint, token)?;
-            let plain = file.tables().find(|table| table.name.as_str() == example::TABLE);
-            let shown = plain.or_else(|| file.tables().next());
+            let example = file.tables().find(|table| table.name.as_str() == example::TABLE);
+            let shown = example.or_else(|| file.tables().next());
             let shown = shown.map(|table| format!("{}.{}.{}", table.share, table.schema, table.name));
             hints = Some(example::commands(profile, endpoint, shown.as_deref()));
         }

@@ -105,14 +105,14 @@ pub(crate) async fn watch(
     silence: Silence,
     mut prepare: impl FnMut(&mut ShareFile),
 ) {
-    let mut changes = Changes { taken: Some(taken.clone()), seen: Some(taken), since: Instant::now() };
+    let mut watch = FileWatch { taken: Some(taken.clone()), seen: Some(taken), since: Instant::now() };
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let Some(read) = changes.settled(&path) else { continue };
+        let Some(read) = watch.settled(&path) else { continue };
         let text = read.map_err(|error| error.to_string());
         let checked = text.and_then(|text| {
             let file = tokio::task::block_in_place(|| parse(&path, &text))?;
-            if file.is_open() && !catalog.is_open() {
+            if file.is_public() && !catalog.is_public() {
                 return Err(WOULD_OPEN.to_owned());
             }
             silence.check(&file)?;
@@ -134,7 +134,7 @@ pub(crate) async fn watch(
 }
 
 /// What was seen of a file that is looked at again and again.
-struct Changes {
+struct FileWatch {
     /// The file that was read last, whether it is in force or was refused.
     taken: Option<Stamp>,
     /// The file at the last look.
@@ -143,7 +143,7 @@ struct Changes {
     since: Instant,
 }
 
-impl Changes {
+impl FileWatch {
     /// The text of the file, once for each change, when the change is over.
     fn settled(&mut self, path: &Path) -> Option<io::Result<String>> {
         let now = Stamp::of(path).ok();

@@ -170,7 +170,7 @@ async fn read_table(
 ) -> Result<(), Finding> {
     found.version = Some(recipient.version(table).await?);
     recipient.metadata(table).await?;
-    found.plain = recipient.is_plain(table).await?;
+    found.every_client = recipient.serves_every_client(table).await?;
     let answer: QueryAnswer = recipient.query(table).await?;
     answer.check(table)?;
     found.take(&answer);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use deltashare::app::App;
 use deltashare::catalog::dynamodb::Writer;
-use deltashare::check::{self, Answer, Asked, Reader};
+use deltashare::check::{self, CheckRequest, CheckResponse, TableChecker};
 use deltashare::role::RoleArn;
 use lambda_http::request::LambdaRequest;
 use serde::de::Error as _;
@@ -20,13 +20,13 @@ pub(crate) enum Event {
     /// Of API Gateway, or of a function URL.
     Request(Box<LambdaRequest>),
     /// Of `deltashare check --function`, by a direct invocation.
-    Check(Asked),
+    Check(CheckRequest),
 }
 
 impl<'de> Deserialize<'de> for Event {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let event = <Box<RawValue>>::deserialize(deserializer)?;
-        if let Some(asked) = check::Event::read(event.get()) {
+        if let Some(asked) = check::CheckEvent::read(event.get()) {
             return Ok(Self::Check(asked));
         }
         // The error goes to the log, and that of serde_json may repeat what is in the event.
@@ -51,11 +51,11 @@ pub(crate) struct OwnCheck {
 
 impl OwnCheck {
     /// Opens as many tables as half of the time suffices for: a single one may take the other half.
-    pub(crate) async fn answer(&self, asked: &Asked, deadline: u64) -> Answer {
+    pub(crate) async fn answer(&self, asked: &CheckRequest, deadline: u64) -> CheckResponse {
         let now = Instant::now();
         let until = now + in_time(deadline).saturating_duration_since(now) / 2;
         let App { storage, limits, .. } = &*self.app;
-        let reader = Reader { storage, signer_role: self.signer_role.as_ref(), limits: *limits };
-        check::answer(reader, &Writer::new(self.sdk.clone(), &self.catalog), asked, until).await
+        let checker = TableChecker { storage, signer_role: self.signer_role.as_ref(), limits: *limits };
+        check::check_tables(checker, &Writer::new(self.sdk.clone(), &self.catalog), asked, until).await
     }
 }

@@ -61,7 +61,7 @@ async fn run() -> Result<(), lambda_http::Error> {
     let runtime_api = Connections::to(&config.runtime_api).map(Arc::new);
     let base_path: Arc<str> = config.base_path.as_str().into();
     let gzip = config.gzip;
-    let (router, own_check) = open(config).await?;
+    let (router, own_check) = build(config).await?;
     let own_check = Arc::new(own_check);
     let requests = service_fn(move |request: lambda_http::Request| {
         let (router, runtime_api, base_path) = (router.clone(), runtime_api.clone(), base_path.clone());
@@ -92,7 +92,7 @@ async fn run() -> Result<(), lambda_http::Error> {
 }
 
 /// Puts the server together, with its connections open and its credentials loaded.
-async fn open(config: Config) -> Result<(Router, OwnCheck), lambda_http::Error> {
+async fn build(config: Config) -> Result<(Router, OwnCheck), lambda_http::Error> {
     let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::v2026_01_12()).await;
     let sdk = aws_sdk_dynamodb::config::Builder::from(&sdk);
     let signer_role = config.s3.signer_role.clone();

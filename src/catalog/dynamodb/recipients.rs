@@ -6,7 +6,7 @@ use super::records::{self, Item, Kind, key_of, text as string};
 use super::tokens::NewToken;
 use super::transaction::{LARGEST, Step};
 use super::values::text;
-use super::write_error::{Missing, Result, WriteError};
+use super::write_error::{MissingRecord, Result, WriteError};
 use super::writer::{Writer, set_comment};
 use crate::catalog::state::RecipientState;
 use crate::protocol::names::Name;
@@ -41,7 +41,7 @@ impl Writer {
         let key = Key::recipient(recipient);
         let (_, who) = self.recipient_item(recipient).await?;
         let share = self.share_name(share.as_str()).await?;
-        let mut steps = vec![self.is_there(&key, Missing::recipient(recipient))];
+        let mut steps = vec![self.is_there(&key, MissingRecord::recipient(recipient))];
         steps.extend(self.grant_steps(&who, &share));
         self.transact(steps).await
     }
@@ -49,14 +49,14 @@ impl Writer {
     /// The name of a share as its record spells it.
     async fn share_name(&self, share: &str) -> Result<String> {
         let item = self.get(&Key::share(share)).await?;
-        let item = item.ok_or_else(|| WriteError::Missing(Missing::share(share)))?;
+        let item = item.ok_or_else(|| WriteError::Missing(MissingRecord::share(share)))?;
         Ok(records::share(&item)?.record.name.as_str().to_owned())
     }
 
     /// A recipient's record, and its name as the record spells it.
     pub(super) async fn recipient_item(&self, recipient: &str) -> Result<(Item, String)> {
         let item = self.get(&Key::recipient(recipient)).await?;
-        let item = item.ok_or_else(|| WriteError::Missing(Missing::recipient(recipient)))?;
+        let item = item.ok_or_else(|| WriteError::Missing(MissingRecord::recipient(recipient)))?;
         let name = records::recipient(&item)?.name.as_str().to_owned();
         Ok((item, name))
     }
@@ -64,7 +64,7 @@ impl Writer {
     /// Revokes a share from a recipient.
     pub async fn revoke(&self, recipient: &str, share: &str) -> Result<()> {
         self.transact(vec![
-            self.delete_old(&Key::grant(recipient, share), Missing::grant(recipient, share)),
+            self.delete_old(&Key::grant(recipient, share), MissingRecord::grant(recipient, share)),
             self.delete_any(&Key::granted_to(share, recipient)),
         ])
         .await
@@ -74,7 +74,7 @@ impl Writer {
     pub async fn delete_recipient(&self, recipient: &str) -> Result<()> {
         let key = Key::recipient(recipient);
         let disabled = ("status", text("disabled"));
-        let missing = Missing::recipient(recipient);
+        let missing = MissingRecord::recipient(recipient);
         self.transact(vec![self.set_if(&key, disabled, ("attribute_exists(pk)", None), missing.into())?])
             .await?;
         let listed = Key::granted_to("", recipient).sort;
@@ -106,7 +106,7 @@ impl Writer {
         comment: Option<Option<&str>>,
         active: Option<bool>,
     ) -> Result<()> {
-        let missing = Missing::recipient(recipient);
+        let missing = MissingRecord::recipient(recipient);
         self.update(&Key::recipient(recipient), missing, |item| {
             if let Some(comment) = comment {
                 set_comment(item, comment);

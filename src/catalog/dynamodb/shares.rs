@@ -6,7 +6,7 @@ use super::keys::{self, Key};
 use super::records::{self, BadRecord, Item, Kind, key_of, text as string};
 use super::transaction::Step;
 use super::values::text;
-use super::write_error::{Missing, Result, WriteError};
+use super::write_error::{MissingRecord, Result, WriteError};
 use super::writer::{Writer, checked, set_comment};
 use crate::catalog::state::TableState;
 use crate::protocol::names::Name;
@@ -43,9 +43,9 @@ impl Writer {
         check_locations(table)?;
         let name = &checked(&table.name, Name::schema_or_table)?;
         if self.get(&Key::share(share)).await?.is_none() {
-            return Err(WriteError::Missing(Missing::share(share)));
+            return Err(WriteError::Missing(MissingRecord::share(share)));
         }
-        let missing = || Missing::schema(share, schema);
+        let missing = || MissingRecord::schema(share, schema);
         let item = self.get(&Key::schema(share, schema)).await?;
         let item = item.ok_or_else(|| WriteError::Missing(missing()))?;
         let schema = records::schema(&item)?;
@@ -65,7 +65,7 @@ impl Writer {
     /// Deletes a table from its share. The table's files are not touched.
     pub async fn delete_table(&self, share: &str, schema: &str, table: &str) -> Result<()> {
         let key = Key::table(share, schema, table);
-        let missing = Missing::table(share, schema, table);
+        let missing = MissingRecord::table(share, schema, table);
         self.transact(vec![self.delete_old(&key, missing)]).await
     }
 
@@ -78,7 +78,7 @@ impl Writer {
                 count(tables.len(), "table")
             )));
         }
-        let missing = Missing::schema(share, schema);
+        let missing = MissingRecord::schema(share, schema);
         self.transact(vec![self.delete_old(&Key::schema(share, schema), missing)]).await
     }
 
@@ -87,7 +87,7 @@ impl Writer {
     pub async fn delete_share(&self, share: &str, progress: impl FnMut(usize)) -> Result<()> {
         let key = Key::share(share);
         let deleting = ("deleting", AttributeValue::Bool(true));
-        let missing = Missing::share(share);
+        let missing = MissingRecord::share(share);
         self.transact(vec![self.set_if(&key, deleting, ("attribute_exists(pk)", None), missing.into())?])
             .await?;
         // Grants as servers find them, including those that the share does not list: if a share of this name is created
@@ -105,14 +105,14 @@ impl Writer {
 
     /// Changes the comment of a share; `None` removes it.
     pub async fn update_share(&self, share: &str, comment: Option<&str>) -> Result<()> {
-        let missing = Missing::share(share);
+        let missing = MissingRecord::share(share);
         self.update(&Key::share(share), missing, |item| set_comment(item, comment)).await
     }
 
     /// A table as it is shared.
     pub async fn table(&self, share: &str, schema: &str, table: &str) -> Result<TableState> {
         let item = self.get(&Key::table(share, schema, table)).await?;
-        let missing = Missing::table(share, schema, table);
+        let missing = MissingRecord::table(share, schema, table);
         Ok(table_state(&item.ok_or(WriteError::Missing(missing))?)?)
     }
 
@@ -147,7 +147,7 @@ impl Writer {
     }
 
     pub(super) fn share_is_there(&self, share: &str) -> Step {
-        let missing = WriteError::Missing(Missing::share(share));
+        let missing = WriteError::Missing(MissingRecord::share(share));
         self.check(&Key::share(share), "attribute_exists(pk) AND attribute_not_exists(deleting)", missing)
     }
 }

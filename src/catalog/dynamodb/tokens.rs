@@ -7,7 +7,7 @@ use super::keys::{self, Key};
 use super::records::{self, Item, Kind, key_of, text as string};
 use super::transaction::{LARGEST, Step};
 use super::values::{number, text};
-use super::write_error::{Missing, Result, WriteError};
+use super::write_error::{MissingRecord, Result, WriteError};
 use super::writer::Writer;
 use crate::catalog::state::TokenState;
 use crate::catalog::{TokenHash, TokenRecord, expiry};
@@ -232,7 +232,7 @@ impl Writer {
             found = tokens.iter().filter(|token| token.has_hash(&digits)).collect();
         }
         match found.as_slice() {
-            [] => Err(WriteError::Missing(Missing::token(recipient, id))),
+            [] => Err(WriteError::Missing(MissingRecord::token(recipient, id))),
             [token] => self.remove_token(token).await,
             several => {
                 let hashes: Vec<_> = several
@@ -334,7 +334,7 @@ fn revision(item: &Item) -> Option<u64> {
 fn found_token(recipient: &str, hash: &str, tokens: Vec<FoundToken>) -> Result<FoundToken> {
     let found = tokens.into_iter().find(|token| token.has_hash(hash));
     let short: String = hash.chars().take(8).collect();
-    found.ok_or_else(|| WriteError::Missing(Missing::token(recipient, &short)))
+    found.ok_or_else(|| WriteError::Missing(MissingRecord::token(recipient, &short)))
 }
 
 /// The time without its fraction of a second: what lists and profiles show is then all there is.

@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, Delete, Put, Trans
 use super::keys::Key;
 use super::records::{FORMAT, Item, key_attributes};
 use super::values::number;
-use super::write_error::{Missing, Result, WriteError, failed};
+use super::write_error::{MissingRecord, Result, WriteError, failed};
 use super::writer::Writer;
 
 /// How many items one transaction may have.
@@ -71,7 +71,7 @@ impl Writer {
         TransactWriteItem::builder().set_delete(delete.ok()).build()
     }
 
-    pub(super) fn delete_old(&self, key: &Key, missing: Missing) -> Step {
+    pub(super) fn delete_old(&self, key: &Key, missing: MissingRecord) -> Step {
         Step { item: self.delete(key, Some("attribute_exists(pk)")), otherwise: WriteError::Missing(missing) }
     }
 
@@ -89,7 +89,7 @@ impl Writer {
         Step { item: TransactWriteItem::builder().set_condition_check(check.ok()).build(), otherwise }
     }
 
-    pub(super) fn is_there(&self, key: &Key, missing: Missing) -> Step {
+    pub(super) fn is_there(&self, key: &Key, missing: MissingRecord) -> Step {
         self.check(key, "attribute_exists(pk)", WriteError::Missing(missing))
     }
 
@@ -187,7 +187,7 @@ impl Writer {
     pub(super) async fn update(
         &self,
         key: &Key,
-        missing: Missing,
+        missing: MissingRecord,
         change: impl FnOnce(&mut Item),
     ) -> Result<()> {
         let what = missing.to_string();

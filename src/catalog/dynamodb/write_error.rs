@@ -13,7 +13,7 @@ pub enum WriteError {
     /// It exists already.
     Exists(String),
     /// It does not exist.
-    Missing(Missing),
+    Missing(MissingRecord),
     /// Somebody else changed it at the same time.
     Conflict(String),
     /// It is not allowed.
@@ -29,7 +29,7 @@ pub enum WriteError {
 /// What a command names and the catalog does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are names, and say of what")]
-pub enum Missing {
+pub enum MissingRecord {
     Share { share: String },
     Schema { share: String, schema: String },
     Table { share: String, schema: String, table: String },
@@ -38,7 +38,7 @@ pub enum Missing {
     Token { recipient: String, id: String },
 }
 
-impl Missing {
+impl MissingRecord {
     /// There is no such share.
     pub fn share(share: &str) -> Self {
         Self::Share { share: share.to_owned() }
@@ -70,7 +70,7 @@ impl Missing {
     }
 }
 
-impl fmt::Display for Missing {
+impl fmt::Display for MissingRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Share { share } => write!(f, "share '{share}'"),
@@ -107,8 +107,8 @@ impl fmt::Display for WriteError {
 
 impl std::error::Error for WriteError {}
 
-impl From<Missing> for WriteError {
-    fn from(missing: Missing) -> Self {
+impl From<MissingRecord> for WriteError {
+    fn from(missing: MissingRecord) -> Self {
         Self::Missing(missing)
     }
 }

@@ -6,12 +6,12 @@
 
 use aws_sdk_dynamodb::Client;
 
+use super::contents::CatalogContents;
 use super::keys::Key;
-use super::reading::Reading;
 use super::records::{Item, key_attributes};
 use super::values::text;
 use super::write_error::{Result, WriteError, failed};
-use crate::catalog::change::Change;
+use crate::catalog::diff::CatalogChange;
 use crate::protocol::names::{InvalidName, Name};
 
 /// Changes the catalog in one DynamoDB table.
@@ -33,44 +33,54 @@ impl Writer {
     }
 
     /// Everything that the table holds, as servers see it, and what they cannot read.
-    pub async fn read(&self) -> Result<Reading> {
-        Ok(Reading::new(&self.items().await?))
+    pub async fn read(&self) -> Result<CatalogContents> {
+        Ok(CatalogContents::new(&self.items().await?))
     }
 
     /// Makes one change. Fails with a conflict if the record is no longer what the change begins from.
-    pub async fn apply(&self, change: &Change) -> Result<()> {
+    pub async fn apply(&self, change: &CatalogChange) -> Result<()> {
         match change {
-            Change::AddShare(share) => {
+            CatalogChange::AddShare(share) => {
                 let name = checked(&share.name, Name::share)?;
                 self.create_share(&name, &share.id, share.comment.as_deref()).await
             }
-            Change::ShareId { share, before, after } => self.update_share_id(share, before, after).await,
-            Change::ShareComment { share, after, .. } => self.update_share(share, after.as_deref()).await,
-            Change::RemoveShare { share } => self.delete_share(share, |_| {}).await,
-            Change::AddSchema { share, schema } => {
+            CatalogChange::ShareId { share, before, after } => {
+                self.update_share_id(share, before, after).await
+            }
+            CatalogChange::ShareComment { share, after, .. } => {
+                self.update_share(share, after.as_deref()).await
+            }
+            CatalogChange::RemoveShare { share } => self.delete_share(share, |_| {}).await,
+            CatalogChange::AddSchema { share, schema } => {
                 self.create_schema(share, &checked(schema, Name::schema_or_table)?).await
             }
-            Change::RemoveSchema { share, schema } => self.delete_schema(share, schema).await,
-            Change::AddTable { share, schema, table } => self.create_table(share, schema, table).await,
-            Change::UpdateTable { share, schema, before, after } => {
+            CatalogChange::RemoveSchema { share, schema } => self.delete_schema(share, schema).await,
+            CatalogChange::AddTable { share, schema, table } => self.create_table(share, schema, table).await,
+            CatalogChange::UpdateTable { share, schema, before, after } => {
                 self.update_table(share, schema, before, after).await
             }
-            Change::RemoveTable { share, schema, table } => self.delete_table(share, schema, table).await,
-            Change::AddRecipient(recipient) => self.add_recipient(recipient).await,
-            Change::RecipientComment { recipient, after, .. } => {
+            CatalogChange::RemoveTable { share, schema, table } => {
+                self.delete_table(share, schema, table).await
+            }
+            CatalogChange::AddRecipient(recipient) => self.add_recipient(recipient).await,
+            CatalogChange::RecipientComment { recipient, after, .. } => {
                 self.update_recipient(recipient, Some(after.as_deref()), None).await
             }
-            Change::RecipientStatus { recipient, active } => {
+            CatalogChange::RecipientStatus { recipient, active } => {
                 self.update_recipient(recipient, None, Some(*active)).await
             }
-            Change::RemoveRecipient { recipient } => self.delete_recipient(recipient).await,
-            Change::Grant { recipient, share } => self.grant(recipient, &checked(share, Name::share)?).await,
-            Change::Revoke { recipient, share } => self.revoke(recipient, share).await,
-            Change::AddToken { recipient, hash, token } => self.add_token(recipient, hash, token).await,
-            Change::TokenEnd { recipient, hash, before, after } => {
+            CatalogChange::RemoveRecipient { recipient } => self.delete_recipient(recipient).await,
+            CatalogChange::Grant { recipient, share } => {
+                self.grant(recipient, &checked(share, Name::share)?).await
+            }
+            CatalogChange::Revoke { recipient, share } => self.revoke(recipient, share).await,
+            CatalogChange::AddToken { recipient, hash, token } => {
+                self.add_token(recipient, hash, token).await
+            }
+            CatalogChange::TokenEnd { recipient, hash, before, after } => {
                 self.update_token_end(recipient, hash, *before, *after).await
             }
-            Change::RemoveToken { recipient, hash } => self.delete_token(recipient, hash).await,
+            CatalogChange::RemoveToken { recipient, hash } => self.delete_token(recipient, hash).await,
         }
     }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_saphyr::Spanned;
 
 use crate::catalog::expiry;
-use crate::catalog::state::{RecipientState, SchemaState, ShareState, State, TableState};
+use crate::catalog::state::{CatalogState, RecipientState, SchemaState, ShareState, TableState};
 use crate::location::WrittenLocation;
 
 /// The file as it is written. Settings of the reference server that have no effect here are listed so that a
@@ -177,7 +177,7 @@ pub(super) struct FileToken {
     pub(super) created: Option<String>,
 }
 
-impl State {
+impl CatalogState {
     /// As a share file.
     pub fn to_share_file(&self) -> impl Serialize + use<> {
         Exported::from(self)
@@ -248,8 +248,8 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-impl From<&State> for Exported {
-    fn from(state: &State) -> Self {
+impl From<&CatalogState> for Exported {
+    fn from(state: &CatalogState) -> Self {
         let table = |table: &TableState| ExportedTable {
             name: table.name.clone(),
             location: table.settings.location.to_string(),

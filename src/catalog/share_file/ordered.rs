@@ -6,23 +6,23 @@ use std::collections::HashMap;
 #[derive(Debug)]
 pub(super) struct Ordered<T> {
     items: Vec<(String, T)>,
-    places: HashMap<String, usize>,
+    indexes: HashMap<String, usize>,
 }
 
 impl<T> Ordered<T> {
     pub(super) fn new() -> Self {
-        Self { items: Vec::new(), places: HashMap::new() }
+        Self { items: Vec::new(), indexes: HashMap::new() }
     }
 
     /// Adds a thing at the end; false if there is one with its key.
     pub(super) fn add(&mut self, key: String, item: T) -> bool {
-        let new = self.places.insert(key.clone(), self.items.len()).is_none();
+        let new = self.indexes.insert(key.clone(), self.items.len()).is_none();
         self.items.push((key, item));
         new
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&T> {
-        self.places.get(key).and_then(|place| self.items.get(*place)).map(|(_, item)| item)
+        self.indexes.get(key).and_then(|index| self.items.get(*index)).map(|(_, item)| item)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &T)> {

@@ -119,7 +119,7 @@ impl ShareFile {
         for recipient in file.recipients.and_then(|recipients| recipients.value).unwrap_or_default() {
             this.add_recipient(recipient)?;
         }
-        if this.is_open() || this.tokens.values().any(|token| &*token.recipient == EVERYONE) {
+        if this.is_public() || this.tokens.values().any(|token| &*token.recipient == EVERYONE) {
             let all = this.shares.iter().map(|(key, _)| key.to_owned()).collect();
             this.grants.insert(EVERYONE.into(), all);
         }

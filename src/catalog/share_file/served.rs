@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, ready};
 
 use super::{EVERYONE, ShareFile, table_key};
 use crate::catalog::{
-    Caller, Catalog, Page, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord,
+    Caller, Catalog, ListPage, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord,
 };
 use crate::error::{Error, Result};
 use crate::protocol::digest::short_digest;
@@ -31,8 +31,8 @@ impl ShareFileCatalog {
     }
 
     /// Whether anyone may read every share without a token.
-    pub fn is_open(&self) -> bool {
-        self.file().is_open()
+    pub fn is_public(&self) -> bool {
+        self.file().is_public()
     }
 
     fn file(&self) -> Arc<ShareFile> {
@@ -59,8 +59,8 @@ struct Cut {
 
 impl Cut {
     fn at(keys: &[&str], listed: usize) -> Self {
-        let digest = |place: Option<usize>| {
-            place.and_then(|place| keys.get(place)).map_or(0, |key| short_digest(key.as_bytes()))
+        let digest = |index: Option<usize>| {
+            index.and_then(|index| keys.get(index)).map_or(0, |key| short_digest(key.as_bytes()))
         };
         Self { listed, last: digest(listed.checked_sub(1)), next: digest(Some(listed)) }
     }
@@ -73,15 +73,15 @@ impl Cut {
         parts.next().is_none().then_some(Self { listed, last, next })
     }
 
-    /// The place among `keys` where the next page begins.
+    /// The index among `keys` where the next page begins.
     fn find(&self, keys: &[&str]) -> usize {
         if self.listed == 0 {
             return 0;
         }
         let digests: Vec<u64> = keys.iter().map(|key| short_digest(key.as_bytes())).collect();
-        let place = |digest: u64| digests.iter().position(|other| *other == digest);
-        let after_last = place(self.last).map(|last| last + 1);
-        after_last.or_else(|| place(self.next)).unwrap_or((self.listed - 1).min(keys.len()))
+        let index_of = |digest: u64| digests.iter().position(|other| *other == digest);
+        let after_last = index_of(self.last).map(|last| last + 1);
+        after_last.or_else(|| index_of(self.next)).unwrap_or((self.listed - 1).min(keys.len()))
     }
 }
 
@@ -96,7 +96,7 @@ fn page<'a, V: 'a, T>(
     items: impl Iterator<Item = (&'a str, &'a V)>,
     request: &PageRequest,
     item: impl Fn(&V) -> T,
-) -> Result<Page<T>> {
+) -> Result<ListPage<T>> {
     let (keys, items): (Vec<&str>, Vec<&V>) = items.unzip();
     let start = match &request.after {
         None => 0,
@@ -107,7 +107,7 @@ fn page<'a, V: 'a, T>(
     let end = request.limit.map_or(items.len(), |limit| items.len().min(start.saturating_add(limit)));
     let taken = items.get(start..end).unwrap_or_default().iter().map(|value| item(value)).collect();
     let more_after = (end < items.len()).then(|| Cut::at(&keys, end).to_string());
-    Ok(Page { items: taken, more_after })
+    Ok(ListPage { items: taken, more_after })
 }
 
 impl Catalog for ShareFileCatalog {
@@ -119,14 +119,14 @@ impl Catalog for ShareFileCatalog {
 
     fn anonymous(&self) -> BoxFuture<'_, Result<Option<Caller>>> {
         let everyone = || TokenRecord { recipient: EVERYONE.into(), id: "none".into(), expires: None };
-        ready(Ok(self.file().is_open().then(|| Caller::checked(everyone())))).boxed()
+        ready(Ok(self.file().is_public().then(|| Caller::checked(everyone())))).boxed()
     }
 
     fn shares<'a>(
         &'a self,
         caller: &'a Caller,
         request: PageRequest,
-    ) -> BoxFuture<'a, Result<Page<ShareRecord>>> {
+    ) -> BoxFuture<'a, Result<ListPage<ShareRecord>>> {
         let file = self.file();
         let empty = BTreeSet::new();
         let granted = file.grants.get(caller.recipient()).unwrap_or(&empty);
@@ -158,7 +158,7 @@ impl Catalog for ShareFileCatalog {
         share: &'a str,
         schema: Option<&'a str>,
         request: PageRequest,
-    ) -> BoxFuture<'a, Result<Option<Page<TableRecord>>>> {
+    ) -> BoxFuture<'a, Result<Option<ListPage<TableRecord>>>> {
         let file = self.file();
         let schema = schema.map(Name::key_of);
         let found = file

@@ -213,7 +213,7 @@ refreshTokenTtlMs: 1
 }
 
 #[tokio::test]
-async fn a_file_is_open_only_if_it_says_so_or_says_nothing() {
+async fn a_file_is_public_only_if_it_says_so_or_says_nothing() {
     for (text, access) in [
         ("", Access::Unsaid),
         ("authorization: none\n", Access::Everyone),

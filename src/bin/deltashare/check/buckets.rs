@@ -9,10 +9,10 @@ use aws_sdk_s3::config::Region;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule, Payer, TransitionStorageClass};
-use deltashare::check::Checked;
+use deltashare::check::TableCheck;
 use deltashare::error::innermost;
 use deltashare::location::Location;
-use deltashare::s3_answer::S3Answer;
+use deltashare::s3_error::S3Error;
 use serde_json::Value;
 use tokio::sync::{Mutex, OnceCell};
 
@@ -48,7 +48,7 @@ impl Buckets {
     }
 
     /// Adds to what was found of a table what its bucket says.
-    pub(super) async fn examine(&self, location: &Location, found: &mut Checked) {
+    pub(super) async fn examine(&self, location: &Location, found: &mut TableCheck) {
         let Location::S3 { bucket: name, prefix, .. } = location else { return };
         // Without a region no bucket was found.
         let Some(region) = &found.region else { return };
@@ -151,7 +151,7 @@ impl Bucket {
                 (code, Some(response)) => {
                     let message = error.message().unwrap_or_default().to_owned();
                     let answer =
-                        S3Answer { status: response.status().as_u16(), code: code.to_owned(), message };
+                        S3Error { status: response.status().as_u16(), code: code.to_owned(), message };
                     self.failed.push((what, answer.explain()));
                 }
                 (_, None) => self.failed.push((what, innermost(&error))),

@@ -3,7 +3,7 @@
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::error::ProvideErrorMetadata as _;
 use aws_sdk_lambda::primitives::Blob;
-use deltashare::check::Asked;
+use deltashare::check::CheckRequest;
 use deltashare::error::innermost;
 
 use super::super::Failure;
@@ -15,7 +15,7 @@ pub(super) async fn check(aws: &Aws, name: &str, shown: &mut Shown) -> Result<()
     let client = Client::new(&aws.sdk);
     let mut after: Option<String> = None;
     loop {
-        let event = serde_json::to_vec(&Asked::event(after.clone()))
+        let event = serde_json::to_vec(&CheckRequest::event(after.clone()))
             .map_err(|error| Failure::failed(error.to_string()))?;
         let answer = client.invoke().function_name(name).payload(Blob::new(event)).send().await;
         let answer = answer.map_err(|error| {
@@ -40,7 +40,7 @@ pub(super) async fn check(aws: &Aws, name: &str, shown: &mut Shown) -> Result<()
             let old = "is it deltashare, and of a version that knows this check?";
             return Err(Failure::failed(format!("function '{name}' failed; {old} ({text})")));
         }
-        let found: deltashare::check::Answer = serde_json::from_slice(&payload).map_err(|_| {
+        let found: deltashare::check::CheckResponse = serde_json::from_slice(&payload).map_err(|_| {
             Failure::failed(format!("what function '{name}' answers is not a check: is it deltashare?"))
         })?;
         if let Some(failure) = found.failure {

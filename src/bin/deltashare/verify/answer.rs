@@ -62,7 +62,7 @@ pub(super) struct QueryAnswer {
 
 /// Turns what comes into what it stands for.
 enum Decoder {
-    Plain,
+    Identity,
     Gzip(Box<GzDecoder<Vec<u8>>>),
 }
 
@@ -77,7 +77,7 @@ impl QueryAnswer {
         let says_gzip = encoding.is_some_and(|encoding| encoding.eq_ignore_ascii_case("gzip"));
         let decoder = match says_gzip {
             true => Decoder::Gzip(Box::new(GzDecoder::new(Vec::new()))),
-            false => Decoder::Plain,
+            false => Decoder::Identity,
         };
         Self {
             began,
@@ -120,7 +120,7 @@ impl QueryAnswer {
             self.start.extend(chunk.iter().take(GZIP.len()));
         }
         let decoded = match &mut self.decoder {
-            Decoder::Plain => chunk.to_vec(),
+            Decoder::Identity => chunk.to_vec(),
             Decoder::Gzip(decoder) => {
                 let written = decoder.write_all(chunk).and_then(|()| decoder.flush());
                 self.undecoded |= written.is_err();

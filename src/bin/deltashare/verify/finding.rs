@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use deltashare::s3_answer::{S3Answer, Trouble};
+use deltashare::s3_error::{S3Error, S3ErrorKind};
 
 /// One thing that was found.
 pub(super) struct Finding {
     /// The table, or what else it is about.
-    pub(super) place: String,
+    pub(super) about: String,
     /// What was seen.
     pub(super) what: String,
     /// What to do.
@@ -15,8 +15,8 @@ pub(super) struct Finding {
 }
 
 impl Finding {
-    pub(super) fn new(place: impl fmt::Display, what: impl Into<String>) -> Self {
-        Self { place: place.to_string(), what: what.into(), help: String::new() }
+    pub(super) fn new(about: impl fmt::Display, what: impl Into<String>) -> Self {
+        Self { about: about.to_string(), what: what.into(), help: String::new() }
     }
 
     pub(super) fn help(mut self, help: impl Into<String>) -> Self {
@@ -26,7 +26,7 @@ impl Finding {
 }
 
 /// What to do about a request to the server that got no answer.
-pub(super) fn unreachable(place: &str, host: &str, error: &reqwest::Error) -> Finding {
+pub(super) fn unreachable(about: &str, host: &str, error: &reqwest::Error) -> Finding {
     let cause = cause(error);
     let text = cause.to_lowercase();
     let (what, help) = if text.contains("dns error") || text.contains("failed to lookup") {
@@ -47,7 +47,7 @@ pub(super) fn unreachable(place: &str, host: &str, error: &reqwest::Error) -> Fi
     } else {
         (format!("the answer of {host} broke off: {cause}"), "The server's log says why.")
     };
-    Finding::new(place, what).help(help)
+    Finding::new(about, what).help(help)
 }
 
 /// The innermost cause, which is the one that says something; without the URL.
@@ -73,7 +73,7 @@ pub(super) struct Refusal {
 
 impl Refusal {
     /// A failed request for the lists, or for a table.
-    pub(super) fn finding(&self, place: &str, is_list: bool) -> Finding {
+    pub(super) fn finding(&self, about: &str, is_list: bool) -> Finding {
         let code = self.code.as_ref().map(|code| format!(" {code}")).unwrap_or_default();
         let message = if self.message.is_empty() { String::new() } else { format!(": {}", self.message) };
         let id = self.request_id.as_ref().map(|id| format!(" (request {id})")).unwrap_or_default();
@@ -102,47 +102,47 @@ impl Refusal {
             _ if is_list => "The message says what is wrong.",
             _ => "The message says what is wrong; deltashare check says more about the table.",
         };
-        Finding::new(place, what).help(help)
+        Finding::new(about, what).help(help)
     }
 }
 
-/// What S3, or what answers in its place, says instead of a file. `body` is its XML.
+/// What S3, or a server in its place, answers instead of a file. `body` is its XML.
 pub(super) fn file_refused(table: &str, status: u16, host: &str, body: &str) -> Finding {
-    let answer = S3Answer::read(status, body);
+    let answer = S3Error::read(status, body);
     let message = answer.message.to_lowercase();
-    let help = match (answer.trouble(), status) {
-        (Some(Trouble::Expired), _) => {
+    let help = match (answer.kind(), status) {
+        (Some(S3ErrorKind::Expired), _) => {
             "The credentials that the server signs with have expired: renew them, or let the server assume a role."
         }
         _ if message.contains("expired") => {
             "The URL has expired already: the server's clock is wrong, or the credentials that sign have expired."
         }
-        (Some(Trouble::Unknown), _) => {
+        (Some(S3ErrorKind::Unknown), _) => {
             "AWS does not know the credentials that the server signs with: give the server an access key that exists."
         }
-        (Some(Trouble::Clock), _) => "The server's clock is wrong: set it by NTP.",
-        (Some(Trouble::Signature), _) => {
+        (Some(S3ErrorKind::Clock), _) => "The server's clock is wrong: set it by NTP.",
+        (Some(S3ErrorKind::Signature), _) => {
             "Something between here and S3 changes the URL or the Host header, or the server signs for another address: \
              see --public-url and AWS_ENDPOINT_URL_S3."
         }
-        (Some(Trouble::NoBucket), _) => {
+        (Some(S3ErrorKind::NoBucket), _) => {
             "The bucket of the table does not exist: correct the table's location."
         }
-        (Some(Trouble::Region), _) => {
+        (Some(S3ErrorKind::Region), _) => {
             "The bucket is in a different region from the one that the server signs for."
         }
-        (Some(Trouble::Archived), _) => {
+        (Some(S3ErrorKind::Archived), _) => {
             "S3 has archived the file: restore it, and exclude the table from the lifecycle rule that archives."
         }
-        (Some(Trouble::Key), _) => {
+        (Some(S3ErrorKind::Key), _) => {
             "The role that signs may not use the KMS key of the file: allow it kms:Decrypt, in its policy and in the \
              key's."
         }
-        (Some(Trouble::Denied), _) => {
+        (Some(S3ErrorKind::Denied), _) => {
             "The role that signs may not read the file, or the bucket refuses this network. deltashare check \
              --signer-role ARN says which permission is missing; infra/bucket-policies.md has the policies."
         }
-        (Some(Trouble::Busy), _) | (None, 500..) => "S3 has a temporary problem; run this again.",
+        (Some(S3ErrorKind::Busy), _) | (None, 500..) => "S3 has a temporary problem; run this again.",
         (None, 404) => {
             "The table's log names a file that is gone. VACUUM with too short a retention, or a lifecycle rule of the \
              bucket, deletes files that are still shared: restore the file, or repair the table."

@@ -179,9 +179,9 @@ impl Recipient {
 
     /// Reads the metadata: two lines with the protocol and the schema.
     pub(super) async fn metadata(&self, table: &Table) -> Result<(), Finding> {
-        let place = table.to_string();
-        let answer = self.get(&place, &path(table, "metadata"), Some(EVERYTHING), false).await?;
-        let text = self.text(&place, answer, METADATA_BYTES).await?;
+        let about = table.to_string();
+        let answer = self.get(&about, &path(table, "metadata"), Some(EVERYTHING), false).await?;
+        let text = self.text(&about, answer, METADATA_BYTES).await?;
         let mut lines = text.lines().map(serde_json::from_str::<Value>);
         match (lines.next(), lines.next()) {
             (Some(Ok(protocol)), Some(Ok(metadata)))
@@ -195,18 +195,18 @@ impl Recipient {
     }
 
     /// Whether a client that declares nothing can read the table.
-    pub(super) async fn is_plain(&self, table: &Table) -> Result<bool, Finding> {
+    pub(super) async fn serves_every_client(&self, table: &Table) -> Result<bool, Finding> {
         let answer = self.send(&table.to_string(), Method::GET, &path(table, "metadata"), None, None).await?;
         Ok(answer.status() == StatusCode::OK)
     }
 
     /// Asks for every file of the table, and reads the answer as it comes.
     pub(super) async fn query(&self, table: &Table) -> Result<QueryAnswer, Finding> {
-        let place = table.to_string();
+        let about = table.to_string();
         let began = Instant::now();
         let answer =
-            self.send(&place, Method::POST, &path(table, "query"), Some(EVERYTHING), Some("{}")).await?;
-        let mut answer = self.accepted(&place, answer, false).await?;
+            self.send(&about, Method::POST, &path(table, "query"), Some(EVERYTHING), Some("{}")).await?;
+        let mut answer = self.accepted(&about, answer, false).await?;
         let encoding = header(answer.headers(), CONTENT_ENCODING.as_str());
         // Unpacking is beside the way, so that the time of a piece is when it came.
         let (pieces, mut unpacked) = tokio::sync::mpsc::unbounded_channel::<Piece>();
@@ -224,7 +224,7 @@ impl Recipient {
         });
         let room = Arc::new(Semaphore::new(WAITING as usize));
         while let Some(bytes) =
-            answer.chunk().await.map_err(|error| unreachable(&place, &self.host, &error))?
+            answer.chunk().await.map_err(|error| unreachable(&about, &self.host, &error))?
         {
             let came = Instant::now();
             let size = u32::try_from(bytes.len()).unwrap_or(WAITING).min(WAITING);
@@ -242,9 +242,9 @@ impl Recipient {
 
     /// The first bytes of a file, without the token.
     pub(super) async fn first_bytes(&self, table: &Table, file: &FileUrl) -> Result<Vec<u8>, Finding> {
-        let (place, host) = (table.to_string(), file.url.host_str().unwrap_or_default());
+        let (about, host) = (table.to_string(), file.url.host_str().unwrap_or_default());
         let failed = |error: reqwest::Error| {
-            let mut finding = unreachable(&place, host, &error);
+            let mut finding = unreachable(&about, host, &error);
             finding.help = "The recipient's network must reach S3 at this name, by HTTPS.".to_owned();
             finding
         };
@@ -261,7 +261,7 @@ impl Recipient {
         }
         match status {
             200 | 206 => Ok(bytes),
-            _ => Err(file_refused(&place, status, host, &String::from_utf8_lossy(&bytes))),
+            _ => Err(file_refused(&about, status, host, &String::from_utf8_lossy(&bytes))),
         }
     }
 
@@ -304,14 +304,14 @@ impl Recipient {
     }
 
     /// The text of an answer of at most so many bytes.
-    async fn text(&self, place: &str, mut answer: Response, most: usize) -> Result<String, Finding> {
+    async fn text(&self, about: &str, mut answer: Response, most: usize) -> Result<String, Finding> {
         let mut text = Vec::new();
         while let Some(piece) =
-            answer.chunk().await.map_err(|error| unreachable(place, &self.host, &error))?
+            answer.chunk().await.map_err(|error| unreachable(about, &self.host, &error))?
         {
             if text.len() + piece.len() > most {
                 let what = format!("an answer of {} has more than {} MiB", self.host, most / (1024 * 1024));
-                return Err(Finding::new(place, what)
+                return Err(Finding::new(about, what)
                     .help("No server sends so much here: something else answers at the endpoint."));
             }
             text.extend_from_slice(&piece);
@@ -321,18 +321,18 @@ impl Recipient {
 
     async fn get(
         &self,
-        place: &str,
+        about: &str,
         path: &str,
         capabilities: Option<&str>,
         is_list: bool,
     ) -> Result<Response, Finding> {
-        let answer = self.send(place, Method::GET, path, capabilities, None).await?;
-        self.accepted(place, answer, is_list).await
+        let answer = self.send(about, Method::GET, path, capabilities, None).await?;
+        self.accepted(about, answer, is_list).await
     }
 
     async fn send(
         &self,
-        place: &str,
+        about: &str,
         method: Method,
         path: &str,
         capabilities: Option<&str>,
@@ -348,11 +348,11 @@ impl Recipient {
             request =
                 request.header(CONTENT_TYPE, "application/json").header(ACCEPT_ENCODING, "gzip").body(body);
         }
-        request.send().await.map_err(|error| unreachable(place, &self.host, &error))
+        request.send().await.map_err(|error| unreachable(about, &self.host, &error))
     }
 
     /// An answer that is good, or what it says is wrong.
-    async fn accepted(&self, place: &str, mut answer: Response, is_list: bool) -> Result<Response, Finding> {
+    async fn accepted(&self, about: &str, mut answer: Response, is_list: bool) -> Result<Response, Finding> {
         if answer.status() == StatusCode::OK {
             return Ok(answer);
         }
@@ -367,7 +367,7 @@ impl Recipient {
         let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
         let code = text("errorCode").or_else(|| text("error_code"));
         let message = text("message").unwrap_or_default();
-        Err(Refusal { status, code, message, request_id }.finding(place, is_list))
+        Err(Refusal { status, code, message, request_id }.finding(about, is_list))
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) struct TableReport {
     first_line: Duration,
     last_line: Duration,
     /// Whether a client that declares nothing can read it.
-    pub(super) plain: bool,
+    pub(super) every_client: bool,
     pub(super) url_life: Option<TimeDelta>,
     /// What became of the first file.
     pub(super) file: String,
@@ -38,7 +38,7 @@ impl TableReport {
             bytes: 0,
             first_line: Duration::ZERO,
             last_line: Duration::ZERO,
-            plain: false,
+            every_client: false,
             url_life: None,
             file: "not read".to_owned(),
             failed: false,
@@ -55,7 +55,7 @@ impl TableReport {
             if time.is_zero() { String::new() } else { format!("{:.2} s", time.as_secs_f64()) }
         };
         let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
-        let clients = match (self.version.is_some(), self.plain) {
+        let clients = match (self.version.is_some(), self.every_client) {
             (false, _) => "",
             (true, true) => "all",
             (true, false) => "newer",
@@ -79,7 +79,7 @@ impl TableReport {
             "table": self.name, "version": self.version, "files": self.files, "bytes": self.bytes,
             "firstLineMillis": u64::try_from(self.first_line.as_millis()).ok(),
             "lastLineMillis": u64::try_from(self.last_line.as_millis()).ok(),
-            "everyClient": self.plain, "urlLifeSeconds": self.url_life.map(|life| life.num_seconds()),
+            "everyClient": self.every_client, "urlLifeSeconds": self.url_life.map(|life| life.num_seconds()),
             "file": self.file, "failed": self.failed,
         })
     }
@@ -176,7 +176,7 @@ impl Report {
 
     fn json(&self) -> Value {
         let findings = |findings: &[Finding]| -> Value {
-            let finding = |finding: &Finding| json!({"about": finding.place, "found": finding.what, "help": finding.help});
+            let finding = |finding: &Finding| json!({"about": finding.about, "found": finding.what, "help": finding.help});
             findings.iter().map(finding).collect()
         };
         json!({
@@ -223,7 +223,7 @@ impl Report {
         }
         for (kind, findings) in [("warning", &self.warnings), ("FAILED", &self.failures)] {
             for finding in findings {
-                lines.push(format!("\n{kind}: {}: {}", printable(&finding.place), printable(&finding.what)));
+                lines.push(format!("\n{kind}: {}: {}", printable(&finding.about), printable(&finding.what)));
                 if !finding.help.is_empty() {
                     lines.push(format!("  {}", printable(&finding.help)));
                 }

@@ -30,24 +30,24 @@ const ENDING: TimeDelta = TimeDelta::seconds(20);
 
 /// Where credentials come from, and the ones that came last.
 #[derive(Clone)]
-pub struct Provider(Arc<Source>);
+pub struct CredentialsCache(Arc<Shared>);
 
-struct Source {
+struct Shared {
     sdk: SharedCredentialsProvider,
     /// With when they were fetched. Held meanwhile, so that many requests fetch them once.
     current: Mutex<Option<(Instant, Credentials)>>,
 }
 
-impl fmt::Debug for Provider {
+impl fmt::Debug for CredentialsCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Provider").finish_non_exhaustive()
+        f.debug_struct("CredentialsCache").finish_non_exhaustive()
     }
 }
 
-impl Provider {
+impl CredentialsCache {
     /// Nothing is fetched before it is needed.
     pub fn new(sdk: SharedCredentialsProvider) -> Self {
-        Self(Arc::new(Source { sdk, current: Mutex::new(None) }))
+        Self(Arc::new(Shared { sdk, current: Mutex::new(None) }))
     }
 
     /// Credentials that are good now. The error says why there are none, with all its causes.
@@ -106,7 +106,7 @@ impl Provider {
 }
 
 #[async_trait]
-impl CredentialProvider for Provider {
+impl CredentialProvider for CredentialsCache {
     type Credential = AwsCredential;
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {

@@ -30,12 +30,12 @@ impl CommitBudget {
 
 /// Texts of commits, in their order, which count in a budget until they are taken out.
 #[derive(Default)]
-pub(super) struct Texts {
+pub(super) struct KeptCommits {
     texts: VecDeque<Bytes>,
     budget: Option<Arc<CommitBudget>>,
 }
 
-impl Texts {
+impl KeptCommits {
     pub(super) fn len(&self) -> usize {
         self.texts.len()
     }
@@ -49,24 +49,24 @@ impl Texts {
     }
 }
 
-impl Drop for Texts {
+impl Drop for KeptCommits {
     fn drop(&mut self) {
         while self.next().is_some() {}
     }
 }
 
 /// Keeps texts of commits, from the first one on, as far as the budgets allow.
-pub(super) struct Kept {
+pub(super) struct CommitKeeper {
     left: usize,
     full: bool,
     budget: Arc<CommitBudget>,
-    texts: Texts,
+    texts: KeptCommits,
 }
 
-impl Kept {
+impl CommitKeeper {
     /// Up to so many bytes, and what is left of the budget of all.
     pub(super) fn new(bytes: usize, budget: &Arc<CommitBudget>) -> Self {
-        let texts = Texts { texts: VecDeque::new(), budget: Some(Arc::clone(budget)) };
+        let texts = KeptCommits { texts: VecDeque::new(), budget: Some(Arc::clone(budget)) };
         Self { left: bytes, full: false, budget: Arc::clone(budget), texts }
     }
 
@@ -83,7 +83,7 @@ impl Kept {
         }
     }
 
-    pub(super) fn into_texts(self) -> Texts {
+    pub(super) fn into_kept(self) -> KeptCommits {
         self.texts
     }
 }
@@ -92,36 +92,36 @@ impl Kept {
 mod tests {
     use super::*;
 
-    fn keep(kept: &mut Kept, texts: &[&'static str]) {
+    fn keep(kept: &mut CommitKeeper, texts: &[&'static str]) {
         texts.iter().for_each(|text| kept.keep(&Bytes::from_static(text.as_bytes())));
     }
 
-    fn all(mut texts: Texts) -> Vec<Bytes> {
+    fn all(mut texts: KeptCommits) -> Vec<Bytes> {
         std::iter::from_fn(|| texts.next()).collect()
     }
 
     #[test]
     fn texts_are_kept_from_the_first_one_on() {
-        let mut kept = Kept::new(10, &Arc::new(CommitBudget::new(100)));
+        let mut kept = CommitKeeper::new(10, &Arc::new(CommitBudget::new(100)));
         keep(&mut kept, &["1234", "56789", "toolong", "0", "1"]);
-        assert_eq!(all(kept.into_texts()), ["1234", "56789"]);
+        assert_eq!(all(kept.into_kept()), ["1234", "56789"]);
     }
 
     #[test]
     fn all_answers_together_keep_within_one_budget() {
         let budget = Arc::new(CommitBudget::new(10));
-        let (mut one, mut two) = (Kept::new(8, &budget), Kept::new(8, &budget));
+        let (mut one, mut two) = (CommitKeeper::new(8, &budget), CommitKeeper::new(8, &budget));
         keep(&mut one, &["123456"]);
         keep(&mut two, &["123", "45", "6"]);
         assert_eq!(budget.left.load(Ordering::Relaxed), 1);
         assert_eq!(two.texts.len(), 1);
-        let mut texts = one.into_texts();
+        let mut texts = one.into_kept();
         assert_eq!(texts.next().unwrap(), "123456");
         assert_eq!(budget.left.load(Ordering::Relaxed), 7);
         keep(&mut two, &["6"]);
-        assert_eq!(all(two.into_texts()), ["123"]);
+        assert_eq!(all(two.into_kept()), ["123"]);
         assert_eq!(budget.left.load(Ordering::Relaxed), 10);
-        let mut dropped = Kept::new(8, &budget);
+        let mut dropped = CommitKeeper::new(8, &budget);
         keep(&mut dropped, &["12345678"]);
         drop(dropped);
         assert_eq!(budget.left.load(Ordering::Relaxed), 10);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// As much of a message is kept.
+/// How many characters of a message are kept: those of AWS have no limit that is documented.
 const LONGEST_MESSAGE: usize = 600;
 
 /// How the text of an error begins with which the client of S3 repeats an answer.
@@ -11,9 +11,9 @@ const REPEATED: &str = "Server returned non-2xx status code: ";
 /// The text of its error for an answer that names another region.
 const REDIRECTED: &str = "Received redirect without LOCATION";
 
-/// An answer of S3 in place of what it was asked for.
+/// An error response of S3.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct S3Answer {
+pub struct S3Error {
     /// Its HTTP status.
     pub status: u16,
     /// Its code, such as `AccessDenied`; empty if it has none.
@@ -22,9 +22,9 @@ pub struct S3Answer {
     pub message: String,
 }
 
-/// What an answer says is wrong. Each needs something else to be done.
+/// What an error says is wrong: each kind has its own remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
+pub enum S3ErrorKind {
     /// A permission is missing.
     Denied,
     /// The credentials have expired.
@@ -47,8 +47,8 @@ pub enum Trouble {
     Busy,
 }
 
-impl S3Answer {
-    /// Reads an answer: its status, and its body in XML.
+impl S3Error {
+    /// Reads an error response from its status and its body in XML.
     pub fn read(status: u16, body: &str) -> Self {
         let element = |name: &str| {
             let (_, rest) = body.split_once(&format!("<{name}>"))?;
@@ -62,7 +62,7 @@ impl S3Answer {
         }
     }
 
-    /// The answer that is the cause of `error`, which comes from a client of S3.
+    /// The error response that caused `error`, which comes from a client of S3.
     pub fn behind(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         let causes: Vec<_> = std::iter::successors(Some(error), |error| error.source()).collect();
         // Those further out may repeat paths, which others choose. They come before the answer.
@@ -80,22 +80,22 @@ impl S3Answer {
     }
 
     /// What is wrong; `None` if the code does not say.
-    pub fn trouble(&self) -> Option<Trouble> {
+    pub fn kind(&self) -> Option<S3ErrorKind> {
         Some(match self.code.as_str() {
-            "AccessDenied" if self.message.contains("to perform: kms:") => Trouble::Key,
-            "AccessDenied" => Trouble::Denied,
-            "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => Trouble::Expired,
-            "InvalidAccessKeyId" | "InvalidToken" | "InvalidSecurity" => Trouble::Unknown,
-            "SignatureDoesNotMatch" => Trouble::Signature,
-            "RequestTimeTooSkewed" => Trouble::Clock,
-            "NoSuchBucket" => Trouble::NoBucket,
-            "PermanentRedirect" | "IllegalLocationConstraintException" => Trouble::Region,
+            "AccessDenied" if self.message.contains("to perform: kms:") => S3ErrorKind::Key,
+            "AccessDenied" => S3ErrorKind::Denied,
+            "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => S3ErrorKind::Expired,
+            "InvalidAccessKeyId" | "InvalidToken" | "InvalidSecurity" => S3ErrorKind::Unknown,
+            "SignatureDoesNotMatch" => S3ErrorKind::Signature,
+            "RequestTimeTooSkewed" => S3ErrorKind::Clock,
+            "NoSuchBucket" => S3ErrorKind::NoBucket,
+            "PermanentRedirect" | "IllegalLocationConstraintException" => S3ErrorKind::Region,
             "AuthorizationHeaderMalformed" | "AuthorizationQueryParametersError"
                 if self.message.contains("region") =>
             {
-                Trouble::Region
+                S3ErrorKind::Region
             }
-            "InvalidObjectState" => Trouble::Archived,
+            "InvalidObjectState" => S3ErrorKind::Archived,
             "SlowDown"
             | "ThrottlingException"
             | "RequestTimeout"
@@ -106,8 +106,8 @@ impl S3Answer {
             | "KMS.InternalException"
             | "KMS.KMSInternalException"
             | "KMS.DependencyTimeoutException"
-            | "KMS.KeyUnavailableException" => Trouble::Busy,
-            code if code.starts_with("KMS.") => Trouble::Key,
+            | "KMS.KeyUnavailableException" => S3ErrorKind::Busy,
+            code if code.starts_with("KMS.") => S3ErrorKind::Key,
             _ => return None,
         })
     }
@@ -124,16 +124,16 @@ impl S3Answer {
         words.find(|word| word.starts_with("arn:") && word.contains(":kms:") && word.contains(":key/"))
     }
 
-    /// What is wrong and what to do about it, as far as the answer tells, and the answer.
+    /// What is wrong and what to do about it, as far as the response tells, and the response itself.
     pub fn explain(&self) -> String {
-        match self.trouble() {
-            Some(trouble) => format!("{} ({self})", trouble.advice()),
+        match self.kind() {
+            Some(kind) => format!("{} ({self})", kind.advice()),
             None => self.to_string(),
         }
     }
 }
 
-impl fmt::Display for S3Answer {
+impl fmt::Display for S3Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "S3 answers {}", self.status)?;
         if !self.code.is_empty() {
@@ -146,7 +146,7 @@ impl fmt::Display for S3Answer {
     }
 }
 
-impl Trouble {
+impl S3ErrorKind {
     /// What is wrong and what to do, as the beginning of a sentence.
     pub fn advice(self) -> &'static str {
         match self {
@@ -183,8 +183,8 @@ impl Trouble {
 mod tests {
     use super::*;
 
-    fn answer(status: u16, code: &str, message: &str) -> S3Answer {
-        S3Answer::read(status, &format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>"))
+    fn answer(status: u16, code: &str, message: &str) -> S3Error {
+        S3Error::read(status, &format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>"))
     }
 
     #[test]
@@ -193,37 +193,37 @@ mod tests {
                        resource: arn:aws:kms:eu-central-1:111122223333:key/0b4f1f0a because no identity-based policy \
                        allows the kms:Decrypt action";
         let refused = answer(403, "AccessDenied", message);
-        assert_eq!(refused.trouble(), Some(Trouble::Key));
+        assert_eq!(refused.kind(), Some(S3ErrorKind::Key));
         assert_eq!(refused.kms_key(), Some("arn:aws:kms:eu-central-1:111122223333:key/0b4f1f0a"));
-        assert_eq!(S3Answer::read(403, "<Error><Code>AccessDenied</Code></Error>").kms_key(), None);
+        assert_eq!(S3Error::read(403, "<Error><Code>AccessDenied</Code></Error>").kms_key(), None);
     }
 
     #[test]
     fn only_access_denied_is_a_missing_permission() {
         for (status, code, message, expected) in [
-            (403, "AccessDenied", "Access Denied", Some(Trouble::Denied)),
-            (400, "ExpiredToken", "The provided token has expired.", Some(Trouble::Expired)),
-            (403, "InvalidAccessKeyId", "", Some(Trouble::Unknown)),
-            (403, "SignatureDoesNotMatch", "", Some(Trouble::Signature)),
-            (403, "RequestTimeTooSkewed", "", Some(Trouble::Clock)),
-            (404, "NoSuchBucket", "", Some(Trouble::NoBucket)),
-            (301, "PermanentRedirect", "", Some(Trouble::Region)),
+            (403, "AccessDenied", "Access Denied", Some(S3ErrorKind::Denied)),
+            (400, "ExpiredToken", "The provided token has expired.", Some(S3ErrorKind::Expired)),
+            (403, "InvalidAccessKeyId", "", Some(S3ErrorKind::Unknown)),
+            (403, "SignatureDoesNotMatch", "", Some(S3ErrorKind::Signature)),
+            (403, "RequestTimeTooSkewed", "", Some(S3ErrorKind::Clock)),
+            (404, "NoSuchBucket", "", Some(S3ErrorKind::NoBucket)),
+            (301, "PermanentRedirect", "", Some(S3ErrorKind::Region)),
             (
                 400,
                 "AuthorizationHeaderMalformed",
                 "the region 'us-east-1' is wrong; expecting 'eu-west-1'",
-                Some(Trouble::Region),
+                Some(S3ErrorKind::Region),
             ),
-            (403, "InvalidObjectState", "", Some(Trouble::Archived)),
-            (400, "KMS.DisabledException", "", Some(Trouble::Key)),
+            (403, "InvalidObjectState", "", Some(S3ErrorKind::Archived)),
+            (400, "KMS.DisabledException", "", Some(S3ErrorKind::Key)),
             (404, "NoSuchKey", "", None),
             (403, "", "", None),
-            (503, "SlowDown", "", Some(Trouble::Busy)),
-            (400, "KMS.ThrottlingException", "", Some(Trouble::Busy)),
-            (307, "TemporaryRedirect", "", Some(Trouble::Busy)),
-            (403, "AccessDenied", "no access to key kms:x", Some(Trouble::Denied)),
+            (503, "SlowDown", "", Some(S3ErrorKind::Busy)),
+            (400, "KMS.ThrottlingException", "", Some(S3ErrorKind::Busy)),
+            (307, "TemporaryRedirect", "", Some(S3ErrorKind::Busy)),
+            (403, "AccessDenied", "no access to key kms:x", Some(S3ErrorKind::Denied)),
         ] {
-            assert_eq!(answer(status, code, message).trouble(), expected, "{code}");
+            assert_eq!(answer(status, code, message).kind(), expected, "{code}");
         }
     }
 
@@ -237,15 +237,15 @@ mod tests {
              token has expired.</Message></Error>",
         );
         assert_eq!(
-            S3Answer::behind(expired.as_ref()).unwrap().to_string(),
+            S3Error::behind(expired.as_ref()).unwrap().to_string(),
             "S3 answers 400 ExpiredToken: The provided token has expired."
         );
         let redirected = text(
             "Received redirect without LOCATION, this normally indicates an incorrectly configured region",
         );
-        assert_eq!(S3Answer::behind(redirected.as_ref()).unwrap().trouble(), Some(Trouble::Region));
+        assert_eq!(S3Error::behind(redirected.as_ref()).unwrap().kind(), Some(S3ErrorKind::Region));
         let head = text("Server returned non-2xx status code: 404 Not Found: ");
-        assert_eq!(S3Answer::behind(head.as_ref()).unwrap().to_string(), "S3 answers 404");
-        assert_eq!(S3Answer::behind(text("HTTP error: error sending request").as_ref()), None);
+        assert_eq!(S3Error::behind(head.as_ref()).unwrap().to_string(), "S3 answers 404");
+        assert_eq!(S3Error::behind(text("HTTP error: error sending request").as_ref()), None);
     }
 }

@@ -6,11 +6,11 @@ use buoyant_kernel::arrow::array::{Array, ListArray, MapArray, StringArray, Stru
 use buoyant_kernel::engine::arrow_data::ArrowEngineData;
 
 use super::json_guard::JsonGuard;
-use super::refused::Refused;
+use super::log_rejection::LogRejection;
 use crate::limits::Limits;
 
 /// Refuses a protocol or a metadata action that lists too much.
-pub(super) fn check_names(batch: &dyn EngineData, limits: &Limits) -> Result<(), Refused> {
+pub(super) fn check_names(batch: &dyn EngineData, limits: &Limits) -> Result<(), LogRejection> {
     let Some(batch) = batch.any_ref().downcast_ref::<ArrowEngineData>() else { return Ok(()) };
     let batch = batch.record_batch();
     for action in ["protocol", "metaData"] {
@@ -32,7 +32,7 @@ pub(super) fn check_names(batch: &dyn EngineData, limits: &Limits) -> Result<(),
     Ok(())
 }
 
-fn check_field(field: &dyn Array, limits: &Limits) -> Result<(), Refused> {
+fn check_field(field: &dyn Array, limits: &Limits) -> Result<(), LogRejection> {
     let field = field.as_any();
     let offsets = match (field.downcast_ref::<ListArray>(), field.downcast_ref::<MapArray>()) {
         (Some(list), _) => list.value_offsets(),
@@ -44,25 +44,25 @@ fn check_field(field: &dyn Array, limits: &Limits) -> Result<(), Refused> {
     };
     let counts = offsets.iter().zip(offsets.iter().skip(1)).map(|(start, end)| end.saturating_sub(*start));
     match counts.max().is_some_and(|most| usize::try_from(most).is_ok_and(|most| most > limits.log_names)) {
-        true => Err(Refused::Names),
+        true => Err(LogRejection::Names),
         false => Ok(()),
     }
 }
 
 /// Refuses a schema by its size, before anything of it is parsed: the kernel and this server parse all of it.
-pub(super) fn check_schema(text: &str, limits: &Limits) -> Result<(), Refused> {
+pub(super) fn check_schema(text: &str, limits: &Limits) -> Result<(), LogRejection> {
     if text.len() > limits.schema_bytes {
-        return Err(Refused::Schema);
+        return Err(LogRejection::Schema);
     }
     // Each column has this key once. Where a comment has it, too, it counts as one, which does not matter.
     match memchr::memmem::find_iter(text.as_bytes(), b"\"nullable\"").count() > limits.schema_columns {
-        true => Err(Refused::Schema),
+        true => Err(LogRejection::Schema),
         false => Ok(()),
     }
 }
 
 /// Refuses texts of JSON that are nested too deeply or too large, as [`JsonGuard`] does for actions.
-pub(super) fn check_texts(batch: &dyn EngineData, limits: &Limits, rows: usize) -> Result<(), Refused> {
+pub(super) fn check_texts(batch: &dyn EngineData, limits: &Limits, rows: usize) -> Result<(), LogRejection> {
     let Some(batch) = batch.any_ref().downcast_ref::<ArrowEngineData>() else { return Ok(()) };
     for column in batch.record_batch().columns() {
         let Some(texts) = column.as_any().downcast_ref::<StringArray>() else { continue };

@@ -6,14 +6,14 @@ use chrono::Utc;
 
 use super::keys::{self, Key};
 use super::records::{self, BadRecord, Item, Kind, text};
-use crate::catalog::state::{RecipientState, SchemaState, ShareState, State, TableState, TokenState};
+use crate::catalog::state::{CatalogState, RecipientState, SchemaState, ShareState, TableState, TokenState};
 use crate::catalog::{ShareRecord, TokenHash, expiry};
 
 /// What was found in a catalog. Shares that are being deleted are in none of it.
 #[derive(Debug, Default)]
-pub struct Reading {
+pub struct CatalogContents {
     /// What servers see.
-    pub state: State,
+    pub state: CatalogState,
     /// Records that servers cannot read.
     pub bad: Vec<BadRecord>,
     /// Records that servers can read, although what they say cannot be written in a share file.
@@ -36,7 +36,7 @@ fn of(items: &[Item], wanted: Kind) -> impl Iterator<Item = &Item> {
     items.iter().filter(move |item| records::kind(item) == wanted)
 }
 
-impl Reading {
+impl CatalogContents {
     /// Reads every item of a catalog.
     pub fn new(items: &[Item]) -> Self {
         let mut this = Self::default();

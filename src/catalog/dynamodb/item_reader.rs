@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::keys::{self, Key};
 use super::records::{Item, key_attributes};
-use crate::catalog::{Page, PageRequest};
+use crate::catalog::{ListPage, PageRequest};
 use crate::error::{Error, Result, innermost};
 
 /// How many items one `BatchGetItem` may ask for.
@@ -21,13 +21,13 @@ const FIRST_WAIT: Duration = Duration::from_millis(25);
 
 /// Reads one DynamoDB table.
 #[derive(Debug, Clone)]
-pub(super) struct Reads {
+pub(super) struct ItemReader {
     pub(super) client: Client,
     pub(super) table: String,
     deadline: Duration,
 }
 
-impl Reads {
+impl ItemReader {
     /// No answer waits longer than `deadline`.
     pub(super) fn new(client: Client, table: &str, deadline: Duration) -> Self {
         Self { client, table: table.to_owned(), deadline }
@@ -77,9 +77,9 @@ impl Reads {
         partition: &str,
         prefix: &str,
         page: &PageRequest,
-    ) -> Result<Page<Item>> {
+    ) -> Result<ListPage<Item>> {
         if !(Key { partition: partition.to_owned(), sort: prefix.to_owned() }).fits() {
-            return Ok(Page { items: Vec::new(), more_after: None });
+            return Ok(ListPage { items: Vec::new(), more_after: None });
         }
         let until = Instant::now() + self.deadline;
         // One more than asked for tells whether there are more.
@@ -121,7 +121,7 @@ impl Reads {
                 Some(sort.strip_prefix(prefix).unwrap_or_default().to_owned())
             }
         };
-        Ok(Page { items, more_after })
+        Ok(ListPage { items, more_after })
     }
 }
 

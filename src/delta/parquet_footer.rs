@@ -10,9 +10,9 @@ use std::ops::Range;
 use buoyant_kernel::parquet::file::metadata::ParquetMetaDataReader;
 use bytes::Bytes;
 
-use super::pages::Column;
-use super::refused::Refused;
-use super::thrift::{self, Met};
+use super::log_rejection::LogRejection;
+use super::parquet_pages::Column;
+use super::thrift::{self, Value};
 use crate::limits::Limits;
 
 /// The most rows that a file has for each of its bytes.
@@ -36,20 +36,21 @@ impl Footer {
     }
 
     /// Reads the metadata of a file of so many bytes.
-    pub(super) fn read(metadata: &[u8], file_bytes: u64, limits: &Limits) -> Result<Self, Refused> {
+    pub(super) fn read(metadata: &[u8], file_bytes: u64, limits: &Limits) -> Result<Self, LogRejection> {
         check(metadata, limits)?;
-        let metadata = ParquetMetaDataReader::decode_metadata(metadata).map_err(|_| Refused::Malformed)?;
+        let metadata =
+            ParquetMetaDataReader::decode_metadata(metadata).map_err(|_| LogRejection::Malformed)?;
         let mut columns: HashMap<_, Vec<Column>> = HashMap::new();
         let mut rows = 0_u64;
         for group in metadata.row_groups() {
-            let group_rows = u64::try_from(group.num_rows()).map_err(|_| Refused::Malformed)?;
+            let group_rows = u64::try_from(group.num_rows()).map_err(|_| LogRejection::Malformed)?;
             rows = rows.saturating_add(group_rows);
             for column in group.columns() {
                 let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
-                let start = u64::try_from(start).map_err(|_| Refused::Malformed)?;
-                let bytes = u64::try_from(column.compressed_size()).map_err(|_| Refused::Malformed)?;
+                let start = u64::try_from(start).map_err(|_| LogRejection::Malformed)?;
+                let bytes = u64::try_from(column.compressed_size()).map_err(|_| LogRejection::Malformed)?;
                 let end = start.checked_add(bytes).filter(|&end| end <= file_bytes);
-                let same = columns.entry((start, end.ok_or(Refused::Malformed)?)).or_default();
+                let same = columns.entry((start, end.ok_or(LogRejection::Malformed)?)).or_default();
                 let column = Column::new(column);
                 if !same.contains(&column) {
                     same.push(column);
@@ -58,7 +59,7 @@ impl Footer {
         }
         // Every action has a path or an id that no other one has, which takes some bits however well it is packed.
         if rows > file_bytes.saturating_mul(ROWS_OF_A_BYTE) {
-            return Err(Refused::Rows);
+            return Err(LogRejection::Rows);
         }
         Ok(Self { columns })
     }
@@ -75,15 +76,15 @@ impl Footer {
         fetched: &[Bytes],
         batch_rows: u64,
         limits: &Limits,
-    ) -> Result<u64, Refused> {
+    ) -> Result<u64, LogRejection> {
         let mut batch = 0_u64;
         for (range, bytes) in ranges.iter().zip(fetched) {
-            let columns = self.columns.get(&(range.start, range.end)).ok_or(Refused::Malformed)?;
+            let columns = self.columns.get(&(range.start, range.end)).ok_or(LogRejection::Malformed)?;
             let mut costs = columns.iter().map(|column| column.cost(bytes, batch_rows, limits));
             let cost = costs.try_fold(0, |most, cost| cost.map(|cost| cost.max(most)))?;
             batch = batch.saturating_add(cost);
         }
-        if batch > limits.log_batch_bytes { Err(Refused::Batch) } else { Ok(batch) }
+        if batch > limits.log_batch_bytes { Err(LogRejection::Batch) } else { Ok(batch) }
     }
 }
 
@@ -92,13 +93,13 @@ pub fn may_be_read(file: &Bytes, batch_rows: u64, limits: &Limits) -> bool {
     check_file(file, batch_rows, limits).is_ok()
 }
 
-fn check_file(file: &Bytes, batch_rows: u64, limits: &Limits) -> Result<(), Refused> {
-    let length = Footer::metadata_bytes(file).ok_or(Refused::Malformed)?;
+fn check_file(file: &Bytes, batch_rows: u64, limits: &Limits) -> Result<(), LogRejection> {
+    let length = Footer::metadata_bytes(file).ok_or(LogRejection::Malformed)?;
     if length > limits.parquet_footer_bytes {
-        return Err(Refused::Footer);
+        return Err(LogRejection::Footer);
     }
-    let end = file.len().checked_sub(END_BYTES).ok_or(Refused::Malformed)?;
-    let start = end.checked_sub(length as usize).ok_or(Refused::Malformed)?;
+    let end = file.len().checked_sub(END_BYTES).ok_or(LogRejection::Malformed)?;
+    let start = end.checked_sub(length as usize).ok_or(LogRejection::Malformed)?;
     let footer = Footer::read(&file[start..end], file.len() as u64, limits)?;
     let ranges: Vec<_> = footer.columns.keys().map(|&(start, end)| start..end).collect();
     let fetched: Vec<_> =
@@ -107,7 +108,7 @@ fn check_file(file: &Bytes, batch_rows: u64, limits: &Limits) -> Result<(), Refu
 }
 
 /// Walks the metadata before it is parsed: the depth of the schema and the number of columns.
-fn check(metadata: &[u8], limits: &Limits) -> Result<(), Refused> {
+fn check(metadata: &[u8], limits: &Limits) -> Result<(), LogRejection> {
     const SCHEMA: i16 = 2;
     const CHILDREN: &[i16] = &[SCHEMA, 5];
     const ROW_GROUPS: &[i16] = &[4];
@@ -117,25 +118,25 @@ fn check(metadata: &[u8], limits: &Limits) -> Result<(), Refused> {
     let (mut columns, mut row_groups) = (0_usize, false);
     thrift::walk(metadata, thrift::FILE, &mut |path, met| {
         match (path, met) {
-            ([SCHEMA], Met::List(count)) => {
+            ([SCHEMA], Value::List(count)) => {
                 if elements.replace(count).is_some() {
-                    return Err(Refused::Malformed);
+                    return Err(LogRejection::Malformed);
                 }
                 children.reserve_exact(count);
             }
             // Of an element of the schema, which may be written twice.
-            (CHILDREN, Met::Int(count)) => current = count as i32,
-            ([SCHEMA], Met::End) => {
-                children.push(usize::try_from(current).map_err(|_| Refused::Malformed)?);
+            (CHILDREN, Value::Int(count)) => current = count as i32,
+            ([SCHEMA], Value::End) => {
+                children.push(usize::try_from(current).map_err(|_| LogRejection::Malformed)?);
                 current = 0;
             }
-            (ROW_GROUPS, Met::List(_)) if std::mem::replace(&mut row_groups, true) => {
-                return Err(Refused::Malformed);
+            (ROW_GROUPS, Value::List(_)) if std::mem::replace(&mut row_groups, true) => {
+                return Err(LogRejection::Malformed);
             }
-            (COLUMNS, Met::List(count)) => {
+            (COLUMNS, Value::List(count)) => {
                 columns += count;
                 if columns > limits.parquet_columns {
-                    return Err(Refused::Footer);
+                    return Err(LogRejection::Footer);
                 }
             }
             _ => {}
@@ -143,7 +144,7 @@ fn check(metadata: &[u8], limits: &Limits) -> Result<(), Refused> {
         Ok(())
     })?;
     if children.len() > limits.parquet_columns {
-        return Err(Refused::Footer);
+        return Err(LogRejection::Footer);
     }
     // The reader makes room for as many children as an element claims.
     if children
@@ -151,7 +152,7 @@ fn check(metadata: &[u8], limits: &Limits) -> Result<(), Refused> {
         .try_fold(0_usize, |sum, &count| sum.checked_add(count))
         .is_none_or(|sum| sum > children.len())
     {
-        return Err(Refused::Malformed);
+        return Err(LogRejection::Malformed);
     }
     let mut open: Vec<usize> = Vec::new();
     for count in children {
@@ -161,7 +162,7 @@ fn check(metadata: &[u8], limits: &Limits) -> Result<(), Refused> {
         if count > 0 {
             open.push(count);
             if open.len() > limits.parquet_depth {
-                return Err(Refused::TooDeep);
+                return Err(LogRejection::TooDeep);
             }
         }
         while open.last() == Some(&0) {
@@ -198,7 +199,7 @@ mod tests {
     }
 
     /// Checks every column of a file as one that is read in batches of 100 rows.
-    fn check(file: &Bytes, limits: &Limits) -> Result<(), Refused> {
+    fn check(file: &Bytes, limits: &Limits) -> Result<(), LogRejection> {
         check_file(file, 100, limits)
     }
 
@@ -263,26 +264,26 @@ mod tests {
         let same: ArrayRef = Arc::new(StringArray::from_iter_values((0..2_000).map(|_| "x".repeat(1_000))));
         let packed = file(same, properties().build());
         assert!(packed.len() < 10_000);
-        assert_eq!(check(&packed, &limits(90_000)), Err(Refused::Batch));
+        assert_eq!(check(&packed, &limits(90_000)), Err(LogRejection::Batch));
         assert_eq!(check(&packed, &limits(110_000)), Ok(()));
         // Without a dictionary, a batch of 100 rows may have values of three pages of 50.
         let small = || properties().set_data_page_row_count_limit(50).set_write_batch_size(50);
-        let plain = file(texts(10_000, 1_000), small().set_dictionary_enabled(false).build());
-        assert_eq!(check(&plain, &limits(100_000)), Err(Refused::Batch));
-        assert_eq!(check(&plain, &limits(160_000)), Ok(()));
+        let long = file(texts(10_000, 1_000), small().set_dictionary_enabled(false).build());
+        assert_eq!(check(&long, &limits(100_000)), Err(LogRejection::Batch));
+        assert_eq!(check(&long, &limits(160_000)), Ok(()));
     }
 
     #[test]
     fn rows_of_many_values_are_counted() {
         let many = file(lists(&[30].repeat(2_000)), properties().build());
         // 100 rows of 30 values of 12 bytes and some more.
-        assert_eq!(check(&many, &limits(30_000)), Err(Refused::Batch));
+        assert_eq!(check(&many, &limits(30_000)), Err(LogRejection::Batch));
         assert_eq!(check(&many, &limits(70_000)), Ok(()));
         let mut lengths = vec![1; 2_000];
         lengths[777] = 100_000;
         let one = file(lists(&lengths), properties().build());
         assert!(one.len() < 100_000);
-        assert_eq!(check(&one, &limits(1_000_000)), Err(Refused::Batch));
+        assert_eq!(check(&one, &limits(1_000_000)), Err(LogRejection::Batch));
         assert_eq!(check(&one, &limits(3_000_000)), Ok(()));
     }
 
@@ -296,7 +297,7 @@ mod tests {
             Compression::ZSTD(Default::default()),
         ] {
             let file = file(Arc::clone(&zeros), properties().set_compression(compression).build());
-            assert_eq!(check(&file, &limits), Err(Refused::Page), "{compression}");
+            assert_eq!(check(&file, &limits), Err(LogRejection::Page), "{compression}");
             assert_eq!(check(&file, &Limits::default()), Ok(()), "{compression}");
         }
     }
@@ -329,10 +330,10 @@ mod tests {
         };
         let chain = |length: usize| [vec![1; length], vec![0]].concat();
         assert_eq!(super::check(&schema(&chain(10)), &limits), Ok(()));
-        assert_eq!(super::check(&schema(&chain(11)), &limits), Err(Refused::TooDeep));
+        assert_eq!(super::check(&schema(&chain(11)), &limits), Err(LogRejection::TooDeep));
         assert_eq!(super::check(&schema(&[3, 1, 0, 0, 0]), &limits), Ok(()));
-        assert_eq!(super::check(&schema(&[0; 51]), &limits), Err(Refused::Footer));
-        assert_eq!(super::check(&schema(&[1, 100, 0]), &limits), Err(Refused::Malformed));
-        assert_eq!(super::check(&[], &limits), Err(Refused::Malformed));
+        assert_eq!(super::check(&schema(&[0; 51]), &limits), Err(LogRejection::Footer));
+        assert_eq!(super::check(&schema(&[1, 100, 0]), &limits), Err(LogRejection::Malformed));
+        assert_eq!(super::check(&[], &limits), Err(LogRejection::Malformed));
     }
 }

@@ -1,4 +1,4 @@
-//! What differs between two catalogs, such as a share file and what is in DynamoDB.
+//! The changes that make one catalog into another, such as what is in DynamoDB into a share file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,12 +7,12 @@ use chrono::{DateTime, Utc};
 
 use super::expiry;
 use super::settings::Difference;
-use super::state::{RecipientState, ShareState, State, TableState, TokenState};
+use super::state::{CatalogState, RecipientState, ShareState, TableState, TokenState};
 
-/// One difference between two catalogs.
+/// One change to a catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are names and values, and say of what")]
-pub enum Change {
+pub enum CatalogChange {
     /// A share is new.
     AddShare(ShareState),
     /// The id of a share differs.
@@ -51,7 +51,7 @@ pub enum Change {
     RemoveToken { recipient: String, hash: String },
 }
 
-impl Change {
+impl CatalogChange {
     /// Whether it takes something away.
     pub fn removes(&self) -> bool {
         matches!(
@@ -80,7 +80,7 @@ fn short(hash: &str) -> &str {
     hash.get(..8).unwrap_or(hash)
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for CatalogChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AddShare(share) => write!(f, "+ share {}", share.name),
@@ -151,24 +151,24 @@ impl TableState {
     }
 }
 
-impl State {
+impl CatalogState {
     /// What makes `self` into `wanted`, in an order in which it can be done: what is added before what needs it,
     /// what is removed after what needed it.
-    pub fn changes_to(&self, wanted: &Self) -> Vec<Change> {
+    pub fn changes_to(&self, wanted: &Self) -> Vec<CatalogChange> {
         let mut changes = Vec::new();
         for (key, after) in &wanted.shares {
             match self.shares.get(key) {
-                None => changes.push(Change::AddShare(after.clone())),
+                None => changes.push(CatalogChange::AddShare(after.clone())),
                 Some(before) => {
                     if before.id != after.id {
-                        changes.push(Change::ShareId {
+                        changes.push(CatalogChange::ShareId {
                             share: after.name.clone(),
                             before: before.id.clone(),
                             after: after.id.clone(),
                         });
                     }
                     if before.comment != after.comment {
-                        changes.push(Change::ShareComment {
+                        changes.push(CatalogChange::ShareComment {
                             share: after.name.clone(),
                             before: before.comment.clone(),
                             after: after.comment.clone(),
@@ -183,12 +183,12 @@ impl State {
         }
         for (key, before) in &self.recipients {
             if !wanted.recipients.contains_key(key) {
-                changes.push(Change::RemoveRecipient { recipient: before.name.clone() });
+                changes.push(CatalogChange::RemoveRecipient { recipient: before.name.clone() });
             }
         }
         for (key, before) in &self.shares {
             match wanted.shares.get(key) {
-                None => changes.push(Change::RemoveShare { share: before.name.clone() }),
+                None => changes.push(CatalogChange::RemoveShare { share: before.name.clone() }),
                 Some(after) => gone(before, after, &mut changes),
             }
         }
@@ -196,19 +196,21 @@ impl State {
     }
 }
 
-fn schemas(before: Option<&ShareState>, after: &ShareState, changes: &mut Vec<Change>) {
+fn schemas(before: Option<&ShareState>, after: &ShareState, changes: &mut Vec<CatalogChange>) {
     for (key, schema) in &after.schemas {
         let there = before.and_then(|share| share.schemas.get(key));
         if there.is_none() {
-            changes.push(Change::AddSchema { share: after.name.clone(), schema: schema.name.clone() });
+            changes.push(CatalogChange::AddSchema { share: after.name.clone(), schema: schema.name.clone() });
         }
         for (key, table) in &schema.tables {
             let (share, schema) = (after.name.clone(), schema.name.clone());
             match there.and_then(|schema| schema.tables.get(key)) {
-                None => changes.push(Change::AddTable { share, schema, table: Box::new(table.clone()) }),
+                None => {
+                    changes.push(CatalogChange::AddTable { share, schema, table: Box::new(table.clone()) })
+                }
                 Some(before) if before != table => {
                     let (before, after) = (Box::new(before.clone()), Box::new(table.clone()));
-                    changes.push(Change::UpdateTable { share, schema, before, after });
+                    changes.push(CatalogChange::UpdateTable { share, schema, before, after });
                 }
                 Some(_) => {}
             }
@@ -216,12 +218,12 @@ fn schemas(before: Option<&ShareState>, after: &ShareState, changes: &mut Vec<Ch
     }
 }
 
-fn gone(before: &ShareState, after: &ShareState, changes: &mut Vec<Change>) {
+fn gone(before: &ShareState, after: &ShareState, changes: &mut Vec<CatalogChange>) {
     for (key, schema) in &before.schemas {
         let left = after.schemas.get(key);
         for (key, table) in &schema.tables {
             if left.is_none_or(|left| !left.tables.contains_key(key)) {
-                changes.push(Change::RemoveTable {
+                changes.push(CatalogChange::RemoveTable {
                     share: before.name.clone(),
                     schema: schema.name.clone(),
                     table: table.name.clone(),
@@ -229,25 +231,28 @@ fn gone(before: &ShareState, after: &ShareState, changes: &mut Vec<Change>) {
             }
         }
         if left.is_none() {
-            changes.push(Change::RemoveSchema { share: before.name.clone(), schema: schema.name.clone() });
+            changes.push(CatalogChange::RemoveSchema {
+                share: before.name.clone(),
+                schema: schema.name.clone(),
+            });
         }
     }
 }
 
-fn recipient(before: Option<&RecipientState>, after: &RecipientState, changes: &mut Vec<Change>) {
+fn recipient(before: Option<&RecipientState>, after: &RecipientState, changes: &mut Vec<CatalogChange>) {
     let name = || after.name.clone();
     match before {
-        None => changes.push(Change::AddRecipient(after.clone())),
+        None => changes.push(CatalogChange::AddRecipient(after.clone())),
         Some(before) => {
             if before.comment != after.comment {
-                changes.push(Change::RecipientComment {
+                changes.push(CatalogChange::RecipientComment {
                     recipient: name(),
                     before: before.comment.clone(),
                     after: after.comment.clone(),
                 });
             }
             if before.active != after.active {
-                changes.push(Change::RecipientStatus { recipient: name(), active: after.active });
+                changes.push(CatalogChange::RecipientStatus { recipient: name(), active: after.active });
             }
         }
     }
@@ -255,19 +260,21 @@ fn recipient(before: Option<&RecipientState>, after: &RecipientState, changes: &
     let shares = before.map_or(&no_shares, |before| &before.shares);
     let tokens = before.map_or(&no_tokens, |before| &before.tokens);
     let granted = after.shares.difference(shares);
-    changes.extend(granted.map(|share| Change::Grant { recipient: name(), share: share.clone() }));
+    changes.extend(granted.map(|share| CatalogChange::Grant { recipient: name(), share: share.clone() }));
     let revoked = shares.difference(&after.shares);
-    changes.extend(revoked.map(|share| Change::Revoke { recipient: name(), share: share.clone() }));
+    changes.extend(revoked.map(|share| CatalogChange::Revoke { recipient: name(), share: share.clone() }));
     // Tokens that go make room for those that come: a recipient has few.
     let removed = tokens.keys().filter(|hash| !after.tokens.contains_key(*hash));
-    changes.extend(removed.map(|hash| Change::RemoveToken { recipient: name(), hash: hash.clone() }));
+    changes.extend(removed.map(|hash| CatalogChange::RemoveToken { recipient: name(), hash: hash.clone() }));
     for (hash, token) in &after.tokens {
         match tokens.get(hash) {
-            None => {
-                changes.push(Change::AddToken { recipient: name(), hash: hash.clone(), token: token.clone() })
-            }
+            None => changes.push(CatalogChange::AddToken {
+                recipient: name(),
+                hash: hash.clone(),
+                token: token.clone(),
+            }),
             Some(before) if before.expires != token.expires => {
-                changes.push(Change::TokenEnd {
+                changes.push(CatalogChange::TokenEnd {
                     recipient: name(),
                     hash: hash.clone(),
                     before: before.expires,

@@ -2,7 +2,7 @@
 //!
 //! Which files are active depends on the `add` and `remove` actions alone. So a table with a type the kernel
 //! cannot parse, or a protocol that lists features in an unusual way, can be shared all the same: the kernel
-//! gets a plain schema and protocol to work with, and recipients get what the log says. Statistics that a
+//! gets stand-ins for schema and protocol, and recipients get what the log says. Statistics that a
 //! checkpoint holds only as a struct are left out then, because they cannot be turned into JSON without the
 //! schema.
 
@@ -26,17 +26,17 @@ use super::engine::LogEngine;
 use super::metadata::{Metadata, Protocol};
 
 /// What stands in for the table's own schema and protocol.
-const PLAIN_METADATA: &str = r#"{"id":"","format":{"provider":"parquet","options":{}},"schemaString":"{\"type\":\"struct\",\"fields\":[{\"name\":\"_\",\"type\":\"string\",\"nullable\":true,\"metadata\":{}}]}","partitionColumns":[],"configuration":{}}"#;
-const PLAIN_PROTOCOL: &str = r#"{"minReaderVersion":1,"minWriterVersion":2}"#;
+const STAND_IN_METADATA: &str = r#"{"id":"","format":{"provider":"parquet","options":{}},"schemaString":"{\"type\":\"struct\",\"fields\":[{\"name\":\"_\",\"type\":\"string\",\"nullable\":true,\"metadata\":{}}]}","partitionColumns":[],"configuration":{}}"#;
+const STAND_IN_PROTOCOL: &str = r#"{"minReaderVersion":1,"minWriterVersion":2}"#;
 
-/// The protocol and the metadata of a log, unjudged.
-pub(super) struct Raw {
+/// The protocol and the metadata of a log, which nobody has checked yet.
+pub(super) struct UncheckedTable {
     pub(super) protocol: Protocol,
     pub(super) metadata: Metadata,
     pub(super) segment: LogSegment,
 }
 
-impl Raw {
+impl UncheckedTable {
     /// Reads the log up to a version, or to its end.
     pub(super) fn read(engine: &LogEngine, version: Option<u64>) -> DeltaResult<Self> {
         let segment = segment(engine, version)?;
@@ -86,10 +86,10 @@ pub(super) fn suits_scan(table: &TableConfiguration) -> DeltaResult<()> {
     table.ensure_operation_supported(Operation::Scan)
 }
 
-/// A snapshot of the segment with the plain schema and protocol.
-pub(super) fn plain_snapshot(segment: LogSegment, root: &Url) -> DeltaResult<KernelSnapshot> {
-    let metadata: KernelMetadata = serde_json::from_str(PLAIN_METADATA)?;
-    let protocol: KernelProtocol = serde_json::from_str(PLAIN_PROTOCOL)?;
+/// A snapshot of the segment with the stand-ins for schema and protocol.
+pub(super) fn snapshot_with_stand_in(segment: LogSegment, root: &Url) -> DeltaResult<KernelSnapshot> {
+    let metadata: KernelMetadata = serde_json::from_str(STAND_IN_METADATA)?;
+    let protocol: KernelProtocol = serde_json::from_str(STAND_IN_PROTOCOL)?;
     let table = TableConfiguration::try_new(metadata, protocol, root.clone(), segment.end_version)?;
     KernelSnapshot::try_new(segment, table)
 }

@@ -22,12 +22,12 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
-use super::footer::{END_BYTES, Footer};
+use super::executor::{memory_for, stoppable, unless_stopped};
 use super::json_guard::JsonGuard;
 use super::log_names::{LAST_CHECKPOINT, LogFile, file_name};
+use super::log_rejection::LogRejection;
 use super::mend::{last_of_each, mended};
-use super::refused::Refused;
-use super::stop::{memory_for, stoppable, unless_stopped};
+use super::parquet_footer::{END_BYTES, Footer};
 use crate::gate::LARGE_BATCH;
 use crate::limits::Limits;
 
@@ -61,7 +61,7 @@ const PIECE_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct LogStore {
     inner: Arc<dyn ObjectStore>,
-    kept: Arc<Mutex<Kept>>,
+    kept: Arc<Mutex<CommitKeeper>>,
     footers: Arc<Mutex<Footers>>,
     view: View,
     limits: Limits,
@@ -89,7 +89,7 @@ struct Footers {
 
 /// Bytes of files, oldest out first.
 #[derive(Debug, Default)]
-struct Kept {
+struct CommitKeeper {
     files: HashMap<Path, Piece>,
     order: VecDeque<Path>,
     bytes: usize,
@@ -149,24 +149,24 @@ impl LogStore {
                 let result = self.inner.get_opts(location, options).await?;
                 match result.meta.size > self.limits.last_checkpoint_bytes {
                     // The log is listed then.
-                    true => Err(Refused::Malformed.into()),
+                    true => Err(LogRejection::Malformed.into()),
                     false => Ok(result),
                 }
             }
             None if name.ends_with(".json") => {
                 Ok(self.guarded(self.inner.get_opts(location, options).await?))
             }
-            None => Err(Refused::Malformed.into()),
+            None => Err(LogRejection::Malformed.into()),
             Some(GetRange::Bounded(range))
                 if range.end.saturating_sub(range.start) > self.limits.log_commit_bytes =>
             {
-                Err(Refused::Commit.into())
+                Err(LogRejection::Commit.into())
             }
             Some(_) => self.inner.get_opts(location, options).await,
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, CommitKeeper> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -246,9 +246,11 @@ impl LogStore {
         }
         if let Some(bytes) = Footer::metadata_bytes(&piece.data) {
             if bytes > self.limits.parquet_footer_bytes {
-                return Err(Refused::Footer.into());
+                return Err(LogRejection::Footer.into());
             }
-            let Some(start) = last.start.checked_sub(bytes) else { return Err(Refused::Malformed.into()) };
+            let Some(start) = last.start.checked_sub(bytes) else {
+                return Err(LogRejection::Malformed.into());
+            };
             if start < piece.start {
                 piece.data = read(GetRange::Bounded(start..end)).await?.bytes().await?;
                 piece.start = start;
@@ -270,7 +272,7 @@ impl LogStore {
         let bytes = ranges.iter().map(|range| range.end.saturating_sub(range.start));
         let packed = bytes.fold(0, u64::saturating_add);
         if packed > self.limits.parquet_row_group_bytes {
-            return Err(Refused::RowGroup.into());
+            return Err(LogRejection::RowGroup.into());
         }
         memory_for(packed, 0).await?;
         let fetch = |range| async move {
@@ -332,7 +334,7 @@ impl Footers {
     }
 }
 
-impl Kept {
+impl CommitKeeper {
     fn get(&self, location: &Path, range: Option<&GetRange>, view: View) -> Option<Result<GetResult>> {
         let piece = self.files.get(location)?;
         match range {
@@ -449,7 +451,7 @@ impl ObjectStore for LogStore {
         let read = unless_stopped(self.get(location, options)).await?;
         let mut meta = read.meta.clone();
         if meta.size > self.limits.log_commit_bytes {
-            return Err(Refused::Commit.into());
+            return Err(LogRejection::Commit.into());
         }
         let data = mended(&read.bytes().await?);
         let large = meta.size > COMMIT_BYTES && !self.view.every_action;

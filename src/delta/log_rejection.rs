@@ -6,7 +6,7 @@ use buoyant_kernel::object_store;
 
 /// Why bytes of a log were not given to a parser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum LogRejection {
     /// Lists, objects or groups in each other, beyond the limit.
     TooDeep,
     /// One action is larger than the limit.
@@ -33,7 +33,7 @@ pub(super) enum Refused {
     Malformed,
 }
 
-impl Refused {
+impl LogRejection {
     /// The sentence for recipients.
     pub(super) fn message(self) -> &'static str {
         match self {
@@ -61,22 +61,22 @@ impl Refused {
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for LogRejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.message())
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for LogRejection {}
 
-impl From<Refused> for object_store::Error {
-    fn from(refused: Refused) -> Self {
-        Self::Generic { store: "log", source: refused.into() }
+impl From<LogRejection> for object_store::Error {
+    fn from(rejection: LogRejection) -> Self {
+        Self::Generic { store: "log", source: rejection.into() }
     }
 }
 
-impl From<Refused> for buoyant_kernel::Error {
-    fn from(refused: Refused) -> Self {
-        Self::generic_err(refused)
+impl From<LogRejection> for buoyant_kernel::Error {
+    fn from(rejection: LogRejection) -> Self {
+        Self::generic_err(rejection)
     }
 }

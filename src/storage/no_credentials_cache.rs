@@ -6,10 +6,10 @@ use super::presign::Credentials;
 
 /// Has no value.
 #[derive(Debug, Clone)]
-pub enum Provider {}
+pub enum CredentialsCache {}
 
 #[allow(missing_docs)]
-impl Provider {
+impl CredentialsCache {
     pub async fn credentials(&self) -> Result<Credentials, String> {
         match *self {}
     }

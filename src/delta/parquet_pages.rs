@@ -11,8 +11,8 @@ use buoyant_kernel::parquet::schema::types::ColumnDescPtr;
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 
-use super::refused::Refused;
-use super::thrift::{self, Met};
+use super::log_rejection::LogRejection;
+use super::thrift::{self, Value};
 use crate::limits::Limits;
 
 /// The most that DEFLATE makes of a byte, rounded up.
@@ -69,25 +69,25 @@ impl Column {
     }
 
     /// The most bytes that a batch of rows takes of this column.
-    pub(super) fn cost(&self, column: &Bytes, batch_rows: u64, limits: &Limits) -> Result<u64, Refused> {
+    pub(super) fn cost(&self, column: &Bytes, batch_rows: u64, limits: &Limits) -> Result<u64, LogRejection> {
         let (mut pages, mut dictionary, mut deltas) = (Vec::new(), None, false);
         let mut at = 0;
         while at < column.len() {
             let rest = column.get(at..).unwrap_or_default();
             let (length, header) = Header::read(rest)?;
-            let unpacked = u64::try_from(header.unpacked).map_err(|_| Refused::Malformed)?;
-            let packed = usize::try_from(header.packed).map_err(|_| Refused::Malformed)?;
-            let count = u64::try_from(header.values).map_err(|_| Refused::Malformed)?;
-            let body = rest.get(length..length + packed).ok_or(Refused::Malformed)?;
+            let unpacked = u64::try_from(header.unpacked).map_err(|_| LogRejection::Malformed)?;
+            let packed = usize::try_from(header.packed).map_err(|_| LogRejection::Malformed)?;
+            let count = u64::try_from(header.values).map_err(|_| LogRejection::Malformed)?;
+            let body = rest.get(length..length + packed).ok_or(LogRejection::Malformed)?;
             if unpacked > limits.parquet_page_bytes {
-                return Err(Refused::Page);
+                return Err(LogRejection::Page);
             }
             self.check_codec(body, limits)?;
             match header.page_type {
                 page_type::DICTIONARY => {
                     // The reader makes room for as many values as the header claims.
                     if count > unpacked.max(packed as u64) {
-                        return Err(Refused::Malformed);
+                        return Err(LogRejection::Malformed);
                     }
                     dictionary = Some((unpacked, at..at + length + packed));
                 }
@@ -137,21 +137,21 @@ impl Column {
     }
 
     /// Some codecs unpack whatever there is, however little the header claims.
-    fn check_codec(&self, body: &[u8], limits: &Limits) -> Result<(), Refused> {
+    fn check_codec(&self, body: &[u8], limits: &Limits) -> Result<(), LogRejection> {
         let most = limits.parquet_page_bytes;
         match self.compression {
             Compression::GZIP(_) if body.len() as u64 * GZIP_RATIO > most => {
                 let mut unpacked = MultiGzDecoder::new(body).take(most + 1);
                 match std::io::copy(&mut unpacked, &mut std::io::sink()) {
-                    Ok(bytes) if bytes > most => Err(Refused::Page),
+                    Ok(bytes) if bytes > most => Err(LogRejection::Page),
                     Ok(_) => Ok(()),
-                    Err(_) => Err(Refused::Malformed),
+                    Err(_) => Err(LogRejection::Malformed),
                 }
             }
             Compression::LZ4 if body.starts_with(&LZ4_FRAME) && body.len() as u64 * LZ4_RATIO > most => {
-                Err(Refused::Page)
+                Err(LogRejection::Page)
             }
-            Compression::BROTLI(_) => Err(Refused::Codec),
+            Compression::BROTLI(_) => Err(LogRejection::Codec),
             _ => Ok(()),
         }
     }
@@ -192,22 +192,22 @@ impl Column {
         most
     }
 
-    fn reader(&self, bytes: Bytes) -> Result<SerializedPageReader<Bytes>, Refused> {
-        let length = i64::try_from(bytes.len()).map_err(|_| Refused::Malformed)?;
+    fn reader(&self, bytes: Bytes) -> Result<SerializedPageReader<Bytes>, LogRejection> {
+        let length = i64::try_from(bytes.len()).map_err(|_| LogRejection::Malformed)?;
         let column = ColumnChunkMetaData::builder(Arc::clone(&self.schema))
             .set_compression(self.compression)
             .set_num_values(i64::MAX)
             .set_total_compressed_size(length)
             .set_data_page_offset(0)
             .build()
-            .map_err(|_| Refused::Malformed)?;
-        SerializedPageReader::new(Arc::new(bytes), &column, 0, None).map_err(|_| Refused::Malformed)
+            .map_err(|_| LogRejection::Malformed)?;
+        SerializedPageReader::new(Arc::new(bytes), &column, 0, None).map_err(|_| LogRejection::Malformed)
     }
 
     /// The length of a dictionary's longest value.
-    fn longest_value(&self, page: Bytes) -> Result<u64, Refused> {
-        let page = self.reader(page)?.get_next_page().map_err(|_| Refused::Malformed)?;
-        let Some(Page::DictionaryPage { buf, .. }) = page else { return Err(Refused::Malformed) };
+    fn longest_value(&self, page: Bytes) -> Result<u64, LogRejection> {
+        let page = self.reader(page)?.get_next_page().map_err(|_| LogRejection::Malformed)?;
+        let Some(Page::DictionaryPage { buf, .. }) = page else { return Err(LogRejection::Malformed) };
         let (mut rest, mut longest) = (&buf[..], 0);
         while let Some((length, values)) = rest.split_first_chunk::<4>() {
             let length = u32::from_le_bytes(*length);
@@ -221,16 +221,16 @@ impl Column {
     }
 
     /// The reader makes room for as many lengths as a page of delta-encoded texts claims.
-    fn check_deltas(&self, column: &Bytes) -> Result<(), Refused> {
+    fn check_deltas(&self, column: &Bytes) -> Result<(), LogRejection> {
         let mut reader = self.reader(column.clone())?;
-        while let Some(page) = reader.get_next_page().map_err(|_| Refused::Malformed)? {
+        while let Some(page) = reader.get_next_page().map_err(|_| LogRejection::Malformed)? {
             let strings = page.encoding() == Encoding::DELTA_BYTE_ARRAY;
             if !strings && page.encoding() != Encoding::DELTA_LENGTH_BYTE_ARRAY {
                 continue;
             }
             let most = u64::from(page.num_values());
             let levels = Levels::of(&page, &self.schema)?;
-            let values = page.buffer().get(levels.bytes..).ok_or(Refused::Malformed)?;
+            let values = page.buffer().get(levels.bytes..).ok_or(LogRejection::Malformed)?;
             let after = skip_deltas(values, most)?;
             if strings {
                 skip_deltas(after, most)?;
@@ -246,15 +246,15 @@ impl Column {
         pages: &[Values],
         longest: u64,
         batch_rows: u64,
-    ) -> Result<u64, Refused> {
+    ) -> Result<u64, LogRejection> {
         let mut reader = self.reader(column.clone())?;
         let (mut most, mut batch, mut rows) = (0_u64, 0_u64, 0_u64);
         let mut pages = pages.iter();
-        while let Some(page) = reader.get_next_page().map_err(|_| Refused::Malformed)? {
+        while let Some(page) = reader.get_next_page().map_err(|_| LogRejection::Malformed)? {
             if page.is_dictionary_page() {
                 continue;
             }
-            let values = pages.next().ok_or(Refused::Malformed)?;
+            let values = pages.next().ok_or(LogRejection::Malformed)?;
             let (whole, each) = match self.cost_of(values, 0, longest) {
                 0 => (0, self.cost_of(values, 1, longest)),
                 whole => (whole, VALUE_BYTES),
@@ -283,10 +283,10 @@ impl Column {
 }
 
 impl Header {
-    fn read(bytes: &[u8]) -> Result<(usize, Self), Refused> {
+    fn read(bytes: &[u8]) -> Result<(usize, Self), LogRejection> {
         let mut header = Self::default();
         let length = thrift::walk(bytes, thrift::PAGE, &mut |path, met| {
-            if let Met::Int(value) = met {
+            if let Value::Int(value) = met {
                 // The reader drops the upper half, too.
                 let value = value as i32;
                 match path {
@@ -313,7 +313,7 @@ struct Levels {
 }
 
 impl Levels {
-    fn of(page: &Page, schema: &ColumnDescPtr) -> Result<Self, Refused> {
+    fn of(page: &Page, schema: &ColumnDescPtr) -> Result<Self, LogRejection> {
         let bits = |level: i16| u16::BITS - level.unsigned_abs().leading_zeros();
         let (repetition, definition) = (schema.max_rep_level(), schema.max_def_level());
         let own = bits(repetition);
@@ -323,51 +323,53 @@ impl Levels {
                 Ok(Self { repetition: 0..repetition, bytes: repetition + definition, bits: own })
             }
             Page::DataPage { buf, num_values, def_level_encoding, rep_level_encoding, .. } => {
-                let section =
-                    |at: usize, level: i16, encoding: Encoding| -> Result<std::ops::Range<usize>, Refused> {
-                        if level == 0 {
-                            return Ok(at..at);
+                let section = |at: usize,
+                               level: i16,
+                               encoding: Encoding|
+                 -> Result<std::ops::Range<usize>, LogRejection> {
+                    if level == 0 {
+                        return Ok(at..at);
+                    }
+                    match encoding {
+                        Encoding::RLE => {
+                            let length = buf.get(at..at + 4).and_then(|bytes| bytes.first_chunk::<4>());
+                            let length = u32::from_le_bytes(*length.ok_or(LogRejection::Malformed)?) as usize;
+                            Ok(at + 4..at + 4 + length)
                         }
-                        match encoding {
-                            Encoding::RLE => {
-                                let length = buf.get(at..at + 4).and_then(|bytes| bytes.first_chunk::<4>());
-                                let length = u32::from_le_bytes(*length.ok_or(Refused::Malformed)?) as usize;
-                                Ok(at + 4..at + 4 + length)
-                            }
-                            _ => {
-                                let bits = u64::from(*num_values) * u64::from(bits(level));
-                                let length =
-                                    usize::try_from(bits.div_ceil(8)).map_err(|_| Refused::Malformed)?;
-                                Ok(at..at + length)
-                            }
+                        _ => {
+                            let bits = u64::from(*num_values) * u64::from(bits(level));
+                            let length =
+                                usize::try_from(bits.div_ceil(8)).map_err(|_| LogRejection::Malformed)?;
+                            Ok(at..at + length)
                         }
-                    };
+                    }
+                };
                 let repetition_at = section(0, repetition, *rep_level_encoding)?;
                 let definition_at = section(repetition_at.end, definition, *def_level_encoding)?;
                 let bits = if *rep_level_encoding == Encoding::RLE { own } else { 0 };
                 Ok(Self { repetition: repetition_at, bytes: definition_at.end, bits })
             }
-            Page::DictionaryPage { .. } => Err(Refused::Malformed),
+            Page::DictionaryPage { .. } => Err(LogRejection::Malformed),
         }
     }
 
     /// The runs of equal levels of repetition.
-    fn runs(&self, page: &Page, run: &mut dyn FnMut(u64, u64)) -> Result<(), Refused> {
+    fn runs(&self, page: &Page, run: &mut dyn FnMut(u64, u64)) -> Result<(), LogRejection> {
         // The old encoding, which no writer of a log uses.
         if self.bits == 0 {
-            return Err(Refused::Malformed);
+            return Err(LogRejection::Malformed);
         }
-        let levels = page.buffer().get(self.repetition.clone()).ok_or(Refused::Malformed)?;
+        let levels = page.buffer().get(self.repetition.clone()).ok_or(LogRejection::Malformed)?;
         let mut rest = levels;
         while !rest.is_empty() {
             let head = varint(&mut rest)?;
             if head & 1 == 0 {
                 let bytes = (self.bits as usize).div_ceil(8);
-                let (value, after) = rest.split_at_checked(bytes).ok_or(Refused::Malformed)?;
+                let (value, after) = rest.split_at_checked(bytes).ok_or(LogRejection::Malformed)?;
                 rest = after;
                 run(value.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte)), head >> 1);
             } else {
-                let groups = usize::try_from(head >> 1).map_err(|_| Refused::Malformed)?;
+                let groups = usize::try_from(head >> 1).map_err(|_| LogRejection::Malformed)?;
                 let bytes = groups.saturating_mul(self.bits as usize).min(rest.len());
                 let (packed, after) = rest.split_at(bytes);
                 rest = after;
@@ -383,39 +385,39 @@ impl Levels {
     }
 }
 
-fn varint(rest: &mut &[u8]) -> Result<u64, Refused> {
+fn varint(rest: &mut &[u8]) -> Result<u64, LogRejection> {
     let mut value = 0;
     for shift in (0..70).step_by(7) {
-        let (byte, after) = rest.split_first().ok_or(Refused::Malformed)?;
+        let (byte, after) = rest.split_first().ok_or(LogRejection::Malformed)?;
         *rest = after;
         value |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
         if byte & 0x80 == 0 {
             return Ok(value);
         }
     }
-    Err(Refused::Malformed)
+    Err(LogRejection::Malformed)
 }
 
 /// Passes over numbers that are encoded as differences, of which there are at most `most`, and returns what follows.
-fn skip_deltas(mut rest: &[u8], most: u64) -> Result<&[u8], Refused> {
+fn skip_deltas(mut rest: &[u8], most: u64) -> Result<&[u8], LogRejection> {
     let block = varint(&mut rest)?;
     let parts = varint(&mut rest)?;
     let count = varint(&mut rest)?;
     varint(&mut rest)?;
     if count > most || parts == 0 || block > 1 << 20 || block / parts == 0 {
-        return Err(Refused::Malformed);
+        return Err(LogRejection::Malformed);
     }
-    let (parts, each) = (usize::try_from(parts).map_err(|_| Refused::Malformed)?, block / parts);
+    let (parts, each) = (usize::try_from(parts).map_err(|_| LogRejection::Malformed)?, block / parts);
     let mut left = count.saturating_sub(1);
     while left > 0 {
         varint(&mut rest)?;
-        let (widths, after) = rest.split_at_checked(parts).ok_or(Refused::Malformed)?;
+        let (widths, after) = rest.split_at_checked(parts).ok_or(LogRejection::Malformed)?;
         rest = after;
         for &width in widths {
             if left == 0 {
                 break;
             }
-            let bytes = usize::try_from(u64::from(width) * each / 8).map_err(|_| Refused::Malformed)?;
+            let bytes = usize::try_from(u64::from(width) * each / 8).map_err(|_| LogRejection::Malformed)?;
             rest = rest.get(bytes.min(rest.len())..).unwrap_or_default();
             left = left.saturating_sub(each);
         }

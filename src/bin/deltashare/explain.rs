@@ -1,0 +1,202 @@
+//! `deltashare explain`: what a query with hints would send.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use deltashare::answer::skipping::{facts, predicates, table};
+use deltashare::check;
+use deltashare::delta::DeltaTable;
+use deltashare::limits::Limits;
+use deltashare::predicate::{Conjunct, Filter, Verdict};
+use deltashare::protocol::query::Hints;
+use deltashare::role::RoleArn;
+use serde_json::{Value, json};
+
+use super::arguments::Common;
+use super::find_table::find_table;
+use super::output::printable_lines;
+use super::serve::parse_role;
+use super::{Failure, blocking};
+
+/// Show what a query would send: how many files and bytes, and what each condition leaves out.
+///
+/// The conditions are hints, as clients send them in predicateHints and jsonPredicateHints. The server leaves out a file
+/// only if its partition values and statistics show that no row matches. Without --where, a query sends every file.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  deltashare explain retail.sales.orders --where \"day = '2024-05-01' AND amount > 100\"\n  deltashare explain retail.sales.orders -f shares.yaml --limit 1000"
+)]
+pub(crate) struct Explain {
+    /// SHARE.SCHEMA.TABLE
+    name: String,
+    /// A condition in SQL. Repeat the option for several, which must all hold.
+    #[arg(long = "where", value_name = "SQL")]
+    sql: Vec<String>,
+    /// A condition in the protocol's JSON format.
+    #[arg(long, value_name = "JSON")]
+    json_where: Option<String>,
+    /// How many rows the client reads.
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Find the table in a share file, in place of DynamoDB.
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The role that reads the table, as the server assumes it. Default: the credentials of the AWS CLI.
+    #[arg(long, value_name = "ARN", value_parser = parse_role)]
+    signer_role: Option<RoleArn>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Explains on a runtime of its own.
+pub(crate) fn run(options: &Explain) -> Result<(), Failure> {
+    blocking(explain(options))
+}
+
+async fn explain(options: &Explain) -> Result<(), Failure> {
+    let name = &options.name;
+    let (aws, found) = find_table(name, options.file.as_deref(), &options.common).await?;
+    let role = options.signer_role.as_ref();
+    let (location, _) = check::locations(&found.settings, role)
+        .map_err(|reason| Failure::usage(format!("table '{name}': {reason}")))?;
+    let store =
+        aws.storage(options.signer_role.clone()).open(&location).map_err(|error| unreadable(name, &error))?;
+    let delta =
+        DeltaTable::new(store.store, store.root, tokio::runtime::Handle::current(), Limits::default());
+    let hints = Hints { sql: options.sql.clone(), json: options.json_where.clone(), limit: options.limit };
+    let explained = tokio::task::spawn_blocking(move || Explained::of(&delta, &hints)).await;
+    let explained = explained
+        .map_err(|error| Failure::failed(error.to_string()))?
+        .map_err(|error| unreadable(name, &error))?;
+    if options.common.is_json() {
+        println!("{}", explained.to_json(name));
+    } else {
+        println!("{}", printable_lines(&explained.to_text(name)));
+    }
+    Ok(())
+}
+
+fn unreadable(name: &str, error: &deltashare::error::Error) -> Failure {
+    let reason = error.explanation().map_or_else(|| error.to_string(), str::to_owned);
+    Failure::failed(format!("table '{name}' cannot be read: {reason}"))
+}
+
+/// What a query sends of a version.
+struct Explained {
+    version: u64,
+    files: u64,
+    bytes: u64,
+    sent_files: u64,
+    sent_bytes: u64,
+    /// Whether the files that are sent surely have as many matching rows as the client reads.
+    limit: Option<(u64, bool)>,
+    filter: Filter,
+}
+
+impl Explained {
+    /// Blocks on the store of the table.
+    fn of(delta: &DeltaTable, hints: &Hints) -> deltashare::error::Result<Self> {
+        let snapshot = delta.latest()?;
+        let mut files = delta.files(&snapshot)?;
+        let filter = Filter::new(predicates(hints), hints.limit.is_some(), table(snapshot.metadata()));
+        let version = snapshot.version();
+        let mut this =
+            Self { version, files: 0, bytes: 0, sent_files: 0, sent_bytes: 0, limit: None, filter };
+        let mut rows = 0_u64;
+        while let Some(file) = files.advance()? {
+            let size = file.size.unsigned_abs();
+            this.files += 1;
+            this.bytes = this.bytes.saturating_add(size);
+            let is_enough = hints.limit.is_some_and(|limit| rows >= limit);
+            if let Verdict::Kept { matching_rows } = this.filter.judge_by_each(&facts(&file))
+                && !is_enough
+            {
+                rows = rows.saturating_add(matching_rows);
+                this.sent_files += 1;
+                this.sent_bytes = this.sent_bytes.saturating_add(size);
+            }
+        }
+        this.limit = hints.limit.map(|limit| (limit, rows >= limit));
+        Ok(this)
+    }
+
+    fn to_json(&self, name: &str) -> Value {
+        let condition = |conjunct: &Conjunct| {
+            json!({
+                "condition": conjunct.text,
+                "evaluated": conjunct.is_evaluated(),
+                "leftOut": conjunct.left_out,
+                "ignored": conjunct.ignored,
+                "statisticsOf": conjunct.columns,
+            })
+        };
+        let lacks = self.filter.lacks().map(|lack| {
+            json!({"column": lack.column, "filesWithoutStatistics": lack.missing, "filesWithCutOffText": lack.cut_off})
+        });
+        json!({
+            "table": name,
+            "version": self.version,
+            "files": self.files,
+            "bytes": self.bytes,
+            "sentFiles": self.sent_files,
+            "sentBytes": self.sent_bytes,
+            "limit": self.limit.map(|(limit, reached)| json!({"rows": limit, "reached": reached})),
+            "conditions": self.filter.conjuncts().iter().map(condition).collect::<Vec<_>>(),
+            "lacks": lacks.collect::<Vec<_>>(),
+        })
+    }
+
+    fn to_text(&self, name: &str) -> String {
+        let Self { version, files, bytes, sent_files, sent_bytes, .. } = self;
+        let mut lines = vec![format!("{name}: version {version}, {files} files, {bytes} bytes")];
+        for conjunct in self.filter.conjuncts() {
+            lines.push(String::new());
+            if conjunct.is_evaluated() {
+                lines.push(conjunct.text.clone());
+                let by = match conjunct.columns.as_slice() {
+                    [] => "by partition values".to_owned(),
+                    columns => format!("by statistics of {}", columns.join(", ")),
+                };
+                lines.push(format!("  leaves out {} of {files} files {by}", conjunct.left_out));
+            }
+            let indent = if conjunct.is_evaluated() { "  " } else { "" };
+            lines.extend(conjunct.ignored.iter().map(|reason| format!("{indent}not used: {reason}")));
+        }
+        if self.filter.lacks().next().is_some() {
+            lines.push(String::new());
+        }
+        for lack in self.filter.lacks() {
+            if lack.missing > 0 {
+                lines.push(format!(
+                    "{} has no statistics in {} files, so these files stay. Statistics are collected for the first 32 columns \
+                     unless delta.dataSkippingStatsColumns or delta.dataSkippingNumIndexedCols says otherwise.",
+                    lack.column, lack.missing
+                ));
+            }
+            if lack.cut_off > 0 {
+                lines.push(format!(
+                    "{} has long texts in {} files, of which the statistics have the beginning only.",
+                    lack.column, lack.cut_off
+                ));
+            }
+        }
+        lines.push(String::new());
+        match self.limit {
+            Some((limit, true)) => lines.push(format!("The files that are sent have {limit} matching rows, so the others are left out.")),
+            Some((limit, false)) => lines.push(format!(
+                "The limit of {limit} rows leaves out nothing: the statistics do not show that so many rows match."
+            )),
+            None => {}
+        }
+        // Tenths of a percent, without the rounding of floating-point numbers.
+        let share =
+            |part: u64, whole: u64| (u128::from(part) * 1000).checked_div(u128::from(whole)).unwrap_or(1000);
+        let share = share(*sent_bytes, *bytes);
+        lines.push(format!(
+            "A query sends {sent_files} of {files} files, {sent_bytes} of {bytes} bytes ({}.{} %).",
+            share / 10,
+            share % 10
+        ));
+        lines.join("\n")
+    }
+}
