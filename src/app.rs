@@ -22,7 +22,7 @@ pub use answers::{InFlight, Memory};
 pub use table::OpenTable;
 use table::WarmTable;
 
-/// How many tables keep their newest snapshot in memory.
+/// How many tables keep their newest snapshot in memory. Each also keeps up to 16 MiB of its log.
 const WARM_TABLES: usize = 64;
 
 /// Everything that handlers use. One for each process.

@@ -76,7 +76,7 @@ impl TokenRecord {
     pub fn check_expiry(&self) -> Result<()> {
         if self.expires.is_some_and(|expires| expires <= Utc::now()) {
             return Err(Error::unauthenticated(
-                "The bearer token has expired; ask the provider of the share for a new one.",
+                "The bearer token has expired; contact the provider of the share for a new one.",
             ));
         }
         Ok(())
@@ -85,7 +85,7 @@ impl TokenRecord {
 
 /// The answer to a token that stands for nobody.
 pub fn unknown_token() -> Error {
-    Error::unauthenticated("The bearer token is missing or is not one this server knows.")
+    Error::unauthenticated("The bearer token is missing or unknown to this server.")
 }
 
 /// Who asks, as far as the token tells.

@@ -148,8 +148,8 @@ impl<'a> TableChecker<'a> {
         found.commits_since_checkpoint = Some(commits);
         if commits >= SLOW_LOG {
             found.warnings.push(format!(
-            "{commits} commits follow the last checkpoint, which makes the first query slow: deltashare checkpoint \
-             writes one"
+            "{commits} commits follow the last checkpoint, which makes the first query slow: write a checkpoint with \
+             deltashare checkpoint"
         ));
         }
         match path {
@@ -179,8 +179,8 @@ fn sentence(fault: &FileFault) -> String {
         FileFault::Gone => return GONE.to_owned(),
         FileFault::Unreadable(why) => return format!("a file that the log names cannot be read: {why}"),
         FileFault::NotParquet => {
-            return "a file that the log names is not a Parquet file: it is damaged, or something else was written to \
-                    its place"
+            return "a file that the log names is not a Parquet file: it is damaged, or was overwritten with \
+                    something else"
                 .to_owned();
         }
         FileFault::Empty => {
@@ -190,13 +190,18 @@ fn sentence(fault: &FileFault) -> String {
     match (answer.kind(), answer.status) {
         (Some(S3ErrorKind::Key), _) if answer.kms_key().is_some() || answer.code == "AccessDenied" => {
             let key = answer.kms_key().unwrap_or("of the file");
-            format!("the log can be read, but the role may not use the KMS key {key} of the files ({answer})")
+            format!(
+                "the log can be read, but the role is not allowed to use the KMS key {key} of the files \
+                 ({answer})"
+            )
         }
         (Some(S3ErrorKind::Denied), _) if answer.message.contains("resource-based policy") => {
-            format!("the log can be read, but the bucket's policy refuses the role the files ({answer})")
+            format!(
+                "the log can be read, but the bucket policy denies the role access to the files ({answer})"
+            )
         }
         (Some(S3ErrorKind::Denied), _) => {
-            format!("the log can be read, but the role may not read the files ({answer})")
+            format!("the log can be read, but the role is not allowed to read the files ({answer})")
         }
         (Some(_), _) => format!("a file of the table cannot be read: {}", answer.explain()),
         (None, 404) => format!("{GONE} ({answer})"),

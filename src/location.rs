@@ -206,10 +206,10 @@ fn file_uri(rest: &str) -> Result<Location, LocationError> {
         None => rest,
     };
     if !path.starts_with('/') {
-        return Err(refuse("a file: location is an absolute path, without a host"));
+        return Err(refuse("a file: location must be an absolute path without a host"));
     }
     if path.contains('#') {
-        return Err(refuse("a file: location has no fragment; write # as %23"));
+        return Err(refuse("a file: location cannot have a fragment; write # as %23"));
     }
     let path = percent_decode_str(path).decode_utf8().map_err(|_| refuse("the location is not UTF-8"))?;
     if path.chars().any(char::is_control) {
@@ -241,11 +241,11 @@ fn directory(path: &Path) -> Result<Location, LocationError> {
 
 fn s3(rest: &str) -> Result<Location, LocationError> {
     if rest.contains('#') {
-        return Err(refuse("an S3 location has no fragment"));
+        return Err(refuse("an S3 location cannot have a fragment"));
     }
     let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
     if bucket.contains('@') {
-        return Err(refuse("an S3 location holds no credentials"));
+        return Err(refuse("an S3 location cannot contain credentials"));
     }
     if strip_scheme(bucket, "arn:").is_some() {
         return Err(arn());

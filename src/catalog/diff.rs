@@ -70,9 +70,9 @@ fn comment(comment: Option<&String>) -> String {
     comment.map_or_else(|| "none".to_owned(), |text| format!("{text:?}"))
 }
 
-/// Until when a token works, as the end of a sentence.
+/// Until when a token is valid, as the end of a sentence.
 pub fn until(end: Option<DateTime<Utc>>) -> String {
-    end.map_or_else(|| "without end".to_owned(), |end| format!("until {}", expiry::format(Some(end))))
+    end.map_or_else(|| "without expiration".to_owned(), |end| format!("until {}", expiry::format(Some(end))))
 }
 
 /// A token as it is shown: enough of its hash to tell it from others.

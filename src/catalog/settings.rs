@@ -50,10 +50,12 @@ impl TableSettings {
             return Some("only a table in S3 can be read with temporary credentials");
         }
         if !self.history_shared || self.start_version > 0 {
-            return Some("it shows every version, so historyShared must be true and startVersion 0");
+            return Some(
+                "it gives access to every version, so historyShared must be true and startVersion must be 0",
+            );
         }
         if !self.allowed_locations.is_empty() {
-            return Some("it gives one directory, and allowedLocations names others");
+            return Some("it covers one directory, and allowedLocations names others");
         }
         None
     }

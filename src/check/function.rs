@@ -102,7 +102,7 @@ pub async fn check_tables(
             tokio::time::timeout(left.max(Duration::from_secs(1)), opened).await.unwrap_or_else(|_| {
                 TableCheck {
                     table: name.clone(),
-                    reason: Some("it takes longer to open than the function had time".to_owned()),
+                    reason: Some("the function did not have the time to open it".to_owned()),
                     ..TableCheck::default()
                 }
             })

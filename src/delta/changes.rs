@@ -403,6 +403,7 @@ impl ChangeCursor {
         self.idle = true;
         if self.kept.len() > 0 {
             let files = self.commits.as_slice().iter().map(|commit| commit.file.clone()).collect();
+            // If that fails, the texts stay where they are, and the next page says what is wrong.
             if let Ok(texts) = self.range.last.engine().read_ahead(files) {
                 (self.texts, self.kept) = (texts, KeptCommits::default());
             }

@@ -86,6 +86,7 @@ impl DeltaTable {
     /// Never an older version than an earlier call returned, unless the table was created again.
     pub fn latest(&self) -> Result<Arc<Snapshot>> {
         let engine = &self.0.engine;
+        // The lock is not held while the log is read. If two callers read it at the same time, `keep` decides.
         let newest = self.known().newest.clone();
         let Some(newest) = newest else { return Ok(self.keep(open_version(engine, None)?)) };
         Ok(match refresh(engine, &newest)? {

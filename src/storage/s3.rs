@@ -233,6 +233,7 @@ impl S3Bucket {
         let url = self.url(region).as_url();
         builder
             .with_client_options(client_options().with_allow_http(url.starts_with("http://")))
+            // All attempts end before `RootedStore` gives a request up.
             .with_retry(RetryConfig {
                 backoff: BackoffConfig { max_backoff: Duration::from_secs(2), ..BackoffConfig::default() },
                 max_retries: 4,

@@ -227,9 +227,10 @@ where
     };
     let answer = match error.code() {
         Some("AccessDenied" | "ValidationError" | "MalformedPolicyDocument") => {
-            let message = "The server may not give temporary credentials for this table; ask its provider.";
+            let message =
+                "The server cannot give temporary credentials for this table; contact its provider.";
             let explanation = format!(
-                "the role {} cannot be assumed with the credentials of the server: look at its trust policy",
+                "the role {} cannot be assumed with the credentials of the server: check its trust policy",
                 role.as_str()
             );
             Error::forbidden(message).with_fault(Fault::Role).with_explanation(explanation)

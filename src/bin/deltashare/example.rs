@@ -37,7 +37,7 @@ impl Token {
     pub(crate) fn random() -> Result<Self, Failure> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret)
-            .map_err(|error| Failure::failed(format!("no random numbers: {error}")))?;
+            .map_err(|error| Failure::failed(format!("random numbers cannot be generated: {error}")))?;
         Ok(Self {
             text: format!("dss_{}", URL_SAFE_NO_PAD.encode(secret)),
             expires: Utc::now() + Duration::days(1),

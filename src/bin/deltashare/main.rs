@@ -31,16 +31,16 @@ use clap::{Parser, Subcommand};
 use admin::AdminCommand;
 use deltashare::catalog::dynamodb::MissingRecord;
 
-/// Shares Delta tables with any Delta Sharing client.
+/// Share Delta tables with any Delta Sharing client.
 ///
-/// Recipients read live tables from presigned URLs; each has a token of its own, of which only the
-/// hash is stored.
+/// Recipients read live tables through presigned URLs. Each recipient has its own token, of which only
+/// the hash is stored.
 #[derive(Parser)]
 #[command(
     name = "deltashare",
     version,
     arg_required_else_help = true,
-    after_help = "Example:\n  deltashare serve --shares shares.yaml --listen 127.0.0.1:8080\n\nExit codes: 0 done, 1 failed, 2 wrong usage or something that is refused, 3 something is there already, is missing, or was changed by somebody else at the same time."
+    after_help = "Example:\n  deltashare serve --shares shares.yaml --listen 127.0.0.1:8080\n\nExit codes: 0 success, 1 failure, 2 wrong usage or invalid input, 3 something already exists, does not exist, or was changed by somebody else at the same time."
 )]
 struct Cli {
     #[command(subcommand)]

@@ -102,7 +102,7 @@ async fn build(config: Config) -> Result<(Router, OwnCheck), lambda_http::Error>
     let storage = Storage::new(options);
     let (key, warm) = tokio::join!(catalog.token_key(), tokio::time::timeout(WARM_UP, storage.warm()));
     if !matches!(warm, Ok(Ok(()))) {
-        tracing::warn!("the signer role was not assumed before the first request");
+        tracing::warn!("the signer role could not be assumed before the first request");
     }
     let key = TokenKey::new(&key?);
     let app = Arc::new(App::new(Arc::new(catalog), storage, key, &config.base_path, config.limits));

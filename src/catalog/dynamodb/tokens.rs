@@ -197,7 +197,7 @@ impl Writer {
         steps.extend(self.token_steps(&who, token));
         if steps.len() > LARGEST {
             return Err(WriteError::Refused(format!(
-                "recipient '{recipient}' has {} live tokens, which cannot end at once; revoke some first",
+                "recipient '{recipient}' has {} live tokens, which cannot all be replaced at once; revoke some first",
                 ends.len()
             )));
         }
@@ -241,7 +241,7 @@ impl Writer {
                     .map(|hash| hash.short().to_string())
                     .collect();
                 Err(WriteError::Refused(format!(
-                    "{} tokens of recipient '{recipient}' have the id '{id}'; in its place, name one by the first digits \
+                    "{} tokens of recipient '{recipient}' have the id '{id}'; instead, name one by the first digits \
                      of its hash: {}",
                     several.len(),
                     hashes.join(", ")

@@ -107,7 +107,7 @@ impl ShareFile {
                 return Err(ShareFileError::at(
                     token.referenced,
                     format!(
-                        "bearerToken has fewer than {LEAST_TOKEN_CHARS} characters, so it can be guessed. Make one \
+                        "bearerToken has fewer than {LEAST_TOKEN_CHARS} characters, so it can be guessed. Create one \
                          with: {TOKEN_COMMAND}"
                     ),
                 ));
@@ -259,7 +259,7 @@ fn checked(
 fn twice(name: &Spanned<String>, what: &str) -> ShareFileError {
     ShareFileError::at(
         name.referenced,
-        format!("the {what} '{}' is there twice; case does not count", name.value),
+        format!("the {what} '{}' is defined twice; names are not case-sensitive", name.value),
     )
 }
 
