@@ -29,7 +29,7 @@ const WARM_TABLES: usize = 64;
 pub struct App {
     /// Who may read what.
     pub catalog: Arc<dyn Catalog>,
-    /// Where tables lie, and who signs their files.
+    /// What reads tables and signs their files.
     pub storage: Storage,
     /// What page tokens are authenticated with.
     pub token_key: TokenKey,

@@ -61,7 +61,7 @@ pub struct TableCheck {
     pub warnings: Vec<String>,
 }
 
-/// Where a table is stored and the other places that its log may refer to. `signer_role` is the server's own role.
+/// Where a table is stored and the other locations that its log may refer to. `signer_role` is the server's own role.
 pub fn locations(
     settings: &TableSettings,
     signer_role: Option<&RoleArn>,
@@ -78,7 +78,7 @@ pub fn locations(
 /// How tables are opened.
 #[derive(Clone, Copy)]
 pub struct TableChecker<'a> {
-    /// Where they lie.
+    /// What reads them.
     pub storage: &'a Storage,
     /// The server's own role.
     pub signer_role: Option<&'a RoleArn>,
@@ -209,7 +209,7 @@ fn sentence(fault: &FileFault) -> String {
     }
 }
 
-/// The statement of a policy that lets the table be read, where S3's answer says that a permission is missing.
+/// The statement of a policy that lets the table be read, if the error response of S3 says that a permission is missing.
 fn statement(location: &Location, answer: &S3Error) -> Option<Value> {
     let Location::S3 { bucket, prefix, role } = location else { return None };
     match answer.kind()? {

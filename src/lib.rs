@@ -50,7 +50,7 @@
 //! # Pages
 //!
 //! A list of files is read through a [`delta::FileCursor`], a range of changes through a
-//! [`delta::ChangeCursor`]. Where a page ends, the cursor is kept with its table, and the page token says
+//! [`delta::ChangeCursor`]. When a page ends, the cursor is kept with its table, and the page token says
 //! which files of the log the list was made from and how many files came before. The next page continues
 //! with the cursor, or, in another process, reads the same list again up to that place. If it cannot be
 //! the same list, the answer is an error that asks the client to restart the query. Tokens are authenticated by [`protocol::tokens`] and

@@ -108,7 +108,7 @@ impl Location {
         Err(unsupported(reason))
     }
 
-    /// The same place, read and signed by `role`. A directory is read by this process alone.
+    /// The same location, read and signed by `role`. A directory is read by this process alone.
     #[must_use]
     pub fn read_by(self, by: Option<RoleArn>) -> Self {
         match self {
@@ -118,8 +118,8 @@ impl Location {
     }
 }
 
-/// A location as a provider wrote it, with the place that it names or the reason why it names none. Two are equal if
-/// they are written in the same way.
+/// A location as a provider wrote it, with what it resolves to or the reason why it resolves to nothing. Two are equal
+/// if they are written in the same way.
 #[derive(Debug, Clone)]
 pub struct WrittenLocation {
     text: String,
@@ -137,8 +137,8 @@ impl WrittenLocation {
         &self.text
     }
 
-    /// The place that it names. A directory is looked up again: it may have been moved or deleted since the location
-    /// was read.
+    /// The location that the text names. A directory is looked up again: it may have been moved or deleted since the
+    /// text was read.
     pub fn resolve(&self) -> Result<Location, LocationError> {
         match &self.location {
             Ok(Location::Local(path)) => directory(path),
@@ -146,12 +146,12 @@ impl WrittenLocation {
         }
     }
 
-    /// Why it names no place.
+    /// Why it names no location.
     pub fn error(&self) -> Option<&LocationError> {
         self.location.as_ref().err()
     }
 
-    /// The same location in a form that needs no base. One that names no place stays as it is written.
+    /// The same location in a form that needs no base. One that names no location stays as it is written.
     #[must_use]
     pub fn absolute(self) -> Self {
         let text = match &self.location {

@@ -430,7 +430,7 @@ pub struct Sending {
     pub failure: FailureLine,
     /// What the answer may cost.
     pub bounds: Bounds,
-    /// Where the threads come from.
+    /// What the answer gets its threads from.
     pub lane: Lane,
     /// Dropped when the answer is over.
     pub in_flight: Box<dyn Send + Sync>,
@@ -540,7 +540,7 @@ where
 {
     let audit = writing.lines.audit.as_ref().map(Arc::downgrade);
     loop {
-        // Where the client goes away the turn is given up, so that nothing more is read for it.
+        // If the client goes away, the turn is given up, so that nothing more is read for it.
         let step = {
             let (step, gone) = (pin!(turn.run(move || writing.go_on())), pin!(watched.gone()));
             match select(step, gone).await {

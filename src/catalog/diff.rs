@@ -45,8 +45,13 @@ pub enum CatalogChange {
     Revoke { recipient: String, share: String },
     /// A token is new.
     AddToken { recipient: String, hash: String, token: TokenState },
-    /// A token ends at another time.
-    TokenEnd { recipient: String, hash: String, before: Option<DateTime<Utc>>, after: Option<DateTime<Utc>> },
+    /// A token expires at another time.
+    TokenExpiry {
+        recipient: String,
+        hash: String,
+        before: Option<DateTime<Utc>>,
+        after: Option<DateTime<Utc>>,
+    },
     /// A token is gone.
     RemoveToken { recipient: String, hash: String },
 }
@@ -125,7 +130,7 @@ impl fmt::Display for CatalogChange {
             Self::AddToken { recipient, hash, token } => {
                 write!(f, "+ token {} of {recipient}, {}", short(hash), until(token.expires))
             }
-            Self::TokenEnd { recipient, hash, before, after } => {
+            Self::TokenExpiry { recipient, hash, before, after } => {
                 let (before, after) = (expiry::format(*before), expiry::format(*after));
                 write!(f, "~ token {} of {recipient}: until {before} -> {after}", short(hash))
             }
@@ -274,7 +279,7 @@ fn recipient(before: Option<&RecipientState>, after: &RecipientState, changes: &
                 token: token.clone(),
             }),
             Some(before) if before.expires != token.expires => {
-                changes.push(CatalogChange::TokenEnd {
+                changes.push(CatalogChange::TokenExpiry {
                     recipient: name(),
                     hash: hash.clone(),
                     before: before.expires,

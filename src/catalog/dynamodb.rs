@@ -218,7 +218,7 @@ impl DynamoDbCatalog {
 impl Catalog for DynamoDbCatalog {
     fn caller(&self, hash: TokenHash) -> BoxFuture<'_, Result<Option<Caller>>> {
         async move {
-            // One that has ended as far as is known is read: its life may have been made longer.
+            // A token that has expired, as far as is remembered, is read again: it may have been extended.
             let remembered = self.tokens().get(&hash).filter(|token| token.check_expiry().is_ok()).cloned();
             if let Some(token) = remembered {
                 return Ok(Some(Caller::remembered(token, hash)));

@@ -1,4 +1,4 @@
-//! The check that the deployed function makes of its own tables, with its own role: asked by a direct invocation, which
+//! How the deployed function checks its own tables, with its own role: asked by a direct invocation, which
 //! takes `lambda:InvokeFunction` and nothing else.
 
 use std::time::{Duration, Instant};

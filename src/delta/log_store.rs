@@ -101,7 +101,7 @@ struct Piece {
     meta: ObjectMeta,
     start: u64,
     data: Bytes,
-    /// A whole commit as it was written, where `data` lacks some of its actions.
+    /// A whole commit as it was written, if `data` lacks some of its actions.
     written: Option<Bytes>,
 }
 
@@ -141,7 +141,7 @@ impl LogStore {
                 let wanted = range.clone();
                 self.tail(location, Some(wanted), options).await
             }
-            // Where the log does not tell the size.
+            // If the log does not tell the size.
             Some(GetRange::Suffix(PARQUET_FOOTER_BYTES)) if is_parquet => {
                 self.tail(location, None, options).await
             }

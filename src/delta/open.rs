@@ -35,7 +35,7 @@ pub(super) enum RefreshResult {
     Unchanged,
     /// There are newer versions.
     Newer(Snapshot),
-    /// The commit that made the known version is gone or is another one: the table was created again.
+    /// The commit of the known version is gone or is another one: the table was created again.
     Replaced(Snapshot),
 }
 

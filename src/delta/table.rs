@@ -25,6 +25,25 @@ const PAUSED_KEPT: usize = 4;
 const OLDER_KEPT: usize = 4;
 
 /// A Delta table at a location. Cheap to clone; clones share the engine and the newest snapshot.
+///
+/// ```no_run
+/// use deltashare::delta::DeltaTable;
+/// use deltashare::error::Result;
+/// use deltashare::limits::Limits;
+/// use deltashare::storage::TableStore;
+///
+/// /// The size of a table. Blocks, so it runs in `tokio::task::spawn_blocking`.
+/// fn bytes(store: TableStore, runtime: tokio::runtime::Handle) -> Result<i64> {
+///     let table = DeltaTable::new(store.store, store.root, runtime, Limits::default());
+///     let mut files = table.files(&table.latest()?)?;
+///     let mut bytes = 0;
+///     // Only `None` says that the list is complete.
+///     while let Some(file) = files.advance()? {
+///         bytes += file.size;
+///     }
+///     Ok(bytes)
+/// }
+/// ```
 #[derive(Clone)]
 pub struct DeltaTable(Arc<Shared>);
 

@@ -112,7 +112,7 @@ pub enum TableQuery {
     Since {
         /// The first version, included.
         starting_version: u64,
-        /// The last version, included; the newest where absent or later than it.
+        /// The last version, included; the newest if absent or later than it.
         ending_version: Option<u64>,
         /// Whether changes of the protocol are wanted too, in delta format.
         include_historical_protocol: bool,
@@ -230,7 +230,7 @@ pub enum Bound {
 pub struct ChangesQuery {
     /// Where the range starts.
     pub start: Bound,
-    /// Where it ends; at the newest version where absent.
+    /// Where it ends; at the newest version if absent.
     pub end: Option<Bound>,
     /// Whether changes of the metadata are wanted too, and the metadata of the start in the head.
     pub include_historical_metadata: bool,

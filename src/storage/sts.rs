@@ -38,7 +38,7 @@ pub struct DirectoryCredentials {
     pub secret_access_key: String,
     /// The session token.
     pub session_token: String,
-    /// When they end, as STS says.
+    /// When they expire, as STS says.
     pub expires_at: DateTime<Utc>,
 }
 

@@ -251,7 +251,7 @@ pub(crate) struct TableChanges {
 }
 
 impl TableChanges {
-    /// Makes these changes.
+    /// Applies these changes.
     pub(crate) fn make(self, settings: &mut TableSettings) -> Result<(), Failure> {
         let flag = |on: bool, off: bool, before: bool| on || (before && !off);
         if let Some(location) = self.location {

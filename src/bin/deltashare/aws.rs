@@ -59,7 +59,7 @@ impl Aws {
         Writer::new(aws_sdk_dynamodb::config::Builder::from(&self.sdk), &common.dynamodb_table)
     }
 
-    /// The same if AWS is asked in any case, so that a session that has ended is noticed first.
+    /// The same if AWS is asked in any case, so that an expired session is noticed first.
     pub(crate) async fn signed_in() -> Result<Self, Failure> {
         let aws = Self::new(aws_config::defaults(BehaviorVersion::v2026_01_12())).await?;
         if aws.sdk.region().is_none() {
@@ -108,7 +108,7 @@ fn no_credentials(reason: &str) -> String {
 
 const SESSION_ENDED: &str = "the AWS session has expired";
 
-/// What AWS says of credentials that have ended, as a sentence; anything else as it is.
+/// What AWS says of expired credentials, as a sentence; anything else as it is.
 pub(crate) fn explain(message: String) -> String {
     let ended = ["ExpiredToken", "security token included in the request is expired", "RequestExpired"];
     if ended.iter().any(|text| message.contains(text)) && !message.contains(SESSION_ENDED) {

@@ -284,7 +284,7 @@ fn root() -> Result<Url, String> {
     Url::parse("memory:///").map_err(|error| error.to_string())
 }
 
-/// Makes a checkpoint of this version.
+/// Creates a checkpoint of this version.
 async fn make(draft: Arc<Draft>, version: u64) -> Result<(), DeltaTableError> {
     let url = root().map_err(DeltaTableError::generic)?;
     // By its parts: the builder finds stores by schemes that must be registered.

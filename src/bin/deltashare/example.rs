@@ -26,7 +26,7 @@ pub(crate) fn share_file() -> Result<PathBuf, Failure> {
     })
 }
 
-/// A new token and its end.
+/// A new token, and when it expires.
 pub(crate) struct Token {
     pub(crate) text: String,
     pub(crate) expires: DateTime<Utc>,

@@ -146,8 +146,8 @@ fn check_tokens(now: &CatalogState, changes: &[CatalogChange], prune: bool) -> R
     let works = |end: &Option<DateTime<Utc>>| end.is_none_or(|end| end > Utc::now());
     for recipient in changes.iter().filter_map(|change| match change {
         CatalogChange::AddToken { recipient, token, .. } if token.is_live(Utc::now()) => Some(recipient),
-        // A token that has ended works again, as when an older catalog is restored.
-        CatalogChange::TokenEnd { recipient, before, after, .. } if !works(before) && works(after) => {
+        // A token that has expired becomes valid again, as when an older catalog is restored.
+        CatalogChange::TokenExpiry { recipient, before, after, .. } if !works(before) && works(after) => {
             Some(recipient)
         }
         _ => None,
@@ -162,7 +162,7 @@ fn check_tokens(now: &CatalogState, changes: &[CatalogChange], prune: bool) -> R
                 CatalogChange::RemoveToken { recipient: of, hash } if of == recipient && prune => {
                     tokens.remove(hash);
                 }
-                CatalogChange::TokenEnd { recipient: of, hash, after: end, .. } if of == recipient => {
+                CatalogChange::TokenExpiry { recipient: of, hash, after: end, .. } if of == recipient => {
                     tokens.entry(hash.clone()).and_modify(|token| token.expires = *end);
                 }
                 _ => {}

@@ -21,7 +21,7 @@ const QUIET: Duration = Duration::from_secs(2);
 /// The same for a file that looks as if it were cut off.
 const LONG_QUIET: Duration = Duration::from_secs(10);
 
-/// When a file that has just changed is looked at again at the start, where nobody wants to wait long.
+/// When a file that has just changed is looked at again at the start, when nobody wants to wait long.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Reads and checks a share file, as soon as it is not being written. The error names the file, the line and the

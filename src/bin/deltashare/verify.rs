@@ -28,7 +28,7 @@ use report::{Report, TableReport};
 /// The largest file that is read as a profile.
 const LARGEST_PROFILE: u64 = 1024 * 1024;
 
-/// The shortest life of a URL without a warning: clients ask for new URLs a quarter of an hour before the old ones end.
+/// The shortest life of a URL without a warning: clients ask for new URLs a quarter of an hour before the old ones expire.
 const SHORT_URL: TimeDelta = TimeDelta::minutes(16);
 
 /// Clocks that differ by more get a warning.

@@ -223,7 +223,7 @@ impl CatalogContents {
             }
             recipient.tokens.insert(token.hash.to_hex(), state);
         }
-        // One that has ended may have lost its other record to DynamoDB's time to live.
+        // One that has expired may have lost its other record to DynamoDB's time to live.
         let live = |item: &Item| {
             expiry::parse(text(item, "expires")).flatten().is_none_or(|expires| expires > Utc::now())
         };

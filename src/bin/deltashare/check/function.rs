@@ -1,4 +1,4 @@
-//! The check that the deployed function makes itself, with its own role.
+//! Asks the deployed function to check its tables, with its own role.
 
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::error::ProvideErrorMetadata as _;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::finding::Finding;
 use super::report::Report;
 
-/// A token that ends sooner than this gets a warning.
+/// A token that expires sooner than this gets a warning.
 const TOKEN_ENDS_SOON: TimeDelta = TimeDelta::days(7);
 
 /// What a profile is, for who has something else.

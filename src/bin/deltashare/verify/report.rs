@@ -280,7 +280,7 @@ impl Report {
     }
 }
 
-/// When a token ends, and how far that is.
+/// When a token expires, and how far away that is.
 fn token_end(end: DateTime<Utc>, now: DateTime<Utc>) -> String {
     let left = end - now;
     let distance = match left.abs() {
