@@ -85,7 +85,7 @@ impl TokenRecord {
 
 /// The answer to a token that stands for nobody.
 pub fn unknown_token() -> Error {
-    Error::unauthenticated("The bearer token is missing or unknown to this server.")
+    Error::unauthenticated("The bearer token is missing or is not one this server knows.")
 }
 
 /// Who asks, as far as the token tells.

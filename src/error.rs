@@ -212,7 +212,7 @@ impl Error {
 
     /// 405: the path exists, the method does not.
     pub fn method_not_allowed() -> Self {
-        Self::new(ErrorCode::MethodNotAllowed, "This path does not support that method.")
+        Self::new(ErrorCode::MethodNotAllowed, "This path does not take that method.")
     }
 
     /// 429: the recipient asks for too much at the same time.
