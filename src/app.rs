@@ -18,7 +18,7 @@ use crate::protocol::tokens::TokenKey;
 use crate::storage::{FileSigner, Storage};
 
 use answers::Answers;
-pub use answers::{InFlight, Memory};
+pub use answers::{InFlight, MemoryAccount};
 pub use table::OpenTable;
 use table::WarmTable;
 

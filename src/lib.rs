@@ -25,10 +25,11 @@
 //!    error         one way to fail
 //! ```
 //!
-//! `check` opens a table as `answer` does, for administrators. Beside them are `memory`, which sets up the allocator;
-//! `limits`, what one table, recipient or sender may cost; `gate`, the threads for work that blocks; `flight`, work that
-//! is done once for many; `location`, where a table is stored; `role`, the name of a role at AWS; `s3_error`, what error responses of S3 mean; `logging`, what may be
-//! written to the log; and `audit`, which collects what is known of a request for its event.
+//! `check` opens a table as `answer` does, for administrators. Beside them are `allocator`, which keeps the
+//! heap small; `limits`, what one table, recipient or sender may cost; `gate`, the threads for work that
+//! blocks; `flight`, work that is done once for many; `location`, where a table is stored; `role`, the name of a
+//! role at AWS; `s3_error`, what error responses of S3 mean; `logging`, what may be written to the log; and
+//! `audit`, which collects what is known of a request for its event.
 //!
 //! Imports go downwards only. `catalog`, `storage` and `delta` know neither each other nor the requests of recipients; `answer` joins them. No
 //! type of the Delta kernel or of Arrow leaves `delta`. The test `tests/house.rs` holds these lines. The kernel is a
@@ -72,6 +73,7 @@
 //! | `POST …/tables/{table}/queries/{queryId}` | [`http::query::query_result`] |
 //! | `POST …/tables/{table}/temporary-table-credentials` | [`http::credentials::temporary_table_credentials`] |
 
+pub mod allocator;
 pub mod answer;
 pub mod app;
 pub mod audit;
@@ -86,7 +88,6 @@ pub mod http;
 pub mod limits;
 pub mod location;
 pub mod logging;
-pub mod memory;
 pub mod ndjson;
 pub mod protocol;
 pub mod role;

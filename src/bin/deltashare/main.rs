@@ -111,7 +111,7 @@ fn blocking(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Fa
 }
 
 fn main() -> ExitCode {
-    deltashare::memory::use_one_heap();
+    deltashare::allocator::use_one_heap();
     let done = match Cli::parse().command {
         Command::Serve(options) => serve::run(*options),
         Command::Share(group) => admin::run(&group.common, AdminCommand::Share(group.command)),

@@ -45,7 +45,7 @@ const MARGIN: Duration = Duration::from_secs(2);
 const LARGEST: u64 = 199_000_000;
 
 fn main() -> Result<(), lambda_http::Error> {
-    deltashare::memory::use_one_heap();
+    deltashare::allocator::use_one_heap();
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,buoyant_kernel=off,deltashare=info,lambda=info"));
     let log = tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_ansi(false);
