@@ -18,18 +18,18 @@ use crate::protocol::tokens::TokenKey;
 use crate::storage::{FileSigner, Storage};
 
 use answers::Answers;
-pub use answers::{InFlight, Memory};
+pub use answers::{InFlight, MemoryAccount};
 pub use table::OpenTable;
 use table::WarmTable;
 
-/// How many tables keep their newest snapshot in memory.
+/// How many tables keep their newest snapshot in memory. Each also keeps up to 16 MiB of its log.
 const WARM_TABLES: usize = 64;
 
 /// Everything that handlers use. One for each process.
 pub struct App {
     /// Who may read what.
     pub catalog: Arc<dyn Catalog>,
-    /// Where tables lie, and who signs their files.
+    /// What reads tables and signs their files.
     pub storage: Storage,
     /// What page tokens are authenticated with.
     pub token_key: TokenKey,

@@ -76,7 +76,7 @@ impl TokenRecord {
     pub fn check_expiry(&self) -> Result<()> {
         if self.expires.is_some_and(|expires| expires <= Utc::now()) {
             return Err(Error::unauthenticated(
-                "The bearer token has expired; ask the provider of the share for a new one.",
+                "The bearer token has expired; contact the provider of the share for a new one.",
             ));
         }
         Ok(())

@@ -61,7 +61,7 @@ pub struct TableCheck {
     pub warnings: Vec<String>,
 }
 
-/// Where a table is stored and the other places that its log may refer to. `signer_role` is the server's own role.
+/// Where a table is stored and the other locations that its log may refer to. `signer_role` is the server's own role.
 pub fn locations(
     settings: &TableSettings,
     signer_role: Option<&RoleArn>,
@@ -78,7 +78,7 @@ pub fn locations(
 /// How tables are opened.
 #[derive(Clone, Copy)]
 pub struct TableChecker<'a> {
-    /// Where they lie.
+    /// What reads them.
     pub storage: &'a Storage,
     /// The server's own role.
     pub signer_role: Option<&'a RoleArn>,
@@ -148,8 +148,8 @@ impl<'a> TableChecker<'a> {
         found.commits_since_checkpoint = Some(commits);
         if commits >= SLOW_LOG {
             found.warnings.push(format!(
-            "{commits} commits follow the last checkpoint, which makes the first query slow: deltashare checkpoint \
-             writes one"
+            "{commits} commits follow the last checkpoint, which makes the first query slow: write a checkpoint with \
+             deltashare checkpoint"
         ));
         }
         match path {
@@ -179,8 +179,8 @@ fn sentence(fault: &FileFault) -> String {
         FileFault::Gone => return GONE.to_owned(),
         FileFault::Unreadable(why) => return format!("a file that the log names cannot be read: {why}"),
         FileFault::NotParquet => {
-            return "a file that the log names is not a Parquet file: it is damaged, or something else was written to \
-                    its place"
+            return "a file that the log names is not a Parquet file: it is damaged, or was overwritten with \
+                    something else"
                 .to_owned();
         }
         FileFault::Empty => {
@@ -190,13 +190,18 @@ fn sentence(fault: &FileFault) -> String {
     match (answer.kind(), answer.status) {
         (Some(S3ErrorKind::Key), _) if answer.kms_key().is_some() || answer.code == "AccessDenied" => {
             let key = answer.kms_key().unwrap_or("of the file");
-            format!("the log can be read, but the role may not use the KMS key {key} of the files ({answer})")
+            format!(
+                "the log can be read, but the role is not allowed to use the KMS key {key} of the files \
+                 ({answer})"
+            )
         }
         (Some(S3ErrorKind::Denied), _) if answer.message.contains("resource-based policy") => {
-            format!("the log can be read, but the bucket's policy refuses the role the files ({answer})")
+            format!(
+                "the log can be read, but the bucket policy denies the role access to the files ({answer})"
+            )
         }
         (Some(S3ErrorKind::Denied), _) => {
-            format!("the log can be read, but the role may not read the files ({answer})")
+            format!("the log can be read, but the role is not allowed to read the files ({answer})")
         }
         (Some(_), _) => format!("a file of the table cannot be read: {}", answer.explain()),
         (None, 404) => format!("{GONE} ({answer})"),
@@ -204,7 +209,7 @@ fn sentence(fault: &FileFault) -> String {
     }
 }
 
-/// The statement of a policy that lets the table be read, where S3's answer says that a permission is missing.
+/// The statement of a policy that lets the table be read, if the error response of S3 says that a permission is missing.
 fn statement(location: &Location, answer: &S3Error) -> Option<Value> {
     let Location::S3 { bucket, prefix, role } = location else { return None };
     match answer.kind()? {

@@ -227,7 +227,7 @@ impl Error {
 
     /// 500: a fault of this server; the cause goes to the log only.
     pub fn internal(source: impl Into<Source>) -> Self {
-        Self::new(ErrorCode::InternalError, "The server failed; its log has the cause under the request id.")
+        Self::new(ErrorCode::InternalError, "The server failed. Its log has the cause under the request ID.")
             .with_source(source)
     }
 

@@ -62,6 +62,7 @@ impl<K: Eq + Hash, T: Clone + Send + Sync + 'static> Flights<K, T> {
         let (turn, begins) = (Arc::clone(&slot.turn), Arc::clone(&begun));
         let flight = async move {
             let _turn = turn.lock_owned().await;
+            // From here on it may look at what happens next, so nobody else may join.
             begins.store(true, Ordering::SeqCst);
             work().await
         };

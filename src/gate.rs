@@ -81,7 +81,7 @@ impl Gate {
         Self { limits, all: Arc::new(Semaphore::new(limits.work_threads)), memory, buckets: Mutex::default() }
     }
 
-    /// The way of a table that lies in `bucket`.
+    /// The lane of a table in `bucket`.
     pub fn lane(&self, bucket: String) -> Lane {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         // A bucket is forgotten with the last of its tables.
@@ -128,6 +128,7 @@ impl Lane {
     pub async fn next_turn(&self) -> Result<Turn> {
         let take =
             async |from: &Arc<Semaphore>| Arc::clone(from).acquire_owned().await.map_err(Error::internal);
+        // The narrowest first: what waits for a table or a bucket then holds nothing that others wait for.
         let permits = [take(&self.table).await?, take(&self.bucket.threads).await?, take(&self.all).await?];
         Ok(self.begin(permits))
     }
@@ -180,6 +181,7 @@ impl Turn {
             let _known = Known::until_dropped(stop);
             span.in_scope(work)
         });
+        // If this future is dropped here, `stopping` tells the work, which cannot be aborted on its thread.
         let done = done.await;
         stopping.over = true;
         done.map_err(Error::internal)

@@ -26,10 +26,11 @@
 //!    error         one way to fail
 //! ```
 //!
-//! `check` opens a table as `answer` does, for administrators. Beside them are `memory`, which sets up the allocator;
-//! `limits`, what one table, recipient or sender may cost; `gate`, the threads for work that blocks; `flight`, work that
-//! is done once for many; `location`, where a table is stored; `role`, the name of a role at AWS; `s3_error`, what error responses of S3 mean; `logging`, what may be
-//! written to the log; and `audit`, which collects what is known of a request for its event.
+//! `check` opens a table as `answer` does, for administrators. Beside them are `allocator`, which keeps the
+//! heap small; `limits`, what one table, recipient or sender may cost; `gate`, the threads for work that
+//! blocks; `flight`, work that is done once for many; `location`, where a table is stored; `role`, the name of a
+//! role at AWS; `s3_error`, what error responses of S3 mean; `logging`, what may be written to the log; and
+//! `audit`, which collects what is known of a request for its event.
 //!
 //! Imports go downwards only. `catalog`, `storage`, `delta` and `predicate` know neither each other nor the requests of recipients; `answer` joins them. No
 //! type of the Delta kernel or of Arrow leaves `delta`. The test `tests/house.rs` holds these lines. The kernel is a
@@ -51,7 +52,7 @@
 //! # Pages
 //!
 //! A list of files is read through a [`delta::FileCursor`], a range of changes through a
-//! [`delta::ChangeCursor`]. Where a page ends, the cursor is kept with its table, and the page token says
+//! [`delta::ChangeCursor`]. When a page ends, the cursor is kept with its table, and the page token says
 //! which files of the log the list was made from and how many files came before. The next page continues
 //! with the cursor, or, in another process, reads the same list again up to that place. If it cannot be
 //! the same list, the answer is an error that asks the client to restart the query. Tokens are authenticated by [`protocol::tokens`] and
@@ -73,6 +74,7 @@
 //! | `POST …/tables/{table}/queries/{queryId}` | [`http::query::query_result`] |
 //! | `POST …/tables/{table}/temporary-table-credentials` | [`http::credentials::temporary_table_credentials`] |
 
+pub mod allocator;
 pub mod answer;
 pub mod app;
 pub mod audit;
@@ -87,7 +89,6 @@ pub mod http;
 pub mod limits;
 pub mod location;
 pub mod logging;
-pub mod memory;
 pub mod ndjson;
 pub mod predicate;
 pub mod protocol;

@@ -15,7 +15,7 @@ pub struct Limits {
     /// The largest `_last_checkpoint` file that is read. A larger one counts as damaged, and the log is listed.
     pub last_checkpoint_bytes: u64,
     /// How many connections `serve` has at once. At the limit, a new one takes the place of one without a request;
-    /// where all have one, it is answered 503, or the answer of `/health`.
+    /// if all have one, it is answered 503, or the answer of `/health`.
     pub connections: usize,
     /// How many of them come from one address; one /64 of IPv6 counts as one address.
     pub connections_per_address: usize,
@@ -143,6 +143,15 @@ impl Default for Limits {
 impl Limits {
     /// These limits, some of them changed by settings such as `log_depth=1000`: the name of a field and a whole number
     /// in the field's unit, seconds for a duration.
+    ///
+    /// ```
+    /// use deltashare::limits::Limits;
+    ///
+    /// let limits = Limits::default().set(["log_depth=1000"])?;
+    /// assert_eq!(limits.log_depth, 1000);
+    /// assert!(Limits::default().set(["log_dept=1000"]).is_err());
+    /// # Ok::<_, String>(())
+    /// ```
     ///
     /// # Errors
     ///

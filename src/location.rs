@@ -108,7 +108,7 @@ impl Location {
         Err(unsupported(reason))
     }
 
-    /// The same place, read and signed by `role`. A directory is read by this process alone.
+    /// The same location, read and signed by `role`. A directory is read by this process alone.
     #[must_use]
     pub fn read_by(self, by: Option<RoleArn>) -> Self {
         match self {
@@ -118,8 +118,8 @@ impl Location {
     }
 }
 
-/// A location as a provider wrote it, with the place that it names or the reason why it names none. Two are equal if
-/// they are written in the same way.
+/// A location as a provider wrote it, with what it resolves to or the reason why it resolves to nothing. Two are equal
+/// if they are written in the same way.
 #[derive(Debug, Clone)]
 pub struct WrittenLocation {
     text: String,
@@ -137,8 +137,8 @@ impl WrittenLocation {
         &self.text
     }
 
-    /// The place that it names. A directory is looked up again: it may have been moved or deleted since the location
-    /// was read.
+    /// The location that the text names. A directory is looked up again: it may have been moved or deleted since the
+    /// text was read.
     pub fn resolve(&self) -> Result<Location, LocationError> {
         match &self.location {
             Ok(Location::Local(path)) => directory(path),
@@ -146,12 +146,12 @@ impl WrittenLocation {
         }
     }
 
-    /// Why it names no place.
+    /// Why it names no location.
     pub fn error(&self) -> Option<&LocationError> {
         self.location.as_ref().err()
     }
 
-    /// The same location in a form that needs no base. One that names no place stays as it is written.
+    /// The same location in a form that needs no base. One that names no location stays as it is written.
     #[must_use]
     pub fn absolute(self) -> Self {
         let text = match &self.location {
@@ -206,10 +206,10 @@ fn file_uri(rest: &str) -> Result<Location, LocationError> {
         None => rest,
     };
     if !path.starts_with('/') {
-        return Err(refuse("a file: location is an absolute path, without a host"));
+        return Err(refuse("a file: location must be an absolute path without a host"));
     }
     if path.contains('#') {
-        return Err(refuse("a file: location has no fragment; write # as %23"));
+        return Err(refuse("a file: location cannot have a fragment; write # as %23"));
     }
     let path = percent_decode_str(path).decode_utf8().map_err(|_| refuse("the location is not UTF-8"))?;
     if path.chars().any(char::is_control) {
@@ -241,11 +241,11 @@ fn directory(path: &Path) -> Result<Location, LocationError> {
 
 fn s3(rest: &str) -> Result<Location, LocationError> {
     if rest.contains('#') {
-        return Err(refuse("an S3 location has no fragment"));
+        return Err(refuse("an S3 location cannot have a fragment"));
     }
     let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
     if bucket.contains('@') {
-        return Err(refuse("an S3 location holds no credentials"));
+        return Err(refuse("an S3 location cannot contain credentials"));
     }
     if strip_scheme(bucket, "arn:").is_some() {
         return Err(arn());

@@ -241,6 +241,7 @@ impl Lines {
 
     fn send(&mut self, flush: bool) -> Result<()> {
         let data = match &mut self.gzip {
+            // With room for the line that goes beyond a chunk, so that the buffer does not grow.
             None => std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8)),
             Some(gzip) => {
                 gzip.write_all(&self.buffer).map_err(Error::internal)?;
@@ -248,6 +249,7 @@ impl Lines {
                 if flush {
                     gzip.flush().map_err(Error::internal)?;
                 }
+                // A chunk takes a place in the channel and a write to the socket however small it is.
                 if !flush && gzip.get_ref().len() < CHUNK_BYTES / 4 {
                     return Ok(());
                 }
@@ -428,7 +430,7 @@ pub struct Sending {
     pub failure: FailureLine,
     /// What the answer may cost.
     pub bounds: Bounds,
-    /// Where the threads come from.
+    /// What the answer gets its threads from.
     pub lane: Lane,
     /// Dropped when the answer is over.
     pub in_flight: Box<dyn Send + Sync>,
@@ -444,6 +446,7 @@ pub async fn stream(
 ) -> Result<Body> {
     let Sending { encoding, failure, bounds, lane, in_flight } = sending;
     let turn = lane.turn().await?;
+    // One chunk that is sent and one that is ready: more would only be memory.
     let (chunks, receiver) = mpsc::channel(2);
     let (ending, ended) = oneshot::channel();
     let (first, started) = oneshot::channel();
@@ -482,8 +485,10 @@ pub async fn stream(
     let watched = Watched { reader: Arc::downgrade(&reader), over, taken, patience };
     let answer = async move {
         write(writing, turn, &lane, watched).await;
+        // Only now: an answer that the client has not read still takes memory.
         drop(in_flight);
     };
+    // A task of its own, because the body is read after the handler has returned.
     tokio::spawn(answer.in_current_span());
     let body = body(reader);
     started.await.map_err(|_| Error::internal("the task that writes the answer died"))??;
@@ -535,7 +540,7 @@ where
 {
     let audit = writing.lines.audit.as_ref().map(Arc::downgrade);
     loop {
-        // Where the client goes away the turn is given up, so that nothing more is read for it.
+        // If the client goes away, the turn is given up, so that nothing more is read for it.
         let step = {
             let (step, gone) = (pin!(turn.run(move || writing.go_on())), pin!(watched.gone()));
             match select(step, gone).await {
@@ -602,6 +607,7 @@ const LOOKS: u32 = 8;
 impl Watched {
     /// Returns when the client has all or is gone.
     async fn gone(&mut self) {
+        // An error is what is waited for: nothing is ever sent, and the sender is dropped with the reader.
         let _ = (&mut self.over).await;
     }
 

@@ -153,13 +153,13 @@ impl S3ErrorKind {
             Self::Denied => "permission denied: the credentials that read the table lack a permission",
             Self::Expired => "the AWS credentials have expired: sign in again, or set new ones",
             Self::Unknown => {
-                "AWS does not know the credentials: set an access key that exists, with its session token"
+                "AWS does not recognize the credentials: set an existing access key, with its session token"
             }
             Self::Signature => {
                 "S3 does not accept the signature: the secret access key does not belong to the access key, or something \
                  on the way to S3 changes requests"
             }
-            Self::Clock => "the clock of this machine is wrong: set it by NTP",
+            Self::Clock => "the clock of this machine is wrong: synchronize it with NTP",
             Self::NoBucket => {
                 "there is no such bucket: correct the location of the table, or create the bucket"
             }
@@ -171,7 +171,7 @@ impl S3ErrorKind {
                 "S3 has archived the object: restore it, and exclude the table from the lifecycle rule that archives"
             }
             Self::Key => {
-                "the KMS key of the table's files cannot be used: look at its state, at its policy, and at the policy of \
+                "the KMS key of the table's files cannot be used: check its state, its key policy, and the policy of \
                  the role"
             }
             Self::Busy => "S3 has a temporary problem: try again later",

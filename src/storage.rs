@@ -64,7 +64,7 @@ pub struct StorageOptions {
     pub directory_role: Option<RoleArn>,
 }
 
-/// The places that tables are in. Connections are opened once for each bucket and shared.
+/// Reads tables and signs their files. Connections are opened once for each bucket and shared.
 #[derive(Debug)]
 pub struct Storage {
     options: StorageOptions,
@@ -295,7 +295,7 @@ fn no_credentials(reason: &str) -> object_store::Error {
 fn not_ready(error: object_store::Error) -> Error {
     match error {
         object_store::Error::NotFound { .. } => {
-            Error::unreadable_table("The table cannot be read: its storage is not where it should be.")
+            Error::unreadable_table("The table cannot be read: its storage was not found.")
                 .with_fault(Fault::Location)
                 .with_explanation(S3ErrorKind::NoBucket.advice())
                 .with_source(error)
@@ -325,7 +325,7 @@ impl FileSigner {
         self.expiration_millis
     }
 
-    /// Fails where [`Self::presign`] would.
+    /// Fails if [`Self::presign`] would.
     pub fn check(&mut self, log_path: &str) -> Result<()> {
         let root = resolve::resolve(log_path, &self.roots, &mut self.key);
         match root {

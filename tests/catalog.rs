@@ -631,7 +631,7 @@ async fn a_table_whose_record_cannot_be_read_is_left_out_of_lists_and_refused_by
             "has no attribute id",
             &[("name", text("t")), ("schema", text("s")), ("location", text("s3://a/b"))],
         ),
-        ("has a name that is none", &[("name", text("a/b")), ("schema", text("s"))]),
+        ("has an invalid name", &[("name", text("a/b")), ("schema", text("s"))]),
         (
             "an attribute historyShared that is not a boolean",
             &[

@@ -14,7 +14,7 @@ const MAY_NAME: [(&str, &[&str]); 22] = [
     ("limits", &[]),
     ("gate", &["limits"]),
     ("flight", &[]),
-    ("memory", &[]),
+    ("allocator", &[]),
     ("role", &[]),
     ("s3_error", &[]),
     ("logging", &[]),

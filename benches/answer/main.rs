@@ -21,7 +21,7 @@ use deltashare::answer::replay::ReplayKind;
 use deltashare::answer::skipping::Skipping;
 use deltashare::answer::version::VersionLines;
 use deltashare::answer::writer::{AnswerEnd, AnswerWriter};
-use deltashare::app::Memory;
+use deltashare::app::MemoryAccount;
 use deltashare::delta::DeltaTable;
 use deltashare::gate::Gate;
 use deltashare::limits::Limits;
@@ -45,7 +45,7 @@ fn credentials() -> Credentials {
 }
 
 fn main() {
-    deltashare::memory::use_one_heap();
+    deltashare::allocator::use_one_heap();
     let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.first().map(String::as_str) {
         Some("presign") => presign(),
@@ -120,7 +120,7 @@ async fn one_answer(table: &Path, format: ResponseFormat, encoding: Encoding) ->
         cursor: VersionLines::new(table, files, Skipping::default(), None, head, lines),
         page: Page::whole(),
         end: AnswerEnd::default(),
-        memory: Memory::default(),
+        memory: MemoryAccount::default(),
     };
     let lane = Gate::new(Limits::default()).lane("bucket".to_owned());
     let sending = Sending {

@@ -43,7 +43,7 @@ const RUNS: usize = 5;
 const TABLE: &str = "/delta-sharing/shares/s/schemas/d/tables/t";
 
 fn main() {
-    deltashare::memory::use_one_heap();
+    deltashare::allocator::use_one_heap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/bench-logs");
     runtime.block_on(async {

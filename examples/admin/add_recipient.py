@@ -52,4 +52,4 @@ except Exception:
     os.remove(arguments.profile)
     raise
 print(f"Recipient {arguments.name} is added. Send it {arguments.profile} as you would send a password; the token "
-      f"{arguments.token_id} in it works until {expires.isoformat()}.")
+      f"{arguments.token_id} in it is valid until {expires.isoformat()}.")

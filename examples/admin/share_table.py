@@ -14,7 +14,7 @@ arguments = parser.parse_args()
 # The name of a share can contain periods.
 share, schema, table = arguments.name.rsplit(".", 2)
 if not arguments.location.startswith("s3://"):
-    parser.error("a table that is served from DynamoDB lies in s3://")
+    parser.error("a table in a DynamoDB catalog must be in s3://")
 
 
 def keep_or_create(sk, **attributes):
@@ -36,4 +36,4 @@ write(
     put(f"SHARE#{key_of(share)}", f"TABLE#{key_of(schema)}#{key_of(table)}", name=table, schema=schema, id=str(uuid.uuid4()),
         location=arguments.location, historyShared=arguments.history),
 )
-print(f"Table {arguments.name} is shared with every recipient that share {share} is granted to.")
+print(f"Table {arguments.name} is now shared with every recipient of share {share}.")

@@ -50,7 +50,7 @@ enum RangeStart {
 pub struct CheckedRange {
     /// The form of the answer.
     pub format: ResponseFormat,
-    /// The table and its places.
+    /// The table and its locations.
     pub table: OpenTable,
     range: Arc<ChangeRange>,
     wanted: WantedChanges,

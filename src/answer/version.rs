@@ -21,7 +21,7 @@ use crate::storage::FileSigner;
 
 /// A shared table at one version.
 pub struct OpenVersion {
-    /// The table and its places.
+    /// The table and its locations.
     pub table: OpenTable,
     /// The table at that version.
     pub snapshot: Arc<Snapshot>,

@@ -3,7 +3,7 @@
 
 use super::file_line::FileLineWriter;
 use super::page::{Page, Place};
-use crate::app::Memory;
+use crate::app::MemoryAccount;
 use crate::error::{Error, Result};
 use crate::ndjson::{Lines, Progress};
 use crate::protocol::actions::{EndStreamAction, EndStreamLine};
@@ -56,7 +56,7 @@ pub struct AnswerWriter<S> {
     /// How it ends.
     pub end: AnswerEnd,
     /// The account of what the cursor holds in memory.
-    pub memory: Memory,
+    pub memory: MemoryAccount,
 }
 
 /// How an answer ends.

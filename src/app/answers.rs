@@ -34,7 +34,7 @@ pub struct InFlight {
 
 /// The memory that an answer holds of the log, which counts until this is dropped.
 #[derive(Debug)]
-pub struct Memory {
+pub struct MemoryAccount {
     answers: Arc<Answers>,
     recipient: Arc<str>,
     bytes: usize,
@@ -81,19 +81,19 @@ impl Counts {
 
 impl InFlight {
     /// The account of what the answer holds in memory.
-    pub fn memory(&self) -> Memory {
-        Memory { answers: Arc::clone(&self.answers), recipient: Arc::clone(&self.recipient), bytes: 0 }
+    pub fn memory(&self) -> MemoryAccount {
+        MemoryAccount { answers: Arc::clone(&self.answers), recipient: Arc::clone(&self.recipient), bytes: 0 }
     }
 }
 
-impl Default for Memory {
+impl Default for MemoryAccount {
     /// An account that no other answer shares.
     fn default() -> Self {
         Self { answers: Arc::new(Answers::new(Limits::default())), recipient: Arc::from(""), bytes: 0 }
     }
 }
 
-impl Memory {
+impl MemoryAccount {
     /// Says that the answer holds so many bytes by now. Fails if the recipient's answers together, or all answers, hold too much;
     /// one answer alone may hold any amount.
     pub fn hold(&mut self, bytes: usize) -> Result<()> {
@@ -121,7 +121,7 @@ impl Memory {
     }
 }
 
-impl Drop for Memory {
+impl Drop for MemoryAccount {
     fn drop(&mut self) {
         let bytes = self.bytes;
         self.answers.counts().update(&self.recipient, |sum| sum.bytes -= bytes);

@@ -10,13 +10,13 @@ use crate::flight::Flights;
 use crate::gate::{self, Lane};
 use crate::location::Location;
 
-/// A shared table, ready to be read: its log and its places.
+/// A shared table, ready to be read: its log and its locations.
 #[derive(Clone)]
 pub struct OpenTable {
     shared: Arc<WarmTable>,
     /// The table's root.
     pub location: Location,
-    /// Other places its log may point into.
+    /// Other locations that its log may refer to.
     pub allowed: Vec<Location>,
 }
 
@@ -81,7 +81,7 @@ impl WarmTable {
 }
 
 impl OpenTable {
-    /// A table that shares its work with its clones, and nothing with tables that were made in other ways.
+    /// A table that shares its work with its clones, and nothing with tables that were opened in other ways.
     pub fn alone(delta: DeltaTable, lane: Lane, location: Location) -> Self {
         Self::new(Arc::new(WarmTable::new(delta, lane)), location, Vec::new())
     }

@@ -45,8 +45,13 @@ pub enum CatalogChange {
     Revoke { recipient: String, share: String },
     /// A token is new.
     AddToken { recipient: String, hash: String, token: TokenState },
-    /// A token ends at another time.
-    TokenEnd { recipient: String, hash: String, before: Option<DateTime<Utc>>, after: Option<DateTime<Utc>> },
+    /// A token expires at another time.
+    TokenExpiry {
+        recipient: String,
+        hash: String,
+        before: Option<DateTime<Utc>>,
+        after: Option<DateTime<Utc>>,
+    },
     /// A token is gone.
     RemoveToken { recipient: String, hash: String },
 }
@@ -70,9 +75,9 @@ fn comment(comment: Option<&String>) -> String {
     comment.map_or_else(|| "none".to_owned(), |text| format!("{text:?}"))
 }
 
-/// Until when a token works, as the end of a sentence.
+/// Until when a token is valid, as the end of a sentence.
 pub fn until(end: Option<DateTime<Utc>>) -> String {
-    end.map_or_else(|| "without end".to_owned(), |end| format!("until {}", expiry::format(Some(end))))
+    end.map_or_else(|| "without expiration".to_owned(), |end| format!("until {}", expiry::format(Some(end))))
 }
 
 /// A token as it is shown: enough of its hash to tell it from others.
@@ -125,7 +130,7 @@ impl fmt::Display for CatalogChange {
             Self::AddToken { recipient, hash, token } => {
                 write!(f, "+ token {} of {recipient}, {}", short(hash), until(token.expires))
             }
-            Self::TokenEnd { recipient, hash, before, after } => {
+            Self::TokenExpiry { recipient, hash, before, after } => {
                 let (before, after) = (expiry::format(*before), expiry::format(*after));
                 write!(f, "~ token {} of {recipient}: until {before} -> {after}", short(hash))
             }
@@ -274,7 +279,7 @@ fn recipient(before: Option<&RecipientState>, after: &RecipientState, changes: &
                 token: token.clone(),
             }),
             Some(before) if before.expires != token.expires => {
-                changes.push(CatalogChange::TokenEnd {
+                changes.push(CatalogChange::TokenExpiry {
                     recipient: name(),
                     hash: hash.clone(),
                     before: before.expires,

@@ -82,7 +82,7 @@ impl DynamoDbCatalog {
     }
 
     /// The key that every server over this table authenticates its page tokens, refresh tokens and ids of
-    /// queries with. The first one makes it.
+    /// queries with. The first server creates it.
     pub async fn token_key(&self) -> Result<[u8; 32]> {
         let key = Key::token_key();
         if let Some(item) = self.reader.get(&key).await? {
@@ -95,6 +95,7 @@ impl DynamoDbCatalog {
         let condition = format!("attribute_not_exists({})", keys::PARTITION);
         match put.condition_expression(condition).send().await {
             Ok(_) => Ok(made),
+            // Another server was faster, and its key is the one that counts.
             Err(error) if error.code() == Some("ConditionalCheckFailedException") => {
                 let item = self.reader.get(&key).await?;
                 let item = item.ok_or_else(|| unavailable("the key is gone"))?;
@@ -139,6 +140,7 @@ impl DynamoDbCatalog {
     fn remember(&self, hash: TokenHash, token: &TokenRecord) {
         let mut tokens = self.tokens();
         if tokens.len() >= TOKENS_REMEMBERED && !tokens.contains_key(&hash) {
+            // To forget all of them is simple, and costs each recipient one more read.
             tokens.clear();
         }
         tokens.insert(hash, token.clone());
@@ -175,6 +177,7 @@ impl DynamoDbCatalog {
             }
             other => {
                 self.tokens().remove(&hash);
+                // 503 makes the client ask once more, and the token is then read before anything else.
                 Err(other.map_or_else(unknown_token, |_| unavailable("the token has another recipient now")))
             }
         }
@@ -215,7 +218,7 @@ impl DynamoDbCatalog {
 impl Catalog for DynamoDbCatalog {
     fn caller(&self, hash: TokenHash) -> BoxFuture<'_, Result<Option<Caller>>> {
         async move {
-            // One that has ended as far as is known is read: its life may have been made longer.
+            // A token that has expired, as far as is remembered, is read again: it may have been extended.
             let remembered = self.tokens().get(&hash).filter(|token| token.check_expiry().is_ok()).cloned();
             if let Some(token) = remembered {
                 return Ok(Some(Caller::remembered(token, hash)));
@@ -239,6 +242,7 @@ impl Catalog for DynamoDbCatalog {
     ) -> BoxFuture<'a, Result<ListPage<ShareRecord>>> {
         async move {
             let partition = keys::recipient_partition(caller.recipient());
+            // Both are read at the same time. If the caller may not read, nothing of its grants is shown.
             let (_, grants) = tokio::try_join!(
                 self.get_for(caller, &[]),
                 self.reader.query(&partition, keys::GRANTS, &page)

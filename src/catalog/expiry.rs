@@ -1,9 +1,9 @@
-//! When a token ends: the forms that people write, the one form that is written here, and when DynamoDB may delete the
+//! When a token expires: the forms that people write, the one form that is written here, and when DynamoDB may delete the
 //! token's records.
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, TimeDelta, Utc};
 
-/// The word for a token without an end, which has to be written.
+/// The word for a token that does not expire, which has to be written.
 pub const NEVER: &str = "never";
 
 /// What an expiry may be, as the end of a sentence.
@@ -50,7 +50,7 @@ pub fn format(end: Option<DateTime<Utc>>) -> String {
     end.map_or_else(|| NEVER.to_owned(), |end| end.to_rfc3339_opts(SecondsFormat::AutoSi, true))
 }
 
-/// When DynamoDB may delete the records of a token that ends then; `None` if it never ends.
+/// When DynamoDB may delete the records of a token that expires then; `None` if it never expires.
 pub fn delete_after(end: Option<DateTime<Utc>>) -> Option<i64> {
     end.map(|end| (end + KEPT).timestamp().max(0))
 }

@@ -8,7 +8,7 @@ use crate::role::RoleArn;
 pub struct TableSettings {
     /// Where the table is stored.
     pub location: WrittenLocation,
-    /// Other places that its log may refer to, for shallow clones.
+    /// Other locations that its log may refer to, for shallow clones.
     pub allowed_locations: Vec<WrittenLocation>,
     /// Whether recipients may read older versions.
     pub history_shared: bool,
@@ -24,12 +24,12 @@ pub struct TableSettings {
 pub(super) type Difference = (&'static str, String, String);
 
 impl TableSettings {
-    /// Where the table is stored, and the other places that its log may refer to.
+    /// Where the table is stored, and the other locations that its log may refer to.
     pub fn locations(&self) -> impl Iterator<Item = &WrittenLocation> {
         std::iter::once(&self.location).chain(&self.allowed_locations)
     }
 
-    /// The place that one of the locations names, read by the table's role if it has one.
+    /// Resolves one of the locations, to be read by the table's role if it has one.
     pub fn resolve(&self, location: &WrittenLocation) -> Result<Location, LocationError> {
         location.resolve().map(|location| location.read_by(self.signer_role.clone()))
     }
@@ -50,10 +50,12 @@ impl TableSettings {
             return Some("only a table in S3 can be read with temporary credentials");
         }
         if !self.history_shared || self.start_version > 0 {
-            return Some("it shows every version, so historyShared must be true and startVersion 0");
+            return Some(
+                "it gives access to every version, so historyShared must be true and startVersion must be 0",
+            );
         }
         if !self.allowed_locations.is_empty() {
-            return Some("it gives one directory, and allowedLocations names others");
+            return Some("it covers one directory, and allowedLocations names others");
         }
         None
     }

@@ -68,14 +68,14 @@ pub struct RecipientState {
 pub struct TokenState {
     /// Names it in lists and logs.
     pub id: String,
-    /// When it ends; `None` for never.
+    /// When it expires; `None` for never.
     pub expires: Option<DateTime<Utc>>,
     /// When it was created, as it is written.
     pub created: Option<String>,
 }
 
 impl TokenState {
-    /// Whether it has not ended yet.
+    /// Whether it has not expired.
     pub fn is_live(&self, now: DateTime<Utc>) -> bool {
         self.expires.is_none_or(|expires| expires > now)
     }

@@ -1,4 +1,4 @@
-//! The check that the deployed function makes of its own tables, with its own role: asked by a direct invocation, which
+//! How the deployed function checks its own tables, with its own role: asked by a direct invocation, which
 //! takes `lambda:InvokeFunction` and nothing else.
 
 use std::time::{Duration, Instant};
@@ -102,7 +102,7 @@ pub async fn check_tables(
             tokio::time::timeout(left.max(Duration::from_secs(1)), opened).await.unwrap_or_else(|_| {
                 TableCheck {
                     table: name.clone(),
-                    reason: Some("it takes longer to open than the function had time".to_owned()),
+                    reason: Some("the function did not have the time to open it".to_owned()),
                     ..TableCheck::default()
                 }
             })

@@ -54,7 +54,7 @@ pub(super) fn check_schema(text: &str, limits: &Limits) -> Result<(), LogRejecti
     if text.len() > limits.schema_bytes {
         return Err(LogRejection::Schema);
     }
-    // Each column has this key once. Where a comment has it, too, it counts as one, which does not matter.
+    // Each column has this key once. If a comment has it too, it counts as one, which does not matter.
     match memchr::memmem::find_iter(text.as_bytes(), b"\"nullable\"").count() > limits.schema_columns {
         true => Err(LogRejection::Schema),
         false => Ok(()),

@@ -99,7 +99,7 @@ pub struct ChangeCursor {
     next: usize,
     /// Whether the cursor lay idle, so that what it reads from may be gone.
     idle: bool,
-    /// Where texts are kept that were read, if they are.
+    /// What keeps the texts that were read, if they are kept.
     keeping: Option<CommitKeeper>,
 }
 
@@ -165,7 +165,7 @@ pub enum Action {
 pub struct ChangedFile {
     /// As in the log: a URI, relative to the table's root or absolute.
     pub path: String,
-    /// Column names (physical ones where columns are mapped) and values. Absent if a writer left it out of
+    /// Column names (physical ones if columns are mapped) and values. Absent if a writer left it out of
     /// a `remove`.
     pub partition_values: Option<BTreeMap<String, Option<String>>>,
     /// Bytes. Absent if a writer left it out of a `remove`.
@@ -403,6 +403,7 @@ impl ChangeCursor {
         self.idle = true;
         if self.kept.len() > 0 {
             let files = self.commits.as_slice().iter().map(|commit| commit.file.clone()).collect();
+            // If that fails, the texts stay where they are, and the next page says what is wrong.
             if let Ok(texts) = self.range.last.engine().read_ahead(files) {
                 (self.texts, self.kept) = (texts, KeptCommits::default());
             }

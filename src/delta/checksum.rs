@@ -34,6 +34,7 @@ impl Checksum {
         let storage = engine.storage_handler();
         let read = storage.read_files(vec![(file, Some(0..MOST_BYTES))]).map_err(failure)?.next();
         match read {
+            // A checksum that is cut off at the limit does not parse either, and is not needed.
             Some(Ok(bytes)) => Ok(serde_json::from_slice(&bytes).ok()),
             Some(Err(error))
                 if matches!(

@@ -170,11 +170,13 @@ impl FileCursor {
             // Connections do not outlive a pause of any length; the log itself is read again.
             Err(error) if self.idle => {
                 tracing::info!(error = %error, "a paused list of files is read again");
+                // A restarted cursor is not idle, so that an error then is one.
                 self.restart()?;
                 return if self.batch.is_some() { Ok(true) } else { self.load() };
             }
             Err(error) if is_damage(&error) => {
                 self.snapshot.mend(self.mends, error)?;
+                // Comes back here only for other damage: a snapshot is put right once, and then the error stays.
                 self.restart()?;
                 return if self.batch.is_some() { Ok(true) } else { self.load() };
             }

@@ -337,6 +337,7 @@ fn version_of_hint(hint: &[u8]) -> Bytes {
         version: u64,
     }
     match serde_json::from_slice(hint) {
+        // The kernel requires `size`, and uses it for nothing but its log.
         Ok(Hint { version }) => Bytes::from(format!(r#"{{"version":{version},"size":0}}"#)),
         Err(_) => Bytes::new(),
     }
@@ -449,6 +450,7 @@ impl FencedHandler<dyn JsonHandler> {
         let check = std::iter::once_with(move || {
             no_repeats(first_pass)?;
             let mut sound = sound.lock().unwrap_or_else(PoisonError::into_inner);
+            // To forget all of them is simple, and costs each commit one more pass.
             if sound.len() >= SOUND_COMMITS {
                 sound.clear();
             }

@@ -40,6 +40,7 @@ impl TaskExecutor for StoppableExecutor {
         T: Future + Send + 'static,
         T::Output: Send + 'static,
     {
+        // The kernel calls this on threads that may block. A worker of the runtime would panic here.
         self.0.block_on(STOP.scope(current(), task))
     }
 
@@ -76,6 +77,7 @@ pub(super) async fn memory_for(first: u64, next: u64) -> Result<()> {
 /// The same on a thread that may block.
 pub(super) fn wait_for_memory(runtime: &tokio::runtime::Handle, first: u64, next: u64) -> Result<()> {
     match current() {
+        // Batches are read by iterators, which cannot await. Their thread may block.
         Some(_) => runtime.block_on(memory_for(first, next)),
         None => Ok(()),
     }
@@ -107,5 +109,5 @@ pub(super) fn stoppable<T: Send + 'static>(
 }
 
 fn stopped_error() -> Error {
-    Error::Generic { store: "log", source: "nobody waits for the answer any more".into() }
+    Error::Generic { store: "log", source: "the client no longer waits for the answer".into() }
 }

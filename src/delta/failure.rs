@@ -210,7 +210,7 @@ pub(super) fn failure(error: KernelError) -> Error {
     .with_source(error)
 }
 
-/// The error for a recipient where S3 says what is wrong.
+/// The error for a recipient when S3 says what is wrong.
 fn in_storage(kind: S3ErrorKind) -> Error {
     match kind {
         // Credentials of a role are renewed, and clocks are set.
@@ -223,7 +223,7 @@ fn in_storage(kind: S3ErrorKind) -> Error {
         )
         .with_fault(Fault::Credentials),
         S3ErrorKind::NoBucket | S3ErrorKind::Region => {
-            Error::unreadable_table("The table cannot be read: its storage is not where it should be.")
+            Error::unreadable_table("The table cannot be read: its storage was not found.")
                 .with_fault(Fault::Location)
         }
         S3ErrorKind::Archived => {

@@ -172,7 +172,7 @@ impl<'a> Times<'a> {
     fn partition_point(&self, reached: impl Fn(i64) -> bool) -> Result<usize> {
         let in_commit = self.by_file.len();
         // Copied files are modified later than their commit says, so the two kinds of times are kept apart:
-        // where the first in-commit timestamp is not reached, only file times are compared.
+        // if the first in-commit timestamp is not reached, only file times are compared.
         if in_commit == self.commits.len() || reached(self.time(in_commit)?) {
             return Ok(self.by_file.partition_point(|&time| !reached(time)));
         }
@@ -230,7 +230,7 @@ impl CommitTimes {
 }
 
 impl Snapshot {
-    /// When the version was committed, in milliseconds since the Unix epoch: the in-commit timestamp where
+    /// When the version was committed, in milliseconds since the Unix epoch: the in-commit timestamp if
     /// the table has them, else the modification time of the commit file, made strictly increasing. `None` if the
     /// commit is gone from the log, which a checkpoint then stands for.
     pub fn timestamp(&self) -> Result<Option<i64>> {

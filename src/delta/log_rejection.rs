@@ -29,7 +29,7 @@ pub(super) enum LogRejection {
     Names,
     /// A schema is larger than the limit.
     Schema,
-    /// No writer makes such bytes.
+    /// No writer writes such bytes.
     Malformed,
 }
 

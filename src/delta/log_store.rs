@@ -61,7 +61,7 @@ const PIECE_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct LogStore {
     inner: Arc<dyn ObjectStore>,
-    kept: Arc<Mutex<CommitKeeper>>,
+    kept: Arc<Mutex<KeptPieces>>,
     footers: Arc<Mutex<Footers>>,
     view: View,
     limits: Limits,
@@ -89,7 +89,7 @@ struct Footers {
 
 /// Bytes of files, oldest out first.
 #[derive(Debug, Default)]
-struct CommitKeeper {
+struct KeptPieces {
     files: HashMap<Path, Piece>,
     order: VecDeque<Path>,
     bytes: usize,
@@ -101,7 +101,7 @@ struct Piece {
     meta: ObjectMeta,
     start: u64,
     data: Bytes,
-    /// A whole commit as it was written, where `data` lacks some of its actions.
+    /// A whole commit as it was written, if `data` lacks some of its actions.
     written: Option<Bytes>,
 }
 
@@ -141,7 +141,7 @@ impl LogStore {
                 let wanted = range.clone();
                 self.tail(location, Some(wanted), options).await
             }
-            // Where the log does not tell the size.
+            // If the log does not tell the size.
             Some(GetRange::Suffix(PARQUET_FOOTER_BYTES)) if is_parquet => {
                 self.tail(location, None, options).await
             }
@@ -166,7 +166,7 @@ impl LogStore {
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, CommitKeeper> {
+    fn kept(&self) -> MutexGuard<'_, KeptPieces> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -334,7 +334,7 @@ impl Footers {
     }
 }
 
-impl CommitKeeper {
+impl KeptPieces {
     fn get(&self, location: &Path, range: Option<&GetRange>, view: View) -> Option<Result<GetResult>> {
         let piece = self.files.get(location)?;
         match range {

@@ -34,7 +34,7 @@ pub struct Metadata {
     pub description: Option<String>,
     /// `parquet`.
     pub format_provider: String,
-    /// Options of the format; empty in every table a current writer makes.
+    /// Options of the format; empty in every table that a current writer creates.
     pub format_options: BTreeMap<String, String>,
     /// The schema, JSON, verbatim.
     pub schema_string: String,

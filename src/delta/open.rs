@@ -18,10 +18,12 @@ use super::snapshot::Snapshot;
 use super::stand_in::{UncheckedTable, snapshot_with_stand_in, suits_scan};
 use crate::error::{Error, Result};
 
-/// How many damaged checkpoints are passed over one by one before only the commits are tried.
+/// How many damaged checkpoints are passed over one by one before only the commits are tried. Each try reads the log
+/// again, and a writer that damaged three checkpoints in a row has probably damaged all of them.
 const CHECKPOINTS_TRIED: usize = 3;
 
-/// How many times the log is listed to find an older version, before the log is listed once as a whole.
+/// How many times the log is listed to find an older version, before the log is listed once as a whole. Most logs have a
+/// checkpoint within as many versions as these listings cover.
 const LISTINGS: u64 = 4;
 
 /// How many versions the kernel looks for in one listing.
@@ -33,7 +35,7 @@ pub(super) enum RefreshResult {
     Unchanged,
     /// There are newer versions.
     Newer(Snapshot),
-    /// The commit that made the known version is gone or is another one: the table was created again.
+    /// The commit of the known version is gone or is another one: the table was created again.
     Replaced(Snapshot),
 }
 
@@ -45,6 +47,7 @@ pub(super) fn open_version(engine: &Arc<LogEngine>, version: Option<u64>) -> Res
         Ok(snapshot) => Ok(snapshot),
         Err(OpenError::Final(error)) => Err(error),
         Err(OpenError::Damaged(error)) => {
+            // The hint may name a checkpoint that is damaged or gone. Without it, the kernel lists the log.
             let hidden = HiddenFiles { last_checkpoint: true, ..HiddenFiles::default() };
             open_around(engine, hidden, version, error)
         }
@@ -53,6 +56,7 @@ pub(super) fn open_version(engine: &Arc<LogEngine>, version: Option<u64>) -> Res
 
 /// Opens a version of a log whose files are known, from the first one on, without asking for them again.
 pub(super) fn open_listed(engine: &Arc<LogEngine>, version: u64, files: &[FileMeta]) -> Result<Snapshot> {
+    // The hint says nothing that the list does not say, and would be one more request.
     let hidden = HiddenFiles { last_checkpoint: true, ..HiddenFiles::default() };
     let Some(reach) = Log::of(files.to_vec()).reach(version, &hidden.checkpoints) else {
         return open_version(engine, Some(version));
@@ -65,6 +69,7 @@ pub(super) fn open_listed(engine: &Arc<LogEngine>, version: u64, files: &[FileMe
             Err(OpenError::Final(error)) => Err(error),
             Err(OpenError::Damaged(_)) => open_version(engine, Some(version)),
         },
+        // Whatever is wrong with the log, this finds a way around it or says it.
         Ok(Err(_)) | Err(_) => open_version(engine, Some(version)),
     }
 }
@@ -172,6 +177,7 @@ fn build_with_stand_in(
     error: buoyant_kernel::Error,
 ) -> Result<Snapshot, OpenError> {
     let read = unpanicked(|| UncheckedTable::read(engine, version)).map_err(OpenError::Damaged)?;
+    // What cannot be read even without the kernel's checks is damaged, and the kernel's own error says how.
     let Ok(raw) = read else { return Err(error.into()) };
     raw.protocol.check().map_err(OpenError::Final)?;
     if unpanicked(|| raw.suits_kernel(engine.root())).map_err(OpenError::Damaged)? {
@@ -213,6 +219,7 @@ pub(super) fn refresh(engine: &Arc<LogEngine>, known: &Snapshot) -> Result<Refre
             false => RefreshResult::Unchanged,
         });
     };
+    // From the checkpoint on, and not from the known version: the new snapshot is built from the same listing.
     let files = known.engine().list_from(segment.checkpoint_version.unwrap_or(0)).map_err(failure)?;
     let mut found = None;
     let mut newer = false;
@@ -265,6 +272,7 @@ pub(super) fn listed_version(known: &Snapshot) -> Result<Option<u64>> {
     if !commits.next().is_some_and(is_known) {
         return Ok(None);
     }
+    // A gap or an empty commit is left to `refresh`, which says what is wrong.
     let newest = commits.try_fold(known.version(), |before, (version, file)| {
         (version == before + 1 && file.size > 0).then_some(version)
     });

@@ -15,7 +15,7 @@ use super::log_rejection::LogRejection;
 use super::thrift::{self, Value};
 use crate::limits::Limits;
 
-/// The most that DEFLATE makes of a byte, rounded up.
+/// The most bytes that DEFLATE unpacks one byte into, rounded up.
 const GZIP_RATIO: u64 = 1_040;
 
 /// The same of LZ4's frames.
@@ -167,7 +167,7 @@ impl Column {
         count.saturating_mul(each.saturating_add(VALUE_BYTES))
     }
 
-    /// The most that consecutive pages take of which a batch may have values. Where rows have many values each, all.
+    /// The most that consecutive pages take of which a batch may have values. If rows have many values each, all of them.
     fn batch(&self, pages: &[Values], longest: u64, batch_rows: u64) -> u64 {
         if self.schema.max_rep_level() > 0 {
             return pages
@@ -239,7 +239,7 @@ impl Column {
         Ok(())
     }
 
-    /// The same as [`Self::batch`] where rows have many values each: counts the values of every batch.
+    /// The same as [`Self::batch`] if rows have many values each: counts the values of every batch.
     fn batch_by_rows(
         &self,
         column: &Bytes,

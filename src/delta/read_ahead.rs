@@ -14,7 +14,7 @@ use super::executor::unless_stopped;
 use super::failure::failure;
 use crate::error::Result;
 
-/// The most files that are fetched at the same time.
+/// The most files that are fetched at the same time: commits are small, so that the time for each is the way to S3.
 const FILES: usize = 48;
 
 /// The most bytes that are fetched and not yet handed out, unless one file alone is larger.

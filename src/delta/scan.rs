@@ -167,6 +167,7 @@ impl Snapshot {
         if let Some(known) = self.checksum.get() {
             return Ok(*known);
         }
+        // Read before the cell is locked: a request to the store may take long, and its failure must not be remembered.
         let checksum = Checksum::read(self.engine(), self.version())?;
         Ok(*self.checksum.get_or_init(|| checksum))
     }
@@ -220,6 +221,8 @@ impl Snapshot {
             Ok(scan) => Ok(scan),
             Err(OpenError::Final(error)) => Err(error),
             Err(OpenError::Damaged(error)) => {
+                // Not inside `get_or_init`, which would hold other scans up while the log is read. Of two that are opened
+                // at the same time, both use the first. It may be damaged in turn, and then does the same.
                 let mended = open_without_checkpoint(self, error)?;
                 self.mended.get_or_init(|| Box::new(mended)).open_scan(columns)
             }
@@ -248,6 +251,7 @@ impl Snapshot {
                 Ok(())
             }
             Err(other) if other.is_temporary() => Err(other),
+            // What stopped the scan is what is wrong with the log; that it cannot be put right says less.
             Err(_) => Err(error),
         }
     }

@@ -72,17 +72,17 @@ impl Snapshot {
         })
     }
 
-    /// The version.
+    /// The number of the version.
     pub fn version(&self) -> u64 {
         self.kernel.version()
     }
 
-    /// The protocol.
+    /// The protocol as the log has it, also if the kernel works with a stand-in.
     pub fn protocol(&self) -> &Protocol {
         &self.protocol
     }
 
-    /// The metadata.
+    /// The metadata as the log has it, also if the kernel works with a stand-in.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }

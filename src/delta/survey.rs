@@ -169,7 +169,7 @@ impl RangeSummary {
     }
 }
 
-/// The error for a range whose first commit made another kind of table and removed the files of the one before.
+/// The error for a range whose first commit turned the table into another kind and removed the files of the one before.
 fn removes_of_another(version: u64) -> Error {
     Error::unsupported(format!(
         "The changes of version {version} cannot be read by themselves: the version removes files that were written under \

@@ -25,6 +25,25 @@ const PAUSED_KEPT: usize = 4;
 const OLDER_KEPT: usize = 4;
 
 /// A Delta table at a location. Cheap to clone; clones share the engine and the newest snapshot.
+///
+/// ```no_run
+/// use deltashare::delta::DeltaTable;
+/// use deltashare::error::Result;
+/// use deltashare::limits::Limits;
+/// use deltashare::storage::TableStore;
+///
+/// /// The size of a table. Blocks, so it runs in `tokio::task::spawn_blocking`.
+/// fn bytes(store: TableStore, runtime: tokio::runtime::Handle) -> Result<i64> {
+///     let table = DeltaTable::new(store.store, store.root, runtime, Limits::default());
+///     let mut files = table.files(&table.latest()?)?;
+///     let mut bytes = 0;
+///     // Only `None` says that the list is complete.
+///     while let Some(file) = files.advance()? {
+///         bytes += file.size;
+///     }
+///     Ok(bytes)
+/// }
+/// ```
 #[derive(Clone)]
 pub struct DeltaTable(Arc<Shared>);
 
@@ -86,6 +105,7 @@ impl DeltaTable {
     /// Never an older version than an earlier call returned, unless the table was created again.
     pub fn latest(&self) -> Result<Arc<Snapshot>> {
         let engine = &self.0.engine;
+        // The lock is not held while the log is read. If two callers read it at the same time, `keep` decides.
         let newest = self.known().newest.clone();
         let Some(newest) = newest else { return Ok(self.keep(open_version(engine, None)?)) };
         Ok(match refresh(engine, &newest)? {

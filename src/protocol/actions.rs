@@ -79,10 +79,10 @@ pub struct ParquetMetadata<'a> {
     /// The description in the table's log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<&'a str>,
-    /// The table's root, where recipients may have its directory.
+    /// The table's root, if recipients may read its directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub location: Option<&'a str>,
-    /// How the table may be read; by URL where absent.
+    /// How the table can be read; by URL if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_modes: Option<&'static [&'static str]>,
     /// How the files are encoded.
@@ -96,10 +96,10 @@ pub struct ParquetMetadata<'a> {
     /// The version it belongs to, in answers about changes. One client cannot read it in a snapshot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
-    /// The size of all files in bytes, where known without reading the list.
+    /// The size of all files in bytes, if it is known without reading the list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// The number of files, where known without reading the list.
+    /// The number of files, if it is known without reading the list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_files: Option<u64>,
 }
@@ -119,10 +119,10 @@ pub struct DeltaMetadataWrapper<'a> {
     /// The number of files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_files: Option<u64>,
-    /// The table's root, where recipients may have its directory.
+    /// The table's root, if recipients may read its directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub location: Option<&'a str>,
-    /// How the table may be read; by URL where absent.
+    /// How the table can be read; by URL if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_modes: Option<&'static [&'static str]>,
 }

@@ -82,10 +82,10 @@ pub struct TableItem<'a> {
     pub share_id: &'a str,
     /// A UUID that stays with the table.
     pub id: &'a str,
-    /// The table's root, where recipients may have its directory.
+    /// The table's root, if recipients may read its directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub location: Option<&'a str>,
-    /// How the table may be read; by URL where absent.
+    /// How the table can be read; by URL if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_modes: Option<&'static [&'static str]>,
 }

@@ -275,7 +275,7 @@ pub enum Bound {
 pub struct ChangesQuery {
     /// Where the range starts.
     pub start: Bound,
-    /// Where it ends; at the newest version where absent.
+    /// Where it ends; at the newest version if absent.
     pub end: Option<Bound>,
     /// Whether changes of the metadata are wanted too, and the metadata of the start in the head.
     pub include_historical_metadata: bool,

@@ -1,7 +1,7 @@
 //! Tokens that the server hands out and takes back: page tokens, refresh tokens, ids of queries.
 //!
 //! What a token says is authenticated, not secret; it is bound to what it was created for, has an expiry, and
-//! holds only characters that need no escape in a URL. Where one token leads to the next, each has the time when the
+//! holds only characters that need no escape in a URL. If one token leads to the next, each has the time when the
 //! first one was created, so that the row of them can end.
 
 use base64::Engine as _;
@@ -32,6 +32,26 @@ pub enum InvalidToken {
 }
 
 /// The key that tokens are authenticated with.
+///
+/// ```
+/// use chrono::{TimeDelta, Utc};
+/// use deltashare::protocol::tokens::{Claims, InvalidToken, TokenKey};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Debug, PartialEq, Serialize, Deserialize)]
+/// struct Position(u64);
+///
+/// impl Claims for Position {
+///     const KIND: &'static str = "position";
+/// }
+///
+/// let (key, now) = (TokenKey::random()?, Utc::now());
+/// let token = key.seal(&["acme", "orders"], &Position(7), now, now + TimeDelta::hours(1))?;
+/// let read = |bound_to| key.unseal::<Position>(&token, bound_to, now).map(|(position, _)| position);
+/// assert_eq!(read(&["acme", "orders"]), Ok(Position(7)));
+/// assert_eq!(read(&["globex", "orders"]), Err(InvalidToken::NotOurs));
+/// # Ok::<_, deltashare::error::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct TokenKey(Hmac<Sha256>);
 

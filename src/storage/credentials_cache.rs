@@ -1,4 +1,4 @@
-//! Credentials as the AWS CLI finds them: those of a profile, a session or a role that is assumed end, and are fetched
+//! Credentials as the AWS CLI finds them: those of a profile, a session or a role that is assumed expire, and are fetched
 //! again before that. DynamoDB, S3 and STS are asked with the same ones.
 
 use std::fmt;

@@ -53,7 +53,7 @@ impl std::fmt::Debug for Gateway {
 impl Gateway {
     /// A gateway that recipients reach at `base_url`, with a new random key pair.
     ///
-    /// Where `base_url` has a path, that path is in the URLs but not in their signatures, so a proxy may
+    /// If `base_url` has a path, that path is in the URLs but not in their signatures, so a proxy may
     /// remove it or leave it. The host is signed: a proxy has to pass the `Host` header on.
     pub fn new(base_url: &Url) -> Arc<Self> {
         let credentials = Credentials {
@@ -312,6 +312,7 @@ fn etag(metadata: &Metadata) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
         text
     })

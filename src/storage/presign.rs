@@ -25,7 +25,7 @@ pub struct Credentials {
     pub secret_access_key: String,
     /// The session token of temporary credentials. It stands in every URL.
     pub session_token: Option<String>,
-    /// When temporary credentials end, if that is known.
+    /// When temporary credentials expire, if that is known.
     pub expires_at: Option<DateTime<Utc>>,
 }
 

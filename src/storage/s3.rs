@@ -100,7 +100,7 @@ impl S3Options {
         };
         let region = first(["AWS_REGION", "AWS_DEFAULT_REGION"]).map(|(_, region)| region);
         let home_region = region.clone().unwrap_or_else(|| DEFAULT_REGION.to_owned());
-        // Where this server is says nothing of where AWS keeps a bucket.
+        // The region of this server says nothing about the region of a bucket in AWS.
         let region = region.filter(|_| endpoint.is_some());
         Ok(Self { endpoint, sts_endpoint, region, home_region, credentials, ..Self::default() })
     }
@@ -233,6 +233,7 @@ impl S3Bucket {
         let url = self.url(region).as_url();
         builder
             .with_client_options(client_options().with_allow_http(url.starts_with("http://")))
+            // All attempts end before `RootedStore` gives a request up.
             .with_retry(RetryConfig {
                 backoff: BackoffConfig { max_backoff: Duration::from_secs(2), ..BackoffConfig::default() },
                 max_retries: 4,

@@ -38,7 +38,7 @@ pub struct DirectoryCredentials {
     pub secret_access_key: String,
     /// The session token.
     pub session_token: String,
-    /// When they end, as STS says.
+    /// When they expire, as STS says.
     pub expires_at: DateTime<Utc>,
 }
 
@@ -227,9 +227,10 @@ where
     };
     let answer = match error.code() {
         Some("AccessDenied" | "ValidationError" | "MalformedPolicyDocument") => {
-            let message = "The server may not give temporary credentials for this table; ask its provider.";
+            let message =
+                "The server cannot give temporary credentials for this table; contact its provider.";
             let explanation = format!(
-                "the role {} cannot be assumed with the credentials of the server: look at its trust policy",
+                "the role {} cannot be assumed with the credentials of the server: check its trust policy",
                 role.as_str()
             );
             Error::forbidden(message).with_fault(Fault::Role).with_explanation(explanation)

@@ -25,7 +25,8 @@ use object_store::{
 use super::local::LocalDirectory;
 use super::s3::S3Bucket;
 
-/// How long a request may take until its answer begins, with all retries.
+/// How long a request may take until its answer begins, with all retries: longer than the client of S3 retries, whose own
+/// error says more.
 const ANSWER_BEGINS: Duration = Duration::from_secs(12);
 
 /// How long a piece of a body may be waited for.

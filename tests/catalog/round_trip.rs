@@ -392,15 +392,15 @@ async fn what_a_script_left_half_done_is_named_and_never_becomes_a_permission() 
     assert_eq!(tokens, ["early", "two ends", "unlisted"]);
     let unpaired: Vec<_> = unpaired.iter().map(ToString::to_string).collect();
     for reason in [
-        "the grant record RECIPIENT#acme SHARE#gone is of a share that has no record",
-        "the grant record RECIPIENT#acme SHARE#retail is in force, but is not listed at its share",
+        "the grant record RECIPIENT#acme SHARE#gone belongs to a share that has no record",
+        "the grant record RECIPIENT#acme SHARE#retail is in force, but its share does not list it",
         "the listed grant record SHARE#retail GRANT#globex lists a grant that is not in force",
-        "the schema record SHARE#nowhere SCHEMA#s is of a share that has no record",
+        "the schema record SHARE#nowhere SCHEMA#s belongs to a share that has no record",
         "works, but is not in the list of its recipient's tokens",
-        "is of a recipient that has no record, so it does not work",
+        "belongs to a recipient that has no record, so it does not work",
         "the listed token record RECIPIENT#acme TOKEN#revoked lists a token that does not work",
-        "ends at another time than the list of its recipient's tokens says",
-        "has a deleteAfter before its end, so that DynamoDB deletes it while it works",
+        "expires at another time than the list of its recipient's tokens says",
+        "has a deleteAfter before it expires, so DynamoDB deletes it while it is valid",
     ] {
         assert_eq!(
             unpaired.iter().filter(|found| found.contains(reason)).count(),

@@ -168,7 +168,7 @@ def test_tokens(world, tmp_path):
     after = {token["id"]: token["expires"] for token in admin.json("token", "list", "acme")}
     assert all(after[token] <= end for token, end in ends.items()), "a token lives longer than before"
     live, = [token for token, end in after.items() if end == "never"]
-    assert "Say so with --yes" in admin.error(2, "token", "revoke", "acme", live)
+    assert "Confirm with --yes" in admin.error(2, "token", "revoke", "acme", live)
     admin.run("token", "revoke", "acme", live, "--yes")
     assert not works(fourth)
     assert "there is no token" in admin.error(3, "token", "revoke", "acme", live, "--yes")
@@ -319,7 +319,7 @@ def test_an_operation_that_is_cut_off_anywhere_happened_or_did_not(world, way, t
             continue
         # What has begun is finished by saying it again, or it is done.
         again = subprocess.run(command, env=admin.environment, capture_output=True, text=True, timeout=120)
-        assert again.returncode == 0 or again.returncode == 3 and ("there already" in again.stderr or "there is no" in again.stderr), again
+        assert again.returncode == 0 or again.returncode == 3 and ("already exists" in again.stderr or "there is no" in again.stderr), again
         check_invariants(items(client, table))
     assert done.returncode == 0, done.stderr
     assert cuts >= 2
@@ -359,7 +359,7 @@ def test_what_is_shared_is_changed(world, tmp_path):
     admin.run("table", "update", orders, "--no-allow", "--no-signer-role", "--directory-access")
     record = client.get_item(TableName=table, Key={"pk": {"S": "SHARE#retail"}, "sk": {"S": "TABLE#sales#orders"}})["Item"]
     assert record["colour"] == {"S": "blue"} and "signerRole" not in record and record["allowedLocations"] == {"L": []}
-    assert "has these settings already" in admin.run("table", "update", orders, "--directory-access").stderr
+    assert "already has these settings" in admin.run("table", "update", orders, "--directory-access").stderr
     assert server.request("GET", query, token=token).status == 200
 
     admin.run("share", "update", "retail", "--comment", "sales only")
@@ -390,14 +390,14 @@ def test_the_profile_of_a_token_at_hand(world, tmp_path):
     assert json.loads(again.read_text()) == {**json.loads(made.read_text()), "expirationTime": json.loads(again.read_text())["expirationTime"]}
     assert json.loads(again.read_text())["expirationTime"][:19] == json.loads(made.read_text())["expirationTime"][:19]
     assert again.stat().st_mode & 0o777 == 0o600
-    assert "is there already" in admin.error(2, "profile", "acme", "--token-file", token, "--profile", again)
+    assert "already exists" in admin.error(2, "profile", "acme", "--token-file", token, "--profile", again)
     piped = subprocess.run([str(BINARY), "profile", "acme", "--token-file", "-"], env=admin.environment, input=token.read_text(),
                            capture_output=True, text=True, timeout=60)
     assert json.loads(piped.stdout) == json.loads(again.read_text())
-    assert "is no token of recipient 'other'" in admin.error(2, "profile", "other", "--token-file", token)
+    assert "does not contain a token of recipient 'other'" in admin.error(2, "profile", "other", "--token-file", token)
     token.write_text("dss_none")
     error = admin.error(2, "profile", "acme", "--token-file", token)
-    assert "is no token of recipient 'acme'" in error and "dss_none" not in error
+    assert "does not contain a token of recipient 'acme'" in error and "dss_none" not in error
     assert "No such file" in admin.error(2, "profile", "acme", "--token-file", tmp_path / "none")
 
 
@@ -482,14 +482,14 @@ def test_a_share_file_is_applied(world, tmp_path, tables):
         assert line in planned, planned
     # The counts are those of apply with the same options.
     counted = admin.run("plan", "-f", other).stderr
-    assert counted == (f"2 changes to make, with: deltashare apply -f {other}; 2 deletions would be left. To make all of them: "
+    assert counted == (f"2 changes to apply, with: deltashare apply -f {other}; 2 deletions need --prune. To apply everything: "
                        f"deltashare apply -f {other} --prune\n")
     pruned = admin.run("plan", "-f", other, "--prune")
-    assert pruned.stdout == planned and pruned.stderr == f"4 changes to make, 2 of which delete, with: deltashare apply -f {other} --prune\n"
+    assert pruned.stdout == planned and pruned.stderr == f"4 changes to apply, including 2 deletions, with: deltashare apply -f {other} --prune\n"
     applied = admin.run("apply", "-f", other)
-    assert "2 changes made; 2 are left, because they delete" in applied.stderr
+    assert "2 changes applied. 2 deletions need --prune: plan shows them" in applied.stderr
     assert admin.run("plan", "-f", other).stderr == (
-        f"0 changes to make without --prune; 2 deletions would be left. To make them: deltashare apply -f {other} --prune\n")
+        f"0 changes to apply; 2 deletions need --prune. To apply them: deltashare apply -f {other} --prune\n")
     assert server.request("GET", "/shares", token="dss_plan-globex").status == 200
     assert "- " not in applied.stdout
     admin.run("apply", "-f", other, "--prune")
@@ -530,7 +530,7 @@ def test_locations_within_each_other_are_refused(world, tmp_path):
     file = tmp_path / "shares.yaml"
     tables = [{"name": name, "location": f"s3://lake/{at}"} for name, at in (("a", "a"), ("b", "a-b"), ("c", "a/c"), ("d", "a"))]
     file.write_text(json.dumps({"version": 1, "shares": [{"name": "S", "schemas": [{"name": "s", "tables": tables}]}], "recipients": []}))
-    assert "the location of table 'S.s.c' lies in that of 'S.s." in admin.error(2, "apply", "-f", file)
+    assert "the location of table 'S.s.c' is inside the location of 'S.s." in admin.error(2, "apply", "-f", file)
     assert admin.json("share", "list") == []
 
 
@@ -592,38 +592,38 @@ def test_a_file_that_cannot_be_applied_changes_nothing(world, tmp_path, text, re
 @pytest.mark.parametrize("arguments,code,text", [
     (("share", "create", "a/b"), 2, "contains a slash"),
     (("share", "create", ""), 2, "a name is empty"),
-    (("share", "create", "Retail"), 3, "share 'Retail' is there already"),
+    (("share", "create", "Retail"), 3, "share 'Retail' already exists"),
     (("schema", "create", "retail"), 2, "is not SHARE.SCHEMA"),
     (("schema", "create", "none.x"), 3, "there is no share 'none'"),
-    (("schema", "create", "retail.SALES"), 3, "is there already"),
+    (("schema", "create", "retail.SALES"), 3, "already exists"),
     (("table", "create", "retail.sales", "--location", "s3://lake/b"), 2, "is not SHARE.SCHEMA.TABLE"),
     (("table", "create", "retail.none.t", "--location", "s3://lake/b"), 3, "there is no schema 'none'"),
-    (("table", "create", "retail.sales.t", "--location", "/tmp"), 2, "lies in s3://"),
+    (("table", "create", "retail.sales.t", "--location", "/tmp"), 2, "must be in s3://"),
     (("table", "create", "retail.sales.t", "--location", "s3://lake/*"), 2, "wildcard"),
     (("table", "create", "retail.sales.t", "--location", "s3://lake/b/../c"), 2, "location s3://lake/b/../c"),
     (("table", "create", "retail.sales.t", "--location", f"s3://{BUCKET}/orders/2024"), 2, "overlaps that of table 'Sales.Orders'"),
-    (("table", "create", "retail.sales.t", "--location", "s3://lake/b", "--directory-access"), 2, "needs --history"),
-    (("table", "create", "retail.sales.orders", "--location", f"s3://{BUCKET}/orders"), 3, "is there already"),
+    (("table", "create", "retail.sales.t", "--location", "s3://lake/b", "--directory-access"), 2, "requires --history"),
+    (("table", "create", "retail.sales.orders", "--location", f"s3://{BUCKET}/orders"), 3, "already exists"),
     (("table", "create", "retail.sales.t", "--location", "s3://lake/b", "--signer-role", "x"), 2, "not a role"),
     (("table", "update", "retail.sales.orders"), 2, "required"),
     (("table", "update", "retail.sales.orders", "--history", "--no-history"), 2, "cannot be used with"),
     (("table", "update", "retail.sales.none", "--history"), 3, "there is no table"),
     (("table", "update", "retail.sales.orders", "--location", "s3://lake/../b"), 2, "location s3://lake/../b"),
-    (("table", "update", "retail.sales.orders", "--directory-access", "--no-history"), 2, "needs --history"),
+    (("table", "update", "retail.sales.orders", "--directory-access", "--no-history"), 2, "requires --history"),
     (("table", "show", "retail.sales.order"), 3, "there is no table"),
     (("schema", "show", "retail.sale"), 3, "there is no schema"),
     (("share", "update", "none", "--comment", "x"), 3, "there is no share"),
     (("recipient", "update", "acme"), 2, "required"),
     (("table", "delete", "retail.sales.none", "--yes"), 3, "there is no table"),
     (("schema", "delete", "retail.sales", "--yes"), 2, "has 1 table;"),
-    (("recipient", "create", "acme"), 3, "recipient 'acme' is there already"),
+    (("recipient", "create", "acme"), 3, "recipient 'acme' already exists"),
     (("recipient", "create", "b", "--share", "none"), 3, "there is no share 'none'"),
-    (("recipient", "create", "b", "--expires", "0"), 2, "ended already"),
+    (("recipient", "create", "b", "--expires", "0"), 2, "already have expired"),
     (("recipient", "create", "b", "--expires", "soon"), 2, "not a time"),
     (("recipient", "create", "b", "--expires", "90"), 2, "a time needs a unit: 90d for days"),
     (("token", "rotate", "acme", "--grace", "24"), 2, "a time needs a unit: 24d for days, 24h for hours"),
-    (("recipient", "create", "b", "--profile", "."), 2, "is there already"),
-    (("share", "delete", "retail"), 2, "Say so with --yes"),
+    (("recipient", "create", "b", "--profile", "."), 2, "already exists"),
+    (("share", "delete", "retail"), 2, "Confirm with --yes"),
 ])
 def test_what_is_refused(world, tmp_path, arguments, code, text):
     admin, *_ = world
@@ -676,7 +676,7 @@ def test_every_command_says_what_happened_and_what_comes_next(world, tmp_path):
     assert said("share", "list") == "There is no share yet. Create one with: deltashare share create SHARE\n"
     assert "deltashare recipient create RECIPIENT --share SHARE" in said("recipient", "list")
     assert said("share", "create", "Retail Data") == (
-        "Share 'Retail Data' is created. Next, create a schema in it: deltashare schema create 'Retail Data.SCHEMA'\n")
+        "Share 'Retail Data' was created. Next, create a schema in it: deltashare schema create 'Retail Data.SCHEMA'\n")
     assert "Share 'retail data' has no schema yet" in said("schema", "list", "retail data")
     assert "table create 'Retail Data.Sales.TABLE' --location s3://BUCKET/PREFIX" in said("schema", "create", "Retail Data.Sales")
     assert "has no table yet" in said("table", "list", "retail data")
@@ -700,26 +700,26 @@ def test_every_command_says_what_happened_and_what_comes_next(world, tmp_path):
     made = said("recipient", "create", "acme", "--profile", profile)
     [token] = admin.json("token", "list", "acme")
     assert made == (
-        "Recipient 'acme' is created and may read nothing yet. Grant it a share with: deltashare grant acme --share SHARE\n"
-        f"The profile {profile} holds the only copy of the token {token['id']}, which works until {token['expires']}. Send it to the "
+        "Recipient 'acme' was created and cannot read anything yet. Grant it a share with: deltashare grant acme --share SHARE\n"
+        f"The profile {profile} holds the only copy of the token {token['id']}, which is valid until {token['expires']}. Send it to the "
         "recipient as you would send a password.\n")
     assert said("grant", "acme", "--share", "retail data") == "Share 'retail data' is granted to 'acme', which sees it with its next request.\n"
     rotated = said("token", "rotate", "acme", "--grace", "1h", "--profile", tmp_path / "second.share")
     tokens = {each["id"]: each for each in admin.json("token", "list", "acme")}
     old = tokens.pop(token["id"])
     [(new, _)] = tokens.items()
-    assert f"The old token {old['id']} works until {old['expires']}.\n" in rotated and f"the only copy of the token {new}" in rotated
+    assert f"The old token {old['id']} is valid until {old['expires']}.\n" in rotated and f"the only copy of the token {new}" in rotated
     again = admin.run("token", "rotate", "acme", "--grace", "0")
-    assert f"The old token {new} has ended. The old token {old['id']} has ended.\n" in again.stderr
+    assert f"The old token {new} has expired. The old token {old['id']} has expired.\n" in again.stderr
     assert "The profile above holds the only copy" in again.stderr and json.loads(again.stdout)["bearerToken"]
     assert {each["id"]: each["state"] for each in admin.json("token", "list", "acme")}[old["id"]] == "ended"
     [live] = [each["id"] for each in admin.json("token", "list", "acme") if each["state"] == "live"]
-    assert "which works without end" in said("token", "create", "acme", "--expires", "never", "--profile", tmp_path / "third.share")
-    assert "requests with it get 401 from now on. URLs that were handed out before work until they expire" in said("token", "revoke", "acme", live, "--yes")
-    assert "To take its tokens again: deltashare recipient update acme --enable\n" in said("recipient", "update", "acme", "--disable")
-    assert "its comment is 'new' now" in said("share", "update", "retail data", "--comment", "new")
+    assert "which is valid without expiration" in said("token", "create", "acme", "--expires", "never", "--profile", tmp_path / "third.share")
+    assert "requests with it now get 401. URLs that were issued before stay valid until they expire" in said("token", "revoke", "acme", live, "--yes")
+    assert "To enable it again: deltashare recipient update acme --enable\n" in said("recipient", "update", "acme", "--disable")
+    assert "its comment is now 'new'" in said("share", "update", "retail data", "--comment", "new")
     assert "no longer granted to 'acme'. URLs that" in said("revoke", "acme", "--share", "retail data")
-    assert "its files in S3 are untouched" in said("table", "delete", "retail data.sales.orders", "--yes")
+    assert "its files in S3 were not changed" in said("table", "delete", "retail data.sales.orders", "--yes")
     assert "with 1 records of its schemas, tables and grants" in said("share", "delete", "retail data", "--yes")
     assert "with its tokens and grants. URLs that" in said("recipient", "delete", "acme", "--yes")
 
@@ -761,11 +761,11 @@ def test_an_export_that_is_applied_elsewhere_is_the_same_catalog(world, second, 
     exported = admin.run("export")
     file.write_text(exported.stdout)
     assert "2 shares, 2 tables and 3 recipients exported." in exported.stderr
-    assert "the grant record RECIPIENT#initech SHARE#hidden%20data is in force, but is not listed at its share" in exported.stderr
-    assert admin.run("plan", "-f", file).stderr == "The table holds what the file says; there is nothing to change.\n"
+    assert "the grant record RECIPIENT#initech SHARE#hidden%20data is in force, but its share does not list it" in exported.stderr
+    assert admin.run("plan", "-f", file).stderr == "The DynamoDB table already matches the file; there is nothing to change.\n"
     planned = other.run("plan", "-f", file).stderr
-    assert f"to make, with: deltashare apply -f {file}\n" in planned
-    assert "in force with the next request" in other.run("apply", "-f", file).stderr
+    assert f"to apply, with: deltashare apply -f {file}\n" in planned
+    assert "Servers use the new state from the next request" in other.run("apply", "-f", file).stderr
     assert other.run("export").stdout == exported.stdout
     copy = Server("--catalog", f"dynamodb:{other_table}", env=aws.environment)
     try:
@@ -802,7 +802,7 @@ def test_what_a_server_cannot_read_is_never_exported_compared_or_changed(world, 
     client.put_item(TableName=table, Item={**items(client, table)[key], **attributes})
     before = items(client, table)
     done = admin.run("export", code=1)
-    assert done.stdout == "" and reason in done.stderr and "nothing is exported" in done.stderr
+    assert done.stdout == "" and reason in done.stderr and "nothing was exported" in done.stderr
     if "/etc" not in reason:
         for command in ("plan", "apply"):
             done = admin.run(command, "-f", file, code=1)
@@ -827,7 +827,7 @@ def test_a_change_keeps_what_a_script_wrote(world, tmp_path):
                        ExpressionAttributeValues={":set": {"SS": ["s3://lake/b", "s3://lake/a"]}})
     assert admin.json("table", "show", "retail.sales.orders")["allowedLocations"] == ["s3://lake/a", "s3://lake/b"]
     assert admin.run("table", "update", "retail.sales.orders", "--start-version", "1").stderr == (
-        "Table 'retail.sales.orders' is changed: startVersion 0 -> 1\n")
+        "Table 'retail.sales.orders' was updated: startVersion 0 -> 1\n")
     kept = client.get_item(TableName=table, Key=key)["Item"]["allowedLocations"]
     assert kept == {"L": [{"S": "s3://lake/a"}, {"S": "s3://lake/b"}]}
 
@@ -879,7 +879,7 @@ def test_too_many_tokens_are_refused_before_anything_is_changed(world, tmp_path)
     text["recipients"][0]["tokens"] += [{"sha256": hash_of(f"dss_{number}"), "expires": "never"} for number in range(2)]
     file.write_text(json.dumps(text))
     for command in ("plan", "apply"):
-        assert "recipient 'acme' would have 3 live tokens, and 2 are the most it may have" in admin.error(2, command, "-f", file)
+        assert "recipient 'acme' would have 3 live tokens, but can have at most 2" in admin.error(2, command, "-f", file)
     assert [pk for pk, _ in items(client, table)] == ["SERVER"]
     # Two that replace two.
     text["recipients"][0]["tokens"].pop()

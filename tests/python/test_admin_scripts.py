@@ -54,8 +54,8 @@ def run(aws, world, tmp_path_factory):
 def test_the_page_from_the_first_command_to_the_last(world, run, tables):
     server, client, admin = world
     share, recipient, revoke_share, revoke_token = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.M | re.S)
-    assert "is shared" in run(share).stdout
-    assert "Laptop in it works until" in run(recipient).stdout
+    assert "is now shared" in run(share).stdout
+    assert "Laptop in it is valid until" in run(recipient).stdout
     profile = run.directory / "acme.share"
     assert profile.stat().st_mode & 0o777 == 0o600
     token = json.loads(profile.read_text())["bearerToken"]

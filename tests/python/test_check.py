@@ -72,7 +72,7 @@ def test_a_checkpoint_makes_a_long_log_short(long_log, tmp_path):
     done = run("check", "-f", file)
     assert f"warning: {COMMITS} commits follow the last checkpoint" in done.stdout
     before_files = sorted(os.listdir(long_log / "_delta_log"))
-    assert "Say so with --yes" in run("checkpoint", "s.d.long", "-f", file, code=2).stderr
+    assert "Confirm with --yes" in run("checkpoint", "s.d.long", "-f", file, code=2).stderr
     assert sorted(os.listdir(long_log / "_delta_log")) == before_files
 
     def rows():
@@ -98,7 +98,7 @@ def test_a_checkpoint_makes_a_long_log_short(long_log, tmp_path):
         (long_log / "_delta_log" / f"{number:020}.json").unlink()
     assert rows() == before
     assert len(deltalake.DeltaTable(str(long_log)).file_uris()) == COMMITS - 3
-    assert "has a checkpoint already" in run("checkpoint", "s.d.long", "-f", file).stderr
+    assert "already has a checkpoint" in run("checkpoint", "s.d.long", "-f", file).stderr
     assert "there is no table 's.d.none'" in run("checkpoint", "s.d.none", "-f", file, code=3).stderr
 
 
@@ -136,7 +136,7 @@ def test_every_table_reads_the_same_with_a_checkpoint_and_without(tables, tmp_pa
     for name, directory in copies.items():
         done = subprocess.run([str(BINARY), "checkpoint", f"s.d.{name}", "-f", str(file), "--yes"], capture_output=True, text=True, timeout=120)
         assert done.returncode in (0, 1), done
-        (written if "is written" in done.stderr else refused).append((name, done.stderr.strip()))
+        (written if "was written" in done.stderr else refused).append((name, done.stderr.strip()))
     print(refused)
     assert len(written) > len(refused)
     after = answers()
@@ -166,7 +166,7 @@ def removed(path):
 def test_a_checkpoint_is_of_its_own_table_whatever_the_name_of_the_directory(tmp_path):
     odd, other = small_table(tmp_path / "a%20b", [added("1.parquet")]), small_table(tmp_path / "a b", [added("2.parquet")])
     file = share_file(tmp_path / "shares.yaml", {"t": odd})
-    assert "is written" in run("checkpoint", "s.d.t", "-f", file, "--yes").stderr
+    assert "was written" in run("checkpoint", "s.d.t", "-f", file, "--yes").stderr
     [written] = (odd / "_delta_log").glob("*.checkpoint.parquet")
     assert b"1.parquet" in written.read_bytes() and b"2.parquet" not in written.read_bytes()
     assert not list((other / "_delta_log").glob("*.parquet"))
@@ -273,7 +273,7 @@ def test_settings_of_a_bucket_that_will_stop_recipients_are_named(aws, own_bucke
         way.stop()
     assert table["readable"] and len(table["problems"]) == 3, table
     pays, deletes, archives = table["problems"]
-    assert "requester-pays" in pays and name in pays
+    assert "Requester Pays" in pays and name in pays
     assert "rule 'rule-1' deletes files 30 days" in deletes and "rule 'rule-2' archives files 90 days" in archives
     assert "3 problems will stop recipients" in done.stderr
     assert run("check", "-f", file, code=1, env=aws.environment).stdout.count("  PROBLEM: ") == 2
@@ -305,7 +305,7 @@ def test_files_that_the_role_may_not_read_although_it_reads_the_log(aws, own_buc
                {"Effect": "Allow", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{name}/*/_delta_log/*"})
     file = share_file(tmp_path / "shares.yaml", {"orders": f"s3://{name}/lake/orders"})
     table, _ = check(aws, file, "--signer-role", arn, code=1)
-    assert table["version"] == 3 and "the role may not read the files (S3 answers 403 AccessDenied" in table["reason"]
+    assert table["version"] == 3 and "the role is not allowed to read the files (S3 answers 403 AccessDenied" in table["reason"]
     assert table["allow"]["Action"] == ["s3:GetObject", "s3:ListBucket"]
 
 
@@ -333,7 +333,7 @@ def test_a_kms_key_that_the_role_may_not_use_is_named(aws, own_bucket, tmp_path)
     try:
         file = share_file(tmp_path / "shares.yaml", {"orders": f"s3://{name}/lake/orders"})
         table, _ = check(aws, file, code=1, AWS_ENDPOINT_URL_S3=way.endpoint)
-        assert f"may not use the KMS key {key}" in table["reason"] and f"encrypted with the KMS key {key}" in table["reason"]
+        assert f"is not allowed to use the KMS key {key}" in table["reason"] and f"encrypted with the KMS key {key}" in table["reason"]
         assert table["allow"] == {"Effect": "Allow", "Action": "kms:Decrypt", "Resource": key}
     finally:
         way.stop()
@@ -361,8 +361,8 @@ def test_records_that_miss_another_one_are_named(world, tmp_path):  # noqa: F811
     client.put_item(TableName=table, Item={name: {"S": value} for name, value in {
         "pk": "RECIPIENT#acme", "sk": "SHARE#gone", "share": "gone", "recipient": "acme"}.items()} | {"format": {"N": "1"}})
     done = admin.run("check")
-    assert "RECIPIENT#acme SHARE#retail: the grant record is in force, but is not listed at its share" in done.stdout
-    assert "RECIPIENT#acme SHARE#gone: the grant record is of a share that has no record" in done.stdout
+    assert "RECIPIENT#acme SHARE#retail: the grant record is in force, but its share does not list it" in done.stdout
+    assert "RECIPIENT#acme SHARE#gone: the grant record belongs to a share that has no record" in done.stdout
 
 
 def test_a_list_of_tables_has_their_details(world, tmp_path):  # noqa: F811
@@ -434,7 +434,7 @@ def test_files_in_s3_that_are_not_parquet_are_noticed(aws, own_bucket, tmp_path)
 
 TROUBLES = {
     "ExpiredToken": (400, "the AWS credentials have expired: sign in again"),
-    "InvalidAccessKeyId": (403, "AWS does not know the credentials"),
+    "InvalidAccessKeyId": (403, "AWS does not recognize the credentials"),
     "SignatureDoesNotMatch": (403, "does not belong to the access key"),
     "RequestTimeTooSkewed": (403, "the clock of this machine is wrong"),
     "NoSuchBucket": (404, "there is no such bucket"),
@@ -458,7 +458,7 @@ def test_an_error_of_s3_is_called_what_it_is(aws, own_bucket, tmp_path, code, wh
         table, done = check(aws, file, code=1, AWS_ENDPOINT_URL_S3=way.endpoint)
     finally:
         way.stop()
-    expected = "the role may not read the files" if (code, what) == ("AccessDenied", "files") else reason
+    expected = "the role is not allowed to read the files" if (code, what) == ("AccessDenied", "files") else reason
     assert expected in table["reason"] and f"S3 answers {status} {code}" in table["reason"], table
     # Only where a permission is missing does one help.
     assert ("allow" in table) == (code == "AccessDenied"), table
@@ -504,8 +504,8 @@ def test_only_access_denied_is_called_a_missing_permission(aws, own_bucket, tmp_
         way.stop()
     assert table["readable"]
     lines = done.stderr.splitlines()
-    assert f"not looked at, because your credentials lack the permission: s3:GetLifecycleConfiguration for bucket {name}" in lines
-    assert f"not looked at: the policy of bucket {name}: S3 answers 501 NotImplemented: as told" in lines
+    assert f"not checked, because your credentials lack the permission: s3:GetLifecycleConfiguration for bucket {name}" in lines
+    assert f"not checked: the policy of bucket {name}: S3 answers 501 NotImplemented: as told" in lines
     assert any(f"the encryption of bucket {name}: the AWS credentials have expired" in line for line in lines)
     assert any(f"the request payment of bucket {name}: there is no such bucket" in line for line in lines)
 

@@ -153,7 +153,7 @@ def test_slow_readers_of_files_take_only_what_is_theirs(attacked):
     assert (response.status, response.getheader("connection")) == (503, "close") and response.getheader("retry-after")
     assert ask(server, "/health", address="127.0.0.2")[0].status == 200
     assert ask(server, "/delta-sharing/health/", address="127.0.0.2")[0].status == 200
-    assert "127.0.0.2" in server.wait_for_log("did not take its answer", seconds=30)
+    assert "127.0.0.2" in server.wait_for_log("did not read its answer", seconds=30)
     # They are gone, before they had the whole file, and their places are free.
     end = time.monotonic() + SOON
     while ask(server, address="127.0.0.2")[0].status != 200:
@@ -200,7 +200,7 @@ def test_an_answer_that_nobody_reads_ends_and_its_event_says_so(attacked):
         f"POST /delta-sharing/shares/s/schemas/d/tables/large/query HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n{body}"
     ).encode())
-    server.wait_for_log("did not take its answer", seconds=30)
+    server.wait_for_log("did not read its answer", seconds=30)
     end = time.monotonic() + SOON
     while not [line for line in server.log if "QueryTable" in line and ("gone" in line or "broken" in line)]:
         assert time.monotonic() < end, "".join(server.log)

@@ -90,7 +90,7 @@ def test_a_credential_process(person):
     assert calls() == 2
     person.configure("[default]\nregion = us-east-1\ncredential_process = false\n")
     error = person.run("share", "list", code=1).stderr
-    assert "credentials of profile 'default' cannot be had" in error
+    assert "credentials of profile 'default' cannot be loaded" in error
 
 
 def test_a_server_fetches_credentials_again_before_they_end(person, catalog):
@@ -238,7 +238,7 @@ def sso_token(person, ends):
 
 def test_a_session_of_iam_identity_center(person):
     person.configure(SSO)
-    said = "the AWS SSO session of profile 'sso' has ended: sign in with aws sso login --profile sso"
+    said = "the AWS SSO session of profile 'sso' has expired: sign in with aws sso login --profile sso"
     # Never signed in, and signed in too long ago.
     assert said in person.run("share", "list", code=1, AWS_PROFILE="sso").stderr
     sso_token(person, datetime.datetime(2020, 1, 1))
@@ -261,7 +261,7 @@ def test_a_live_session_of_iam_identity_center(person, session):
 def test_a_session_that_aws_login_began(person):
     person.configure("[profile signed-in]\nregion = us-east-1\nlogin_session = arn:aws:iam::000000000000:user/someone\n")
     error = person.run("share", "list", code=1, AWS_PROFILE="signed-in").stderr
-    assert "the AWS session of profile 'signed-in' has ended: sign in with aws login --profile signed-in" in error
+    assert "the AWS session of profile 'signed-in' has expired: sign in with aws login --profile signed-in" in error
 
 
 def test_keys_in_the_environment_whose_session_has_ended(person, aws):
@@ -271,6 +271,6 @@ def test_keys_in_the_environment_whose_session_has_ended(person, aws):
     try:
         error = person.run("share", "list", code=1, AWS_REGION="us-east-1", AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test",
                            AWS_SESSION_TOKEN="t", AWS_ENDPOINT_URL_DYNAMODB=way.endpoint).stderr
-        assert "the AWS session has ended: sign in again" in error
+        assert "the AWS session has expired: sign in again" in error
     finally:
         way.stop()

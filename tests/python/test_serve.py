@@ -213,7 +213,7 @@ def test_being_open_to_other_machines_has_to_be_said(running, tmp_path, argument
     if listen == "127.0.0.1:0":
         server = running("--shares", path, *arguments)
         assert anonymous(server) == 200
-        server.wait_for_log("whoever reaches this server reads every share")
+        server.wait_for_log("anyone who can reach this server can read every share")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--public-url", "http://localhost:8080"], ["--public-url", "http://[::1]:80"]])
@@ -231,7 +231,7 @@ def test_a_running_server_is_never_opened_by_its_file(running, tmp_path, opened)
     path.write_text(f"version: 1\n{TABLES}{RECIPIENT}")
     server = running("--shares", path)
     path.write_text(f"version: 1\n{opened}")
-    assert "ERROR" in server.wait_for_log("never opens a running server")
+    assert "ERROR" in server.wait_for_log("never makes a running server public")
     assert (anonymous(server), server.request("GET", "/shares").status) == (401, 200)
     # A closed server stays closed too when it was open before.
     path.write_text(f"version: 1\n{TABLES}recipients:\n")
@@ -248,7 +248,7 @@ def test_an_open_server_can_be_closed_and_stays_closed(running, tmp_path):
     server.wait_for_log("changed and is in force")
     assert anonymous(server) == 401
     path.write_text(f"version: 1\n{TABLES}authorization: none\n")
-    server.wait_for_log("never opens a running server")
+    server.wait_for_log("never makes a running server public")
     assert anonymous(server) == 401
 
 

@@ -121,7 +121,7 @@ def test_a_good_profile_is_described_and_may_be_sent(write):
     profile = write(expires=in_days(90))
     text = verify(profile).stdout
     assert "The recipient can read 3 tables; the profile can be sent." in text
-    assert "1 shares, 2 schemas, 3 tables" in text and "good until" in text and "89 days from now" in text
+    assert "1 shares, 2 schemas, 3 tables" in text and "valid until" in text and "89 days from now" in text
     rows = {line.split("  ")[0]: line for line in text.splitlines() if line.startswith("good share.s.")}
     assert len(rows) == 3 and all(row.endswith("ok") and "read in" in row for row in rows.values())
     assert " newer " in rows["good share.s.deletion_vectors"] and " all " in rows["good share.s.py_versions"]
@@ -144,15 +144,15 @@ def test_a_large_answer_shows_compression_and_streaming(write):
 
 def test_an_answer_that_is_held_back_fails(write, way):
     text = only_failure(write(way.to, "dss_large"))
-    assert "the answer for large.s.many is held back" in text and "switch buffering off" in text
+    assert "the answer for large.s.many is held back" in text and "turn off buffering" in text
 
 
 def test_a_token_that_has_ended(write):
     text = only_failure(write(token=EXPIRED_TOKEN))
-    assert "401 UNAUTHENTICATED" in text and "has ended" in text and "token rotate" in text
+    assert "401 UNAUTHENTICATED" in text and "has expired" in text and "token rotate" in text
     # Only the profile says so; the server is asked nevertheless.
     text = only_failure(write(expires="2020-01-01T00:00:00.000Z"))
-    assert "the token ended at 2020-01-01" in text and "good share.s.py_versions" in text
+    assert "the token expired at 2020-01-01" in text and "good share.s.py_versions" in text
     assert re.search(r"token expired at 2020-01-01T00:00:00Z, \d{4} days ago", text) and "from now" not in text
     assert "in 23 hours" in verify(write(expires=in_days(1))).stdout
     assert "is not a time" in only_failure(write(expires="soon"))
@@ -360,7 +360,7 @@ def test_sizes_that_no_file_has_are_a_failure(write, way):
 @pytest.mark.parametrize("status,code,helps", [
     (403, "AccessDenied", "which permission is missing"), (400, "ExpiredToken", "credentials that the server signs with have expired"),
     (404, "NoSuchBucket", "The bucket of the table does not exist"), (404, "NoSuchKey", "VACUUM"),
-    (403, "InvalidAccessKeyId", "AWS does not know the credentials"), (403, "InvalidObjectState", "archived"),
+    (403, "InvalidAccessKeyId", "AWS does not recognize the credentials"), (403, "InvalidObjectState", "archived"),
     (403, "SomethingElse", "its code says why"), (416, "InvalidRange", "The file is empty")])
 def test_what_s3_says_instead_of_a_file_is_called_what_it_is(copies, tmp_path, status, code, helps):
     """By way of a server whose URLs lead through what answers so."""
@@ -395,7 +395,7 @@ def test_urls_that_live_too_short_are_a_warning(write, serving):
     server = Server("--shares", serving.file, "--url-ttl", "5m")
     try:
         done = verify(write(server.endpoint))
-        assert done.stdout.count("warning: ") == 1 and "URLs live for" in done.stdout
+        assert done.stdout.count("warning: ") == 1 and "URLs are valid for" in done.stdout
     finally:
         server.stop()
 

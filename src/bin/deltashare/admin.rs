@@ -49,7 +49,7 @@ impl From<MissingRecord> for Failure {
 }
 
 /// What recipients keep of what was revoked.
-const URLS_LIVE_ON: &str = "URLs that were handed out before work until they expire, for an hour at most.";
+const URLS_LIVE_ON: &str = "URLs that were issued before stay valid until they expire, for at most one hour.";
 
 /// A command, put to work.
 struct Admin {
@@ -163,7 +163,7 @@ impl Admin {
                 let name = share_name(&share)?;
                 self.writer.create_share(&name, &Uuid::new_v4().to_string(), comment.as_deref()).await?;
                 let next = self.command_about("schema create", &format!("{share}.SCHEMA"), "");
-                self.done(&format!("Share '{share}' is created. Next, create a schema in it: {next}"));
+                self.done(&format!("Share '{share}' was created. Next, create a schema in it: {next}"));
             }
             ShareCommand::List => {
                 let shares = self.writer.shares().await?;
@@ -190,7 +190,7 @@ impl Admin {
             ShareCommand::Update { share, comment, no_comment: _ } => {
                 self.writer.update_share(&share, comment.as_deref()).await?;
                 let comment = comment.map_or_else(|| "none".to_owned(), |comment| format!("'{comment}'"));
-                self.done(&format!("Share '{share}' is changed: its comment is {comment} now."));
+                self.done(&format!("Share '{share}' was updated: its comment is now {comment}."));
             }
             ShareCommand::Delete { share, yes } => {
                 confirm(yes, &format!("Delete share '{share}' with its schemas, tables and grants?"))?;
@@ -208,8 +208,8 @@ impl Admin {
                     eprintln!();
                 }
                 self.done(&format!(
-                    "Share '{share}' is deleted, with {deleted} records of its schemas, tables and grants. \
-                     The tables in S3 are untouched. {URLS_LIVE_ON}"
+                    "Share '{share}' was deleted, with {deleted} records of its schemas, tables and grants. The \
+                     files in S3 were not changed. {URLS_LIVE_ON}"
                 ));
             }
         }
@@ -223,7 +223,7 @@ impl Admin {
                 self.writer.create_schema(share, &checked(name, Name::schema_or_table)?).await?;
                 let name = format!("{schema}.TABLE");
                 let next = self.command_about("table create", &name, "--location s3://BUCKET/PREFIX");
-                self.done(&format!("Schema '{schema}' is created. Next, share a table in it: {next}"));
+                self.done(&format!("Schema '{schema}' was created. Next, share a table in it: {next}"));
             }
             SchemaCommand::List { share } => {
                 let schemas = self.writer.schemas(&share).await?;
@@ -251,7 +251,7 @@ impl Admin {
                 let (share, name) = split_schema(&schema)?;
                 confirm(yes, &format!("Delete schema '{schema}'?"))?;
                 self.writer.delete_schema(share, name).await?;
-                self.done(&format!("Schema '{schema}' is deleted."));
+                self.done(&format!("Schema '{schema}' was deleted."));
             }
         }
         Ok(())
@@ -286,8 +286,8 @@ impl Admin {
                 self.writer.create_table(share, schema, &new).await?;
                 let check = self.command("check");
                 self.done(&format!(
-                    "Table '{name}' is shared with every recipient that share '{share}' is granted to. To see whether \
-                     it can be read: {check}"
+                    "Table '{name}' is now shared with every recipient of share '{share}'. To check whether it can \
+                     be read: {check}"
                 ));
             }
             TableCommand::Show { name } => {
@@ -306,7 +306,7 @@ impl Admin {
                 let mut after = before.clone();
                 changes.make(&mut after.settings)?;
                 if after == before {
-                    self.done(&format!("Table '{name}' has these settings already; nothing was changed."));
+                    self.done(&format!("Table '{name}' already has these settings; nothing was changed."));
                     return Ok(());
                 }
                 self.check_table(share, schema, &after).await?;
@@ -318,7 +318,7 @@ impl Admin {
                     after: Box::new(after),
                 };
                 self.writer.apply(&change).await?;
-                self.done(&format!("Table '{name}' is changed: {changed}"));
+                self.done(&format!("Table '{name}' was updated: {changed}"));
             }
             TableCommand::List { share, details } => {
                 let tables = self.writer.tables(&share).await?;
@@ -344,10 +344,10 @@ impl Admin {
             }
             TableCommand::Delete { name, yes } => {
                 let (share, schema, table) = split_table(&name)?;
-                confirm(yes, &format!("Take table '{name}' out of its share?"))?;
+                confirm(yes, &format!("Stop sharing table '{name}'?"))?;
                 self.writer.delete_table(share, schema, table).await?;
                 self.done(&format!(
-                    "Table '{name}' is no longer shared; its files in S3 are untouched. {URLS_LIVE_ON}"
+                    "Table '{name}' is no longer shared; its files in S3 were not changed. {URLS_LIVE_ON}"
                 ));
             }
         }
@@ -365,11 +365,11 @@ impl Admin {
                 let reads = match share.as_slice() {
                     [] => {
                         let grant = self.command_about("grant", &recipient, "--share SHARE");
-                        format!("may read nothing yet. Grant it a share with: {grant}")
+                        format!("cannot read anything yet. Grant it a share with: {grant}")
                     }
-                    shares => format!("may read {}.", shares.join(", ")),
+                    shares => format!("can read {}.", shares.join(", ")),
                 };
-                self.done(&format!("Recipient '{recipient}' is created and {reads}\n{profile}."));
+                self.done(&format!("Recipient '{recipient}' was created and {reads}\n{profile}."));
             }
             RecipientCommand::List => {
                 let recipients = self.writer.recipients().await?;
@@ -402,18 +402,18 @@ impl Admin {
                 let enable = self.command_about("recipient update", &recipient, "--enable");
                 let status = match active {
                     Some(false) => format!(
-                        " Its tokens are refused from the next request on. {URLS_LIVE_ON} To take its tokens again: {enable}"
+                        " Its tokens are refused from the next request. {URLS_LIVE_ON} To enable it again: {enable}"
                     ),
-                    Some(true) => " Its tokens are taken again.".to_owned(),
+                    Some(true) => " Its tokens are accepted again.".to_owned(),
                     None => String::new(),
                 };
-                self.done(&format!("Recipient '{recipient}' is changed.{status}"));
+                self.done(&format!("Recipient '{recipient}' was updated.{status}"));
             }
             RecipientCommand::Delete { recipient, yes } => {
                 confirm(yes, &format!("Delete recipient '{recipient}' with its tokens and grants?"))?;
                 self.writer.delete_recipient(&recipient).await?;
                 self.done(&format!(
-                    "Recipient '{recipient}' is deleted, with its tokens and grants. {URLS_LIVE_ON}"
+                    "Recipient '{recipient}' was deleted, with its tokens and grants. {URLS_LIVE_ON}"
                 ));
             }
         }
@@ -428,8 +428,7 @@ impl Admin {
                 let profile = made.hand_over()?;
                 let list = self.command_about("token list", &recipient, "");
                 self.done(&format!(
-                    "Recipient '{recipient}' has a new token.\n{profile}.\nOther tokens of it work as before; to see \
-                     them: {list}"
+                    "Recipient '{recipient}' has a new token.\n{profile}.\nIts other tokens stay valid; to see them: {list}"
                 ));
             }
             TokenCommand::List { recipient } => {
@@ -444,10 +443,7 @@ impl Admin {
                             token.id
                         );
                     } else if !token.is_known {
-                        eprintln!(
-                            "note: token '{}' does not work: its record below TOKEN# is not there",
-                            token.id
-                        );
+                        eprintln!("note: token '{}' does not work: its TOKEN# record is missing", token.id);
                     }
                 }
                 if tokens.is_empty() {
@@ -467,18 +463,18 @@ impl Admin {
                 let ends: Vec<_> = ends
                     .iter()
                     .map(|ReplacedToken { id, end }| match *end > now {
-                        true => format!("The old token {id} works {}.", until(Some(*end))),
-                        false => format!("The old token {id} has ended."),
+                        true => format!("The old token {id} is valid {}.", until(Some(*end))),
+                        false => format!("The old token {id} has expired."),
                     })
                     .collect();
                 let ends = if ends.is_empty() { "It had no other token.".to_owned() } else { ends.join(" ") };
                 self.done(&format!("Recipient '{recipient}' has a new token.\n{profile}.\n{ends}"));
             }
             TokenCommand::Revoke { recipient, token, yes } => {
-                confirm(yes, &format!("End token '{token}' of '{recipient}' now?"))?;
+                confirm(yes, &format!("Revoke token '{token}' of '{recipient}' now?"))?;
                 self.writer.revoke_token(&recipient, &token).await?;
                 self.done(&format!(
-                    "Token '{token}' of '{recipient}' is revoked: requests with it get 401 from now on. {URLS_LIVE_ON}"
+                    "Token '{token}' of '{recipient}' was revoked: requests with it now get 401. {URLS_LIVE_ON}"
                 ));
             }
         }
@@ -517,8 +513,8 @@ impl Admin {
     async fn check_table(&self, share: &str, schema: &str, table: &TableState) -> Result<(), Failure> {
         if table.settings.directory_access && !table.settings.shares_whole_directory() {
             return Err(Failure::usage(
-                "--directory-access shows every version of one directory, so it needs --history, and neither \
-                 --start-version nor --allow",
+                "--directory-access gives access to every version in one directory: it requires --history, and \
+                 cannot be used with --start-version or --allow",
             ));
         }
         let own = Key::table(share, schema, &table.name);

@@ -36,7 +36,7 @@ pub(crate) struct Common {
     )]
     pub(crate) dynamodb_table: String,
 
-    /// How results are printed: for people, or as JSON.
+    /// The output format: text for people, or JSON.
     #[arg(long, value_enum, global = true, help_heading = EVERYWHERE, default_value = "text")]
     pub(crate) output: Output,
 }
@@ -190,7 +190,7 @@ pub(crate) enum TableCommand {
         /// SHARE.SCHEMA.TABLE
         name: String,
     },
-    /// Change the settings of a table. Settings that are not named stay, and so do the name and the id.
+    /// Change the settings of a table. Other settings, the name, and the id stay the same.
     #[command(
         after_help = "Example:\n  deltashare table update retail.sales.orders --location s3://my-bucket/moved/orders --no-history"
     )]
@@ -251,7 +251,7 @@ pub(crate) struct TableChanges {
 }
 
 impl TableChanges {
-    /// Makes these changes.
+    /// Applies these changes.
     pub(crate) fn make(self, settings: &mut TableSettings) -> Result<(), Failure> {
         let flag = |on: bool, off: bool, before: bool| on || (before && !off);
         if let Some(location) = self.location {
@@ -357,7 +357,7 @@ pub(crate) enum TokenCommand {
         /// The recipient.
         recipient: String,
     },
-    /// Create a token in place of the current one.
+    /// Replace the current token with a new one.
     #[command(
         after_help = "Example:\n  deltashare token rotate acme --grace 24h --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share"
     )]
@@ -475,7 +475,7 @@ fn parse_expires(text: &str) -> Result<Expires, String> {
     }
     let time = parse_time(text)?;
     if time <= TimeDelta::zero() {
-        return Err("the token would have ended already".to_owned());
+        return Err("the token would already have expired".to_owned());
     }
     Ok(Expires(Some(time)))
 }
@@ -484,7 +484,9 @@ fn parse_expires(text: &str) -> Result<Expires, String> {
 pub(crate) fn s3_location(text: &str) -> Result<WrittenLocation, Failure> {
     let lies = text.split_once("://").is_some_and(|(scheme, _)| ["s3", "s3a", "s3n"].contains(&scheme));
     if !lies {
-        return Err(Failure::usage(format!("location {text}: a table served from DynamoDB lies in s3://")));
+        return Err(Failure::usage(format!(
+            "location {text}: a table in a DynamoDB catalog must be in s3://"
+        )));
     }
     match Location::parse(text, None) {
         Ok(Location::S3 { bucket, prefix, .. }) => {

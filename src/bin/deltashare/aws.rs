@@ -59,7 +59,7 @@ impl Aws {
         Writer::new(aws_sdk_dynamodb::config::Builder::from(&self.sdk), &common.dynamodb_table)
     }
 
-    /// The same if AWS is asked in any case, so that a session that has ended is noticed first.
+    /// The same if AWS is asked in any case, so that an expired session is noticed first.
     pub(crate) async fn signed_in() -> Result<Self, Failure> {
         let aws = Self::new(aws_config::defaults(BehaviorVersion::v2026_01_12())).await?;
         if aws.sdk.region().is_none() {
@@ -81,32 +81,34 @@ fn no_credentials(reason: &str) -> String {
     let text = reason.to_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if says(&["login/cache", "login token", "signin", "please reauthenticate", "login session"]) {
-        return format!("the AWS session of profile '{profile}' has ended: sign in with aws login {option}");
+        return format!(
+            "the AWS session of profile '{profile}' has expired: sign in with aws login {option}"
+        );
     }
     if says(&["sso"])
         && says(&["expired", "unauthorized", "cached", "no such file", "not found", "failed to load"])
     {
         return format!(
-            "the AWS SSO session of profile '{profile}' has ended: sign in with aws sso login {option}"
+            "the AWS SSO session of profile '{profile}' has expired: sign in with aws sso login {option}"
         );
     }
     if says(&["expiredtoken", "token included in the request is expired"]) {
         return format!("{SESSION_ENDED}: sign in again, or set new keys");
     }
     if says(&["assumerole"]) && says(&["accessdenied", "not authorized"]) {
-        return format!("the role of profile '{profile}' may not be assumed with its credentials: {reason}");
+        return format!("the role of profile '{profile}' cannot be assumed with its credentials: {reason}");
     }
     if says(&["no providers in chain", "no credentials in"]) {
         return "no AWS credentials are set: run aws configure, aws sso login or aws login, name a profile with \
                 AWS_PROFILE, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             .to_owned();
     }
-    format!("the AWS credentials of profile '{profile}' cannot be had: {reason}")
+    format!("the AWS credentials of profile '{profile}' cannot be loaded: {reason}")
 }
 
-const SESSION_ENDED: &str = "the AWS session has ended";
+const SESSION_ENDED: &str = "the AWS session has expired";
 
-/// What AWS says of credentials that have ended, as a sentence; anything else as it is.
+/// What AWS says of expired credentials, as a sentence; anything else as it is.
 pub(crate) fn explain(message: String) -> String {
     let ended = ["ExpiredToken", "security token included in the request is expired", "RequestExpired"];
     if ended.iter().any(|text| message.contains(text)) && !message.contains(SESSION_ENDED) {

@@ -25,20 +25,20 @@ use buckets::Buckets;
 /// How many tables are opened at the same time.
 const AT_ONCE: usize = 8;
 
-/// Read every record and open every table as the server would, and say what stands in the way.
+/// Read every record and open every table as the server would, and report what recipients cannot read.
 ///
-/// Of each bucket it also asks for what will stop recipients: requester-pays, lifecycle rules that delete files which are
-/// shared, policies and keys that refuse the role. With --function, the deployed function opens the tables with its own
-/// role; that needs lambda:InvokeFunction and nothing else.
+/// For each bucket, also checks the settings that stop recipients: Requester Pays, lifecycle rules that delete shared
+/// files, and bucket policies and KMS keys that deny access to the role. With --function, the deployed function opens the
+/// tables with its own role, for which you need only lambda:InvokeFunction.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  deltashare check --signer-role arn:aws:iam::123456789012:role/signer\n  deltashare check -f shares.yaml\n  deltashare check --function deltashare-Function-EXAMPLE\n\nEnds with 1 where a record or a table cannot be read, and where a setting of a bucket will stop recipients."
+    after_help = "Examples:\n  deltashare check --signer-role arn:aws:iam::123456789012:role/signer\n  deltashare check -f shares.yaml\n  deltashare check --function deltashare-Function-EXAMPLE\n\nExits with 1 if a record or a table cannot be read, or if a setting of a bucket will stop recipients."
 )]
 pub(crate) struct Check {
-    /// Check the tables of a share file, in place of those in DynamoDB.
+    /// Check the tables of a share file instead of those in DynamoDB.
     #[arg(short, long, value_name = "FILE", conflicts_with = "function")]
     file: Option<PathBuf>,
-    /// Ask the deployed function with this name or ARN.
+    /// Let the deployed function with this name or ARN check its tables.
     #[arg(long, value_name = "NAME", conflicts_with = "signer_role")]
     function: Option<String>,
     /// The role that reads tables, as the server assumes it. Default: the credentials of the AWS CLI.
@@ -97,10 +97,10 @@ async fn check(options: &Check) -> Result<(), Failure> {
     }
     let lacking = buckets.lacking().await;
     if !lacking.is_empty() {
-        eprintln!("not looked at, because your credentials lack the permission: {}", lacking.join(", "));
+        eprintln!("not checked, because your credentials lack the permission: {}", lacking.join(", "));
     }
     for failed in buckets.failed().await {
-        eprintln!("not looked at: {}", printable(&failed));
+        eprintln!("not checked: {}", printable(&failed));
     }
     shown.result()
 }

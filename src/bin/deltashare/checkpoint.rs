@@ -38,8 +38,8 @@ use super::{Failure, blocking};
 /// Write a checkpoint of a table's newest version, so that its log is read with fewer requests.
 ///
 /// A log of hundreds of commits without a checkpoint makes the first query slow; deltashare check names such tables.
-/// What writes to the table should do this by itself: see delta.checkpointInterval. The files of the table and its
-/// commits stay as they are. Needs s3:PutObject for the log, with your own credentials.
+/// The writer of the table should do this by itself: see delta.checkpointInterval. The files and commits of the table do
+/// not change. Your own credentials need s3:PutObject for the log.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  deltashare checkpoint retail.sales.orders\n  deltashare checkpoint retail.sales.orders -f shares.yaml --yes"
@@ -47,10 +47,10 @@ use super::{Failure, blocking};
 pub(crate) struct Checkpoint {
     /// SHARE.SCHEMA.TABLE
     name: String,
-    /// Find the table in a share file, in place of DynamoDB.
+    /// Find the table in a share file instead of in DynamoDB.
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -79,7 +79,7 @@ async fn checkpoint(options: &Checkpoint) -> Result<(), Failure> {
         )));
     };
     if commits == 0 {
-        options.common.output.done(&format!("version {version} of table '{name}' has a checkpoint already"));
+        options.common.output.done(&format!("version {version} of table '{name}' already has a checkpoint"));
         return Ok(());
     }
     let shown = table.settings.location.text().trim_end_matches('/');
@@ -121,7 +121,7 @@ async fn checkpoint(options: &Checkpoint) -> Result<(), Failure> {
                 Ok(_) => continue,
                 Err(error) => sentence(&error),
             },
-            Ok(_) => format!("{shown}/{path} is there already"),
+            Ok(_) => format!("{shown}/{path} already exists"),
             Err(error) => sentence(&error),
         };
         let denied = error.to_lowercase().contains("denied");
@@ -131,15 +131,15 @@ async fn checkpoint(options: &Checkpoint) -> Result<(), Failure> {
     for (path, bytes) in hints {
         store.put(&path, bytes.into()).await.map_err(|error| {
             Failure::failed(format!(
-                "the checkpoint of version {version} of table '{name}' is written and in use, but {shown}/{path}, which \
-                 names it to readers that do not list the log, is not: {}",
+                "the checkpoint of version {version} of table '{name}' was written and is in use, but \
+                 {shown}/{path}, which points to it for readers that do not list the log, was not: {}",
                 sentence(&error)
             ))
         })?;
     }
     options.common.output.done(&format!(
-        "a checkpoint of version {version} of table '{name}' is written; servers read it from the next new version or \
-         their next start on"
+        "a checkpoint of version {version} of table '{name}' was written; servers use it from the next version of \
+         the table, or after a restart"
     ));
     Ok(())
 }
@@ -260,7 +260,7 @@ fn root() -> Result<Url, String> {
     Url::parse("memory:///").map_err(|error| error.to_string())
 }
 
-/// Makes a checkpoint of this version.
+/// Creates a checkpoint of this version.
 async fn make(draft: Arc<Draft>, version: u64) -> Result<(), DeltaTableError> {
     let url = root().map_err(DeltaTableError::generic)?;
     // By its parts: the builder finds stores by schemes that must be registered.
@@ -334,7 +334,7 @@ async fn compare(
         unknown.filter(|name| !WRITER_FEATURES.contains(&name.as_str())).map(String::as_str).collect();
     if !unknown.is_empty() {
         return Err(format!(
-            "what writes to it must know its features {}, and this command does not",
+            "writers must support its features {}, and this command does not",
             unknown.join(", ")
         ));
     }
@@ -350,7 +350,7 @@ async fn compare(
         ));
     }
     if commits != 0 {
-        return Err("readers would not take it; try again".to_owned());
+        return Err("readers would not accept it; try again".to_owned());
     }
     Ok(())
 }

@@ -371,7 +371,7 @@ impl Connection {
             tracing::warn!(
                 times,
                 source_ip = %self.peer.ip(),
-                "a client did not take its answer for {} s, so its connection is closed",
+                "a client did not read its answer for {} s, so the connection was closed",
                 self.front.limits.send_timeout.as_secs()
             );
         }

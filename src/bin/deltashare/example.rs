@@ -26,7 +26,7 @@ pub(crate) fn share_file() -> Result<PathBuf, Failure> {
     })
 }
 
-/// A new token and its end.
+/// A new token, and when it expires.
 pub(crate) struct Token {
     pub(crate) text: String,
     pub(crate) expires: DateTime<Utc>,
@@ -37,7 +37,7 @@ impl Token {
     pub(crate) fn random() -> Result<Self, Failure> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret)
-            .map_err(|error| Failure::failed(format!("no random numbers: {error}")))?;
+            .map_err(|error| Failure::failed(format!("random numbers cannot be generated: {error}")))?;
         Ok(Self {
             text: format!("dss_{}", URL_SAFE_NO_PAD.encode(secret)),
             expires: Utc::now() + Duration::days(1),

@@ -33,16 +33,16 @@ use clap::{Parser, Subcommand};
 use admin::AdminCommand;
 use deltashare::catalog::dynamodb::MissingRecord;
 
-/// Shares Delta tables with any Delta Sharing client.
+/// Share Delta tables with any Delta Sharing client.
 ///
-/// Recipients read live tables from presigned URLs; each has a token of its own, of which only the
-/// hash is stored.
+/// Recipients read live tables through presigned URLs. Each recipient has its own token, of which only
+/// the hash is stored.
 #[derive(Parser)]
 #[command(
     name = "deltashare",
     version,
     arg_required_else_help = true,
-    after_help = "Example:\n  deltashare serve --shares shares.yaml --listen 127.0.0.1:8080\n\nExit codes: 0 done, 1 failed, 2 wrong usage or something that is refused, 3 something is there already, is missing, or was changed by somebody else at the same time."
+    after_help = "Example:\n  deltashare serve --shares shares.yaml --listen 127.0.0.1:8080\n\nExit codes: 0 success, 1 failure, 2 wrong usage or invalid input, 3 something already exists, does not exist, or was changed by somebody else at the same time."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -114,7 +114,7 @@ fn blocking(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Fa
 }
 
 fn main() -> ExitCode {
-    deltashare::memory::use_one_heap();
+    deltashare::allocator::use_one_heap();
     let done = match Cli::parse().command {
         Command::Serve(options) => serve::run(*options),
         Command::Share(group) => admin::run(&group.common, AdminCommand::Share(group.command)),

@@ -1,4 +1,4 @@
-//! What to do where something is not there: the end of an error's sentence.
+//! What to do when something does not exist: the end of an error's sentence.
 
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ fn for_missing(common: &Common, missing: &MissingRecord) -> String {
     }
 }
 
-/// That there is no DynamoDB table of this name: where it was looked for, and how to name another.
+/// Says that there is no DynamoDB table of this name: where it was looked for, and how to name another.
 pub(crate) async fn no_table(config: &SdkConfig, table: &str, how_to_name: &str) -> String {
     let region = config.region().map_or_else(String::new, |region| format!(" in region {region}"));
     let sts = aws_sdk_sts::Client::new(config);

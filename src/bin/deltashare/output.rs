@@ -161,7 +161,7 @@ pub(crate) fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::usage(format!("{question} Say so with --yes.")));
+        return Err(Failure::usage(format!("{question} Confirm with --yes.")));
     }
     eprint!("{question} [y/N] ");
     let mut answer = String::new();

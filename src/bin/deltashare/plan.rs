@@ -16,7 +16,7 @@ use super::{Cause, Failure, share_file};
 
 /// Show what apply with the same options would change, without changing anything.
 ///
-/// What is deleted only with --prune is shown in any case, and counted by itself.
+/// Deletions, which need --prune, are always shown, and are counted separately.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  deltashare plan -f shares.yaml\n  deltashare plan -f shares.yaml --prune"
@@ -25,30 +25,30 @@ pub(crate) struct Plan {
     /// The share file.
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
-    /// Delete what the file does not have.
+    /// Delete what the file does not contain.
     #[arg(long)]
     prune: bool,
     #[command(flatten)]
     pub(crate) common: super::arguments::Common,
 }
 
-/// Make the DynamoDB table hold what a share file says.
+/// Change the DynamoDB table to match a share file.
 ///
-/// A file without `recipients` leaves recipients as they are. What is deleted needs --prune.
+/// A file without `recipients` does not change recipients. Deletions need --prune.
 #[derive(Args)]
 #[command(after_help = "Example:\n  deltashare apply -f shares.yaml --prune")]
 pub(crate) struct Apply {
     /// The share file.
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
-    /// Delete what the file does not have.
+    /// Delete what the file does not contain.
     #[arg(long)]
     prune: bool,
     #[command(flatten)]
     pub(crate) common: super::arguments::Common,
 }
 
-/// Write the DynamoDB table's shares and recipients as a share file, to standard output.
+/// Write the shares and recipients of the DynamoDB table to standard output, as a share file.
 #[derive(Args)]
 #[command(after_help = "Example:\n  deltashare export > shares.yaml")]
 pub(crate) struct Export {
@@ -64,7 +64,10 @@ fn wanted(path: &Path, now: &CatalogState) -> Result<CatalogState, Failure> {
         return refuse(&table.to_string());
     }
     if let Some(local) = share_file::directories(&file).first() {
-        return refuse(&format!("{} is not in S3, where tables of a DynamoDB catalog lie", local.display()));
+        return refuse(&format!(
+            "{} is not in S3, and tables in a DynamoDB catalog must be in S3",
+            local.display()
+        ));
     }
     let mut state = file.state(now);
     match file.access() {
@@ -96,7 +99,8 @@ fn wanted(path: &Path, now: &CatalogState) -> Result<CatalogState, Failure> {
                 && inner.starts_with(outer.as_str())
             {
                 return refuse(&format!(
-                    "the location of table '{}.{in_schema}.{in_table}' lies in that of '{}.{schema}.{table}'",
+                    "the location of table '{}.{in_schema}.{in_table}' is inside the location of \
+                     '{}.{schema}.{table}'",
                     share.name, share.name
                 ));
             }
@@ -108,7 +112,10 @@ fn wanted(path: &Path, now: &CatalogState) -> Result<CatalogState, Failure> {
 /// What the table holds. Refused if a record cannot be read: a comparison would take it for one that is not there.
 async fn now(writer: &Writer) -> Result<CatalogState, Failure> {
     let contents = writer.read().await?;
-    refuse(contents.bad.iter().chain(&contents.unwritable), "what the table holds cannot be compared")?;
+    refuse(
+        contents.bad.iter().chain(&contents.unwritable),
+        "the contents of the DynamoDB table cannot be compared",
+    )?;
     Ok(contents.state)
 }
 
@@ -121,7 +128,7 @@ fn refuse_for(reasons: &[String], what: &str) -> Result<(), Failure> {
     match reasons {
         [] => Ok(()),
         reasons => Err(Failure::failed(format!(
-            "{what}:\n  {}\nPut these records right or delete them, then try again",
+            "{what}:\n  {}\nCorrect or delete these records, then try again",
             reasons.join("\n  ")
         ))),
     }
@@ -139,8 +146,8 @@ fn check_tokens(now: &CatalogState, changes: &[CatalogChange], prune: bool) -> R
     let works = |end: &Option<DateTime<Utc>>| end.is_none_or(|end| end > Utc::now());
     for recipient in changes.iter().filter_map(|change| match change {
         CatalogChange::AddToken { recipient, token, .. } if token.is_live(Utc::now()) => Some(recipient),
-        // A token that has ended works again, as when an older catalog is restored.
-        CatalogChange::TokenEnd { recipient, before, after, .. } if !works(before) && works(after) => {
+        // A token that has expired becomes valid again, as when an older catalog is restored.
+        CatalogChange::TokenExpiry { recipient, before, after, .. } if !works(before) && works(after) => {
             Some(recipient)
         }
         _ => None,
@@ -155,7 +162,7 @@ fn check_tokens(now: &CatalogState, changes: &[CatalogChange], prune: bool) -> R
                 CatalogChange::RemoveToken { recipient: of, hash } if of == recipient && prune => {
                     tokens.remove(hash);
                 }
-                CatalogChange::TokenEnd { recipient: of, hash, after: end, .. } if of == recipient => {
+                CatalogChange::TokenExpiry { recipient: of, hash, after: end, .. } if of == recipient => {
                     tokens.entry(hash.clone()).and_modify(|token| token.expires = *end);
                 }
                 _ => {}
@@ -164,8 +171,8 @@ fn check_tokens(now: &CatalogState, changes: &[CatalogChange], prune: bool) -> R
         let live = tokens.values().filter(|token| token.is_live(Utc::now())).count();
         if live > LIVE_TOKENS {
             return Err(Failure::usage(format!(
-                "recipient '{recipient}' would have {live} live tokens, and {LIVE_TOKENS} are the most it may have; strike \
-                 some from the file, or revoke some, first"
+                "recipient '{recipient}' would have {live} live tokens, but can have at most {LIVE_TOKENS}; first \
+                 remove some from the file, or revoke some"
             )));
         }
     }
@@ -184,25 +191,29 @@ pub(crate) async fn plan(writer: &Writer, options: &Plan) -> Result<(), Failure>
     let apply = command(&options.common, "apply", None, &file);
     let prune = command(&options.common, "apply", None, &format!("{file} --prune"));
     match (changes.len() - removed, removed) {
-        (0, 0) => eprintln!("The table holds what the file says; there is nothing to change."),
-        (other, 0) => eprintln!("{} to make, with: {apply}", count(other, "change")),
+        (0, 0) => eprintln!("The DynamoDB table already matches the file; there is nothing to change."),
+        (other, 0) => eprintln!("{} to apply, with: {apply}", count(other, "change")),
         (other, removed) if options.prune => eprintln!(
-            "{} to make, {removed} of which {}, with: {prune}",
+            "{} to apply, including {}, with: {prune}",
             count(other + removed, "change"),
-            if removed == 1 { "deletes" } else { "delete" }
+            count(removed, "deletion")
         ),
         (0, removed) => eprintln!(
-            "0 changes to make without --prune; {} would be left. To make {}: {prune}",
-            count(removed, "deletion"),
+            "0 changes to apply; {}. To apply {}: {prune}",
+            need_prune(removed),
             if removed == 1 { "it" } else { "them" }
         ),
         (other, removed) => eprintln!(
-            "{} to make, with: {apply}; {} would be left. To make all of them: {prune}",
+            "{} to apply, with: {apply}; {}. To apply everything: {prune}",
             count(other, "change"),
-            count(removed, "deletion")
+            need_prune(removed)
         ),
     }
     Ok(())
+}
+
+fn need_prune(deletions: usize) -> String {
+    format!("{} {} --prune", count(deletions, "deletion"), if deletions == 1 { "needs" } else { "need" })
 }
 
 fn count(number: usize, what: &str) -> String {
@@ -225,7 +236,7 @@ pub(crate) async fn apply(writer: &Writer, options: &Apply) -> Result<(), Failur
                 failure.cause = Cause::Said;
             }
             failure.message = format!(
-                "{change}: {} ({} made before; apply the file again to go on)",
+                "{change}: {} ({} applied before this one; apply the file again to continue)",
                 failure.message,
                 count(done, "change")
             );
@@ -235,11 +246,14 @@ pub(crate) async fn apply(writer: &Writer, options: &Apply) -> Result<(), Failur
         done += 1;
     }
     match (done, left) {
-        (0, 0) => eprintln!("The table holds what the file says; nothing was changed."),
-        (done, 0) => eprintln!("{} made; they are in force with the next request.", count(done, "change")),
+        (0, 0) => eprintln!("The DynamoDB table already matches the file; nothing was changed."),
+        (done, 0) => {
+            eprintln!("{} applied. Servers use the new state from the next request.", count(done, "change"))
+        }
         (done, left) => eprintln!(
-            "{} made; {left} are left, because they delete: plan shows them, and apply makes them with --prune.",
-            count(done, "change")
+            "{} applied. {}: plan shows them, and apply --prune applies them.",
+            count(done, "change"),
+            need_prune(left)
         ),
     }
     Ok(())
@@ -247,7 +261,8 @@ pub(crate) async fn apply(writer: &Writer, options: &Apply) -> Result<(), Failur
 
 /// Writes a share file, if it says exactly what servers see.
 pub(crate) async fn export(writer: &Writer) -> Result<(), Failure> {
-    const REFUSED: &str = "nothing is exported, because a share file cannot say what the table holds";
+    const REFUSED: &str = "nothing was exported, because a share file cannot express what the DynamoDB table \
+                           contains";
     let contents = writer.read().await?;
     refuse(contents.bad.iter().chain(&contents.unwritable), REFUSED)?;
     let state = contents.state;

@@ -25,7 +25,7 @@ struct ProfileFile {
 impl ProfileFile {
     fn new(to: &ProfileTarget, token: String, expires: Option<DateTime<Utc>>) -> Result<Self, Failure> {
         if let Some(path) = to.profile.as_ref().filter(|path| path.exists()) {
-            return Err(Failure::usage(format!("{} is there already; name another file", path.display())));
+            return Err(Failure::usage(format!("{} already exists; name another file", path.display())));
         }
         let profile = Profile::new(to.endpoint.as_str(), token, expires);
         let text =
@@ -77,12 +77,12 @@ impl CreatedToken {
         let (id, until) = (&self.token.id, until(self.token.expires));
         self.profile.write().map_err(|reason| {
             Failure::failed(format!(
-                "the token {id} was created and works {until}, but {reason}; revoke the token and create another"
+                "the token {id} was created and is valid {until}, but {reason}; revoke the token and create another"
             ))
         })?;
         Ok(format!(
-            "{} the only copy of the token {id}, which works {until}. Send it to the recipient as you would send a \
-             password",
+            "{} the only copy of the token {id}, which is valid {until}. Send it to the recipient as you would send \
+             a password",
             self.profile.subject()
         ))
     }
@@ -95,18 +95,18 @@ pub(crate) async fn write(writer: &Writer, options: &ProfileOptions) -> Result<S
     let of_recipient = |name: &str| Name::key_of(name) == Name::key_of(&options.recipient);
     let found = found.filter(|token| of_recipient(&token.recipient)).ok_or_else(|| {
         let file = options.token_file.display();
-        Failure::usage(format!("what {file} holds is no token of recipient '{}'", options.recipient))
+        Failure::usage(format!("{file} does not contain a token of recipient '{}'", options.recipient))
     })?;
     found.check_expiry().map_err(|_| {
         Failure::usage(format!(
-            "the token has ended; create another with: {}",
+            "the token has expired; create another with: {}",
             command(&options.common, "token rotate", Some(&options.recipient), "")
         ))
     })?;
     let written = ProfileFile::new(&options.to, token, found.expires)?;
-    written.write().map_err(|reason| Failure::failed(format!("the token is good, but {reason}")))?;
+    written.write().map_err(|reason| Failure::failed(format!("the token is valid, but {reason}")))?;
     Ok(format!(
-        "{} the token {}, which works {}. Send it to the recipient as you would send a password",
+        "{} the token {}, which is valid {}. Send it to the recipient as you would send a password",
         written.subject(),
         found.id,
         until(found.expires)

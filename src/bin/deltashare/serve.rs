@@ -79,7 +79,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "CATALOG", value_parser = parse_catalog, conflicts_with = "shares")]
     catalog: Option<String>,
 
-    /// The address and port to listen on. Port 0 takes a free port, which the line `listening on …` names.
+    /// The address and port to listen on. Port 0 takes a free port, which the line `listening on …` shows.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
 
@@ -104,7 +104,7 @@ pub(crate) struct Options {
     token_key: Option<PathBuf>,
 
     /// The role that is assumed for recipients of tables with `directoryAccess`, who then read the table's
-    /// directory in S3 with temporary credentials. Default: no credentials are handed out.
+    /// directory in S3 with temporary credentials. Default: no temporary credentials are issued.
     #[arg(long, value_name = "ARN", value_parser = parse_role)]
     directory_role: Option<RoleArn>,
 
@@ -113,7 +113,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ARN", value_parser = parse_role)]
     signer_role: Option<RoleArn>,
 
-    /// The most connections at a time. Beyond them, connections without a request are closed, and then requests get
+    /// The most connections at a time. Beyond that limit, connections without a request are closed, and then requests get
     /// 503. Default: 1024, or what the limit of open files allows.
     #[arg(long, value_name = "NUMBER", value_parser = parse_number)]
     max_connections: Option<usize>,
@@ -127,7 +127,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
     idle_timeout: Option<Duration>,
 
-    /// How long a client may read nothing of its answer before the connection is closed. Default: 60s.
+    /// How long a client can stop reading its answer before the connection is closed. Default: 60s.
     #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
     send_timeout: Option<Duration>,
 
@@ -219,6 +219,7 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::failed(format!("the runtime cannot start: {error}")))?;
     let done = runtime.block_on(serve(options, limits));
+    // Threads that wait for a slow store would keep the process alive otherwise.
     runtime.shutdown_timeout(Duration::from_millis(100));
     done
 }
@@ -281,7 +282,7 @@ async fn serve(options: Options, limits: Limits) -> Result<(), Failure> {
         tracing::info!("stopping; requests in flight have {} seconds", GRACE.as_secs());
     };
     if !connections::serve(listener, router, &prefix, limits, stopped, GRACE).await {
-        tracing::warn!("requests were still in flight and are cut off");
+        tracing::warn!("requests were still in flight and were cut off");
     }
     if let Some(watcher) = watcher {
         watcher.abort();

@@ -21,7 +21,7 @@ const QUIET: Duration = Duration::from_secs(2);
 /// The same for a file that looks as if it were cut off.
 const LONG_QUIET: Duration = Duration::from_secs(10);
 
-/// When a file that has just changed is looked at again at the start, where nobody wants to wait long.
+/// When a file that has just changed is looked at again at the start, when nobody wants to wait long.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Reads and checks a share file, as soon as it is not being written. The error names the file, the line and the
@@ -48,10 +48,11 @@ pub(crate) fn directories(file: &ShareFile) -> Vec<PathBuf> {
 pub(crate) fn warn(file: &ShareFile) {
     match file.access() {
         Access::Everyone => tracing::warn!(
-            "the share file says authorization: none, so whoever reaches this server reads every share"
+            "the share file says authorization: none, so anyone who can reach this server can read every share"
         ),
         Access::Unsaid => tracing::warn!(
-            "the share file has neither authorization nor recipients, so whoever reaches this server reads every share"
+            "the share file has neither authorization nor recipients, so anyone who can reach this server can read \
+             every share"
         ),
         Access::Tokens if !file.has_tokens() => {
             tracing::warn!("the share file has no token, so nobody can read");
@@ -69,8 +70,8 @@ pub(crate) fn warn(file: &ShareFile) {
     }
 }
 
-const WOULD_OPEN: &str = "the file lets everyone read every share without a token. A change of the file never opens a \
-     running server; if it is meant to be open, stop it and start it again";
+const WOULD_OPEN: &str = "the file lets everyone read every share without a token. A change to the file never makes \
+                          a running server public; if this is intended, restart the server";
 
 /// Whether a file that says nothing of who may read is open to everyone, as at the reference server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,9 +87,8 @@ impl Silence {
     pub(crate) fn check(self, file: &ShareFile) -> Result<(), &'static str> {
         match (self, file.access()) {
             (Self::IsRefused, Access::Unsaid) => Err(
-                "the file has neither recipients nor authorization, and other machines can reach this server. Name \
-                 who may read under recipients, or write authorization: none to let everyone read every share \
-                 without a token",
+                "the file has neither recipients nor authorization, and other machines can reach this server. Add \
+                 recipients, or set authorization: none to let everyone read every share without a token",
             ),
             _ => Ok(()),
         }
@@ -127,7 +127,9 @@ pub(crate) async fn watch(
                 tracing::info!(tables, "the share file changed and is in force");
             }
             Err(reason) => {
-                tracing::error!("the share file is refused, the one before stays in force: {reason}");
+                tracing::error!(
+                    "the new share file is refused, and the previous one stays in force: {reason}"
+                );
             }
         }
     }

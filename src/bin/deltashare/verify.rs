@@ -28,29 +28,29 @@ use report::{Report, TableReport};
 /// The largest file that is read as a profile.
 const LARGEST_PROFILE: u64 = 1024 * 1024;
 
-/// The shortest life of a URL without a warning: clients ask for new URLs a quarter of an hour before the old ones end.
+/// The shortest life of a URL without a warning: clients ask for new URLs a quarter of an hour before the old ones expire.
 const SHORT_URL: TimeDelta = TimeDelta::minutes(16);
 
 /// Clocks that differ by more get a warning.
 const SKEW: TimeDelta = TimeDelta::seconds(60);
 
-/// Read everything that a profile gives access to, as its recipient would, before it is sent.
+/// Read everything that a profile gives access to, as its recipient would, before you send it.
 ///
 /// Lists shares, schemas and tables, reads the version, the metadata and the list of files of each table, and fetches
 /// the first bytes of one file of each by its URL. Reports whether answers are compressed and streamed, when the token
-/// and the URLs end, and whether the clocks agree. The token and the URLs are never printed.
+/// and the URLs expire, and whether the clocks agree. The token and the URLs are never printed.
 ///
-/// What no client could read fails: a list of more than 5000 pages or with a page token that comes again, a line of more
-/// than 64 MiB, and a list of files of more than 16 GiB.
+/// Fails on what no client can read: a list of more than 5000 pages or with a repeated page token, a line of more than
+/// 64 MiB, and a list of files of more than 16 GiB.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  deltashare verify --profile acme.share\n\nEnds with 1 where something fails. Run it from the recipient's network if you can."
+    after_help = "Example:\n  deltashare verify --profile acme.share\n\nExits with 1 if a check fails. Run it from the recipient's network if you can."
 )]
 pub(crate) struct Options {
     /// The profile that the recipient will get.
     #[arg(long, value_name = "FILE")]
     profile: PathBuf,
-    /// How results are printed: for people, or as JSON.
+    /// The output format: text for people, or JSON.
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
 }
@@ -119,8 +119,7 @@ async fn everything_listed(recipient: &Recipient, report: &mut Report) -> Result
             let (seconds, side) =
                 (skew.num_seconds().abs(), if skew > TimeDelta::zero() { "ahead of" } else { "behind" });
             let what = format!("the server's clock is {seconds} s {side} the one of this machine");
-            let help =
-                "Clients tell by their own clock when URLs and tokens end. Set the clock that is wrong.";
+            let help = "Clients use their own clock to tell when URLs and tokens expire. Correct the clock that is wrong.";
             report.warn(Finding::new("clock", what).help(help));
         }
     }
@@ -148,7 +147,8 @@ async fn everything_listed(recipient: &Recipient, report: &mut Report) -> Result
                 all.len(),
                 by_schema.len()
             );
-            let help = "Were shares changed meanwhile? Run this again; otherwise the server's log says more.";
+            let help =
+                "If shares were changed in the meantime, run this again; otherwise, see the server's log.";
             report.fail(Finding::new("shares", what).help(help));
         }
         if all.is_empty() {
@@ -191,8 +191,8 @@ async fn read_table(
             .help("The server signs with credentials that have expired: look for STS in its log."));
         }
         if life < SHORT_URL {
-            let what = format!("URLs live for {} minutes only", life.num_minutes());
-            let help = "Large downloads fail in between, and clients ask again all the time: see --url-ttl, the life \
+            let what = format!("URLs are valid for only {} minutes", life.num_minutes());
+            let help = "Long downloads fail, and clients request new URLs again and again: see --url-ttl, the life \
                         of the credentials that sign, and infra/operating.md.";
             report.warn(Finding::new(table, what).help(help));
         }

@@ -9,7 +9,7 @@ use deltashare::storage::S3Options;
 
 /// The longest life of a URL: what AWS gives a role that was assumed with a role's credentials.
 const MAX_URL_TTL: u64 = 3600;
-/// The shortest: clients refresh a URL a quarter of an hour before its end.
+/// The shortest: clients refresh a URL a quarter of an hour before it expires.
 const MIN_URL_TTL: u64 = 900;
 
 /// How the function is set up.
@@ -24,7 +24,7 @@ pub(crate) struct Config {
     pub(crate) url_ttl: Duration,
     /// `DELTASHARE_LIMITS`: limits that differ from the defaults, such as `log_depth=1000,answers=10`.
     pub(crate) limits: Limits,
-    /// `DELTASHARE_GZIP`: `off` where something between the function and its clients undoes compression. Default: `on`.
+    /// `DELTASHARE_GZIP`: `off` if something between the function and its clients undoes compression. Default: `on`.
     pub(crate) gzip: bool,
     /// `DELTASHARE_SIGNER_ROLE_ARN`: the role that reads and signs, and gives recipients credentials for
     /// directories. Required. The rest is what Lambda sets.

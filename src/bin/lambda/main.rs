@@ -45,7 +45,7 @@ const MARGIN: Duration = Duration::from_secs(2);
 const LARGEST: u64 = 199_000_000;
 
 fn main() -> Result<(), lambda_http::Error> {
-    deltashare::memory::use_one_heap();
+    deltashare::allocator::use_one_heap();
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,buoyant_kernel=off,deltashare=info,lambda=info"));
     let log = tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_ansi(false);
@@ -102,7 +102,7 @@ async fn build(config: Config) -> Result<(Router, OwnCheck), lambda_http::Error>
     let storage = Storage::new(options);
     let (key, warm) = tokio::join!(catalog.token_key(), tokio::time::timeout(WARM_UP, storage.warm()));
     if !matches!(warm, Ok(Ok(()))) {
-        tracing::warn!("the signer role was not assumed before the first request");
+        tracing::warn!("the signer role could not be assumed before the first request");
     }
     let key = TokenKey::new(&key?);
     let app = Arc::new(App::new(Arc::new(catalog), storage, key, &config.base_path, config.limits));

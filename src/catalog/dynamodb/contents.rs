@@ -88,7 +88,7 @@ impl CatalogContents {
             Some(Owner::Known(key)) => self.state.shares.get_mut(key),
             Some(Owner::Hidden) => None,
             None => {
-                self.unpaired.push(records::fault(kind, item, "is of a share that has no record"));
+                self.unpaired.push(records::fault(kind, item, "belongs to a share that has no record"));
                 None
             }
         }
@@ -120,7 +120,7 @@ impl CatalogContents {
             records::fault(
                 "table",
                 item,
-                "is in a schema that has no record; make it with: deltashare schema create",
+                "is in a schema that has no record; create it with: deltashare schema create",
             )
         }));
     }
@@ -157,7 +157,7 @@ impl CatalogContents {
                 Some(Owner::Known(key)) => key,
                 Some(Owner::Hidden) => continue,
                 None => {
-                    unpaired("is of a recipient that has no record");
+                    unpaired("belongs to a recipient that has no record");
                     continue;
                 }
             };
@@ -165,14 +165,14 @@ impl CatalogContents {
                 Some(Owner::Known(share)) => {
                     let counterpart = Key::granted_to(share, key);
                     if !listed.contains(&(counterpart.partition.as_str(), counterpart.sort.as_str())) {
-                        unpaired("is in force, but is not listed at its share: it lacks its GRANT# record");
+                        unpaired("is in force, but its share does not list it: its GRANT# record is missing");
                     }
                     if let Some(recipient) = self.state.recipients.get_mut(key) {
                         recipient.shares.insert(share.clone());
                     }
                 }
                 Some(Owner::Hidden) => {}
-                None => unpaired("is of a share that has no record"),
+                None => unpaired("belongs to a share that has no record"),
             }
         }
         for item in of(items, Kind::GrantedTo) {
@@ -181,7 +181,7 @@ impl CatalogContents {
             let (partition, sort) = (format!("RECIPIENT#{recipient}"), format!("{}{of_share}", keys::GRANTS));
             let hidden = matches!(shares.get(text(item, keys::PARTITION)), Some(Owner::Hidden));
             if !hidden && !granted.contains(&(partition.as_str(), sort.as_str())) {
-                let why = "lists a grant that is not in force: there is no such record of the recipient";
+                let why = "lists a grant that is not in force: the record of the recipient is missing";
                 self.unpaired.push(records::fault("listed grant", item, why));
             }
         }
@@ -202,7 +202,7 @@ impl CatalogContents {
                 Some(Owner::Known(key)) => key,
                 Some(Owner::Hidden) => continue,
                 None => {
-                    let why = "is of a recipient that has no record, so it does not work";
+                    let why = "belongs to a recipient that has no record, so it does not work";
                     self.unpaired.push(records::fault("token", item, why));
                     continue;
                 }
@@ -223,13 +223,13 @@ impl CatalogContents {
             }
             recipient.tokens.insert(token.hash.to_hex(), state);
         }
-        // One that has ended may have lost its other record to DynamoDB's time to live.
+        // One that has expired may have lost its other record to DynamoDB's time to live.
         let live = |item: &Item| {
             expiry::parse(text(item, "expires")).flatten().is_none_or(|expires| expires > Utc::now())
         };
         for ((partition, _), item) in listed {
             if live(item) && !matches!(recipients.get(partition.as_str()), Some(Owner::Hidden)) {
-                let why = "lists a token that does not work: its TOKEN record is not there";
+                let why = "lists a token that does not work: its TOKEN# record is missing";
                 self.unpaired.push(records::fault("listed token", item, why));
             }
         }
@@ -244,14 +244,14 @@ fn token_faults(item: &Item, token: &TokenState, listed: Option<&Item>) -> Vec<S
             faults.push("works, but is not in the list of its recipient's tokens".to_owned());
         }
         Some(listed) if expiry::parse(text(listed, "expires")) != Some(token.expires) => {
-            faults.push("ends at another time than the list of its recipient's tokens says".to_owned());
+            faults.push("expires at another time than the list of its recipient's tokens says".to_owned());
         }
         _ => {}
     }
     let deleted = item.get(expiry::DELETE_AFTER).and_then(|value| value.as_n().ok()?.parse::<i64>().ok());
     if deleted.is_some_and(|deleted| token.expires.is_none_or(|end| end.timestamp() > deleted)) {
         let name = expiry::DELETE_AFTER;
-        faults.push(format!("has a {name} before its end, so that DynamoDB deletes it while it works"));
+        faults.push(format!("has a {name} before it expires, so DynamoDB deletes it while it is valid"));
     }
     faults
 }

@@ -43,6 +43,7 @@ impl ItemReader {
     pub(super) async fn get_all(&self, wanted: &[Key]) -> Result<Vec<Option<Item>>> {
         let mut found = HashMap::with_capacity(wanted.len());
         let until = Instant::now() + self.deadline;
+        // DynamoDB refuses a batch with a key that is too long, and nothing can be stored under one.
         let possible: Vec<&Key> = wanted.iter().filter(|key| key.fits()).collect();
         for chunk in possible.chunks(BATCH) {
             let mut left: Vec<Item> = chunk.iter().copied().map(key_attributes).collect();

@@ -30,7 +30,7 @@ impl Writer {
         steps.extend(self.token_steps(who, token));
         if steps.len() > LARGEST {
             return Err(WriteError::Refused(
-                "grant some of the shares later: these are too many at once".to_owned(),
+                "these are too many shares at once; grant some of them later".to_owned(),
             ));
         }
         self.transact(steps).await

@@ -134,7 +134,7 @@ impl<'a> Reader<'a> {
         check: fn(&str) -> Result<Name, crate::protocol::names::InvalidName>,
     ) -> Result<Name> {
         check(self.required(attribute)?)
-            .map_err(|error| self.unreadable(&format!("has a name that is none: {error}")))
+            .map_err(|error| self.unreadable(&format!("has an invalid name: {error}")))
     }
 
     /// An attribute that is for people, whatever its type: nothing is refused because of it.
@@ -162,8 +162,8 @@ impl<'a> Reader<'a> {
     /// The name that the partition key has after `prefix`.
     fn name_in_key(&self, prefix: &str) -> Result<Name> {
         let name = self.key(keys::PARTITION).strip_prefix(prefix).and_then(keys::decoded);
-        let name = name.ok_or_else(|| self.unreadable("has a key that holds no name"))?;
-        Name::share(&name).map_err(|error| self.unreadable(&format!("has a name that is none: {error}")))
+        let name = name.ok_or_else(|| self.unreadable("has a key without a name"))?;
+        Name::share(&name).map_err(|error| self.unreadable(&format!("has an invalid name: {error}")))
     }
 
     fn misnamed(&self) -> BadRecord {

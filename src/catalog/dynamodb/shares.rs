@@ -157,7 +157,9 @@ fn check_locations(table: &TableState) -> Result<()> {
     let is_s3 = |text: &str| ["s3://", "s3a://", "s3n://"].iter().any(|scheme| text.starts_with(scheme));
     let mut locations = table.settings.locations();
     locations.find(|location| !is_s3(location.text())).map_or(Ok(()), |location| {
-        Err(WriteError::Refused(format!("location {location}: a table served from DynamoDB lies in s3://")))
+        Err(WriteError::Refused(format!(
+            "location {location}: a table in a DynamoDB catalog must be in s3://"
+        )))
     })
 }
 

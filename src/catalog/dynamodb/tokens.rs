@@ -22,7 +22,7 @@ pub struct NewToken {
     pub id: String,
     /// Its hash.
     pub hash: TokenHash,
-    /// When it ends; `None` if it never does.
+    /// When it expires; `None` if it never does.
     pub expires: Option<DateTime<Utc>>,
     /// When it was created; `None` for now.
     pub created: Option<String>,
@@ -33,13 +33,13 @@ pub struct NewToken {
 pub struct FoundToken {
     /// Names it.
     pub id: String,
-    /// When it ends; `None` for never.
+    /// When it expires; `None` for never.
     pub expires: Option<DateTime<Utc>>,
     /// When it was created, as it is written.
     pub created: String,
     /// Its hash, if one of its records has it.
     pub hash: Option<TokenHash>,
-    /// Whether servers know it. If not, it does not work, whenever it ends.
+    /// Whether servers know it. If not, it is not valid, whenever it expires.
     pub is_known: bool,
     /// Whether it is in the list of its recipient's tokens.
     pub is_listed: bool,
@@ -98,7 +98,7 @@ impl FoundToken {
 pub struct ReplacedToken {
     /// Names it.
     pub id: String,
-    /// When it ends.
+    /// When it expires.
     pub end: DateTime<Utc>,
 }
 
@@ -175,7 +175,7 @@ impl Writer {
         self.transact(steps).await
     }
 
-    /// Replaces a recipient's token: the newest one is good for `grace` more at most, older ones end now. The
+    /// Replaces a recipient's token: the newest one stays valid for `grace` at most, older ones expire now. The
     /// life of a token is only ever shortened. Of several rotations at the same time, one succeeds. Returns the
     /// tokens that worked until now, the newest first.
     pub async fn rotate_token(
@@ -197,7 +197,7 @@ impl Writer {
         steps.extend(self.token_steps(&who, token));
         if steps.len() > LARGEST {
             return Err(WriteError::Refused(format!(
-                "recipient '{recipient}' has {} live tokens, which cannot end at once; revoke some first",
+                "recipient '{recipient}' has {} live tokens, which cannot all be replaced at once; revoke some first",
                 ends.len()
             )));
         }
@@ -205,7 +205,7 @@ impl Writer {
         Ok(ends)
     }
 
-    /// Changes when a token ends, in the records that it has, if nobody changes them at the same time.
+    /// Changes when a token expires, in the records that it has, if nobody changes them at the same time.
     async fn end_steps(
         &self,
         recipient: &str,
@@ -241,7 +241,7 @@ impl Writer {
                     .map(|hash| hash.short().to_string())
                     .collect();
                 Err(WriteError::Refused(format!(
-                    "{} tokens of recipient '{recipient}' have the id '{id}'; in its place, name one by the first digits \
+                    "{} tokens of recipient '{recipient}' have the id '{id}'; instead, name one by the first digits \
                      of its hash: {}",
                     several.len(),
                     hashes.join(", ")
@@ -277,8 +277,8 @@ impl Writer {
         self.create_token(recipient, &NewToken { id, hash, expires, created }).await
     }
 
-    /// Changes when the token with this hash ends, from `before`.
-    pub(super) async fn update_token_end(
+    /// Changes when the token with this hash expires, from `before`.
+    pub(super) async fn update_token_expiry(
         &self,
         recipient: &str,
         hash: &str,
@@ -318,7 +318,7 @@ impl Writer {
     }
 }
 
-/// Sets when a token ends, and when DynamoDB may delete its record.
+/// Sets when a token expires, and when DynamoDB may delete its record.
 fn set_end(item: &mut Item, end: Option<DateTime<Utc>>) {
     item.insert("expires".to_owned(), text(expiry::format(end)));
     match expiry::delete_after(end) {

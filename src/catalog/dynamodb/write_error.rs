@@ -88,7 +88,7 @@ pub(super) type Result<T, E = WriteError> = std::result::Result<T, E>;
 impl fmt::Display for WriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exists(what) => write!(f, "{what} is there already"),
+            Self::Exists(what) => write!(f, "{what} already exists"),
             Self::Missing(what) => write!(f, "there is no {what}"),
             Self::Conflict(what) => {
                 write!(f, "{what} was changed by somebody else at the same time; try again")
@@ -96,10 +96,10 @@ impl fmt::Display for WriteError {
             Self::Unreadable(record) => {
                 write!(
                     f,
-                    "{record}. Put it right with the script that wrote it, or delete it and make it again"
+                    "{record}. Correct it with the script that wrote it, or delete it and create it again"
                 )
             }
-            Self::NoTable => f.write_str("the DynamoDB table is not there"),
+            Self::NoTable => f.write_str("the DynamoDB table does not exist"),
             Self::Refused(why) | Self::Failed(why) => f.write_str(why),
         }
     }

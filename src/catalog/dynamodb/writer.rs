@@ -37,7 +37,7 @@ impl Writer {
         Ok(CatalogContents::new(&self.items().await?))
     }
 
-    /// Makes one change. Fails with a conflict if the record is no longer what the change begins from.
+    /// Applies one change. Fails with a conflict if the record is no longer what the change begins from.
     pub async fn apply(&self, change: &CatalogChange) -> Result<()> {
         match change {
             CatalogChange::AddShare(share) => {
@@ -77,8 +77,8 @@ impl Writer {
             CatalogChange::AddToken { recipient, hash, token } => {
                 self.add_token(recipient, hash, token).await
             }
-            CatalogChange::TokenEnd { recipient, hash, before, after } => {
-                self.update_token_end(recipient, hash, *before, *after).await
+            CatalogChange::TokenExpiry { recipient, hash, before, after } => {
+                self.update_token_expiry(recipient, hash, *before, *after).await
             }
             CatalogChange::RemoveToken { recipient, hash } => self.delete_token(recipient, hash).await,
         }

@@ -24,7 +24,7 @@ const ID_NAMESPACE: Uuid = Uuid::from_u128(0x5f1c_8e0e_6a43_4a7e_9c1d_2f0b_7d6e_
 /// guessed; a word that somebody thought of is shorter.
 const LEAST_TOKEN_CHARS: usize = 32;
 
-/// Makes a token.
+/// The command that creates a token.
 const TOKEN_COMMAND: &str = "echo dss_$(openssl rand -hex 32)";
 
 /// Why a share file is refused.
@@ -54,6 +54,37 @@ impl std::error::Error for ShareFileError {}
 impl ShareFile {
     /// Reads a share file. Locations that are relative paths start at `base`; without it, directories of this machine
     /// are not supported.
+    ///
+    /// ```
+    /// use deltashare::catalog::share_file::ShareFile;
+    /// use deltashare::catalog::state::CatalogState;
+    ///
+    /// let file = ShareFile::parse(
+    ///     "version: 1
+    /// shares:
+    /// - name: retail
+    ///   schemas:
+    ///   - name: sales
+    ///     tables:
+    ///     - name: orders
+    ///       location: s3://lake/tables/orders
+    /// recipients:
+    /// - name: acme
+    ///   shares: [retail]
+    /// ",
+    ///     None,
+    /// )?;
+    /// let changes = CatalogState::default().changes_to(&file.state(&CatalogState::default()));
+    /// let shown: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    /// assert_eq!(shown, [
+    ///     "+ share retail",
+    ///     "+ schema retail.sales",
+    ///     "+ table retail.sales.orders: s3://lake/tables/orders",
+    ///     "+ recipient acme",
+    ///     "+ grant of retail to acme",
+    /// ]);
+    /// # Ok::<_, deltashare::catalog::share_file::ShareFileError>(())
+    /// ```
     pub fn parse(text: &str, base: Option<&Path>) -> std::result::Result<Self, ShareFileError> {
         let file: File = serde_saphyr::from_str(text).map_err(|error| {
             let error = error.without_snippet();
@@ -107,7 +138,7 @@ impl ShareFile {
                 return Err(ShareFileError::at(
                     token.referenced,
                     format!(
-                        "bearerToken has fewer than {LEAST_TOKEN_CHARS} characters, so it can be guessed. Make one \
+                        "bearerToken has fewer than {LEAST_TOKEN_CHARS} characters, so it can be guessed. Create one \
                          with: {TOKEN_COMMAND}"
                     ),
                 ));
@@ -259,7 +290,7 @@ fn checked(
 fn twice(name: &Spanned<String>, what: &str) -> ShareFileError {
     ShareFileError::at(
         name.referenced,
-        format!("the {what} '{}' is there twice; case does not count", name.value),
+        format!("the {what} '{}' is defined twice; names are not case-sensitive", name.value),
     )
 }
 

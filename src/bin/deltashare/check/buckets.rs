@@ -56,8 +56,8 @@ impl Buckets {
         let bucket = cell.get_or_init(|| Bucket::ask(self.client(region), name)).await;
         if bucket.requester_pays {
             found.problems.push(format!(
-                "bucket {name} has requester-pays, and S3 refuses presigned URLs of other accounts there: switch it off, or \
-                 share a copy in another bucket"
+                "bucket {name} is a Requester Pays bucket, for which S3 refuses presigned URLs of other accounts: \
+                 turn Requester Pays off, or share a copy in another bucket"
             ));
         }
         for rule in &bucket.lifecycle {
@@ -231,7 +231,7 @@ fn harm(rule: &LifecycleRule, prefix: &str) -> Option<String> {
         && (expiration.days.is_some() || expiration.date.is_some())
     {
         return Some(format!(
-            "lifecycle rule '{id}' deletes {which} {}, also those that the table still has: exclude its prefix",
+            "lifecycle rule '{id}' deletes {which} {}, including files that the table still uses: exclude its prefix",
             after(expiration.days)
         ));
     }

@@ -1,4 +1,4 @@
-//! The check that the deployed function makes itself, with its own role.
+//! Asks the deployed function to check its tables, with its own role.
 
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::error::ProvideErrorMetadata as _;
@@ -27,10 +27,10 @@ pub(super) async fn check(aws: &Aws, name: &str, shown: &mut Shown) -> Result<()
                     format!("your credentials lack lambda:InvokeFunction for '{name}'")
                 }
                 Some(code) => format!(
-                    "function '{name}' cannot be asked: Lambda answers {code}: {}",
+                    "function '{name}' cannot be invoked: Lambda answers {code}: {}",
                     error.message().unwrap_or_default()
                 ),
-                None => format!("function '{name}' cannot be asked: {}", innermost(&error)),
+                None => format!("function '{name}' cannot be invoked: {}", innermost(&error)),
             };
             Failure::failed(what)
         })?;
@@ -41,7 +41,9 @@ pub(super) async fn check(aws: &Aws, name: &str, shown: &mut Shown) -> Result<()
             return Err(Failure::failed(format!("function '{name}' failed; {old} ({text})")));
         }
         let found: deltashare::check::CheckResponse = serde_json::from_slice(&payload).map_err(|_| {
-            Failure::failed(format!("what function '{name}' answers is not a check: is it deltashare?"))
+            Failure::failed(format!(
+                "function '{name}' did not return the result of a check: is it deltashare?"
+            ))
         })?;
         if let Some(failure) = found.failure {
             let help = "the function's role needs dynamodb:Scan for this, which the template of this version gives it";
@@ -53,7 +55,11 @@ pub(super) async fn check(aws: &Aws, name: &str, shown: &mut Shown) -> Result<()
         found.tables.iter().for_each(|table| shown.table(table));
         match found.next {
             Some(next) if Some(&next) != after.as_ref() => after = Some(next),
-            Some(_) => return Err(Failure::failed(format!("function '{name}' has no time to open a table"))),
+            Some(_) => {
+                return Err(Failure::failed(format!(
+                    "function '{name}' does not have the time to open a table: raise its timeout"
+                )));
+            }
             None => return Ok(()),
         }
     }

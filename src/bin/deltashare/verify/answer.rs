@@ -200,14 +200,14 @@ impl QueryAnswer {
         if self.start == GZIP && !self.says_gzip {
             return found(
                 "the answer is compressed but its header content-encoding is gone, so that no client can read it",
-                "Something in between removes the header: switch compression off at the server, or for the function \
+                "Something in between removes the header: turn off compression at the server, or for the function \
                  with DELTASHARE_GZIP=off.",
             );
         }
         if self.undecoded {
             return found(
                 "the answer says that it is compressed, but it is not gzip or was cut off",
-                "Something in between unpacks or cuts off answers: switch compression off at the server.",
+                "Something in between unpacks or cuts off answers: turn off compression at the server.",
             );
         }
         if let Some(message) =

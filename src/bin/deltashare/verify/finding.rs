@@ -37,7 +37,7 @@ pub(super) fn unreachable(about: &str, host: &str, error: &reqwest::Error) -> Fi
     {
         (
             format!("the TLS connection to {host} fails: {cause}"),
-            "The certificate must be one that clients trust, and be made for this name. Where the server speaks plain \
+            "The certificate must be one that clients trust, and be issued for this name. If the server speaks plain \
              HTTP, the endpoint must be http://, or TLS must end at a proxy before it.",
         )
     } else if error.is_timeout() {
@@ -80,8 +80,8 @@ impl Refusal {
         let what = format!("the server answers {}{code}{message}{id}", self.status);
         let help = match self.status {
             401 if self.code.is_some() => {
-                "The token is unknown, was revoked or has ended, or the recipient is disabled. See deltashare \
-                 recipient show RECIPIENT; deltashare token rotate RECIPIENT makes another token."
+                "The token is unknown, was revoked or has expired, or the recipient is disabled. See deltashare \
+                 recipient show RECIPIENT; deltashare token rotate RECIPIENT creates another token."
             }
             401 | 403 | 404 | 405 if self.code.is_none() => {
                 "What answers is not a Delta Sharing server. The endpoint of the profile must end with the server's \
@@ -92,7 +92,9 @@ impl Refusal {
                 "The endpoint of the profile may lead to the wrong prefix: it is the line that deltashare serve \
                  prints, or the stack's output Endpoint."
             }
-            404 => "The table is listed but not there. Was it removed meanwhile? Run this again.",
+            404 => {
+                "The table is listed, but does not exist. If it was removed in the meantime, run this again."
+            }
             429 => "Too many requests at once: wait a minute and run this again, or raise RateLimit.",
             500..=599 if !is_list => {
                 "deltashare check says why a table cannot be read; the server's log has the cause by the request id."
@@ -118,9 +120,10 @@ pub(super) fn file_refused(table: &str, status: u16, host: &str, body: &str) -> 
             "The URL has expired already: the server's clock is wrong, or the credentials that sign have expired."
         }
         (Some(S3ErrorKind::Unknown), _) => {
-            "AWS does not know the credentials that the server signs with: give the server an access key that exists."
+            "AWS does not recognize the credentials that the server signs with: give the server an existing access \
+             key."
         }
-        (Some(S3ErrorKind::Clock), _) => "The server's clock is wrong: set it by NTP.",
+        (Some(S3ErrorKind::Clock), _) => "The server's clock is wrong: synchronize it with NTP.",
         (Some(S3ErrorKind::Signature), _) => {
             "Something between here and S3 changes the URL or the Host header, or the server signs for another address: \
              see --public-url and AWS_ENDPOINT_URL_S3."
@@ -135,12 +138,13 @@ pub(super) fn file_refused(table: &str, status: u16, host: &str, body: &str) -> 
             "S3 has archived the file: restore it, and exclude the table from the lifecycle rule that archives."
         }
         (Some(S3ErrorKind::Key), _) => {
-            "The role that signs may not use the KMS key of the file: allow it kms:Decrypt, in its policy and in the \
-             key's."
+            "The role that signs is not allowed to use the KMS key of the file: allow kms:Decrypt in its policy and \
+             in the key policy."
         }
         (Some(S3ErrorKind::Denied), _) => {
-            "The role that signs may not read the file, or the bucket refuses this network. deltashare check \
-             --signer-role ARN says which permission is missing; infra/bucket-policies.md has the policies."
+            "The role that signs is not allowed to read the file, or the bucket policy denies access from this \
+             network. deltashare check --signer-role ARN says which permission is missing; infra/bucket-policies.md \
+             has the policies."
         }
         (Some(S3ErrorKind::Busy), _) | (None, 500..) => "S3 has a temporary problem; run this again.",
         (None, 404) => {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::finding::Finding;
 use super::report::Report;
 
-/// A token that ends sooner than this gets a warning.
+/// A token that expires sooner than this gets a warning.
 const TOKEN_ENDS_SOON: TimeDelta = TimeDelta::days(7);
 
 /// What a profile is, for who has something else.
@@ -42,11 +42,12 @@ pub(super) fn read(text: &[u8], report: &mut Report) -> Option<Profile> {
             let (end, now) = (end.with_timezone(&Utc), Utc::now());
             report.token_ends = Some(end);
             if end <= now {
-                let help = "deltashare token rotate RECIPIENT --profile FILE makes another token.";
-                report.fail(Finding::new("profile", format!("the token ended at {end}")).help(help));
+                let help = "deltashare token rotate RECIPIENT --profile FILE creates another token.";
+                report.fail(Finding::new("profile", format!("the token expired at {end}")).help(help));
             } else if end - now < TOKEN_ENDS_SOON {
-                let what = format!("the token ends at {end}, in {} hours", (end - now).num_hours());
-                let help = "deltashare token rotate RECIPIENT --expires 90d makes one that lives longer.";
+                let what = format!("the token expires at {end}, in {} hours", (end - now).num_hours());
+                let help =
+                    "deltashare token rotate RECIPIENT --expires 90d creates one that is valid for longer.";
                 report.warn(Finding::new("profile", what).help(help));
             }
         }
@@ -72,7 +73,7 @@ fn parse(text: &[u8]) -> Result<Profile, Finding> {
     }
     if text.starts_with('<') {
         return wrong(
-            "the file is a web page, not a profile: what was saved is perhaps the page from which the profile is downloaded"
+            "the file is a web page, not a profile: it may be the page from which the profile is downloaded"
                 .to_owned(),
         );
     }
@@ -100,7 +101,7 @@ fn parse(text: &[u8]) -> Result<Profile, Finding> {
                 None => "shareCredentialsVersion is not a number".to_owned(),
             },
         };
-        let help = "Version 1 is what every client reads; this command knows no other.";
+        let help = "Every client reads version 1; this command supports no other.";
         return Err(Finding::new("profile", what).help(help));
     }
     for (name, what) in [("endpoint", "the URL of the server"), ("bearerToken", "the token")] {
@@ -129,14 +130,14 @@ fn check_kind(fields: &Map<String, Value>) -> Result<(), Finding> {
     let (what, help) = if oauth {
         (
             "the profile is one for OAuth, without a bearer token",
-            "This server issues bearer tokens, and this command plays their recipients. A profile for OAuth is of another \
+            "This server issues bearer tokens, and this command tests them. A profile for OAuth belongs to another \
              server. deltashare token rotate RECIPIENT --profile FILE writes one for this server.",
         )
     } else if kind == "basic" || (has("username") && has("password")) {
         (
             "the profile is one with a user name and a password, without a bearer token",
-            "This command plays recipients with bearer tokens. For the same token, write it as bearerToken into a profile \
-             of shareCredentialsVersion 1.",
+            "This command tests bearer tokens. To use the same token, write it as bearerToken into a profile with \
+             shareCredentialsVersion 1.",
         )
     } else {
         return Ok(());

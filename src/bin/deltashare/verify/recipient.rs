@@ -119,7 +119,8 @@ impl Recipient {
         };
         let token = profile.bearer_token;
         if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            let help = "deltashare token rotate RECIPIENT --profile FILE makes another token and writes its profile.";
+            let help = "deltashare token rotate RECIPIENT --profile FILE creates another token and writes its \
+                        profile.";
             return Err(Finding::new(
                 "profile",
                 "the token is empty or has characters that no header can carry",
@@ -133,7 +134,7 @@ impl Recipient {
             .user_agent(concat!("deltashare-verify/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|_| {
-                bad("no HTTP client can be made: the certificates of this machine cannot be read")
+                bad("no HTTP client can be created: the certificates of this machine cannot be read")
             })?;
         Ok(Self { client, endpoint: profile.endpoint.trim_end_matches('/').to_owned(), host, token })
     }
@@ -295,8 +296,8 @@ impl Recipient {
             query = format!("?pageToken={}", segment(&token));
             if !tokens.insert(token) {
                 return Err(Finding::new("shares", format!("the list {path} never ends: a page token comes again"))
-                    .help("Clients would ask for the same page for ever. Something in between changes answers, or the \
-                           server is not right."));
+                    .help("Clients would request the same page forever. Something between the client and the server \
+                           changes answers, or the server has an error."));
             }
         }
         Err(Finding::new("shares", format!("the list {path} has more than {PAGES} pages"))

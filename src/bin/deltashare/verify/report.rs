@@ -144,8 +144,8 @@ impl Report {
     /// Says what the answers together show.
     pub(super) fn judge_answers(&mut self) {
         if self.gzip == Some(false) {
-            let help = "They are ten times as large as they need to be, and Lambda allows 200 MB. This is right for a \
-                        function URL, and where DELTASHARE_GZIP=off was set.";
+            let help = "They are ten times as large as they need to be, and Lambda allows 200 MB. This is expected \
+                        for a function URL, and if DELTASHARE_GZIP=off is set.";
             self.warn(Finding::new("gzip", "answers are not compressed").help(help));
         }
         if let Some(Streaming { table, streamed: false, first_line, whole }) = &self.streaming {
@@ -154,8 +154,9 @@ impl Report {
                 first_line.as_secs_f64(),
                 whole.as_secs_f64()
             );
-            let help = "Something between server and client collects answers. For API Gateway, template.yaml must say \
-                        responseTransferMode STREAM; for a proxy, switch buffering off. Large tables will fail.";
+            let help = "Something between the client and the server buffers answers. For API Gateway, template.yaml \
+                        must say responseTransferMode STREAM; for a proxy, turn off buffering. Large tables will \
+                        fail.";
             self.fail(Finding::new("streaming", what).help(help));
         }
     }
@@ -244,7 +245,7 @@ impl Report {
             facts.push(("endpoint", self.endpoint.clone()));
             let token = match self.token_ends {
                 Some(end) => token_end(end, Utc::now()),
-                None => "the profile names no end".to_owned(),
+                None => "the profile has no expiration time".to_owned(),
             };
             facts.push(("token", token));
         }
@@ -279,7 +280,7 @@ impl Report {
     }
 }
 
-/// When a token ends, and how far that is.
+/// When a token expires, and how far away that is.
 fn token_end(end: DateTime<Utc>, now: DateTime<Utc>) -> String {
     let left = end - now;
     let distance = match left.abs() {
@@ -289,7 +290,7 @@ fn token_end(end: DateTime<Utc>, now: DateTime<Utc>) -> String {
     };
     let end = end.to_rfc3339_opts(SecondsFormat::Secs, true);
     if left > TimeDelta::zero() {
-        format!("good until {end}, {distance} from now")
+        format!("valid until {end}, {distance} from now")
     } else {
         format!("expired at {end}, {distance} ago")
     }
