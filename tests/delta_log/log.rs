@@ -1,4 +1,4 @@
-//! Delta logs made by hand, in memory.
+//! Delta logs in memory, which `deltalake` writes where it can.
 
 use std::sync::Arc;
 
@@ -15,28 +15,36 @@ use buoyant_kernel_engine::executor::tokio::TokioMultiThreadExecutor;
 use deltashare::delta::{DeltaTable, Snapshot};
 use deltashare::error::{Error, Result};
 use deltashare::limits::Limits;
+use object_store::prefix::PrefixStore;
 use serde_json::{Value, json};
 use url::Url;
 
+use super::rigged::Rigged;
+use super::writer;
+
 pub(crate) const SCHEMA: &str = r#"{"type":"struct","fields":[{"name":"id","type":"long","nullable":true,"metadata":{}},{"name":"day","type":"string","nullable":true,"metadata":{}}]}"#;
+
+const ROOT: &str = "memory:///tables/t/";
 
 /// A table whose log the test writes.
 pub(crate) struct Log {
     pub(crate) store: Arc<dyn ObjectStore>,
+    /// The same files, without the faults and the counts of the store that the server reads.
+    behind: Arc<dyn ObjectStore>,
     pub(crate) root: Url,
 }
 
 impl Log {
     pub(crate) fn new() -> Self {
-        Self::on(Arc::new(InMemory::new()))
+        Self::at(Arc::new(InMemory::new()), ROOT)
     }
 
-    pub(crate) fn on(store: Arc<dyn ObjectStore>) -> Self {
-        Self::at(store, "memory:///tables/t/")
+    pub(crate) fn on(store: Arc<Rigged>) -> Self {
+        Self { behind: store.inner.clone(), ..Self::at(store, ROOT) }
     }
 
     pub(crate) fn at(store: Arc<dyn ObjectStore>, root: &str) -> Self {
-        Self { store, root: Url::parse(root).unwrap() }
+        Self { behind: Arc::clone(&store), store, root: Url::parse(root).unwrap() }
     }
 
     pub(crate) fn table(&self) -> DeltaTable {
@@ -64,17 +72,34 @@ impl Log {
         self.store.delete(&self.path(name)).await.unwrap();
     }
 
+    /// Writes a commit by hand: one that is damaged, unusual or hostile, or has features or times that `deltalake` does
+    /// not write. Logs of more than 40 versions or of thousands of files are written this way as well, because `deltalake`
+    /// takes seconds for them, and so are those that grow while they are read.
     pub(crate) async fn commit(&self, version: u64, actions: &[Value]) {
         self.put(&commit_name(version), lines(actions)).await;
     }
 
-    /// Versions `0..versions`; version n adds the file `f<n>`.
-    pub(crate) async fn commits(&self, versions: u64) {
-        self.commit(0, &[protocol(1, 2), metadata(), add("f0")]).await;
-        for version in 1..versions {
-            self.commit(version, &[add(&format!("f{version}"))]).await;
-        }
+    /// Writes the next version with `deltalake`.
+    pub(crate) async fn write(&self, actions: &[Value]) {
+        self.write_all([actions.to_vec()]).await;
     }
+
+    /// Writes the next versions with `deltalake`.
+    pub(crate) async fn write_all(&self, versions: impl IntoIterator<Item = Vec<Value>>) {
+        let root = Path::from_url_path(self.root.path()).unwrap();
+        writer::write(Arc::new(PrefixStore::new(Arc::clone(&self.behind), root)), versions).await;
+    }
+
+    /// Versions `0..versions`, written with `deltalake`; version n adds the file `f<n>`.
+    pub(crate) async fn commits(&self, versions: u64) {
+        self.write_all((0..versions).map(actions_of)).await;
+    }
+}
+
+/// The actions of a version that adds the file `f<version>`.
+pub(crate) fn actions_of(version: u64) -> Vec<Value> {
+    let file = add(&format!("f{version}"));
+    if version == 0 { vec![protocol(1, 2), metadata(), file] } else { vec![file] }
 }
 
 pub(crate) fn commit_name(version: u64) -> String {
