@@ -240,11 +240,12 @@ mod tests {
         {"name":"w","type":"timestamp_ntz","nullable":true,"metadata":{}},
         {"name":"s","type":"string","nullable":true,"metadata":{}},
         {"name":"b","type":"boolean","nullable":true,"metadata":{}},
+        {"name":"wide","type":"double","nullable":true,"metadata":{"delta.typeChanges":[{"fromType":"float","toType":"double"}]}},
         {"name":"bin","type":"binary","nullable":true,"metadata":{}}
     ]}"#;
     const STATS: &str = r#"{"numRecords":10,
-        "minValues":{"n":5,"i":-3,"x":-0.0,"f":0.1,"d":1.50,"t":"2024-05-01T00:00:00.000Z","w":"2024-05-01T00:00:00","s":"b"},
-        "maxValues":{"n":7,"i":3,"x":2.5,"f":0.1,"d":9.99,"t":"2024-05-02T00:00:00.000Z","w":"2024-05-02T00:00:00","s":"d"},
+        "minValues":{"wide":-0.1,"n":5,"i":-3,"x":-0.0,"f":0.1,"d":1.50,"t":"2024-05-01T00:00:00.000Z","w":"2024-05-01T00:00:00","s":"b"},
+        "maxValues":{"wide":-0.1,"n":7,"i":3,"x":2.5,"f":0.1,"d":9.99,"t":"2024-05-02T00:00:00.000Z","w":"2024-05-02T00:00:00","s":"d"},
         "nullCount":{"n":0,"i":10,"x":1,"f":0,"d":0,"t":0,"w":0,"s":2,"bin":10}}"#;
 
     fn filter(sql: &[&str], counts_rows: bool) -> Filter {
@@ -296,6 +297,7 @@ mod tests {
             "x < -0.5",
             "x < 0",
             "x = 3",
+            "wide < -0.2",
             "d < 1.5",
             "d > 9.99",
             "t > TIMESTAMP '2024-05-02T00:00:00.001Z'",
@@ -337,6 +339,9 @@ mod tests {
             "f > 0.1",
             "f = 0.1",
             "f = 0.10000000149011612",
+            // Statistics from a time when the column was a 32-bit number: -0.1 is -0.10000000149011612 as a 64-bit one.
+            "wide = -0.10000000149011612",
+            "wide < -0.1",
             "d >= 9.99",
             // Cut off after the milliseconds.
             "t > '2024-05-02T00:00:00.000500Z'",

@@ -9,6 +9,8 @@ const PHYSICAL_NAME: &str = "delta.columnMapping.physicalName";
 const CHAR_TYPE: &str = "__CHAR_VARCHAR_TYPE_STRING";
 /// Where Spark keeps how strings compare, if not by their bytes.
 const COLLATIONS: &str = "__COLLATIONS";
+/// Which narrower types a column had when some of the files were written.
+const TYPE_CHANGES: &str = "delta.typeChanges";
 /// Before the name of a partition column in Spark's filters on the files of a table.
 const PARTITION_VALUES: &str = "partitionValues";
 /// More levels than a schema can have that was read before.
@@ -146,6 +148,8 @@ fn column_type(field: &Map<String, Value>) -> DataType {
         "byte" | "short" | "integer" => DataType::Integer,
         "long" => DataType::Long,
         "float" => DataType::Float,
+        // The statistics of files from a time when it was a `float` have the digits of 32-bit numbers.
+        "double" if metadata(TYPE_CHANGES).is_some() => DataType::Float,
         "double" => DataType::Double,
         "date" => DataType::Date,
         "timestamp" => DataType::Timestamp,
