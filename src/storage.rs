@@ -6,11 +6,13 @@
 
 #[cfg_attr(not(feature = "cli"), path = "storage/no_credentials_cache.rs")]
 mod credentials_cache;
+mod file_fault;
 mod first_bytes;
 #[cfg_attr(not(feature = "cli"), path = "storage/no_gateway.rs")]
 mod gateway;
 #[cfg_attr(not(feature = "cli"), path = "storage/no_local.rs")]
 mod local;
+mod no_credentials_error;
 pub mod presign;
 mod resolve;
 mod s3;
@@ -33,7 +35,8 @@ use crate::role::RoleArn;
 use crate::s3_error::S3ErrorKind;
 
 pub use credentials_cache::CredentialsCache;
-pub use first_bytes::{FileFault, is_parquet};
+pub use file_fault::FileFault;
+pub use first_bytes::is_parquet;
 pub use gateway::Gateway;
 use local::LocalDirectory;
 use presign::{BucketUrl, Credentials, LONGEST_EXPIRES, Presigner};
@@ -281,14 +284,6 @@ fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> E
     let source = source.into();
     let error = Error::unavailable("The storage of the table does not answer.");
     error.explained_by(source.as_ref()).with_source(source)
-}
-
-/// That there are no credentials, and why.
-fn no_credentials(reason: &str) -> object_store::Error {
-    let error = Error::unavailable("The storage of the table does not answer.")
-        .with_fault(Fault::Credentials)
-        .with_explanation(format!("there are no AWS credentials: {reason}"));
-    object_store::Error::Generic { store: "S3", source: error.into() }
 }
 
 /// Why a bucket cannot be read or signed for, before it was asked for anything.

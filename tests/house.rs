@@ -161,6 +161,7 @@ const WITHOUT_CIRCLES: [&str; 7] = [
 /// The files of a directory, with those beside them that they name.
 fn neighbours(directory: &Path) -> BTreeMap<String, Vec<String>> {
     let mut files = BTreeMap::new();
+    let exported = exports(&fs::read_to_string(directory.with_extension("rs")).unwrap());
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "rs") {
@@ -169,10 +170,27 @@ fn neighbours(directory: &Path) -> BTreeMap<String, Vec<String>> {
         let text = fs::read_to_string(&path).unwrap();
         let (code, _) = text.split_once("#[cfg(test)]\nmod tests").unwrap_or((&text, ""));
         let lines = code.lines().map(|line| line.split("//").next().unwrap_or_default());
-        let named = lines.flat_map(|line| names_after("super::", line)).collect();
+        let own = lines.flat_map(|line| names_after("super::", line));
+        // What the parent exports again belongs to the file that has it.
+        let named = own.map(|name| exported.get(&name).cloned().unwrap_or(name)).collect();
         files.insert(path.file_stem().unwrap().to_str().unwrap().to_owned(), named);
     }
     files
+}
+
+/// What a module takes from the files below it into its own scope: the names, with their files.
+fn exports(text: &str) -> BTreeMap<String, String> {
+    let mut exports = BTreeMap::new();
+    for line in text.lines() {
+        let Some((_, path)) = line.trim().strip_suffix(';').and_then(|line| line.split_once("use ")) else {
+            continue;
+        };
+        let Some((file, names)) = path.split_once("::") else { continue };
+        for name in names.trim_matches(['{', '}']).split(',') {
+            exports.insert(name.trim().to_owned(), file.to_owned());
+        }
+    }
+    exports
 }
 
 #[test]
@@ -197,6 +215,9 @@ fn the_reader_of_sources_finds_what_it_should() {
     assert_eq!(named_modules("use crate::delta::Snapshot;"), ["delta"]);
     assert_eq!(named_modules("use crate::{app::App, auth};"), ["app", "auth"]);
     assert_eq!(named_modules("    let x = crate::location::Location::parse(y);"), ["location"]);
+    let found = exports("pub use a::B;\nuse c::{D, E};\nuse std::fmt;");
+    assert_eq!(found.get("B").map(String::as_str), Some("a"));
+    assert_eq!(found.get("E").map(String::as_str), Some("c"));
     let modules = modules();
     for (module, _) in MAY_NAME {
         assert!(modules.get(module).is_some_and(|lines| !lines.is_empty()), "{module} is gone");

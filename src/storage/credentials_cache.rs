@@ -15,7 +15,7 @@ use object_store::CredentialProvider;
 use object_store::aws::{AwsCredential, AwsCredentialProvider};
 use tokio::sync::Mutex;
 
-use super::no_credentials;
+use super::no_credentials_error::no_credentials;
 use super::presign::Credentials;
 use crate::error::causes;
 

@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use futures::TryStreamExt as _;
 use object_store::client::{HttpConnector as _, HttpRequestBody, ReqwestConnector};
 
+use super::file_fault::FileFault;
 use super::local::LocalDirectory;
 use super::resolve::{self, Root};
 use super::s3::client_options;
@@ -27,21 +28,6 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// Whether a file that begins with these bytes is a Parquet file. `PARE` is encrypted, its footer as well.
 pub fn is_parquet(begin: &[u8]) -> bool {
     begin.starts_with(b"PAR1") || begin.starts_with(b"PARE")
-}
-
-/// Why recipients cannot read a file that the log names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FileFault {
-    /// S3 answers with something else.
-    Refused(S3Error),
-    /// There is no such file in the directory.
-    Gone,
-    /// What is in the directory cannot be read, for this reason.
-    Unreadable(String),
-    /// It does not begin as Parquet files do.
-    NotParquet,
-    /// It has no bytes.
-    Empty,
 }
 
 impl Storage {

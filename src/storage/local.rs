@@ -17,7 +17,7 @@ use cap_std::fs::{Dir, MetadataExt as _, OpenOptions, OpenOptionsExt as _};
 use object_store::path::Path as ObjectPath;
 use object_store::{Error, GetOptions, GetResult, GetResultPayload, ObjectMeta};
 
-use super::FileFault;
+use super::file_fault::FileFault;
 
 /// A directory, by its canonical path.
 #[derive(Debug, Clone)]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use object_store::path::Path as ObjectPath;
 use object_store::{GetOptions, GetResult, ObjectMeta, Result};
 
-use super::FileFault;
+use super::file_fault::FileFault;
 
 /// Has no value.
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 use super::credentials_cache::CredentialsCache;
-use super::no_credentials;
+use super::no_credentials_error::no_credentials;
 use super::presign::{BucketUrl, Credentials};
 use super::sts::AssumedRole;
 use crate::role::RoleArn;
