@@ -28,6 +28,7 @@ use deltashare::limits::Limits;
 use deltashare::location::Location;
 use deltashare::ndjson::{self, Bounds, Encoding, FailureLine, Sending};
 use deltashare::protocol::capabilities::{Capabilities, FileIdHash, ResponseFormat};
+use deltashare::protocol::query::{Hints, QueryRequest, TableQuery};
 use deltashare::storage::presign::{BucketUrl, Credentials, Presigner};
 use deltashare::storage::{S3Options, Storage, StorageOptions};
 use futures::StreamExt as _;
@@ -80,18 +81,25 @@ fn presign() {
     println!("{:.3} {}", best * 1e6, out.len() / keys.len());
 }
 
-/// One answer: `TABLE FORMAT ENCODING`. Prints seconds to the snapshot, to the first chunk and to the end,
+/// One answer: `TABLE FORMAT ENCODING`, and the hints of the query as its JSON body, if it has hints. Prints seconds to the snapshot, to the first chunk and to the end,
 /// then bytes, then peak memory in bytes.
 fn answer(arguments: &[String]) {
-    let [table, format, encoding] = arguments else { panic!("answer TABLE FORMAT ENCODING") };
+    let ([table, format, encoding], rest) =
+        arguments.split_first_chunk().expect("answer TABLE FORMAT ENCODING [BODY]");
+    let hints = match QueryRequest::parse(rest.first().map_or("{}", String::as_str).as_bytes()).unwrap().query
+    {
+        TableQuery::Snapshot(query) => query.hints,
+        TableQuery::Since(_) => panic!("changes have no hints"),
+    };
     let format = if format == "delta" { ResponseFormat::Delta } else { ResponseFormat::Parquet };
     let encoding = if encoding == "gzip" { Encoding::Gzip } else { Encoding::Identity };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let [opened, first, all, bytes] = runtime.block_on(one_answer(Path::new(table), format, encoding));
+    let [opened, first, all, bytes] =
+        runtime.block_on(one_answer(Path::new(table), format, encoding, &hints));
     println!("{opened} {first} {all} {bytes} {}", peak_memory());
 }
 
-async fn one_answer(table: &Path, format: ResponseFormat, encoding: Encoding) -> [f64; 4] {
+async fn one_answer(table: &Path, format: ResponseFormat, encoding: Encoding, hints: &Hints) -> [f64; 4] {
     let began = Instant::now();
     let storage = Storage::new(StorageOptions {
         url_ttl: Duration::from_secs(3600),
@@ -116,8 +124,9 @@ async fn one_answer(table: &Path, format: ResponseFormat, encoding: Encoding) ->
     let signer = storage.signer(&bucket, &[], Utc::now()).await.unwrap();
     let head = Head { format, history_shared: true, directory: None, replayed: ReplayKind::Files };
     let lines = FileLineWriter::new(format, FileIdHash::default_for(format), &capabilities, None, signer);
+    let skipping = Skipping::new(hints, files.snapshot().metadata(), 0);
     let writer = AnswerWriter {
-        cursor: VersionLines::new(table, files, Skipping::default(), None, head, lines),
+        cursor: VersionLines::new(table, files, skipping, None, head, lines),
         page: Page::whole(),
         end: AnswerEnd::default(),
         memory: MemoryAccount::default(),
@@ -176,10 +185,10 @@ struct Measured {
 }
 
 /// The best of several runs, because whatever else the machine does only makes a run slower.
-fn measure(table: &Path, format: &str, encoding: &str, runs: usize) -> Measured {
+fn measure(table: &Path, format: &str, encoding: &str, hints: &str, runs: usize) -> Measured {
     let mut best: Option<Measured> = None;
     for _ in 0..runs {
-        let numbers = child(&["answer", table.to_str().unwrap(), format, encoding]);
+        let numbers = child(&["answer", table.to_str().unwrap(), format, encoding, hints]);
         let [opened, first, all, bytes, peak] = numbers[..] else { panic!("{numbers:?}") };
         let peak = best.as_ref().map_or(peak, |best| best.peak.max(peak));
         let now = Measured { opened, first, all, bytes, peak };
@@ -192,6 +201,28 @@ fn measure(table: &Path, format: &str, encoding: &str, runs: usize) -> Measured 
         });
     }
     best.unwrap()
+}
+
+/// What a query takes that needs few of the files.
+fn report_hints(root: &Path, sizes: &[usize]) {
+    println!("\nqueries with hints, parquet, gzip, from a cold start\n");
+    println!("{:>9} {:44} {:>9} {:>9} {:>9}", "files", "hints", "all ms", "kB sent", "peak MB");
+    for &size in sizes {
+        let table = generate::table(root, size, false).unwrap();
+        for hints in [
+            r#"{"predicateHints":["date = '2024-03-15'"]}"#,
+            r#"{"predicateHints":["id = 7000500"]}"#,
+            r#"{"limitHint":1}"#,
+        ] {
+            let measured = measure(&table, "parquet", "gzip", hints, 3);
+            println!(
+                "{size:>9} {hints:44} {:>9.0} {:>9.1} {:>9.0}",
+                measured.all * 1e3,
+                measured.bytes / 1e3,
+                measured.peak / 1e6
+            );
+        }
+    }
 }
 
 fn report(sizes: &[usize]) {
@@ -225,7 +256,7 @@ fn report(sizes: &[usize]) {
             let table = generate::table(&root, size, crc).unwrap();
             for encoding in ["identity", "gzip"] {
                 let runs = if size >= 1_000_000 { 3 } else { 5 };
-                let measured = measure(&table, format, encoding, runs);
+                let measured = measure(&table, format, encoding, "{}", runs);
                 println!(
                     "{size:>9} {format:8} {encoding:9} {:>10.1} {:>10.1} {:>9.0} {:>9.0} {:>10.1} {:>9.0}",
                     measured.opened * 1e3,
@@ -242,6 +273,7 @@ fn report(sizes: &[usize]) {
             }
         }
     }
+    report_hints(&root, sizes);
     let of =
         |list: &[(usize, f64)], size: usize| list.iter().find(|(of, _)| *of == size).map(|(_, value)| *value);
     if let (Some(small), Some(large)) = (of(&per_file, 10_000), of(&per_file, 1_000_000)) {
