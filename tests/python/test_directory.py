@@ -155,7 +155,7 @@ def test_the_table_is_read_by_url_too(server):
 
 
 @pytest.mark.parametrize("more,reason", [
-    ({"historyShared": False}, "historyShared must be true"), ({"startVersion": 1}, "startVersion 0"),
+    ({"historyShared": False}, "historyShared must be true"), ({"startVersion": 1}, "startVersion must be 0"),
     ({"allowedLocations": ["s3://other/t"]}, "allowedLocations names others"), ({"location": "."}, "only a table in S3"),
 ])
 def test_a_share_file_that_gives_too_much_is_refused(tmp_path, more, reason):

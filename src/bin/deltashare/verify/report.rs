@@ -328,8 +328,8 @@ mod tests {
     fn the_end_of_a_token_is_told_by_how_far_it_is() {
         let now = DateTime::parse_from_rfc3339("2027-01-01T00:00:00Z").unwrap().with_timezone(&Utc);
         for (left, told) in [
-            (TimeDelta::days(90), "good until 2027-04-01T00:00:00Z, 90 days from now"),
-            (TimeDelta::hours(5), "good until 2027-01-01T05:00:00Z, 5 hours from now"),
+            (TimeDelta::days(90), "valid until 2027-04-01T00:00:00Z, 90 days from now"),
+            (TimeDelta::hours(5), "valid until 2027-01-01T05:00:00Z, 5 hours from now"),
             (-TimeDelta::days(2521), "expired at 2020-02-06T00:00:00Z, 2521 days ago"),
             (-TimeDelta::minutes(3), "expired at 2026-12-31T23:57:00Z, 3 minutes ago"),
         ] {
