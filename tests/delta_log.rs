@@ -1,5 +1,5 @@
-//! Reads Delta logs made by hand: whole ones of every kind, damaged ones, hostile ones. Each test knows the
-//! exact files or the exact error.
+//! Reads Delta logs: complete ones of every kind, which `deltalake` writes where it can, and damaged and hostile ones,
+//! which are written by hand. Each test knows the exact files or the exact error.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests too
 #![allow(clippy::needless_pass_by_value)] // `json!` at the call site reads better without `&`
@@ -12,6 +12,10 @@ mod log;
 mod pages;
 #[path = "delta_log/rigged.rs"]
 mod rigged;
+#[path = "delta_log/writer.rs"]
+mod writer;
+#[path = "delta_log/written.rs"]
+mod written;
 
 use std::sync::Arc;
 
@@ -38,7 +42,7 @@ const NO_LOG: &str = "The table cannot be read: there is no Delta table at its l
 async fn json_commits() {
     let log = Log::new();
     log.commits(3).await;
-    log.commit(3, &[remove("f1"), add("f3")]).await;
+    log.write(&[remove("f1"), add("f3")]).await;
     assert_eq!(read(&log).await.unwrap(), (3, vec!["f0".into(), "f2".into(), "f3".into()]));
 }
 
@@ -131,7 +135,7 @@ async fn protocol_and_metadata_are_raw() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_without_files() {
     let log = Log::new();
-    log.commit(0, &[protocol(1, 2), metadata()]).await;
+    log.write(&[protocol(1, 2), metadata()]).await;
     assert_eq!(read(&log).await.unwrap(), (0, vec![]));
 }
 
@@ -140,7 +144,7 @@ async fn classic_checkpoint_and_commits_after_it() {
     let log = Log::new();
     log.commits(5).await;
     log.checkpoint(None).await;
-    log.commit(5, &[remove("f2"), add("f5")]).await;
+    log.write(&[remove("f2"), add("f5")]).await;
     let expected = vec!["f0".into(), "f1".into(), "f3".into(), "f4".into(), "f5".into()];
     assert_eq!(read(&log).await.unwrap(), (5, expected));
 }
@@ -150,7 +154,7 @@ async fn cleaned_up_log() {
     let log = Log::new();
     log.commits(5).await;
     log.checkpoint(None).await;
-    log.commit(5, &[add("f5")]).await;
+    log.write(&[add("f5")]).await;
     for version in 0..4 {
         log.delete(&commit_name(version)).await;
     }
@@ -183,16 +187,16 @@ async fn checkpoint_of_two_parts() {
 async fn v2_checkpoints() {
     for sidecars in [false, true] {
         let log = Log::new();
-        log.commit(0, &[features(&["v2Checkpoint"], &["v2Checkpoint"]), metadata(), add("f0")]).await;
+        log.write(&[features(&["v2Checkpoint"], &["v2Checkpoint"]), metadata(), add("f0")]).await;
         for version in 1..5 {
-            log.commit(version, &[add(&format!("f{version}"))]).await;
+            log.write(&[add(&format!("f{version}"))]).await;
         }
         let config = match sidecars {
             true => V2CheckpointConfig::WithSidecar { file_actions_per_sidecar_hint: Some(1) },
             false => V2CheckpointConfig::NoSidecar,
         };
         log.checkpoint(Some(CheckpointSpec::V2(config))).await;
-        log.commit(5, &[add("f5")]).await;
+        log.write(&[add("f5")]).await;
         for version in 0..5 {
             log.delete(&commit_name(version)).await;
         }
@@ -303,7 +307,7 @@ async fn odd_locations() {
         let log = Log::at(Arc::new(InMemory::new()), root);
         log.commits(3).await;
         log.checkpoint_by_hand().await;
-        log.commit(3, &[add("f3")]).await;
+        log.write(&[add("f3")]).await;
         log.delete(&commit_name(0)).await;
         assert_eq!(read(&log).await.map_err(|error| format!("{root}: {error:?}")), Ok((3, files(0..4))));
     }
@@ -317,7 +321,7 @@ async fn a_local_directory() {
     assert_eq!(refusal(read(&log).await), NO_LOG);
     log.commits(3).await;
     log.checkpoint(None).await;
-    log.commit(3, &[remove("f1")]).await;
+    log.write(&[remove("f1")]).await;
     log.put("_sidecars/x.parquet", "?").await;
     assert_eq!(read(&log).await.unwrap(), (3, vec!["f0".into(), "f2".into()]));
     log.put(&commit_name(4), "{").await;
@@ -329,7 +333,7 @@ async fn counting_files() {
     let log = Log::new();
     log.commits(4).await;
     log.checkpoint(None).await;
-    log.commit(4, &[remove("f0")]).await;
+    log.write(&[remove("f0")]).await;
     let table = log.table();
     blocking(move || {
         let snapshot = table.latest().unwrap();
@@ -382,7 +386,7 @@ async fn last_checkpoint_that_is_wrong_is_passed_over() {
         let log = Log::new();
         log.commits(4).await;
         log.checkpoint(None).await;
-        log.commit(4, &[add("f4")]).await;
+        log.write(&[add("f4")]).await;
         log.put("_last_checkpoint", hint).await;
         assert_eq!(read(&log).await.unwrap(), (4, files(0..5)), "{hint:?}");
         log.delete(&checkpoint_name(3)).await;
@@ -394,8 +398,8 @@ async fn last_checkpoint_that_is_wrong_is_passed_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn last_checkpoint_that_lies_is_not_believed() {
     let log = Log::new();
-    log.commit(0, &[features(&["v2Checkpoint"], &["v2Checkpoint"]), metadata(), add("f0")]).await;
-    log.commit(1, &[add("f1")]).await;
+    log.write(&[features(&["v2Checkpoint"], &["v2Checkpoint"]), metadata(), add("f0")]).await;
+    log.write(&[add("f1")]).await;
     let config = V2CheckpointConfig::WithSidecar { file_actions_per_sidecar_hint: Some(1) };
     log.checkpoint(Some(CheckpointSpec::V2(config))).await;
     let hint: serde_json::Value = serde_json::from_slice(&log.get("_last_checkpoint").await).unwrap();
@@ -428,10 +432,10 @@ async fn damaged_checkpoint() {
     let log = Log::new();
     log.commits(3).await;
     log.checkpoint(None).await;
-    log.commit(3, &[add("f3")]).await;
-    log.commit(4, &[add("f4")]).await;
+    log.write(&[add("f3")]).await;
+    log.write(&[add("f4")]).await;
     log.checkpoint(None).await;
-    log.commit(5, &[add("f5")]).await;
+    log.write(&[add("f5")]).await;
     let whole = log.get(&checkpoint_name(4)).await;
     let mut footer = whole.clone();
     let end = footer.len();
@@ -537,7 +541,7 @@ async fn missing_commit() {
     // A prefix that is gone must not make the rest look like a whole table.
     let log = Log::new();
     log.commits(3).await;
-    log.commit(3, &[protocol(1, 2), metadata(), add("f3")]).await;
+    log.write(&[protocol(1, 2), metadata(), add("f3")]).await;
     for version in 0..3 {
         log.delete(&commit_name(version)).await;
     }
@@ -836,7 +840,7 @@ async fn versions() {
     let log = Log::new();
     log.commits(5).await;
     log.checkpoint(None).await;
-    log.commit(5, &[add("f5")]).await;
+    log.write(&[add("f5")]).await;
     let table = log.table();
     blocking(move || {
         for version in [0, 3, 4, 5, 2] {
@@ -883,7 +887,7 @@ async fn refresh() {
     log.commits(1).await;
     let table = log.table();
     for version in 1..25 {
-        log.commit(version, &[add(&format!("f{version}"))]).await;
+        log.write(&[add(&format!("f{version}"))]).await;
         if version % 10 == 0 {
             log.checkpoint(None).await;
         }
@@ -968,7 +972,7 @@ async fn a_snapshot_does_not_change() {
         move || table.latest().unwrap()
     })
     .await;
-    log.commit(2, &[remove("f0"), add("f2")]).await;
+    log.write(&[remove("f0"), add("f2")]).await;
     blocking(move || {
         assert_eq!(table.latest().unwrap().version(), 2);
         assert_eq!(paths(&before).unwrap(), files(0..2));
@@ -1129,7 +1133,7 @@ async fn requests() {
     log.commits(10).await;
     log.checkpoint(None).await;
     for version in 10..20 {
-        log.commit(version, &[add(&format!("f{version}"))]).await;
+        log.write(&[add(&format!("f{version}"))]).await;
     }
     store.requests();
     let table = log.table();
@@ -1149,7 +1153,7 @@ async fn requests() {
     .await;
     assert_eq!(store.requests(), (1, 0));
     for version in 20..25 {
-        log.commit(version, &[add(&format!("f{version}"))]).await;
+        log.write(&[add(&format!("f{version}"))]).await;
     }
     store.requests();
     blocking(move || assert_eq!(paths(&table.latest().unwrap()).unwrap(), files(0..25))).await;
@@ -1205,7 +1209,7 @@ async fn versions_by_time_in_a_cleaned_up_log() {
     let log = Log::on(store.clone());
     dated_log(&store, &log).await;
     log.checkpoint(None).await;
-    log.commit(5, &[add("f5")]).await;
+    log.write(&[add("f5")]).await;
     store.date(&commit_name(5), 6_000);
     for version in 0..3 {
         log.delete(&commit_name(version)).await;

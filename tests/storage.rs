@@ -1,6 +1,9 @@
 //! The kernel reads a table's log through the store that `Storage` opens, whatever the directory is called.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests too
+
+#[path = "delta_log/writer.rs"]
+mod writer;
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,16 +15,8 @@ use buoyant_kernel::Snapshot;
 use buoyant_kernel_engine::DefaultEngineBuilder;
 use deltashare::location::Location;
 use deltashare::storage::{S3Options, Storage, StorageOptions};
-
-const PROTOCOL: &str = r#"{"protocol":{"minReaderVersion":1,"minWriterVersion":2}}
-{"metaData":{"id":"1","format":{"provider":"parquet","options":{}},"schemaString":"{\"type\":\"struct\",\"fields\":[{\"name\":\"a\",\"type\":\"long\",\"nullable\":true,\"metadata\":{}}]}","partitionColumns":[],"configuration":{}}}
-"#;
-
-fn add(path: &str) -> String {
-    format!(
-        "{{\"add\":{{\"path\":\"{path}\",\"partitionValues\":{{}},\"size\":1,\"modificationTime\":1,\"dataChange\":true}}}}\n"
-    )
-}
+use object_store::local::LocalFileSystem;
+use serde_json::json;
 
 /// The table's latest version, read by the kernel.
 fn version(root: &Path) -> Result<u64, String> {
@@ -39,10 +34,20 @@ fn version(root: &Path) -> Result<u64, String> {
     Ok(snapshot.version())
 }
 
-fn write_commits(log: &Path) {
-    fs::create_dir_all(log).unwrap();
-    fs::write(log.join("00000000000000000000.json"), format!("{PROTOCOL}{}", add("x"))).unwrap();
-    fs::write(log.join("00000000000000000001.json"), add("y")).unwrap();
+/// Creates a table of two versions.
+fn create(root: &Path) {
+    fs::create_dir_all(root).unwrap();
+    let add = |path: &str| json!({"add": {"path": path, "partitionValues": {}, "size": 1, "modificationTime": 1, "dataChange": true}});
+    let schema = r#"{"type":"struct","fields":[{"name":"a","type":"long","nullable":true,"metadata":{}}]}"#;
+    let protocol = json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}});
+    let metadata = json!({"metaData": {
+        "id": "1", "format": {"provider": "parquet", "options": {}}, "schemaString": schema,
+        "partitionColumns": [], "configuration": {}
+    }});
+    let table = Arc::new(LocalFileSystem::new_with_prefix(root).unwrap());
+    let versions = [vec![protocol, metadata, add("x")], vec![add("y")]];
+    let written = writer::write(table, versions);
+    tokio::runtime::Runtime::new().unwrap().block_on(written);
 }
 
 #[test]
@@ -50,7 +55,7 @@ fn the_kernel_reads_a_table_in_a_directory_of_any_name() {
     let base = tempfile::tempdir().unwrap();
     for name in ["plain", "with space", "50%", "a%20b", "a%2520b", "#hash?", "naïve", "+plus&", "[x]{y}"] {
         let root = base.path().join(name);
-        write_commits(&root.join("_delta_log"));
+        create(&root);
         assert_eq!(version(&root), Ok(1), "{name}");
     }
 }
@@ -59,7 +64,8 @@ fn the_kernel_reads_a_table_in_a_directory_of_any_name() {
 fn a_log_that_is_a_link_out_of_the_table_is_not_read() {
     let base = tempfile::tempdir().unwrap();
     let (inside, outside) = (base.path().join("inside"), base.path().join("outside"));
-    write_commits(&inside.join("kept_log"));
+    create(&inside);
+    fs::rename(inside.join("_delta_log"), inside.join("kept_log")).unwrap();
     symlink("kept_log", inside.join("_delta_log")).unwrap();
     assert_eq!(version(&inside), Ok(1));
     fs::create_dir(&outside).unwrap();

@@ -1,7 +1,8 @@
 //! Delta logs of any size, always the same for the same size: a Parquet checkpoint and ten commits after it.
 //!
 //! Paths have about 90 bytes, statistics about 400; there is one partition column. The data files
-//! themselves do not exist, because no answer reads them.
+//! themselves do not exist, because no answer reads them. The logs are written by hand and not with `deltalake`, which
+//! holds all files of a commit in memory and would write other bytes each time.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};

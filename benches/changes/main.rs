@@ -53,7 +53,8 @@ fn main() {
     });
 }
 
-/// A log of one file a commit, with its change data feed on and a checkpoint ten commits before its end.
+/// A log of one file a commit, with its change data feed on and a checkpoint ten commits before its end. Written by hand:
+/// without DataFusion, `deltalake` does not write to a table that has a change data feed.
 fn long_log(root: &Path) -> PathBuf {
     let table = root.join(format!("changes-{COMMITS}"));
     if table.join("done").exists() {

@@ -20,23 +20,23 @@ use url::Url;
 
 pub(crate) const SCHEMA: &str = r#"{"type":"struct","fields":[{"name":"id","type":"long","nullable":true,"metadata":{}},{"name":"day","type":"string","nullable":true,"metadata":{}}]}"#;
 
+pub(crate) const ROOT: &str = "memory:///tables/t/";
+
 /// A table whose log the test writes.
 pub(crate) struct Log {
     pub(crate) store: Arc<dyn ObjectStore>,
+    /// The same files, without the faults and the counts of the store that the server reads.
+    pub(crate) behind: Arc<dyn ObjectStore>,
     pub(crate) root: Url,
 }
 
 impl Log {
     pub(crate) fn new() -> Self {
-        Self::on(Arc::new(InMemory::new()))
-    }
-
-    pub(crate) fn on(store: Arc<dyn ObjectStore>) -> Self {
-        Self::at(store, "memory:///tables/t/")
+        Self::at(Arc::new(InMemory::new()), ROOT)
     }
 
     pub(crate) fn at(store: Arc<dyn ObjectStore>, root: &str) -> Self {
-        Self { store, root: Url::parse(root).unwrap() }
+        Self { behind: Arc::clone(&store), store, root: Url::parse(root).unwrap() }
     }
 
     pub(crate) fn table(&self) -> DeltaTable {
@@ -64,17 +64,25 @@ impl Log {
         self.store.delete(&self.path(name)).await.unwrap();
     }
 
+    /// Writes a commit by hand: one that is damaged, unusual or hostile, or has features or times that `deltalake` does
+    /// not write. Logs of more than 40 versions or of thousands of files are written this way as well, because `deltalake`
+    /// takes seconds for them, and so are those that grow while they are read and the thousands that fuzz targets make.
     pub(crate) async fn commit(&self, version: u64, actions: &[Value]) {
         self.put(&commit_name(version), lines(actions)).await;
     }
 
     /// Versions `0..versions`; version n adds the file `f<n>`.
-    pub(crate) async fn commits(&self, versions: u64) {
-        self.commit(0, &[protocol(1, 2), metadata(), add("f0")]).await;
-        for version in 1..versions {
-            self.commit(version, &[add(&format!("f{version}"))]).await;
+    pub(crate) async fn commits_by_hand(&self, versions: u64) {
+        for version in 0..versions {
+            self.commit(version, &actions_of(version)).await;
         }
     }
+}
+
+/// The actions of a version that adds the file `f<version>`.
+pub(crate) fn actions_of(version: u64) -> Vec<Value> {
+    let file = add(&format!("f{version}"));
+    if version == 0 { vec![protocol(1, 2), metadata(), file] } else { vec![file] }
 }
 
 pub(crate) fn commit_name(version: u64) -> String {
@@ -196,10 +204,10 @@ impl Log {
         .await;
     }
 
-    /// The checkpoint of `commits(3)`, whatever the location is called: the kernel's writer takes no odd ones.
+    /// The checkpoint of `commits_by_hand(3)`, whatever the location is called: the kernel's writer takes no odd ones.
     pub(crate) async fn checkpoint_by_hand(&self) {
         let plain = Self::new();
-        plain.commits(3).await;
+        plain.commits_by_hand(3).await;
         plain.checkpoint(None).await;
         self.put(&checkpoint_name(2), plain.get(&checkpoint_name(2)).await).await;
     }

@@ -9,7 +9,7 @@ use deltashare::error::Result;
 use serde_json::json;
 
 use crate::large_log;
-use crate::log::{Log, add, add_with, blocking, commit_name, metadata, protocol};
+use crate::log::{Log, actions_of, add, add_with, blocking, commit_name};
 use crate::rigged::{Fault, Rigged};
 
 const TOTAL: usize = 20_000;
@@ -175,7 +175,7 @@ async fn a_poll_of_the_version_is_one_listing() {
         store.requests();
         assert_eq!(poll().await, newest - 1);
         assert_eq!(store.requests(), (1, 0));
-        log.commit(newest, &[add("more")]).await;
+        log.write(&[add("more")]).await;
         store.requests();
         assert_eq!(poll().await, newest);
         assert_eq!(
@@ -209,12 +209,11 @@ async fn pages_of_changes() {
     let store = Rigged::new();
     let log = Log::on(store.clone());
     let many: Vec<_> = (0..50).map(|n| add(&format!("many-{n}"))).collect();
-    log.commit(0, &[protocol(1, 2), metadata(), add("f0")]).await;
-    for version in 1..150 {
+    for version in 0..150 {
         match version {
             7 => log.commit(7, &many).await,
             8 => log.commit(8, &[add_with("moved", json!({"dataChange": false}))]).await,
-            version => log.commit(version, &[add(&format!("f{version}"))]).await,
+            version => log.commit(version, &actions_of(version)).await,
         }
     }
     let table = log.table();
@@ -265,7 +264,7 @@ async fn pages_of_changes() {
 async fn commits_of_a_range_are_fetched_together_and_not_all_at_once() {
     let store = Rigged::new();
     let log = Log::on(store.clone());
-    log.commits(200).await;
+    log.commits_by_hand(200).await;
     // So that the newest version is known without the commits.
     log.checkpoint(None).await;
     let table = log.table();

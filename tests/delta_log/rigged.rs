@@ -31,7 +31,7 @@ pub(crate) enum Fault {
 
 #[derive(Debug, Default)]
 pub(crate) struct Rigged {
-    inner: InMemory,
+    pub(crate) inner: Arc<InMemory>,
     pub(crate) lists: AtomicUsize,
     pub(crate) gets: AtomicUsize,
     /// File name to modification time, in milliseconds.
