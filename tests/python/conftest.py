@@ -31,6 +31,17 @@ TOKEN = "dss_test-recipient-with-every-share"
 OTHER_TOKEN = "dss_test-recipient-with-one-share"
 EXPIRED_TOKEN = "dss_test-token-that-has-expired"
 
+# The files whose tests take longest, in this order. They begin first, so that no worker is left with one of them at the end.
+LONGEST = [f"test_{name}.py" for name in (
+    "engines", "wild_logs", "same_answer", "faults_kill", "random_logs", "neighbours", "lambda", "connections", "admin",
+    "hostile_logs", "check", "right_answers", "faults_commits", "faults_clients", "function_check", "admin_scripts",
+    "first_poll_tls", "lambda_faults",
+)]
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
 
 class Server:
     """One `deltashare serve`, ended by its own process id."""
