@@ -14,6 +14,8 @@ mod pages;
 mod rigged;
 #[path = "delta_log/writer.rs"]
 mod writer;
+#[path = "delta_log/written.rs"]
+mod written;
 
 use std::sync::Arc;
 

@@ -61,7 +61,7 @@ fn read_twice(write: impl Future<Output = Log>) -> Files {
 pub fn commits(input: &[u8]) {
     _ = read_twice(async {
         let log = Log::new();
-        log.commits(2).await;
+        log.commits_by_hand(2).await;
         log.put(&commit_name(2), input).await;
         log
     });
@@ -72,7 +72,7 @@ pub fn checkpoints(input: &[u8]) {
     let (&last, file) = input.split_last().unwrap_or((&0, input));
     _ = read_twice(async {
         let log = Log::new();
-        log.commits(4).await;
+        log.commits_by_hand(4).await;
         log.put(&checkpoint_name(2), file).await;
         if last % 2 == 1 {
             log.delete(&commit_name(0)).await;
@@ -107,7 +107,7 @@ pub fn parquet(input: &[u8]) {
 pub fn hints(input: &[u8]) {
     let read = read_twice(async {
         let log = Log::new();
-        log.commits(3).await;
+        log.commits_by_hand(3).await;
         log.put("_last_checkpoint", input).await;
         log.put("00000000000000000002.crc", input).await;
         log

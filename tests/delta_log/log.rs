@@ -1,4 +1,4 @@
-//! Delta logs in memory, which `deltalake` writes where it can.
+//! Delta logs made by hand, in memory.
 
 use std::sync::Arc;
 
@@ -15,32 +15,24 @@ use buoyant_kernel_engine::executor::tokio::TokioMultiThreadExecutor;
 use deltashare::delta::{DeltaTable, Snapshot};
 use deltashare::error::{Error, Result};
 use deltashare::limits::Limits;
-use object_store::prefix::PrefixStore;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::rigged::Rigged;
-use super::writer;
-
 pub(crate) const SCHEMA: &str = r#"{"type":"struct","fields":[{"name":"id","type":"long","nullable":true,"metadata":{}},{"name":"day","type":"string","nullable":true,"metadata":{}}]}"#;
 
-const ROOT: &str = "memory:///tables/t/";
+pub(crate) const ROOT: &str = "memory:///tables/t/";
 
 /// A table whose log the test writes.
 pub(crate) struct Log {
     pub(crate) store: Arc<dyn ObjectStore>,
     /// The same files, without the faults and the counts of the store that the server reads.
-    behind: Arc<dyn ObjectStore>,
+    pub(crate) behind: Arc<dyn ObjectStore>,
     pub(crate) root: Url,
 }
 
 impl Log {
     pub(crate) fn new() -> Self {
         Self::at(Arc::new(InMemory::new()), ROOT)
-    }
-
-    pub(crate) fn on(store: Arc<Rigged>) -> Self {
-        Self { behind: store.inner.clone(), ..Self::at(store, ROOT) }
     }
 
     pub(crate) fn at(store: Arc<dyn ObjectStore>, root: &str) -> Self {
@@ -74,25 +66,16 @@ impl Log {
 
     /// Writes a commit by hand: one that is damaged, unusual or hostile, or has features or times that `deltalake` does
     /// not write. Logs of more than 40 versions or of thousands of files are written this way as well, because `deltalake`
-    /// takes seconds for them, and so are those that grow while they are read.
+    /// takes seconds for them, and so are those that grow while they are read and the thousands that fuzz targets make.
     pub(crate) async fn commit(&self, version: u64, actions: &[Value]) {
         self.put(&commit_name(version), lines(actions)).await;
     }
 
-    /// Writes the next version with `deltalake`.
-    pub(crate) async fn write(&self, actions: &[Value]) {
-        self.write_all([actions.to_vec()]).await;
-    }
-
-    /// Writes the next versions with `deltalake`.
-    pub(crate) async fn write_all(&self, versions: impl IntoIterator<Item = Vec<Value>>) {
-        let root = Path::from_url_path(self.root.path()).unwrap();
-        writer::write(Arc::new(PrefixStore::new(Arc::clone(&self.behind), root)), versions).await;
-    }
-
-    /// Versions `0..versions`, written with `deltalake`; version n adds the file `f<n>`.
-    pub(crate) async fn commits(&self, versions: u64) {
-        self.write_all((0..versions).map(actions_of)).await;
+    /// Versions `0..versions`; version n adds the file `f<n>`.
+    pub(crate) async fn commits_by_hand(&self, versions: u64) {
+        for version in 0..versions {
+            self.commit(version, &actions_of(version)).await;
+        }
     }
 }
 
@@ -221,10 +204,10 @@ impl Log {
         .await;
     }
 
-    /// The checkpoint of `commits(3)`, whatever the location is called: the kernel's writer takes no odd ones.
+    /// The checkpoint of `commits_by_hand(3)`, whatever the location is called: the kernel's writer takes no odd ones.
     pub(crate) async fn checkpoint_by_hand(&self) {
         let plain = Self::new();
-        plain.commits(3).await;
+        plain.commits_by_hand(3).await;
         plain.checkpoint(None).await;
         self.put(&checkpoint_name(2), plain.get(&checkpoint_name(2)).await).await;
     }
