@@ -10,6 +10,8 @@
 //! client asked for that action, and otherwise with a line that no JSON parser accepts, after which
 //! the connection is broken. An answer whose task panicked breaks the connection too.
 
+mod gzip;
+
 use std::io::{self, Write as _};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,8 +21,6 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use futures::future::{Either, select};
 use futures::stream;
 use tokio::runtime::Handle;
@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Sleep, sleep, timeout, timeout_at};
 use tracing::Instrument as _;
 
+use self::gzip::Gzip;
 use crate::audit::{Audit, Facts};
 use crate::error::{Error, Result};
 use crate::gate::{Lane, Turn};
@@ -37,9 +38,6 @@ use crate::protocol::json::write_json;
 
 /// How many bytes of lines are gathered before they are compressed or sent.
 const CHUNK_BYTES: usize = 64 * 1024;
-
-/// Level 1 costs a third of level 6 and compresses presigned lines six times.
-const GZIP_LEVEL: u32 = 1;
 
 /// How long a thread waits for a client to take a chunk. One that reads as fast as it can is faster.
 const ROOM_SOON: Duration = Duration::from_millis(5);
@@ -95,6 +93,9 @@ pub struct Bounds {
     pub deadline: Option<Instant>,
     /// How many bytes it may have, as they are sent.
     pub bytes: Option<u64>,
+    /// Whether the processor has nothing else to do while the client, or what is in front of this server, is slower than
+    /// the writer. An answer is then compressed better.
+    pub alone: bool,
 }
 
 impl Bounds {
@@ -131,7 +132,9 @@ enum Ending {
 /// Where the lines of an answer are written.
 pub struct Lines {
     buffer: Vec<u8>,
-    gzip: Option<GzEncoder<Vec<u8>>>,
+    gzip: Option<Gzip>,
+    /// Whether the last chunk had to wait for room (`true`) or found all of it (`false`).
+    crowded: Option<bool>,
     chunks: mpsc::Sender<Bytes>,
     ending: oneshot::Sender<Ending>,
     first: Option<oneshot::Sender<Result<()>>>,
@@ -149,6 +152,8 @@ pub struct Lines {
     /// When this answer has had its thread for long enough.
     slice_ends: Instant,
     pause: bool,
+    /// How many steps wrote no line.
+    steps: u32,
 }
 
 /// Files whose URLs are in lines.
@@ -210,6 +215,23 @@ impl Lines {
         self.pause
     }
 
+    /// Counts a step that wrote no line, so that many of them in a row neither keep the thread from other answers nor go
+    /// on after the deadline or for a client that is gone.
+    pub fn without_line(&mut self) -> Result<()> {
+        /// A look at the clock for each would take longer than the step.
+        const LOOK_AFTER: u32 = 256;
+        self.steps = self.steps.wrapping_add(1);
+        if !self.steps.is_multiple_of(LOOK_AFTER) {
+            return Ok(());
+        }
+        if self.is_late() {
+            return Err(too_slow());
+        }
+        self.gone |= self.chunks.is_closed();
+        self.pause |= Instant::now() >= self.slice_ends;
+        if self.gone { Err(gone()) } else { Ok(()) }
+    }
+
     /// How many bytes the lines have so far, before they are compressed.
     pub fn written(&self) -> u64 {
         self.written
@@ -244,16 +266,19 @@ impl Lines {
             // With room for the line that goes beyond a chunk, so that the buffer does not grow.
             None => std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8)),
             Some(gzip) => {
-                gzip.write_all(&self.buffer).map_err(Error::internal)?;
+                if let Some(crowded) = self.crowded.take().filter(|_| self.bounds.alone) {
+                    gzip.change_level(crowded)?;
+                }
+                gzip.write(&self.buffer)?;
                 self.buffer.clear();
                 if flush {
-                    gzip.flush().map_err(Error::internal)?;
+                    gzip.flush()?;
                 }
                 // A chunk takes a place in the channel and a write to the socket however small it is.
-                if !flush && gzip.get_ref().len() < CHUNK_BYTES / 4 {
+                if !flush && gzip.len() < CHUNK_BYTES / 4 {
                     return Ok(());
                 }
-                std::mem::take(gzip.get_mut())
+                gzip.take()
             }
         };
         self.sent += data.len() as u64;
@@ -282,6 +307,10 @@ impl Lines {
         }
         self.pause = Instant::now() >= self.slice_ends;
         let granted = std::mem::take(&mut self.granted);
+        let room = self.chunks.capacity();
+        if room == 0 || room == self.chunks.max_capacity() {
+            self.crowded = Some(room == 0);
+        }
         match self.chunks.try_send(chunk) {
             Ok(()) => self.give(granted),
             Err(TrySendError::Closed(_)) => self.gone = true,
@@ -329,8 +358,8 @@ impl Lines {
     fn rest(&mut self) -> Result<Bytes> {
         let rest = std::mem::take(&mut self.buffer);
         let Some(mut gzip) = self.gzip.take() else { return Ok(rest.into()) };
-        gzip.write_all(&rest).map_err(Error::internal)?;
-        Ok(gzip.finish().map_err(Error::internal)?.into())
+        gzip.write(&rest)?;
+        Ok(gzip.finish()?.into())
     }
 
     fn complete(mut self) -> Result<()> {
@@ -452,13 +481,13 @@ pub async fn stream(
     let (first, started) = oneshot::channel();
     let (reading, over) = oneshot::channel();
     let taken = Arc::new(AtomicU64::new(0));
-    let gzip = (encoding == Encoding::Gzip)
-        .then(|| GzEncoder::new(Vec::with_capacity(CHUNK_BYTES), Compression::new(GZIP_LEVEL)));
+    let gzip = (encoding == Encoding::Gzip).then(Gzip::new);
     let patience = Duration::from_secs(lane.limits().chunk_seconds);
     let audit = Audit::current();
     let lines = Lines {
         buffer: Vec::with_capacity(CHUNK_BYTES),
         gzip,
+        crowded: None,
         chunks,
         ending,
         first: Some(first),
@@ -472,6 +501,7 @@ pub async fn stream(
         waiting: None,
         slice_ends: Instant::now(),
         pause: false,
+        steps: 0,
     };
     let reader = Reader {
         stage: Stage::Chunks(receiver, ended),
@@ -817,6 +847,45 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_answer_is_compressed_better_while_its_client_is_slow_and_nothing_else_is_to_do() {
+        const LINES: u64 = 20_000;
+        let line = |number: u64| {
+            let mixed = (number ^ 0x9e37_79b9).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            format!(
+                "{{\"url\":\"https://my-bucket.s3.amazonaws.com/{number:08}?signature={mixed:032x}\",\"stats\":\"{}\"}}",
+                "min max ".repeat(40)
+            )
+        };
+        let mut sizes = Vec::new();
+        for alone in [false, true] {
+            let bounds = Bounds { alone, ..Bounds::default() };
+            let progress = Arc::new(AtomicU64::new(0));
+            let written = Arc::clone(&progress);
+            let body = stream_within(bounds, Encoding::Gzip, FailureLine::NotJson, move |lines| {
+                (0..LINES).try_for_each(|number| {
+                    written.store(number, Ordering::Relaxed);
+                    write(lines, &line(number))
+                })
+            });
+            let (mut body, mut bytes) = (body.await.unwrap(), Vec::new());
+            loop {
+                // The client takes a chunk when the writer waits for it, however fast either is.
+                let mut before = u64::MAX;
+                while before != progress.load(Ordering::Relaxed) {
+                    before = progress.load(Ordering::Relaxed);
+                    sleep(Duration::from_millis(50)).await;
+                }
+                let Some(frame) = body.frame().await else { break };
+                bytes.extend_from_slice(&frame.unwrap().into_data().unwrap());
+            }
+            let expected: String = (0..LINES).map(|number| line(number) + "\n").collect();
+            assert!(gunzip(&bytes) == expected);
+            sizes.push(bytes.len());
+        }
+        assert!(sizes[1] * 10 < sizes[0] * 9, "{sizes:?}");
+    }
+
+    #[tokio::test]
     async fn a_failure_before_the_first_chunk_is_an_error() {
         let failed = stream(Encoding::Identity, FailureLine::NotJson, |lines| {
             write(lines, "{}")?;
@@ -870,8 +939,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_reaches_a_limit_fails_visibly() {
-        let soon = || Bounds { deadline: Some(Instant::now() + Duration::from_millis(300)), bytes: None };
-        let small = || Bounds { deadline: None, bytes: Some(4 * CHUNK_BYTES as u64) };
+        let soon =
+            || Bounds { deadline: Some(Instant::now() + Duration::from_millis(300)), ..Bounds::default() };
+        let small = || Bounds { bytes: Some(4 * CHUNK_BYTES as u64), ..Bounds::default() };
         let line = format!("\"{}\"", "x".repeat(CHUNK_BYTES));
         for (bounds, message) in [(soon(), "took too long"), (small(), "larger than")] {
             let line = line.clone();

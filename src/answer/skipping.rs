@@ -60,9 +60,11 @@ impl Skipping {
         }
     }
 
-    /// Whether [`Self::keeps`] will keep a file that is not counted yet.
-    pub(super) fn will_keep(&mut self, file: &AddFile<'_>) -> bool {
-        self.judge(file) != Verdict::LeftOut
+    /// Whether a file is left out, which is counted then. One that is kept is not: [`Self::keeps`] decides on it again.
+    pub(super) fn leaves_out(&mut self, file: &AddFile<'_>) -> bool {
+        let left_out = self.judge(file) == Verdict::LeftOut;
+        self.left_out += u64::from(left_out);
+        left_out
     }
 
     fn judge(&mut self, file: &AddFile<'_>) -> Verdict {

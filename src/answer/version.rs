@@ -242,6 +242,17 @@ impl LineCursor for VersionLines {
         Ok(Step::File)
     }
 
+    fn pass_over(&mut self) -> Result<bool> {
+        if self.skipping.is_enough() {
+            return Ok(false);
+        }
+        let Some(file) = self.files.peek()? else { return Ok(false) };
+        if !self.skipping.leaves_out(&file) {
+            return Ok(false);
+        }
+        Ok(self.files.advance()?.is_some())
+    }
+
     fn held_bytes(&self) -> usize {
         self.files.held_bytes()
     }
@@ -254,22 +265,11 @@ impl LineCursor for VersionLines {
         if self.skipping.is_enough() {
             return Ok(None);
         }
-        // A client that got the token of another page expects files there.
-        while let Some(file) = self.files.peek()? {
-            if self.skipping.will_keep(&file) {
-                let (origin, position) = (self.files.origin().clone(), self.files.position());
-                return Ok(Some(FilesPlace {
-                    origin,
-                    position,
-                    stats: self.stats,
-                    rows: self.skipping.rows(),
-                }));
-            }
-            if let Some(file) = self.files.advance()? {
-                self.skipping.keeps(&file);
-            }
+        if self.files.peek()?.is_none() {
+            return Ok(None);
         }
-        Ok(None)
+        let (origin, position) = (self.files.origin().clone(), self.files.position());
+        Ok(Some(FilesPlace { origin, position, stats: self.stats, rows: self.skipping.rows() }))
     }
 
     fn pause(self) {

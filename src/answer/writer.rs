@@ -23,6 +23,11 @@ pub trait LineCursor: Send + 'static {
     /// Advances the cursor and writes the line of what it finds, if there is one to write.
     fn write_next(&mut self, lines: &mut Lines) -> Result<Step>;
 
+    /// Passes over the next item if the query can do without it; `false` if it cannot, or if the list is complete.
+    fn pass_over(&mut self) -> Result<bool> {
+        Ok(false)
+    }
+
     /// How many bytes of the log the cursor holds.
     fn held_bytes(&self) -> usize;
 
@@ -109,8 +114,8 @@ impl<S: LineCursor> AnswerWriter<S> {
             // Before a pause, in which what is held counts.
             self.memory.hold(self.cursor.held_bytes())?;
             match step {
-                Step::End => break,
-                Step::Other => {}
+                Step::End => return Ok(Progress::Whole),
+                Step::Other => lines.without_line()?,
                 Step::File => {
                     self.page.count();
                     if self.page.files() == S::FIRST_FILES {
@@ -119,7 +124,15 @@ impl<S: LineCursor> AnswerWriter<S> {
                 }
             }
         }
-        Ok(Progress::Whole)
+        // A client that gets the token of another page expects files there.
+        while !lines.should_pause() {
+            if !self.cursor.pass_over()? {
+                return Ok(Progress::Whole);
+            }
+            self.memory.hold(self.cursor.held_bytes())?;
+            lines.without_line()?;
+        }
+        Ok(Progress::Paused)
     }
 
     fn write_end(mut self, lines: &mut Lines) -> Result<()> {

@@ -16,12 +16,11 @@ use crate::answer::page::Page;
 use crate::answer::range::OpenRange;
 use crate::answer::tokens::{QueryId, RefreshClaims, TableTokens};
 use crate::answer::version::{OpenFiles, OpenVersion};
-use crate::answer::writer::{AnswerEnd, LineCursor};
-use crate::app::{App, InFlight, OpenTable};
+use crate::answer::writer::AnswerEnd;
+use crate::app::{App, InFlight};
 use crate::auth::{Recipient, SharedTable};
 use crate::error::Result;
 use crate::ndjson::Bounds;
-use crate::protocol::capabilities::ResponseFormat;
 use crate::protocol::digest::short_digest;
 use crate::protocol::query::{Hints, QueryRequest, SnapshotQuery, TableQuery};
 
@@ -135,7 +134,8 @@ impl<'a> Query<'a> {
             end = AnswerEnd { action: true, refresh_token: Some(token) };
         }
         let lines = checked.into_lines(shared, self.headers.id_hash(format), capabilities, query);
-        self.stream(lines, format, version, &table, page, end).await
+        let response = QueryResponse { headers: &self.headers, format, version };
+        response.stream(&table, lines, page, end, self.in_flight, self.bounds).await
     }
 
     /// Answers with the changes of a range: check, negotiate and sign, stream.
@@ -145,20 +145,8 @@ impl<'a> Query<'a> {
         let (format, version, table) = (checked.format, checked.first_version(), checked.table.clone());
         let lines = checked.into_lines(&self.shared, self.headers.id_hash(format), capabilities);
         let end = self.end_of(&page);
-        self.stream(lines, format, version, &table, page, end).await
-    }
-
-    async fn stream(
-        self,
-        lines: impl LineCursor,
-        format: ResponseFormat,
-        version: u64,
-        table: &OpenTable,
-        page: Page,
-        end: AnswerEnd,
-    ) -> Result<Response> {
         let response = QueryResponse { headers: &self.headers, format, version };
-        response.stream(table, lines, (page, end), (self.in_flight, self.bounds)).await
+        response.stream(&table, lines, page, end, self.in_flight, self.bounds).await
     }
 
     /// How an answer ends, unless it has a refresh token.

@@ -66,8 +66,10 @@ impl QueryResponse<'_> {
         self,
         table: &OpenTable,
         cursor: impl LineCursor,
-        (page, end): (Page, AnswerEnd),
-        (in_flight, bounds): (InFlight, Bounds),
+        page: Page,
+        end: AnswerEnd,
+        in_flight: InFlight,
+        bounds: Bounds,
     ) -> Result<Response> {
         let end_stream_action = self.headers.end_stream_action();
         let failure = match end_stream_action {

@@ -120,7 +120,7 @@ async fn answer(router: Router, request: lambda_http::Request, base_path: &str, 
     if !gzip {
         request.headers_mut().remove(ACCEPT_ENCODING);
     }
-    request.extensions_mut().insert(Bounds { deadline: Some(deadline), bytes: Some(LARGEST) });
+    request.extensions_mut().insert(Bounds { deadline: Some(deadline), bytes: Some(LARGEST), alone: true });
     let mut response = match router.oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},
