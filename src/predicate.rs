@@ -30,8 +30,17 @@ pub enum Predicate {
     Compare(Operand, Comparison, Operand),
     /// `IN`
     In(Operand, Vec<Operand>),
-    /// `LIKE 'prefix%'`
-    StartsWith(Operand, String),
+    /// `LIKE`
+    Like {
+        /// What is compared.
+        operand: Operand,
+        /// The text before the wildcard.
+        prefix: String,
+        /// Whether anything may follow: `'prefix%'`.
+        rest: bool,
+    },
+    /// `<=>`, which is never null.
+    NullSafeEqual(Operand, Operand),
     /// `IS NULL`
     IsNull(Operand),
     /// Something that this server does not evaluate, with the reason.
@@ -125,6 +134,15 @@ impl Predicate {
         match self {
             Self::And(children) => children.into_iter().flat_map(Self::into_conjuncts).collect(),
             other => vec![other],
+        }
+    }
+
+    /// How many comparisons it takes to evaluate.
+    fn comparisons(&self) -> usize {
+        match self {
+            Self::And(children) | Self::Or(children) => children.iter().map(Self::comparisons).sum(),
+            Self::Not(child) => child.comparisons(),
+            _ => 1,
         }
     }
 

@@ -10,6 +10,8 @@ use crate::protocol::query::Hints;
 
 /// The most bytes of predicates that are parsed.
 const MOST_BYTES: usize = 1 << 20;
+/// The most expressions of `predicateHints` that are parsed.
+const MOST_EXPRESSIONS: usize = 1_000;
 /// The most characters of an event that say why hints were ignored.
 const MOST_REASONS: usize = 500;
 
@@ -80,8 +82,10 @@ pub fn predicates(hints: &Hints) -> Vec<Predicate> {
     if hints.predicate_bytes() > MOST_BYTES {
         return vec![Predicate::Unsupported(format!("the predicates have more than {MOST_BYTES} bytes"))];
     }
-    let sql = hints.sql.iter().map(|sql| Predicate::from_sql(sql));
-    sql.chain(hints.json.iter().map(|json| Predicate::from_json(json))).collect()
+    let more = (hints.sql.len() > MOST_EXPRESSIONS)
+        .then(|| Predicate::Unsupported(format!("there are more than {MOST_EXPRESSIONS} expressions")));
+    let sql = hints.sql.iter().take(MOST_EXPRESSIONS).map(|sql| Predicate::from_sql(sql));
+    sql.chain(hints.json.iter().map(|json| Predicate::from_json(json))).chain(more).collect()
 }
 
 /// The columns of a version.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use super::schema::{Column, Columns, DataType};
-use super::value::{Domain, Interval, Origin};
+use super::value::{Domain, Interval, Origin, Value};
 use super::{Comparison, Literal, Operand, Predicate, Term, ValueType};
 
 /// A predicate whose columns are found and whose literals are read. Columns are numbers in the list of the binder.
@@ -62,7 +62,8 @@ impl<'a> Binder<'a> {
             Predicate::Not(child) => return Bound::Not(Box::new(self.bind(*child))),
             Predicate::Compare(left, comparison, right) => self.compare(&left, comparison, &right),
             Predicate::In(operand, list) => self.is_in(&operand, &list),
-            Predicate::StartsWith(operand, prefix) => self.starts_with(&operand, prefix),
+            Predicate::Like { operand, prefix, rest } => self.like(&operand, prefix, rest),
+            Predicate::NullSafeEqual(left, right) => self.null_safe_equal(&left, &right),
             Predicate::IsNull(operand) => self.is_null(&operand),
             Predicate::Unsupported(reason) => Err(reason),
         };
@@ -116,6 +117,9 @@ impl<'a> Binder<'a> {
             literals.push(literal);
         }
         let Some(domain) = common else { return Ok(Bound::Null) };
+        if literals.iter().any(|literal| !literal.is_exact()) {
+            return any_of(column, domain, literals, has_null);
+        }
         literals.sort_by(|left, right| match (&left.low, &right.low) {
             (Some(left), Some(right)) => left.compare(right).unwrap_or(Ordering::Equal),
             _ => Ordering::Equal,
@@ -132,29 +136,55 @@ impl<'a> Binder<'a> {
         Ok(Bound::In { column, domain, literals, has_null })
     }
 
-    fn starts_with(&mut self, operand: &Operand, prefix: String) -> Result<Bound, String> {
+    fn like(&mut self, operand: &Operand, prefix: String, rest: bool) -> Result<Bound, String> {
         let Term::Column(parts) = &operand.term else {
             return Err("only a column can be LIKE a pattern".to_owned());
         };
         let column = self.column(parts)?;
         match (self.columns.get(column).map(|column| column.data_type), operand.cast) {
-            (Some(DataType::Text), None | Some(ValueType::Text)) => Ok(Bound::StartsWith { column, prefix }),
-            _ => Err(format!("LIKE is evaluated for strings only, which {} is not", parts.join("."))),
+            (Some(DataType::Text), None | Some(ValueType::Text)) if rest => {
+                Ok(Bound::StartsWith { column, prefix })
+            }
+            (Some(DataType::Text), None | Some(ValueType::Text)) => Ok(Bound::Compare {
+                column,
+                domain: Domain::Text,
+                comparison: Comparison::Equal,
+                literal: Interval::exactly(Value::Text(Cow::Owned(prefix))),
+            }),
+            _ => Err("LIKE is evaluated for strings only".to_owned()),
+        }
+    }
+
+    /// The operator is never null. If its comparison is not evaluated, the literal may be null for some clients.
+    fn null_safe_equal(&mut self, left: &Operand, right: &Operand) -> Result<Bound, String> {
+        match (&left.term, &right.term) {
+            (_, Term::Literal(Literal::Null)) => self.is_null(left),
+            (Term::Literal(Literal::Null), _) => self.is_null(right),
+            _ => {
+                let column = if matches!(left.term, Term::Column(_)) { left } else { right };
+                let is_value = Bound::Not(Box::new(self.is_null(column)?));
+                Ok(Bound::And(vec![self.compare(left, Comparison::Equal, right)?, is_value]))
+            }
         }
     }
 
     fn is_null(&mut self, operand: &Operand) -> Result<Bound, String> {
         match &operand.term {
-            Term::Literal(literal) => Ok(Bound::Constant(*literal == Literal::Null)),
+            Term::Literal(Literal::Null) => Ok(Bound::Constant(true)),
+            Term::Literal(Literal::Number(_) | Literal::Text(_) | Literal::Boolean(_))
+                if operand.cast.is_none() =>
+            {
+                Ok(Bound::Constant(false))
+            }
+            Term::Literal(_) => Err("a literal that is cast may be null".to_owned()),
             // A cast may fail, and is null then.
             Term::Column(parts) => {
                 let column = self.column(parts)?;
                 let own = self.columns.get(column).map(|column| column.data_type);
                 match operand.cast {
-                    Some(cast) if !own.is_some_and(|own| keeps_nulls(own, cast)) => Err(format!(
-                        "{} is cast to another type before it is compared with null",
-                        parts.join(".")
-                    )),
+                    Some(cast) if !own.is_some_and(|own| keeps_nulls(own, cast)) => {
+                        Err("a column is cast to another type before it is compared with null".to_owned())
+                    }
                     _ => Ok(Bound::IsNull { column }),
                 }
             }
@@ -180,19 +210,38 @@ impl<'a> Binder<'a> {
             }
         };
         let unreadable = || format!("{} is compared with a value that is not one of its type", column.name);
-        // Where dates are compared as text, only the whole form compares like a date.
-        let is_whole = domain != Domain::Date || text.len() == 10;
-        let interval =
-            domain.read(text.clone(), Origin::Whole).filter(|_| is_whole).ok_or_else(unreadable)?;
+        let interval = domain.read(text.clone(), Origin::Literal).ok_or_else(unreadable)?;
         Ok((domain, interval))
     }
 }
 
+/// A list of literals that are not exact, compared one by one.
+fn any_of(
+    column: usize,
+    domain: Domain,
+    literals: Vec<Interval<'static>>,
+    has_null: bool,
+) -> Result<Bound, String> {
+    /// Each is a comparison for each file.
+    const MOST: usize = 100;
+    if literals.len() > MOST {
+        return Err(format!("a list has more than {MOST} values of a type that is not exact"));
+    }
+    let compare = |literal| Bound::Compare { column, domain, comparison: Comparison::Equal, literal };
+    let null = has_null.then_some(Bound::Null);
+    Ok(Bound::Or(literals.into_iter().map(compare).chain(null).collect()))
+}
+
 /// Whether a cast of a column to this type is null for its nulls only.
 fn keeps_nulls(own: DataType, cast: ValueType) -> bool {
-    let numeric = matches!(
+    let is_numeric = matches!(
         own,
-        DataType::Integer | DataType::Long | DataType::Decimal | DataType::Float | DataType::Double
+        DataType::Integer
+            | DataType::Long
+            | DataType::Decimal
+            | DataType::LongDecimal
+            | DataType::Float
+            | DataType::Double
     );
     match cast {
         ValueType::Boolean => own == DataType::Boolean,
@@ -200,7 +249,7 @@ fn keeps_nulls(own: DataType, cast: ValueType) -> bool {
         ValueType::Long => matches!(own, DataType::Integer | DataType::Long),
         ValueType::Text => true,
         ValueType::Date => matches!(own, DataType::Date),
-        ValueType::Float | ValueType::Double => numeric,
+        ValueType::Float | ValueType::Double => is_numeric,
         ValueType::Timestamp => matches!(own, DataType::Timestamp | DataType::TimestampNtz),
     }
 }
@@ -213,38 +262,83 @@ fn domain(
     literal: &Literal,
     literal_cast: Option<ValueType>,
 ) -> Option<Domain> {
-    use ValueType::{Boolean, Date, Double, Float, Int, Long, Text, Timestamp};
-    let is_number = matches!(literal, Literal::Number(_));
-    let is_whole = matches!(literal, Literal::Number(text) if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-'));
-    let has_exponent = matches!(literal, Literal::Number(text) if text.contains(['e', 'E']));
+    use ValueType::{Boolean, Date, Text, Timestamp};
     let casts = [cast, literal_cast];
     let only = |allowed: &[ValueType]| casts.iter().flatten().all(|cast| allowed.contains(cast));
-    let as_float = casts.contains(&Some(Float));
     match own {
-        DataType::Integer | DataType::Long if is_whole && only(&[Int, Long]) => {
-            Some(Domain::Integer { as_int: own == DataType::Long && casts.contains(&Some(Int)) })
-        }
-        DataType::Integer | DataType::Long if is_number && casts == [None, None] && !has_exponent => {
-            Some(Domain::Integer { as_int: false })
-        }
-        DataType::Integer | DataType::Long if is_number && matches!(cast, None | Some(Float | Double)) => {
-            Some(Domain::Double { single: as_float })
-        }
-        DataType::Decimal if is_number && casts == [None, None] && !has_exponent => Some(Domain::Decimal),
-        DataType::Decimal if is_number && matches!(cast, None | Some(Double)) && only(&[Double]) => {
-            Some(Domain::Double { single: true })
-        }
-        DataType::Float | DataType::Double if is_number && matches!(cast, None | Some(Float | Double)) => {
-            Some(Domain::Double { single: own == DataType::Float || as_float })
+        DataType::Integer
+        | DataType::Long
+        | DataType::Decimal
+        | DataType::LongDecimal
+        | DataType::Float
+        | DataType::Double => {
+            let Literal::Number(text) = literal else { return None };
+            number_domain(own, cast, text, literal_cast)
         }
         DataType::Text if matches!(literal, Literal::Text(_)) && only(&[Text]) => Some(Domain::Text),
         DataType::Date if matches!(literal, Literal::Date(_) | Literal::Text(_)) && only(&[Date]) => {
             Some(Domain::Date)
         }
         DataType::Timestamp if is_time(literal) && only(&[Timestamp]) => Some(Domain::Timestamp),
-        DataType::TimestampNtz if is_time(literal) && only(&[Timestamp]) => Some(Domain::TimestampNtz),
+        DataType::TimestampNtz if is_time(literal) && only(&[Timestamp]) => {
+            let is_zoned = matches!(literal, Literal::Timestamp(_)) || casts != [None, None];
+            Some(if is_zoned { Domain::ZonedNtz } else { Domain::TimestampNtz })
+        }
         DataType::Boolean if matches!(literal, Literal::Boolean(_)) && only(&[Boolean]) => {
             Some(Domain::Boolean)
+        }
+        DataType::Text
+        | DataType::Date
+        | DataType::Timestamp
+        | DataType::TimestampNtz
+        | DataType::Boolean
+        | DataType::Other => None,
+    }
+}
+
+fn number_domain(
+    own: DataType,
+    cast: Option<ValueType>,
+    literal: &str,
+    literal_cast: Option<ValueType>,
+) -> Option<Domain> {
+    use ValueType::{Double, Float, Int, Long};
+    let is_whole =
+        literal.bytes().enumerate().all(|(at, byte)| byte.is_ascii_digit() || (at == 0 && byte == b'-'));
+    let has_exponent = literal.contains(['e', 'E']);
+    // A cast must not change the literal.
+    match literal_cast {
+        None | Some(Float | Double) => {}
+        Some(Int) if is_whole && literal.parse::<i32>().is_ok() => {}
+        Some(Long) if is_whole && literal.parse::<i64>().is_ok() => {}
+        Some(_) => return None,
+    }
+    let as_float = [cast, literal_cast].contains(&Some(Float));
+    let is_integral = |cast| matches!(cast, Some(Int | Long));
+    let is_floating = |cast| matches!(cast, Some(Float | Double));
+    match own {
+        DataType::Integer | DataType::Long => match (cast, literal_cast) {
+            (None, None) if !has_exponent => Some(Domain::Integer { as_int: false }),
+            (column, value)
+                if is_whole
+                    && (column.is_none() || is_integral(column))
+                    && (value.is_none() || is_integral(value)) =>
+            {
+                Some(Domain::Integer { as_int: own == DataType::Long && column == Some(Int) })
+            }
+            (column, _) if column.is_none() || is_floating(column) => {
+                Some(Domain::Double { single: as_float })
+            }
+            _ => None,
+        },
+        DataType::Decimal if cast.is_none() && literal_cast.is_none() && !has_exponent => {
+            Some(Domain::Decimal)
+        }
+        DataType::Decimal | DataType::LongDecimal if cast.is_none() || is_floating(cast) => {
+            Some(Domain::Rounded)
+        }
+        DataType::Float | DataType::Double if cast.is_none() || is_floating(cast) => {
+            Some(Domain::Double { single: own == DataType::Float || as_float })
         }
         _ => None,
     }

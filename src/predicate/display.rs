@@ -16,15 +16,21 @@ impl Display for Predicate {
             },
             Self::Compare(left, comparison, right) => write!(f, "{left} {comparison} {right}"),
             Self::In(operand, list) => {
+                /// More of a list do not help a reader.
+                const SHOWN: usize = 5;
                 write!(f, "{operand} IN (")?;
-                for (number, value) in list.iter().enumerate() {
+                for (number, value) in list.iter().take(SHOWN).enumerate() {
                     write!(f, "{}{value}", if number == 0 { "" } else { ", " })?;
                 }
-                f.write_str(")")
+                match list.len().checked_sub(SHOWN) {
+                    None | Some(0) => f.write_str(")"),
+                    Some(more) => write!(f, " and {more} more)"),
+                }
             }
-            Self::StartsWith(operand, prefix) => {
-                write!(f, "{operand} LIKE {}", quoted(&format!("{prefix}%")))
+            Self::Like { operand, prefix, rest } => {
+                write!(f, "{operand} LIKE {}", quoted(&format!("{prefix}{}", if *rest { "%" } else { "" })))
             }
+            Self::NullSafeEqual(left, right) => write!(f, "{left} <=> {right}"),
             Self::IsNull(operand) => write!(f, "{operand} IS NULL"),
             Self::Unsupported(reason) => f.write_str(reason),
         }
@@ -61,11 +67,26 @@ impl Display for Comparison {
 impl Display for Operand {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match (&self.term, self.cast) {
-            // JSON predicates give every value its type.
-            (Term::Literal(literal), _) => write!(f, "{literal}"),
+            (Term::Literal(literal), None) => write!(f, "{literal}"),
+            (Term::Literal(literal), Some(cast)) if is_natural(literal, cast) => write!(f, "{literal}"),
+            (Term::Literal(literal), Some(cast)) => write!(f, "CAST({literal} AS {cast})"),
             (Term::Column(parts), None) => f.write_str(&parts.join(".")),
             (Term::Column(parts), Some(cast)) => write!(f, "CAST({} AS {cast})", parts.join(".")),
         }
+    }
+}
+
+/// Whether a literal has this type without being cast. JSON predicates give every literal its type.
+fn is_natural(literal: &Literal, cast: ValueType) -> bool {
+    match literal {
+        Literal::Null => true,
+        Literal::Number(_) => {
+            matches!(cast, ValueType::Int | ValueType::Long | ValueType::Float | ValueType::Double)
+        }
+        Literal::Text(_) => cast == ValueType::Text,
+        Literal::Boolean(_) => cast == ValueType::Boolean,
+        Literal::Date(_) => cast == ValueType::Date,
+        Literal::Timestamp(_) => cast == ValueType::Timestamp,
     }
 }
 

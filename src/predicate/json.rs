@@ -30,7 +30,7 @@ fn operation(value: &Value, depth: usize) -> Result<Predicate, String> {
     let op = fields.get("op").and_then(Value::as_str).ok_or("a predicate has no \"op\"")?;
     let children = match fields.get("children") {
         Some(Value::Array(children)) => children.as_slice(),
-        Some(_) => return Err(format!("the children of \"{op}\" are not an array")),
+        Some(_) => return Err("the children of an operation are not an array".to_owned()),
         None => &[],
     };
     let all = || children.iter().map(|child| predicate(child, depth)).collect::<Vec<_>>();
@@ -51,7 +51,7 @@ fn operation(value: &Value, depth: usize) -> Result<Predicate, String> {
         "greaterThan" => Comparison::Greater,
         "greaterThanOrEqual" => Comparison::GreaterOrEqual,
         "and" | "or" => return Err(format!("\"{op}\" has no children")),
-        _ => return Err(format!("\"{op}\" is not an operation of the protocol")),
+        _ => return Err("an operation is not one of the protocol".to_owned()),
     };
     let [left, right] = children else { return Err(format!("\"{op}\" has two children")) };
     Ok(Predicate::Compare(operand(left)?, comparison, operand(right)?))
@@ -84,7 +84,7 @@ fn value_type(name: &str) -> Result<ValueType, String> {
         "float" => ValueType::Float,
         "double" => ValueType::Double,
         "timestamp" => ValueType::Timestamp,
-        _ => return Err(format!("\"{name}\" is not a value type of the protocol")),
+        _ => return Err("a value type is not one of the protocol".to_owned()),
     })
 }
 
@@ -147,10 +147,7 @@ mod tests {
         let text = format!(r#"{{"op":"and","children":[{},{{"op":"=","children":[]}}]}}"#, leaf("equal"));
         let Ok(Predicate::And(children)) = parse(&text) else { panic!() };
         assert!(matches!(children[0], Predicate::Compare(..)));
-        assert_eq!(
-            children[1],
-            Predicate::Unsupported(r#""=" is not an operation of the protocol"#.to_owned())
-        );
+        assert_eq!(children[1], Predicate::Unsupported("an operation is not one of the protocol".to_owned()));
         for text in [
             "[]",
             "1",

@@ -107,8 +107,8 @@ impl<'a> Known<'a> {
     pub(super) fn partition(value: Option<Option<&'a str>>, data_type: DataType) -> Self {
         match value {
             None | Some(Some(HIVE_NULL)) => Self::Nothing,
-            // An empty text is a null by Delta's protocol; some writers mean an empty text.
-            Some(Some("")) if data_type == DataType::Text => Self::Nothing,
+            // An empty text is a null by Delta's protocol; some writers mean an empty text, or no bytes.
+            Some(Some("")) if matches!(data_type, DataType::Text | DataType::Other) => Self::Nothing,
             Some(Some("")) => Self::Partition(None),
             Some(value) => Self::Partition(value),
         }
@@ -154,7 +154,7 @@ impl<'a> Known<'a> {
         }
         let outcomes = match self {
             Self::Partition(value) => {
-                let values = value.and_then(|value| domain.read(Cow::Borrowed(value), Origin::Whole));
+                let values = value.and_then(|value| domain.read(Cow::Borrowed(value), Origin::Partition));
                 of_values(&values.unwrap_or_default(), false)
             }
             Self::Statistics(statistics, _) => {
@@ -189,6 +189,10 @@ fn between<'a>(statistics: &ColumnStatistics<'a>, domain: Domain) -> Interval<'a
     }
     // Writers differ in whether a maximum says that there are NaN, which Spark takes for the greatest number.
     let high = read(statistics.max.as_ref()).and_then(|interval| interval.high);
+    // A number that does not fit is another one when it is cast, which may be below the minimum.
+    if domain == (Domain::Integer { as_int: true }) && (low.is_none() || high.is_none()) {
+        return Interval::default();
+    }
     Interval { low, high, cut: false }
 }
 

@@ -1,6 +1,9 @@
 //! The columns of a table, as predicates name them.
 
-use serde_json::{Map, Value};
+use std::cell::OnceCell;
+use std::collections::HashMap;
+
+use serde_json::Value;
 
 use crate::protocol::json::parse_nested;
 
@@ -44,7 +47,10 @@ pub(super) enum DataType {
     /// `byte`, `short`, `integer`: what a cast to `int` does not change.
     Integer,
     Long,
+    /// `decimal` of at most 15 digits, which floating-point numbers hold too.
     Decimal,
+    /// `decimal` of more digits. Some writers go through floating-point numbers for statistics.
+    LongDecimal,
     Float,
     Double,
     Text,
@@ -59,105 +65,150 @@ pub(super) enum DataType {
 /// A schema that columns are looked up in.
 pub(super) struct Columns<'a> {
     table: Table<'a>,
-    schema: Value,
+    root: Struct,
+}
+
+/// The fields of a struct by their names in lowercase. Those of a struct in it are read when one of them is looked up.
+struct Struct(HashMap<String, Vec<Field>>);
+
+struct Field {
+    name: String,
+    physical: Option<String>,
+    data_type: Value,
+    /// Whether texts of it, at any depth, compare by something else than their bytes.
+    compares_otherwise: bool,
+    was_widened: bool,
+    children: OnceCell<Option<Struct>>,
+}
+
+impl Struct {
+    fn new(data_type: &Value) -> Option<Self> {
+        let mut fields: HashMap<String, Vec<Field>> = HashMap::new();
+        for field in data_type.get("fields")?.as_array()? {
+            let name = field.get("name")?.as_str()?.to_owned();
+            let metadata = |key: &str| field.get("metadata").and_then(|metadata| metadata.get(key));
+            let physical = metadata(PHYSICAL_NAME).and_then(Value::as_str).map(str::to_owned);
+            let compares_otherwise = metadata(COLLATIONS).is_some()
+                || metadata(CHAR_TYPE).and_then(Value::as_str).is_some_and(has_char);
+            fields.entry(name.to_lowercase()).or_default().push(Field {
+                name,
+                physical,
+                data_type: field.get("type")?.clone(),
+                compares_otherwise,
+                was_widened: metadata(TYPE_CHANGES).is_some(),
+                children: OnceCell::new(),
+            });
+        }
+        Some(Self(fields))
+    }
+
+    /// The field of this name, or the only one that has it in different case.
+    fn field(&self, name: &str) -> Option<&Field> {
+        match self.0.get(&name.to_lowercase())?.as_slice() {
+            [only] => Some(only),
+            several => several.iter().find(|field| field.name == name),
+        }
+    }
 }
 
 impl<'a> Columns<'a> {
     /// Reads the schema; one that cannot be read has no columns.
     pub(super) fn new(table: Table<'a>) -> Self {
-        Self { table, schema: parse_nested(table.schema, DEEPEST).unwrap_or_default() }
+        let schema = parse_nested(table.schema, DEEPEST).unwrap_or_default();
+        Self { table, root: Struct::new(&schema).unwrap_or_else(|| Struct(HashMap::new())) }
     }
 
-    /// Finds a column by the parts of its name, which may begin with the table's.
+    /// Finds a column by the parts of its name, which may begin with the table's. The error does not have the name: in some
+    /// dialects, what looks like one is a text.
     pub(super) fn find(&self, parts: &[String]) -> Result<Column, String> {
-        let unknown = || format!("the table has no column {}", parts.join("."));
-        if let Some(column) = self.at(parts) {
-            return Ok(column);
-        }
+        let unknown = || "the table has no such column".to_owned();
+        let found = self.at(parts);
         if let [one] = parts {
             // JSON predicates have the path of a nested column in one name.
             let path: Vec<String> = one.split('.').map(str::to_owned).collect();
-            return self.at(&path).filter(|_| path.len() > 1).ok_or_else(unknown);
+            let nested = if path.len() > 1 { self.at(&path) } else { None };
+            return match (found, nested) {
+                (Some(_), Some(_)) => Err("a name stands for two columns".to_owned()),
+                (found, nested) => found.or(nested).ok_or_else(unknown),
+            };
+        }
+        if let Some(column) = found {
+            return Ok(column);
         }
         let (qualifier, mut rest) = parts.split_first().ok_or_else(unknown)?;
-        if self.has_column(qualifier) {
+        if self.root.field(qualifier).is_some() {
             return Err(unknown());
         }
         if qualifier == PARTITION_VALUES {
             return self.at(rest).filter(|column| column.is_partition).ok_or_else(unknown);
         }
         // The names of the share, the schema and the table, or an alias.
-        while !rest.is_empty() {
+        const MOST_QUALIFIERS: usize = 3;
+        for _ in 0..MOST_QUALIFIERS {
             if let Some(column) = self.at(rest) {
                 return Ok(column);
             }
-            rest = &rest[1..];
+            rest = rest.split_first().ok_or_else(unknown)?.1;
         }
         Err(unknown())
     }
 
-    fn has_column(&self, name: &str) -> bool {
-        field(&self.schema, name).is_some()
-    }
-
     fn at(&self, path: &[String]) -> Option<Column> {
-        let (mut names, mut physical) = (Vec::new(), Vec::new());
-        let mut data_type = &self.schema;
+        let (mut names, mut physical, mut compares_otherwise) = (Vec::new(), Vec::new(), false);
+        let mut inside = Some(&self.root);
         let mut found = None;
         for part in path {
-            let (name, column) = field(data_type, part)?;
-            let metadata = column.get("metadata");
-            let mapped = metadata.and_then(|metadata| metadata.get(PHYSICAL_NAME)).and_then(Value::as_str);
-            physical.push(mapped.filter(|_| self.table.is_mapped).unwrap_or(name).to_owned());
-            names.push(name);
-            data_type = column.get("type")?;
-            found = Some(column);
+            let field = inside?.field(part)?;
+            let mapped = field.physical.as_deref().filter(|_| self.table.is_mapped);
+            physical.push(mapped.unwrap_or(&field.name).to_owned());
+            names.push(field.name.as_str());
+            compares_otherwise |= field.compares_otherwise;
+            inside = field.children.get_or_init(|| Struct::new(&field.data_type)).as_ref();
+            found = Some(field);
         }
-        let is_partition =
-            path.len() == 1 && self.table.partition_columns.iter().any(|name| *name == names[0]);
-        Some(Column { name: names.join("."), physical, data_type: column_type(found?), is_partition })
+        let field = found?;
+        let is_partition = path.len() == 1 && self.table.partition_columns.contains(&field.name);
+        let data_type = match column_type(&field.data_type) {
+            DataType::Text if compares_otherwise => DataType::Other,
+            // The statistics of files from a time when it was a `float` have the digits of 32-bit numbers.
+            DataType::Double if field.was_widened => DataType::Float,
+            data_type => data_type,
+        };
+        Some(Column { name: names.join("."), physical, data_type, is_partition })
     }
 }
 
-/// The field of a struct that has this name, or the only one that has it in different case.
-fn field<'a>(data_type: &'a Value, name: &str) -> Option<(&'a str, &'a Map<String, Value>)> {
-    let fields = data_type.get("fields")?.as_array()?.iter().filter_map(Value::as_object);
-    let mut similar = fields.filter_map(|field| {
-        let own = field.get("name")?.as_str()?;
-        (own.to_lowercase() == name.to_lowercase()).then_some((own, field))
-    });
-    let first = similar.next()?;
-    let others: Vec<_> = similar.collect();
-    if others.is_empty() {
-        return Some(first);
-    }
-    [first].into_iter().chain(others).find(|(own, _)| *own == name)
+/// Whether Spark's name of a type has a `char`, which is compared as if it were padded.
+fn has_char(name: &str) -> bool {
+    name.replace("varchar(", "").contains("char(")
 }
 
-fn column_type(field: &Map<String, Value>) -> DataType {
-    let metadata = |key: &str| field.get("metadata").and_then(|metadata| metadata.get(key));
-    match field.get("type").and_then(Value::as_str).unwrap_or_default() {
-        // A `char` is compared as if it were padded.
-        "string"
-            if metadata(CHAR_TYPE).and_then(Value::as_str).is_some_and(|name| name.starts_with("char")) =>
-        {
-            DataType::Other
-        }
-        "string" if metadata(COLLATIONS).is_some() => DataType::Other,
+fn column_type(data_type: &Value) -> DataType {
+    match data_type.as_str().unwrap_or_default() {
         "string" => DataType::Text,
         "byte" | "short" | "integer" => DataType::Integer,
         "long" => DataType::Long,
         "float" => DataType::Float,
-        // The statistics of files from a time when it was a `float` have the digits of 32-bit numbers.
-        "double" if metadata(TYPE_CHANGES).is_some() => DataType::Float,
         "double" => DataType::Double,
         "date" => DataType::Date,
         "timestamp" => DataType::Timestamp,
         "timestamp_ntz" => DataType::TimestampNtz,
         "boolean" => DataType::Boolean,
-        name if name.starts_with("decimal") => DataType::Decimal,
+        name if name.starts_with("decimal") => decimal_type(name),
         name if name.starts_with("varchar") => DataType::Text,
         _ => DataType::Other,
+    }
+}
+
+/// `decimal` alone has ten digits.
+fn decimal_type(name: &str) -> DataType {
+    const EXACT_DIGITS: u8 = 15;
+    let precision =
+        name.strip_prefix("decimal(").and_then(|rest| rest.split(',').next()?.trim().parse::<u8>().ok());
+    if name == "decimal" || precision.is_some_and(|digits| digits <= EXACT_DIGITS) {
+        DataType::Decimal
+    } else {
+        DataType::LongDecimal
     }
 }
 
@@ -172,6 +223,9 @@ mod tests {
         {"name":"s","type":{"type":"struct","fields":[
             {"name":"t","type":"decimal(10,2)","nullable":true,"metadata":{"delta.columnMapping.physicalName":"col-3"}}
         ]},"nullable":true,"metadata":{}},
+        {"name":"p","type":{"type":"struct","fields":[
+            {"name":"c","type":"string","nullable":true,"metadata":{}}
+        ]},"nullable":true,"metadata":{"__CHAR_VARCHAR_TYPE_STRING":"struct<c:char(3)>"}},
         {"name":"X","type":"long","nullable":true,"metadata":{}},
         {"name":"x","type":"date","nullable":true,"metadata":{}}
     ]}"#;
@@ -192,10 +246,24 @@ mod tests {
         assert_eq!(physical(true, &["s.T"]), "s/col-3");
         assert_eq!(physical(true, &["retail", "sales", "orders", "s", "t"]), "s/col-3");
         assert_eq!(find(false, &["a.b"]).unwrap().data_type, DataType::Other);
+        assert_eq!(find(false, &["p", "c"]).unwrap().data_type, DataType::Other);
         assert_eq!(find(false, &["X"]).unwrap().data_type, DataType::Long);
         assert_eq!(find(false, &["x"]).unwrap().data_type, DataType::Date);
         for name in [&["y"][..], &["s", "u"], &["s"; 2], &["t"], &["id", "t"], &[]] {
             assert!(find(false, name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn decimals_are_exact_up_to_15_digits() {
+        for (name, exact) in
+            [("decimal(15,2)", true), ("decimal( 9 , 0)", true), ("decimal", true), ("decimal(16,2)", false)]
+        {
+            assert_eq!(
+                decimal_type(name),
+                if exact { DataType::Decimal } else { DataType::LongDecimal },
+                "{name}"
+            );
         }
     }
 

@@ -1,6 +1,7 @@
 //! The statistics of a file, of which only the columns are read that a predicate names: "Per-file Statistics".
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::Deserialize;
@@ -48,7 +49,7 @@ pub(super) struct Wanted {
 struct Node {
     /// The column that the path names.
     column: Option<usize>,
-    children: Vec<(String, Self)>,
+    children: HashMap<String, Self>,
 }
 
 impl Wanted {
@@ -92,11 +93,7 @@ impl Wanted {
 
 impl Node {
     fn child(&mut self, name: &str) -> &mut Self {
-        let at = self.children.iter().position(|(own, _)| own == name).unwrap_or_else(|| {
-            self.children.push((name.to_owned(), Self::default()));
-            self.children.len() - 1
-        });
-        &mut self.children[at].1
+        self.children.entry(name.to_owned()).or_default()
     }
 
     fn pick<'a>(&self, values: &'a RawValue, found: &mut [Option<&'a RawValue>]) -> serde_json::Result<()> {
@@ -130,7 +127,7 @@ impl<'a> Visitor<'a> for Struct<'_, '_, 'a> {
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(Name(name)) = map.next_key::<Name<'a>>()? {
-            let Some((_, node)) = self.node.children.iter().find(|(own, _)| *own == name) else {
+            let Some(node) = self.node.children.get(name.as_ref()) else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };

@@ -9,6 +9,14 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime};
 const ANY_ZONE: i64 = 18 * 3600 * 1_000_000;
 /// Statistics cut timestamps off after the milliseconds.
 const CUT_OFF: i64 = 999;
+const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
+/// 1582-10-15, when the Gregorian calendar began, in days since the epoch.
+const GREGORIAN_DAYS: i64 = -141_427;
+const GREGORIAN_MICROS: i64 = GREGORIAN_DAYS * DAY_MICROS;
+/// 1900-01-01, in microseconds since the epoch.
+const ZONES_MICROS: i64 = -25_567 * DAY_MICROS;
+/// The most days by which dates of the Julian calendar differ, and more.
+const CALENDARS_DIFFER: i64 = 15;
 
 /// A value that can be compared with others of its domain.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,8 +94,10 @@ pub(super) enum Domain {
         /// Whether the comparison is of 32-bit integers.
         as_int: bool,
     },
-    /// `decimal`
+    /// Decimal numbers of few digits.
     Decimal,
+    /// Decimal numbers that may have been rounded on the way.
+    Rounded,
     /// Floating-point numbers, and others that are compared as such.
     Double {
         /// Whether either side may have been rounded to 32 bits.
@@ -101,6 +111,8 @@ pub(super) enum Domain {
     Timestamp,
     /// `timestamp_ntz`, a time on the wall.
     TimestampNtz,
+    /// The same, compared with an instant, for which clients put it in their time zone.
+    ZonedNtz,
     /// `boolean`
     Boolean,
 }
@@ -135,9 +147,11 @@ impl<'a> Interval<'a> {
 /// What a text says of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// The value of a partition column, or a literal: it is the value.
-    Whole,
-    /// A minimum or a maximum in statistics: a date, a number or a text there may be less exact than the values.
+    /// A literal.
+    Literal,
+    /// The value of a partition column.
+    Partition,
+    /// A minimum or a maximum in statistics, which may be less exact than the values.
     Bound,
 }
 
@@ -146,65 +160,105 @@ impl Domain {
     pub(super) fn read<'a>(self, text: Cow<'a, str>, origin: Origin) -> Option<Interval<'a>> {
         match self {
             Self::Integer { as_int } => {
-                let number = Number::parse(&text).filter(|number| !as_int || number.fits_int())?;
-                Some(Interval::exactly(Value::Number(number)))
+                // A fraction in the log is a mistake that clients read in different ways.
+                let is_whole = origin == Origin::Literal || !text.contains('.');
+                let number =
+                    Number::parse(&text).filter(|number| is_whole && (!as_int || number.fits_int()))?;
+                exact(number, origin)
             }
-            Self::Decimal => {
-                // Some writers go through floating-point numbers, which hold 15 digits.
-                let number = Number::parse(&text)?;
-                let exact = origin == Origin::Whole || number.digits() <= 15;
-                exact.then(|| Interval::exactly(Value::Number(number)))
-            }
+            Self::Decimal => exact(Number::parse(&text)?, origin),
+            Self::Rounded => double(&text, true),
             Self::Double { single } => double(&text, single),
             Self::Text => Some(Interval::exactly(Value::Text(text))),
             Self::Date => {
-                let date = date(&text)?.signed_duration_since(NaiveDate::default()).num_days();
-                Some(Interval::integers(date, date))
+                let days = date(&text, origin)?.signed_duration_since(NaiveDate::default()).num_days();
+                // In the calendar of older writers, the same days have other dates.
+                let slack = if days < GREGORIAN_DAYS { CALENDARS_DIFFER } else { 0 };
+                Some(Interval::integers(days - slack, days + slack))
             }
-            Self::Timestamp | Self::TimestampNtz => {
-                let (micros, zoned) = timestamp(&text)?;
-                // What is written without the zone that the type has, or with one that it has not, is in somebody's zone.
-                let slack = if zoned == (self == Self::Timestamp) { 0 } else { ANY_ZONE };
-                let cut_off = if origin == Origin::Bound { CUT_OFF } else { 0 };
-                Some(Interval::integers(micros.checked_sub(slack)?, micros.checked_add(slack + cut_off)?))
-            }
+            Self::Timestamp | Self::TimestampNtz | Self::ZonedNtz => self.read_time(&text, origin),
             Self::Boolean => {
                 let value = boolean(&text)?;
                 Some(Interval::integers(value.into(), value.into()))
             }
         }
     }
+
+    fn read_time<'a>(self, text: &str, origin: Origin) -> Option<Interval<'a>> {
+        let time = timestamp(text)?;
+        // What is written without the zone that the type has, or with one that it has not, is in somebody's zone. Answers in
+        // parquet format have partition values without the zone.
+        let is_known = match (self, origin) {
+            (Self::Timestamp, Origin::Partition) | (Self::ZonedNtz, _) => false,
+            (Self::Timestamp, _) => time.zoned,
+            _ => !time.zoned,
+        };
+        let zone = if is_known { 0 } else { ANY_ZONE };
+        // Before there were time zones, offsets have seconds, which writers leave out.
+        let calendar = match time.micros {
+            ..GREGORIAN_MICROS => CALENDARS_DIFFER * DAY_MICROS,
+            ..ZONES_MICROS => DAY_MICROS,
+            _ => 0,
+        };
+        let slack = zone + calendar;
+        let cut_off = if origin == Origin::Bound { CUT_OFF } else { i64::from(time.is_finer) };
+        Some(Interval::integers(time.micros.checked_sub(slack)?, time.micros.checked_add(slack + cut_off)?))
+    }
+}
+
+/// An exact number. One with a point and many digits is a floating-point number for some clients.
+fn exact<'a>(number: Number, origin: Origin) -> Option<Interval<'a>> {
+    const EXACT_DIGITS: u32 = 15;
+    let is_exact = origin != Origin::Literal || number.scale == 0 || number.digits() <= EXACT_DIGITS;
+    is_exact.then(|| Interval::exactly(Value::Number(number)))
 }
 
 fn double<'a>(text: &str, single: bool) -> Option<Interval<'a>> {
-    if !single {
-        let value = text.parse::<f64>().ok().filter(|value| !value.is_nan())?;
-        return Some(Interval::exactly(Value::Double(value)));
+    let between = |low: f64, high: f64| Interval {
+        low: Some(Value::Double(low)),
+        high: Some(Value::Double(high)),
+        cut: false,
+    };
+    if single {
+        // As far apart as rounding to 32 bits can put the two sides of a comparison.
+        let value = text.parse::<f32>().ok().filter(|value| !value.is_nan())?;
+        return Some(between(value.next_down().into(), value.next_up().into()));
     }
-    // As far apart as rounding to 32 bits can put the two sides of a comparison.
-    let value = text.parse::<f32>().ok().filter(|value| !value.is_nan())?;
-    let (low, high) = (Value::Double(value.next_down().into()), Value::Double(value.next_up().into()));
-    Some(Interval { low: Some(low), high: Some(high), cut: false })
+    let value = text.parse::<f64>().ok().filter(|value| !value.is_nan())?;
+    // For some clients, -0.0 is less than 0.0.
+    Some(if value == 0.0 { between(value.next_down(), value.next_up()) } else { between(value, value) })
 }
 
-/// `yyyy-mm-dd`, as the protocol has it.
-fn date(text: &str) -> Option<NaiveDate> {
-    NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()
+/// `yyyy-mm-dd`. A literal has it in full: where dates are compared as text, only that form compares like a date.
+fn date(text: &str, origin: Origin) -> Option<NaiveDate> {
+    let is_full = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| is_full || origin != Origin::Literal)
 }
 
-/// Microseconds since the epoch, and whether the text has a time zone.
-fn timestamp(text: &str) -> Option<(i64, bool)> {
+/// A time as it is written.
+struct Time {
+    /// Microseconds since the epoch, in UTC or on the wall.
+    micros: i64,
+    zoned: bool,
+    /// Whether there is a part of a microsecond beyond.
+    is_finer: bool,
+}
+
+fn timestamp(text: &str) -> Option<Time> {
     let zoned = DateTime::parse_from_rfc3339(text)
         .or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f%#z"))
         .or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f%#z"));
-    if let Ok(time) = zoned {
-        return Some((time.timestamp_micros(), true));
-    }
-    let time = NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f")
-        .or_else(|_| NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f"))
-        .or_else(|_| date(text).map(|date| date.and_time(NaiveTime::MIN)).ok_or(()))
-        .ok()?;
-    Some((time.and_utc().timestamp_micros(), false))
+    let (time, zoned) = match zoned {
+        Ok(time) => (time.to_utc(), true),
+        Err(_) => {
+            let time = NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f")
+                .or_else(|_| NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f"))
+                .or_else(|_| date(text, Origin::Bound).map(|date| date.and_time(NaiveTime::MIN)).ok_or(()))
+                .ok()?;
+            (time.and_utc(), false)
+        }
+    };
+    Some(Time { micros: time.timestamp_micros(), zoned, is_finer: time.timestamp_subsec_nanos() % 1000 != 0 })
 }
 
 fn boolean(text: &str) -> Option<bool> {
@@ -239,22 +293,53 @@ mod tests {
         }
     }
 
+    fn integers(domain: Domain, text: &'static str, origin: Origin) -> (i64, i64) {
+        let interval = domain.read(text.into(), origin).unwrap();
+        match (interval.low, interval.high) {
+            (Some(Value::Integer(low)), Some(Value::Integer(high))) => (low, high - low),
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn timestamps_are_as_exact_as_they_are_known() {
-        let read = |domain: Domain, text: &'static str, origin| {
-            let interval = domain.read(text.into(), origin).unwrap();
-            match (interval.low, interval.high) {
-                (Some(Value::Integer(low)), Some(Value::Integer(high))) => (low, high - low),
-                other => panic!("{other:?}"),
-            }
-        };
+        use Origin::{Bound, Literal, Partition};
         let hour = 3_600_000_000;
-        assert_eq!(read(Domain::Timestamp, "1970-01-01T01:00:00Z", Origin::Whole), (hour, 0));
-        assert_eq!(read(Domain::Timestamp, "1970-01-01T01:00:00.000+01:00", Origin::Bound), (0, 999));
-        assert_eq!(read(Domain::TimestampNtz, "1970-01-01 01:00:00", Origin::Whole), (hour, 0));
-        assert_eq!(read(Domain::Timestamp, "1970-01-01 18:00:00", Origin::Whole), (0, 36 * hour));
-        assert_eq!(read(Domain::TimestampNtz, "1970-01-01T18:00:00Z", Origin::Whole), (0, 36 * hour));
-        assert_eq!(read(Domain::TimestampNtz, "1970-01-02", Origin::Bound), (24 * hour, 999));
-        assert_eq!(Domain::Timestamp.read("yesterday".into(), Origin::Whole), None);
+        for (domain, text, origin, expected) in [
+            (Domain::Timestamp, "1970-01-01T01:00:00Z", Literal, (hour, 0)),
+            (Domain::Timestamp, "1970-01-01T01:00:00.000000001Z", Literal, (hour, 1)),
+            (Domain::Timestamp, "1970-01-01T01:00:00.000+01:00", Bound, (0, 999)),
+            (Domain::Timestamp, "1970-01-01T18:00:00Z", Partition, (0, 36 * hour)),
+            (Domain::Timestamp, "1970-01-01 18:00:00", Literal, (0, 36 * hour)),
+            (Domain::TimestampNtz, "1970-01-01 01:00:00", Partition, (hour, 0)),
+            (Domain::TimestampNtz, "1970-01-01T18:00:00Z", Literal, (0, 36 * hour)),
+            (Domain::TimestampNtz, "1970-01-02", Bound, (24 * hour, 999)),
+            (Domain::ZonedNtz, "1970-01-01 18:00:00", Literal, (0, 36 * hour)),
+            (Domain::TimestampNtz, "1899-12-31 00:00:00", Literal, (-25_569 * 24 * hour, 48 * hour)),
+        ] {
+            assert_eq!(integers(domain, text, origin), expected, "{domain:?} {text} {origin:?}");
+        }
+        assert_eq!(Domain::Timestamp.read("yesterday".into(), Literal), None);
+    }
+
+    #[test]
+    fn dates_are_as_exact_as_they_are_known() {
+        assert_eq!(integers(Domain::Date, "1970-01-02", Origin::Literal), (1, 0));
+        assert_eq!(integers(Domain::Date, "1970-1-2", Origin::Partition), (1, 0));
+        assert_eq!(integers(Domain::Date, "1582-10-15", Origin::Bound), (GREGORIAN_DAYS, 0));
+        assert_eq!(integers(Domain::Date, "1582-10-14", Origin::Bound), (GREGORIAN_DAYS - 16, 30));
+        for text in ["1970-1-2", " 1970-1-2", "1970-01-02 ", "+1970-1-2", "10000-01-01", "0000-00-00"] {
+            assert_eq!(Domain::Date.read(text.into(), Origin::Literal), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn zeros_may_have_a_sign_for_some_clients() {
+        let zero = Domain::Double { single: false }.read("-0.0".into(), Origin::Bound).unwrap();
+        let [low, high] = [zero.low, zero.high].map(|end| match end {
+            Some(Value::Double(end)) => end,
+            other => panic!("{other:?}"),
+        });
+        assert!(low < 0.0 && high > 0.0);
     }
 }

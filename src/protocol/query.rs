@@ -424,23 +424,29 @@ impl Fields {
     fn hints(&self) -> Result<Hints> {
         let sql = match self.get("predicateHints") {
             None => Vec::new(),
-            Some(Value::Array(hints)) => hints.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            Some(Value::Array(hints)) => hints.iter().map(text_of).collect(),
             Some(_) => {
                 return Err(Error::malformed(
                     "Expected an array for repeated field predicateHints of QueryTableRequest",
                 ));
             }
         };
-        let json = self.get("jsonPredicateHints").map(|hints| match hints {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        });
+        let json = self.get("jsonPredicateHints").map(text_of);
         let limit = self.integer("limitHint").ok().flatten().filter(|&limit| limit > 0);
         // Clients without hints send empty ones.
         let sql: Vec<String> = sql.into_iter().filter(|sql: &String| !sql.trim().is_empty()).collect();
         let json = json.filter(|json| !json.trim().is_empty());
-        Ok(Hints { sql, json, limit: limit.map(i64::unsigned_abs) })
+        // A limit counts rows that meet every predicate, so that none may be overlooked.
+        let is_ambiguous = ["predicateHints", "jsonPredicateHints", "limitHint"]
+            .iter()
+            .any(|name| self.0.contains_key(*name) && self.0.contains_key(&snake_case(name)));
+        Ok(Hints { sql, json, limit: limit.map(i64::unsigned_abs).filter(|_| !is_ambiguous) })
     }
+}
+
+/// A text, or what stands in its place. What is no text is no predicate either, but is not overlooked.
+fn text_of(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn integral(number: f64) -> Option<i64> {
@@ -616,7 +622,11 @@ mod tests {
         }
         assert_eq!(hints(r#"{"limitHint":"10"}"#).limit, Some(10));
         assert_eq!(hints(r#"{"limitHint":-1}"#).limit, None);
-        assert_eq!(hints(r#"{"predicateHints":["a = 1",7,"b"]}"#).sql, ["a = 1", "b"]);
+        assert_eq!(
+            hints(r#"{"predicateHints":["a = 1",7,"b",{"e":1}]}"#).sql,
+            ["a = 1", "7", "b", r#"{"e":1}"#]
+        );
+        assert_eq!(hints(r#"{"limitHint":1,"predicateHints":[],"predicate_hints":["a = 1"]}"#).limit, None);
         for body in [r#"{"jsonPredicateHints":{"op":"x"}}"#, r#"{"jsonPredicateHints":"{\"op\":\"x\"}"}"#] {
             assert_eq!(hints(body).json.as_deref(), Some(r#"{"op":"x"}"#), "{body}");
         }
