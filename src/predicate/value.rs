@@ -197,7 +197,7 @@ impl Domain {
         // Before there were time zones, offsets have seconds, which writers leave out.
         let calendar = match time.micros {
             ..GREGORIAN_MICROS => CALENDARS_DIFFER * DAY_MICROS,
-            ..ZONES_MICROS => DAY_MICROS,
+            GREGORIAN_MICROS..ZONES_MICROS => DAY_MICROS,
             _ => 0,
         };
         let slack = zone + calendar;
