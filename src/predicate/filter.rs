@@ -78,13 +78,18 @@ impl Filter {
         let mut binder = Binder::new(Columns::new(table));
         let (mut conjuncts, mut comparisons) = (Vec::new(), 0);
         for predicate in predicates.into_iter().flat_map(Predicate::into_conjuncts) {
-            comparisons += predicate.comparisons();
-            if comparisons > MOST_COMPARISONS {
-                let reason = format!("there are more than {MOST_COMPARISONS} comparisons");
-                conjuncts.push(Conjunct::new(Predicate::Unsupported(reason), &mut binder));
-                break;
+            // Before columns are looked up for them. A list may turn out to be several.
+            let fewest = predicate.comparisons();
+            let conjunct =
+                (comparisons + fewest <= MOST_COMPARISONS).then(|| Conjunct::new(predicate, &mut binder));
+            comparisons += conjunct.as_ref().map_or(fewest, |conjunct| conjunct.bound.comparisons());
+            if let Some(conjunct) = conjunct.filter(|_| comparisons <= MOST_COMPARISONS) {
+                conjuncts.push(conjunct);
+                continue;
             }
-            conjuncts.push(Conjunct::new(predicate, &mut binder));
+            let reason = format!("there are more than {MOST_COMPARISONS} comparisons");
+            conjuncts.push(Conjunct::new(Predicate::Unsupported(reason), &mut binder));
+            break;
         }
         let columns = binder.columns;
         for conjunct in &mut conjuncts {
@@ -205,6 +210,15 @@ impl Conjunct {
 }
 
 impl Bound {
+    /// How many comparisons it takes to evaluate.
+    fn comparisons(&self) -> usize {
+        match self {
+            Self::And(children) | Self::Or(children) => children.iter().map(Self::comparisons).sum(),
+            Self::Not(child) => child.comparisons(),
+            _ => 1,
+        }
+    }
+
     /// The columns that it reads.
     fn columns(&self) -> BTreeSet<usize> {
         match self {
@@ -437,7 +451,10 @@ mod tests {
         let list = vec!["n = 4"; 700].join(" OR ");
         let mut filter = filter(&[&list, &list, "n = 4"], true);
         assert_eq!(filter.judge(&facts(Some(STATS))), Verdict::LeftOut);
-        let evaluated: Vec<bool> = filter.conjuncts().iter().map(Conjunct::is_evaluated).collect();
-        assert_eq!(evaluated, [true, false]);
+        let evaluated =
+            |filter: &Filter| filter.conjuncts().iter().map(Conjunct::is_evaluated).collect::<Vec<_>>();
+        assert_eq!(evaluated(&filter), [true, false]);
+        let list = format!("x IN ({})", vec!["1.5e0, 0"; 40].join(", "));
+        assert_eq!(evaluated(&self::filter(&[list.as_str(); 20], true)), [[true; 12].as_slice(), &[false]].concat());
     }
 }
