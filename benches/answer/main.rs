@@ -94,12 +94,11 @@ fn answer(arguments: &[String]) {
     let format = if format == "delta" { ResponseFormat::Delta } else { ResponseFormat::Parquet };
     let encoding = if encoding == "gzip" { Encoding::Gzip } else { Encoding::Identity };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let [opened, first, all, bytes] =
-        runtime.block_on(one_answer(Path::new(table), format, encoding, &hints));
+    let [opened, first, all, bytes] = runtime.block_on(one_answer(Path::new(table), format, encoding, hints));
     println!("{opened} {first} {all} {bytes} {}", peak_memory());
 }
 
-async fn one_answer(table: &Path, format: ResponseFormat, encoding: Encoding, hints: &Hints) -> [f64; 4] {
+async fn one_answer(table: &Path, format: ResponseFormat, encoding: Encoding, hints: Hints) -> [f64; 4] {
     let began = Instant::now();
     let storage = Storage::new(StorageOptions {
         url_ttl: Duration::from_secs(3600),
@@ -124,11 +123,12 @@ async fn one_answer(table: &Path, format: ResponseFormat, encoding: Encoding, hi
     let signer = storage.signer(&bucket, &[], Utc::now()).await.unwrap();
     let head = Head { format, history_shared: true, directory: None, replayed: ReplayKind::Files };
     let lines = FileLineWriter::new(format, FileIdHash::default_for(format), &capabilities, None, signer);
-    let skipping = Skipping::new(hints, files.snapshot().metadata(), 0);
+    let skipping = Skipping::new(hints, 0);
     let writer = AnswerWriter {
         cursor: VersionLines::new(table, files, skipping, None, head, lines),
         page: Page::whole(),
         end: AnswerEnd::default(),
+        is_flushed: false,
         memory: MemoryAccount::default(),
     };
     let lane = Gate::new(Limits::default()).lane("bucket".to_owned());

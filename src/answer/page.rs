@@ -40,6 +40,9 @@ pub struct FilesPlace {
     /// How many rows surely match the query's predicates in the files before the page.
     #[serde(rename = "l", default, skip_serializing_if = "is_zero")]
     pub rows: u64,
+    /// Whether the pages before are of an answer that was refreshed, to which hints do not apply.
+    #[serde(rename = "a", default, skip_serializing_if = "std::ops::Not::not")]
+    pub refreshed: bool,
 }
 
 impl Place for FilesPlace {

@@ -19,8 +19,9 @@ const MOST_REASONS: usize = 500;
 /// dropped.
 #[derive(Default)]
 pub struct Skipping {
+    hints: Hints,
+    /// `None` before [`Self::prepare`], and without hints.
     filter: Option<Filter>,
-    limit: Option<u64>,
     /// How many rows surely match in the files that were kept, by this page and those before it.
     rows: u64,
     left_out: u64,
@@ -28,19 +29,23 @@ pub struct Skipping {
 }
 
 impl Skipping {
-    /// The hints of the current request for a version with this metadata. `rows` is what the pages before have.
-    pub fn new(hints: &Hints, metadata: &Metadata, rows: u64) -> Self {
-        if hints.is_empty() {
-            return Self::default();
+    /// The hints of the current request. `rows` is what the pages before have.
+    pub fn new(hints: Hints, rows: u64) -> Self {
+        Self { hints, filter: None, rows, left_out: 0, audit: Audit::current() }
+    }
+
+    /// Parses the hints for a version with this metadata. That takes a while if they are long or the schema is, so it is
+    /// done where other work is done that blocks.
+    pub(super) fn prepare(&mut self, metadata: &Metadata) {
+        if !self.hints.is_empty() {
+            self.filter =
+                Some(Filter::new(predicates(&self.hints), self.hints.limit.is_some(), table(metadata)));
         }
-        let limit = hints.limit;
-        let filter = Filter::new(predicates(hints), limit.is_some(), table(metadata));
-        Self { filter: Some(filter), limit, rows, left_out: 0, audit: Audit::current() }
     }
 
     /// Whether the files that were kept have as many rows as the client reads.
     pub(super) fn is_enough(&self) -> bool {
-        self.limit.is_some_and(|limit| self.rows >= limit)
+        self.hints.limit.is_some_and(|limit| self.rows >= limit)
     }
 
     /// How many rows surely match in the files that were kept.

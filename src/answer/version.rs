@@ -15,7 +15,7 @@ use crate::delta::{DeltaTable, FileCursor, FileStats, Snapshot};
 use crate::error::{Error, Result};
 use crate::ndjson::Lines;
 use crate::protocol::capabilities::{Capabilities, FileIdHash, ResponseFormat};
-use crate::protocol::query::{AsOf, SnapshotQuery};
+use crate::protocol::query::{AsOf, Hints, SnapshotQuery};
 use crate::protocol::timestamp::parse_timestamp;
 use crate::storage::FileSigner;
 
@@ -74,7 +74,7 @@ impl OpenVersion {
     pub async fn files(self) -> Result<OpenFiles> {
         let Self { table, snapshot } = self;
         let files = table.run(move |delta| delta.files(&snapshot)).await?;
-        Ok(OpenFiles { table, files, stats: None, rows: 0 })
+        Ok(OpenFiles { table, files, stats: None, rows: 0, refreshed: false })
     }
 }
 
@@ -115,6 +115,8 @@ pub struct OpenFiles {
     stats: Option<FileStats>,
     /// How many rows surely match in the files of the pages before.
     rows: u64,
+    /// Whether the pages before are of an answer that was refreshed.
+    refreshed: bool,
 }
 
 impl OpenFiles {
@@ -123,9 +125,9 @@ impl OpenFiles {
         check_as_of(shared, as_of)?;
         shared.check_start(place.origin.version)?;
         let table = app.open(shared)?;
-        let FilesPlace { origin, position, stats, rows } = place;
+        let FilesPlace { origin, position, stats, rows, refreshed } = place;
         let files = table.run(move |delta| delta.files_from(&origin, position)).await?;
-        Ok(Self { table, files, stats, rows })
+        Ok(Self { table, files, stats, rows, refreshed })
     }
 
     /// Negotiates the form of an answer with these files, and checks that they can be signed. `format` is the form of the
@@ -156,7 +158,7 @@ pub struct CheckedFiles {
 }
 
 impl CheckedFiles {
-    /// The table and its places.
+    /// The table and its locations.
     pub fn table(&self) -> &OpenTable {
         &self.opened.table
     }
@@ -174,20 +176,27 @@ impl CheckedFiles {
         capabilities: &Capabilities,
         query: &SnapshotQuery,
     ) -> VersionLines {
-        let Self { format, opened: OpenFiles { table, files, stats, rows }, signer } = self;
-        let skipping = Skipping::new(&query.hints, files.snapshot().metadata(), rows);
+        let Self { format, opened: OpenFiles { table, files, stats, rows, refreshed }, signer } = self;
+        // A client that refreshes URLs looks for those of the files that it has. Hints could leave out others now: by then
+        // the log may have another order and other statistics.
+        let refreshed = refreshed || query.refresh_token.is_some();
+        let hints = if refreshed { Hints::default() } else { query.hints.clone() };
+        let skipping = Skipping::new(hints, rows);
         // Without the time of the version: no client needs it here, and it is gone once its commit is cleaned up.
         let version = files.snapshot().version();
         let queried = query.as_of.is_historical().then_some(QueriedVersion { version, timestamp: None });
         let lines = FileLineWriter::new(format, id_hash, capabilities, queried, signer);
-        VersionLines::new(
-            table.delta().clone(),
-            files,
-            skipping,
-            stats,
-            Head::new(format, shared.record()),
-            lines,
-        )
+        VersionLines {
+            refreshed,
+            ..VersionLines::new(
+                table.delta().clone(),
+                files,
+                skipping,
+                stats,
+                Head::new(format, shared.record()),
+                lines,
+            )
+        }
     }
 }
 
@@ -196,6 +205,7 @@ pub struct VersionLines {
     table: DeltaTable,
     files: FileCursor,
     skipping: Skipping,
+    refreshed: bool,
     stats: Option<FileStats>,
     head: Head,
     lines: FileLineWriter,
@@ -213,7 +223,7 @@ impl VersionLines {
     ) -> Self {
         let snapshot = files.snapshot();
         lines.set_partition_columns(snapshot.schema(), &snapshot.metadata().partition_columns);
-        Self { table, files, skipping, stats, head, lines }
+        Self { table, files, skipping, refreshed: false, stats, head, lines }
     }
 }
 
@@ -223,6 +233,7 @@ impl LineCursor for VersionLines {
     const FIRST_FILES: u64 = 64;
 
     fn head(&mut self) -> Result<[Vec<u8>; 2]> {
+        self.skipping.prepare(self.files.snapshot().metadata());
         if self.stats.is_none() {
             self.stats = self.head.stats(self.files.snapshot())?;
         }
@@ -269,7 +280,13 @@ impl LineCursor for VersionLines {
             return Ok(None);
         }
         let (origin, position) = (self.files.origin().clone(), self.files.position());
-        Ok(Some(FilesPlace { origin, position, stats: self.stats, rows: self.skipping.rows() }))
+        Ok(Some(FilesPlace {
+            origin,
+            position,
+            stats: self.stats,
+            rows: self.skipping.rows(),
+            refreshed: self.refreshed,
+        }))
     }
 
     fn pause(self) {

@@ -60,6 +60,8 @@ pub struct AnswerWriter<S> {
     pub page: Page,
     /// How it ends.
     pub end: AnswerEnd,
+    /// Whether the lines of a full page were sent; `false` at first.
+    pub is_flushed: bool,
     /// The account of what the cursor holds in memory.
     pub memory: MemoryAccount,
 }
@@ -128,6 +130,11 @@ impl<S: LineCursor> AnswerWriter<S> {
         while !lines.should_pause() {
             if !self.cursor.pass_over()? {
                 return Ok(Progress::Whole);
+            }
+            if !self.is_flushed {
+                // The client can begin with the page meanwhile.
+                lines.flush()?;
+                self.is_flushed = true;
             }
             self.memory.hold(self.cursor.held_bytes())?;
             lines.without_line()?;

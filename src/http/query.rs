@@ -79,7 +79,7 @@ pub(super) struct Query<'a> {
     app: &'a App,
     headers: QueryHeaders,
     pub(super) shared: SharedTable,
-    /// What seals and opens the tokens of the recipient for this table.
+    /// What seals and unseals the tokens of the recipient for this table.
     pub(super) tokens: TableTokens,
     in_flight: InFlight,
     bounds: Bounds,

@@ -76,7 +76,7 @@ impl QueryResponse<'_> {
             true => FailureLine::EndStreamAction,
             false => FailureLine::NotJson,
         };
-        let writer = AnswerWriter { cursor, page, end, memory: in_flight.memory() };
+        let writer = AnswerWriter { cursor, page, end, is_flushed: false, memory: in_flight.memory() };
         let (lane, in_flight) = (table.lane().clone(), Box::new(in_flight));
         let sending = Sending { encoding: self.headers.encoding, failure, bounds, lane, in_flight };
         let body = ndjson::stream(sending, writer.into_steps()).await?;

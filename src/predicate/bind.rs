@@ -48,11 +48,16 @@ pub(super) struct Binder<'a> {
     pub(super) columns: Vec<Column>,
     /// Why parts are [`Bound::Unknown`].
     pub(super) ignored: Vec<String>,
+    /// How many values lists have so far.
+    values: usize,
 }
+
+/// The most values of all lists, which are kept until the answer is over.
+const MOST_VALUES: usize = 10_000;
 
 impl<'a> Binder<'a> {
     pub(super) fn new(schema: Columns<'a>) -> Self {
-        Self { schema, columns: Vec::new(), ignored: Vec::new() }
+        Self { schema, columns: Vec::new(), ignored: Vec::new(), values: 0 }
     }
 
     pub(super) fn bind(&mut self, predicate: Predicate) -> Bound {
@@ -103,6 +108,10 @@ impl<'a> Binder<'a> {
         let Term::Column(parts) = &operand.term else {
             return Err("only a column can be IN a list".to_owned());
         };
+        self.values = self.values.saturating_add(list.len());
+        if self.values > MOST_VALUES {
+            return Err(format!("lists have more than {MOST_VALUES} values"));
+        }
         let column = self.column(parts)?;
         let (mut common, mut literals, mut has_null) = (None, Vec::with_capacity(list.len()), false);
         for literal in list {
@@ -120,19 +129,15 @@ impl<'a> Binder<'a> {
         if literals.iter().any(|literal| !literal.is_exact()) {
             return any_of(column, domain, literals, has_null);
         }
+        // Any two of them can be compared, as sorting needs it.
+        if !literals.iter().all(|literal| literal.low.as_ref().is_some_and(Value::is_common)) {
+            return Err("a value of a list has too many digits".to_owned());
+        }
         literals.sort_by(|left, right| match (&left.low, &right.low) {
             (Some(left), Some(right)) => left.compare(right).unwrap_or(Ordering::Equal),
             _ => Ordering::Equal,
         });
-        let comparable = literals.windows(2).all(|pair| match pair {
-            [Interval { low: Some(left), .. }, Interval { low: Some(right), .. }] => {
-                left.compare(right).is_some()
-            }
-            _ => false,
-        });
-        if !comparable {
-            return Err("the values of a list cannot be compared with each other".to_owned());
-        }
+        literals.dedup();
         Ok(Bound::In { column, domain, literals, has_null })
     }
 

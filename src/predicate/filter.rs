@@ -9,7 +9,7 @@ use super::schema::{Column, Columns, Table};
 use super::statistics::{Statistics, Wanted};
 
 /// The most comparisons that are evaluated for each file.
-const MOST_COMPARISONS: usize = 1_000;
+const MOST_COMPARISONS: usize = 250;
 
 /// What tells which rows a file can have.
 pub struct FileFacts<'a, F> {
@@ -75,7 +75,9 @@ pub struct Filter {
 impl Filter {
     /// A filter by predicates that all must hold. If `counts_rows`, the rows that surely match are counted.
     pub fn new(predicates: Vec<Predicate>, counts_rows: bool, table: Table<'_>) -> Self {
-        let mut binder = Binder::new(Columns::new(table));
+        // A schema takes a while to read.
+        let schema = if predicates.is_empty() { "" } else { table.schema };
+        let mut binder = Binder::new(Columns::new(Table { schema, ..table }));
         let (mut conjuncts, mut comparisons) = (Vec::new(), 0);
         for predicate in predicates.into_iter().flat_map(Predicate::into_conjuncts) {
             // Before columns are looked up for them. A list may turn out to be several.
@@ -441,20 +443,23 @@ mod tests {
                 ("day = '2024-05-02'", 1, 0),
                 ("n = 4", 1, 0),
                 ("s = 'c'", 0, 0),
-                ("the function f is not supported", 0, 1),
+                ("a function is not supported", 0, 1),
             ]
         );
     }
 
     #[test]
     fn the_work_for_each_file_is_bounded() {
-        let list = vec!["n = 4"; 700].join(" OR ");
+        let list = vec!["n = 4"; 150].join(" OR ");
         let mut filter = filter(&[&list, &list, "n = 4"], true);
         assert_eq!(filter.judge(&facts(Some(STATS))), Verdict::LeftOut);
         let evaluated =
             |filter: &Filter| filter.conjuncts().iter().map(Conjunct::is_evaluated).collect::<Vec<_>>();
         assert_eq!(evaluated(&filter), [true, false]);
-        let list = format!("x IN ({})", vec!["1.5e0, 0"; 40].join(", "));
-        assert_eq!(evaluated(&self::filter(&[list.as_str(); 20], true)), [[true; 12].as_slice(), &[false]].concat());
+        let list = format!("x IN ({})", ["1.5e0, 0"; 10].join(", "));
+        assert_eq!(
+            evaluated(&self::filter(&[list.as_str(); 20], true)),
+            [[true; 12].as_slice(), &[false]].concat()
+        );
     }
 }

@@ -196,7 +196,7 @@ fn between<'a>(statistics: &ColumnStatistics<'a>, domain: Domain) -> Interval<'a
     Interval { low, high, cut: false }
 }
 
-/// Whether a value within `values` may be above, or at, the lower end of `literal`; and so on.
+/// How a comparison of values with a literal can come out.
 fn compare(
     values: &Interval<'_>,
     may_be_nan: bool,

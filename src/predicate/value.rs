@@ -32,6 +32,14 @@ pub(super) enum Value<'a> {
 }
 
 impl Value<'_> {
+    /// Whether it can be compared with every other such value of its domain.
+    pub(super) fn is_common(&self) -> bool {
+        match self {
+            Self::Number(number) => number.scale <= 15 && number.digits() <= 22,
+            Self::Double(_) | Self::Text(_) | Self::Integer(_) => true,
+        }
+    }
+
     /// `None` if the values cannot be compared, so that nothing may be concluded.
     pub(super) fn compare(&self, other: &Value<'_>) -> Option<Ordering> {
         match (self, other) {

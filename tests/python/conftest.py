@@ -79,7 +79,7 @@ class Server:
     def stop(self):
         if self.process.poll() is None:
             os.kill(self.process.pid, signal.SIGTERM)
-        code = self.process.wait(15)
+        code = self.process.wait(30)
         self._logger.join(5)
         self.process.stdout.close()
         self.process.stderr.close()

@@ -372,7 +372,7 @@ def test_sigterm_does_not_wait_for_ever(running, tmp_path):
     time.sleep(0.3)
     began = time.monotonic()
     assert server.stop() == 0
-    assert 8 < time.monotonic() - began < 13
+    assert 8 < time.monotonic() - began < 25
     connection.close()
 
 

@@ -38,7 +38,7 @@ pub(crate) struct Explain {
     /// How many rows the client reads.
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// Find the table in a share file, in place of DynamoDB.
+    /// Find the table in a share file instead of in DynamoDB.
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// The role that reads the table, as the server assumes it. Default: the credentials of the AWS CLI.
@@ -182,7 +182,7 @@ impl Explained {
         }
         lines.push(String::new());
         match self.limit {
-            Some((limit, true)) => lines.push(format!("The files that are sent have {limit} matching rows, so the others are left out.")),
+            Some((limit, true)) => lines.push(format!("The files that are sent have at least {limit} matching rows, so the others are left out.")),
             Some((limit, false)) => lines.push(format!(
                 "The limit of {limit} rows leaves out nothing: the statistics do not show that so many rows match."
             )),
