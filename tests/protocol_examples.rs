@@ -14,6 +14,7 @@ use deltashare::app::App;
 use deltashare::catalog::share_file::{ShareFile, ShareFileCatalog};
 use deltashare::http::router;
 use deltashare::limits::Limits;
+use deltashare::predicate::Predicate;
 use deltashare::protocol::actions::{EndStreamAction, EndStreamLine};
 use deltashare::protocol::profile::Profile;
 use deltashare::protocol::query::{AsOf, Hints, QueryRequest, SinceQuery, SnapshotQuery, TableQuery};
@@ -207,16 +208,22 @@ async fn protocol_metadata_and_files_in_delta_format() {
 #[test]
 fn requests() {
     let parse = |body: &str| QueryRequest::parse(body.as_bytes()).unwrap().query;
-    let snapshot = |as_of| {
+    let snapshot = |as_of, hints| {
         TableQuery::Snapshot(SnapshotQuery {
             as_of,
             include_refresh_token: false,
             refresh_token: None,
-            hints: Hints::default(),
+            hints,
         })
     };
-    assert_eq!(parse(&text("query_table_request")), snapshot(AsOf::Version(123)));
-    assert_eq!(parse(&text("query_asynchronous_request")), snapshot(AsOf::Latest));
+    let january = ["date >= '2021-01-01'", "date <= '2021-01-31'"].map(str::to_owned);
+    let hints = Hints { sql: january.to_vec(), json: None, limit: Some(1000) };
+    assert_eq!(parse(&text("query_table_request")), snapshot(AsOf::Version(123), hints.clone()));
+    let since_january = Hints { sql: january[..1].to_vec(), ..hints.clone() };
+    assert_eq!(parse(&text("query_asynchronous_request")), snapshot(AsOf::Latest, since_january));
+    for sql in &hints.sql {
+        assert!(matches!(Predicate::from_sql(sql), Predicate::Compare(..)), "{sql}");
+    }
     let since = TableQuery::Since(SinceQuery {
         starting_version: 1,
         ending_version: None,
@@ -226,7 +233,10 @@ fn requests() {
     // Hints may be wrong JSON, as one of the protocol's own examples is.
     for name in ["json_predicate_equal", "json_predicate_and", "json_predicate_not"] {
         let body = serde_json::json!({"jsonPredicateHints": text(name)}).to_string();
-        assert_eq!(parse(&body), snapshot(AsOf::Latest));
+        let hints = Hints { json: Some(text(name)), ..Hints::default() };
+        assert_eq!(parse(&body), snapshot(AsOf::Latest, hints));
+        let understood = !matches!(Predicate::from_json(&text(name)), Predicate::Unsupported(_));
+        assert_eq!(understood, name != "json_predicate_not", "{name}");
     }
 }
 
