@@ -43,6 +43,11 @@ impl Skipping {
         }
     }
 
+    /// Whether any file can be left out.
+    pub(super) fn has_hints(&self) -> bool {
+        self.filter.is_some()
+    }
+
     /// Whether the files that were kept have as many rows as the client reads.
     pub(super) fn is_enough(&self) -> bool {
         self.hints.limit.is_some_and(|limit| self.rows >= limit)

@@ -254,7 +254,7 @@ impl LineCursor for VersionLines {
     }
 
     fn pass_over(&mut self) -> Result<bool> {
-        if self.skipping.is_enough() {
+        if !self.skipping.has_hints() || self.skipping.is_enough() {
             return Ok(false);
         }
         let Some(file) = self.files.peek()? else { return Ok(false) };
@@ -273,10 +273,7 @@ impl LineCursor for VersionLines {
     }
 
     fn next_place(&mut self) -> Result<Option<FilesPlace>> {
-        if self.skipping.is_enough() {
-            return Ok(None);
-        }
-        if self.files.peek()?.is_none() {
+        if self.skipping.is_enough() || !self.files.has_more()? {
             return Ok(None);
         }
         let (origin, position) = (self.files.origin().clone(), self.files.position());

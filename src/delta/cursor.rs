@@ -146,6 +146,11 @@ impl FileCursor {
         Ok(file)
     }
 
+    /// Whether another file follows.
+    pub fn has_more(&mut self) -> Result<bool> {
+        self.find()
+    }
+
     /// Moves to the next row that is a file; `false` at the end.
     fn find(&mut self) -> Result<bool> {
         loop {

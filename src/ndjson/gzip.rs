@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 const LEVELS: [u32; 3] = [1, 2, 7];
 /// The header of a stream without a name and a time, from an unknown system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
-/// How much room is made at once for what is compressed.
+/// By how many bytes the buffer of compressed data grows.
 const ROOM: usize = 16 * 1024;
 
 /// Compresses what is written to it.
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn what_is_flushed_can_be_read_at_once() {
         let mut gzip = Gzip::new();
-        // Data that does not compress, so that what is given out is more than the room that is made at once.
+        // Random data does not compress, so the output is larger than one growth of the buffer.
         let random = |number: u64| (number ^ 0x9e37_79b9).wrapping_mul(0xbf58_476d_1ce4_e5b9).to_be_bytes();
         let data: Vec<u8> = (0..30_000).flat_map(random).collect();
         gzip.write(&data).unwrap();

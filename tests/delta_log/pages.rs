@@ -51,7 +51,7 @@ async fn pages_go_on_where_the_one_before_ended() {
         loop {
             seen.extend(take(&mut cursor, 997).unwrap());
             assert_eq!(cursor.position(), seen.len() as u64);
-            if cursor.peek().unwrap().is_none() {
+            if !cursor.has_more().unwrap() {
                 break;
             }
             table.pause_files(cursor);
