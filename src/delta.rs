@@ -21,6 +21,7 @@ mod kept_commits;
 mod log_names;
 mod log_rejection;
 mod log_store;
+mod look;
 mod mend;
 mod metadata;
 mod open;

@@ -39,6 +39,9 @@ pub struct Limits {
     /// How long a query may take: pages and refreshed answers that follow on one another end so many seconds after the
     /// first one, with tokens of any age.
     pub query_life_seconds: u32,
+    /// How many seconds the server may go without listing the log of a table in S3, as long as requests for two files of the
+    /// log say that nothing was committed. A checkpoint without a commit is noticed with the next listing.
+    pub log_listing_seconds: u64,
     /// How deep lists and objects may lie in each other in an action, in statistics and in a schema.
     pub log_depth: usize,
     /// The largest action of a log, where each value in it counts for 32 bytes more than its text.
@@ -110,6 +113,7 @@ impl Default for Limits {
             body_bytes: 1 << 20,
             body_timeout: Duration::from_secs(30),
             query_life_seconds: 7 * 24 * 60 * 60,
+            log_listing_seconds: 60,
             log_depth: 512,
             log_action_bytes: 32 << 20,
             log_batch_bytes: 192 << 20,
@@ -182,7 +186,8 @@ impl Limits {
 }
 
 /// Limits that stand for nothing when they are 0.
-const MAY_BE_ZERO: [&str; 3] = ["unavailable_millis", "range_kept_bytes", "bucket_queue"];
+const MAY_BE_ZERO: [&str; 4] =
+    ["log_listing_seconds", "unavailable_millis", "range_kept_bytes", "bucket_queue"];
 
 /// The largest number that a limit is set to, far below what would overflow.
 const MAX_NUMBER: u64 = 1 << 48;

@@ -8,6 +8,8 @@
 mod flights;
 #[path = "delta_log/log.rs"]
 mod log;
+#[path = "delta_log/looks.rs"]
+mod looks;
 #[path = "delta_log/pages.rs"]
 mod pages;
 #[path = "delta_log/rigged.rs"]
@@ -24,6 +26,7 @@ use buoyant_kernel::object_store::local::LocalFileSystem;
 use buoyant_kernel::object_store::memory::InMemory;
 use deltashare::delta::{ChangeKind, FileStats};
 use deltashare::error::ErrorCode;
+use deltashare::limits::Limits;
 use log::*;
 use rigged::{Fault, Rigged};
 use serde_json::json;
@@ -858,7 +861,7 @@ async fn versions() {
         assert!(
             refusal(table.at_version(u64::MAX)).contains("Cannot load table version 18446744073709551615")
         );
-        assert_eq!(table.latest_version().unwrap(), 5);
+        assert_eq!(table.latest().unwrap().version(), 5);
     })
     .await;
 }
@@ -1010,7 +1013,7 @@ async fn a_truncated_listing_is_not_a_shorter_table() {
     let store = Rigged::new();
     let log = Log::on(store.clone());
     log.commits(4).await;
-    let table = log.table();
+    let table = log.table_with(Limits { log_listing_seconds: 0, ..Limits::default() });
     blocking({
         let table = table.clone();
         move || assert_eq!(table.latest().unwrap().version(), 3)
@@ -1151,13 +1154,14 @@ async fn requests() {
         move || table.latest().unwrap()
     })
     .await;
-    assert_eq!(store.requests(), (1, 0));
+    // The newest commit, and the one that does not follow.
+    assert_eq!(store.requests(), (0, 2));
     for version in 20..25 {
         log.write(&[add(&format!("f{version}"))]).await;
     }
     store.requests();
     blocking(move || assert_eq!(paths(&table.latest().unwrap()).unwrap(), files(0..25))).await;
-    assert_eq!(store.requests(), (1, 5));
+    assert_eq!(store.requests(), (1, 6));
 }
 
 // ---------------------------------------------------------------------------------------------------------

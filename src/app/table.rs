@@ -25,7 +25,6 @@ pub(super) struct WarmTable {
     delta: DeltaTable,
     lane: Lane,
     newest: Flights<(), Arc<Snapshot>>,
-    numbers: Flights<(), u64>,
     versions: Flights<u64, Arc<Snapshot>>,
     /// When the table's storage did not answer, and how.
     unavailable: Mutex<Option<(Instant, Error)>>,
@@ -37,7 +36,6 @@ impl WarmTable {
             delta,
             lane,
             newest: Flights::default(),
-            numbers: Flights::default(),
             versions: Flights::default(),
             unavailable: Mutex::default(),
         }
@@ -116,15 +114,6 @@ impl OpenTable {
     pub async fn latest(&self) -> Result<Arc<Snapshot>> {
         let shared = Arc::clone(&self.shared);
         self.shared.newest.join((), move || shared.run(DeltaTable::latest)).await
-    }
-
-    /// The number of the newest version, in the same way.
-    pub async fn latest_version(&self) -> Result<u64> {
-        if !self.shared.delta.is_loaded() {
-            return self.latest().await.map(|newest| newest.version());
-        }
-        let shared = Arc::clone(&self.shared);
-        self.shared.numbers.join((), move || shared.run(DeltaTable::latest_version)).await
     }
 
     /// An exact version, in the same way. Fails when there is no such version, or no longer.

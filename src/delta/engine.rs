@@ -21,10 +21,11 @@ use bytes::Bytes;
 use url::Url;
 
 use super::action_guard::{check_names, check_texts};
-use super::executor::{StoppableExecutor, batch_is_decoded, wait_for_memory};
+use super::executor::{StoppableExecutor, batch_is_decoded, unless_stopped, wait_for_memory};
 use super::failure::{Cause, cause, failure};
 use super::log_names::{LAST_CHECKPOINT, LogFile, file_name};
 use super::log_store::{COMMIT_BYTES, LogStore, View};
+use super::look::is_unchanged;
 use super::read_ahead::ReadAhead;
 use super::repeats::{no_repeats, subjects};
 use crate::limits::Limits;
@@ -136,8 +137,7 @@ impl LogEngine {
     /// The files of the versions from `version` on, in the order of their names.
     pub(super) fn list_from(&self, version: u64) -> DeltaResult<Vec<FileMeta>> {
         let log = self.log();
-        let mut start = log.clone();
-        start.set_path(&format!("{}{version:020}", log.path()));
+        let start = self.log_file(&format!("{version:020}"));
         let mut files = Vec::new();
         for file in self.storage_handler().list_from(&start)? {
             let file = file?;
@@ -156,6 +156,16 @@ impl LogEngine {
         self.fence.admit_all(&commits)?;
         let store = Arc::new(self.store.viewed(View { every_action: true, ..self.store.view() }));
         Ok(ReadAhead::new(store, self.runtime.clone(), commits))
+    }
+
+    /// Whether `known`, the commit of `version`, is still the same file, and there is no commit of the next version. If the
+    /// result is `false`, only a listing can tell what happened. Blocks.
+    pub(super) fn is_unchanged(&self, known: &FileMeta, version: u64) -> DeltaResult<bool> {
+        self.fence.admit(&known.location)?;
+        let next = self.log_file(&format!("{:020}.json", version + 1));
+        // The thread may block, as for the listing that this replaces.
+        let unchanged = self.runtime.block_on(unless_stopped(is_unchanged(&self.store, known, &next)));
+        Ok(unchanged?)
     }
 
     /// Waits until there is so much memory to decode actions. Blocks.
@@ -182,6 +192,13 @@ impl LogEngine {
     /// The URL of the table.
     pub(super) fn root(&self) -> &Url {
         &self.fence.root
+    }
+
+    /// The URL of a file in `_delta_log/`.
+    fn log_file(&self, name: &str) -> Url {
+        let mut file = self.log().clone();
+        file.set_path(&format!("{}{name}", self.log().path()));
+        file
     }
 
     /// The URL of `_delta_log/`.

@@ -63,6 +63,8 @@ pub(super) struct LogStore {
     inner: Arc<dyn ObjectStore>,
     kept: Arc<Mutex<KeptPieces>>,
     footers: Arc<Mutex<Footers>>,
+    /// The commit that was listed last: the newest one, if the listing went on to the end of the log.
+    listed: Arc<Mutex<Option<ObjectMeta>>>,
     view: View,
     limits: Limits,
 }
@@ -107,14 +109,19 @@ struct Piece {
 
 impl LogStore {
     pub(super) fn new(inner: Arc<dyn ObjectStore>, view: View, limits: Limits) -> Self {
-        Self { inner, kept: Arc::default(), footers: Arc::default(), view, limits }
+        let (kept, footers, listed) = Default::default();
+        Self { inner, kept, footers, listed, view, limits }
     }
 
     /// The same store, with the same memory, read in another way.
     pub(super) fn viewed(&self, view: View) -> Self {
-        let (inner, kept, footers) =
-            (Arc::clone(&self.inner), Arc::clone(&self.kept), Arc::clone(&self.footers));
-        Self { inner, kept, footers, view, limits: self.limits }
+        let (inner, kept, footers, listed) = (
+            Arc::clone(&self.inner),
+            Arc::clone(&self.kept),
+            Arc::clone(&self.footers),
+            Arc::clone(&self.listed),
+        );
+        Self { inner, kept, footers, listed, view, limits: self.limits }
     }
 
     pub(super) fn view(&self) -> View {
@@ -123,6 +130,23 @@ impl LogStore {
 
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Reads a commit as it is now, whatever was kept of it. Keeps it, unless it is large.
+    pub(super) async fn read_commit(&self, location: &Path) -> Result<()> {
+        self.kept().forget(location);
+        self.get(location, GetOptions::default()).await.map(drop)
+    }
+
+    /// Whether the commit that was listed last, with the time `last_modified`, has the same ETag as `found`.
+    pub(super) fn has_listed(&self, found: &ObjectMeta, last_modified: i64) -> bool {
+        let listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        listed.as_ref().is_some_and(|listed| {
+            listed.location == found.location
+                && listed.last_modified.timestamp_millis() == last_modified
+                && listed.e_tag.is_some()
+                && listed.e_tag == found.e_tag
+        })
     }
 
     async fn get(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -480,12 +504,15 @@ impl ObjectStore for LogStore {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        let kept = Arc::clone(&self.kept);
+        let (kept, last) = (Arc::clone(&self.kept), Arc::clone(&self.listed));
         let listed = stoppable(self.inner.list_with_offset(prefix, offset));
         listed
             .inspect(move |file| {
-                if let Ok(file) = file {
-                    kept.lock().unwrap_or_else(PoisonError::into_inner).compare(file);
+                let Ok(file) = file else { return };
+                kept.lock().unwrap_or_else(PoisonError::into_inner).compare(file);
+                let name = file.location.filename().unwrap_or_default();
+                if let Some(LogFile::Commit(_)) = LogFile::parse(name) {
+                    *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(file.clone());
                 }
             })
             .boxed()

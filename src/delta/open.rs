@@ -209,7 +209,23 @@ fn accept(kernel: SnapshotRef, engine: &Arc<LogEngine>) -> Result<Snapshot, Open
     Snapshot::new(kernel, Arc::clone(engine)).map_err(OpenError::Final)
 }
 
-/// Looks for newer versions than `known` with one listing.
+/// Whether `known` is the newest version, as far as two files of the log tell. If the result is `false`, [`refresh`] finds
+/// out.
+pub(super) fn is_newest(known: &Snapshot) -> Result<bool> {
+    // Listing a directory costs nothing, and shows what is no file, such as a link that leads nowhere.
+    if known.engine().root().scheme() != "s3" {
+        return Ok(false);
+    }
+    match &known.kernel().log_segment().listed.latest_commit_file {
+        Some(commit) if commit.version == known.version() => {
+            known.engine().is_unchanged(&commit.location, commit.version).map_err(failure)
+        }
+        // The checkpoint is all there is of the known version.
+        Some(_) | None => Ok(false),
+    }
+}
+
+/// Looks for newer versions than `known`, and for a newer checkpoint, with one listing.
 pub(super) fn refresh(engine: &Arc<LogEngine>, known: &Snapshot) -> Result<RefreshResult> {
     let segment = known.kernel().log_segment();
     let Some(newest) = &segment.listed.latest_commit_file else {
@@ -257,26 +273,6 @@ pub(super) fn refresh(engine: &Arc<LogEngine>, known: &Snapshot) -> Result<Refre
         return Err(incomplete_listing());
     }
     Ok(RefreshResult::Newer(snapshot))
-}
-
-/// The newest version, from one listing alone; `None` if that does not suffice.
-pub(super) fn listed_version(known: &Snapshot) -> Result<Option<u64>> {
-    let Some(commit) = &known.kernel().log_segment().listed.latest_commit_file else { return Ok(None) };
-    let files = known.engine().list_from(known.version()).map_err(failure)?;
-    let mut commits = files.iter().filter_map(|file| match LogFile::parse(file_name(file.location.path())) {
-        Some(LogFile::Commit(version)) => Some((version, file)),
-        Some(LogFile::Checkpoint(_) | LogFile::Other) | None => None,
-    });
-    let is_known =
-        |(version, file): (u64, &FileMeta)| version == known.version() && same(file, &commit.location);
-    if !commits.next().is_some_and(is_known) {
-        return Ok(None);
-    }
-    // A gap or an empty commit is left to `refresh`, which says what is wrong.
-    let newest = commits.try_fold(known.version(), |before, (version, file)| {
-        (version == before + 1 && file.size > 0).then_some(version)
-    });
-    Ok(newest)
 }
 
 /// The listing lacks the commit of the known version. Either the table was created again, or the listing is

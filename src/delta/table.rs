@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use buoyant_kernel::object_store::ObjectStore;
 use url::Url;
@@ -12,7 +13,7 @@ use super::engine::LogEngine;
 use super::failure::{failure, not_available};
 use super::history::Log;
 use super::kept_commits::{CommitBudget, KeptCommits};
-use super::open::{RefreshResult, listed_version, open_from, open_listed, open_version, refresh};
+use super::open::{RefreshResult, is_newest, open_from, open_listed, open_version, refresh};
 use super::snapshot::Snapshot;
 use super::survey::{Survey, survey};
 use crate::error::{ErrorCode, Result};
@@ -49,6 +50,8 @@ pub struct DeltaTable(Arc<Shared>);
 
 struct Shared {
     engine: Arc<LogEngine>,
+    /// How old the last listing may be before the log is listed again, although no commit followed.
+    list_after: Duration,
     /// What answers keep of commits between their passes over them.
     commits: Arc<CommitBudget>,
     known: Mutex<Known>,
@@ -63,6 +66,8 @@ type Paused<T> = Mutex<VecDeque<T>>;
 #[derive(Default)]
 struct Known {
     newest: Option<Arc<Snapshot>>,
+    /// When the log was last listed to find the newest version.
+    listed: Option<SystemTime>,
     /// Versions below the newest, most recently opened last.
     older: VecDeque<Arc<Snapshot>>,
 }
@@ -93,6 +98,7 @@ impl DeltaTable {
         let engine = Arc::new(LogEngine::new(store, root, runtime, limits));
         Self(Arc::new(Shared {
             engine,
+            list_after: Duration::from_secs(limits.log_listing_seconds),
             commits,
             known: Mutex::default(),
             paused_files: Mutex::default(),
@@ -100,15 +106,31 @@ impl DeltaTable {
         }))
     }
 
-    /// The newest version. One listing if nothing was committed since the last call.
+    /// The newest version. If nothing was committed since the last call, this takes requests for two files of the log, or
+    /// one listing if the last one is older than [`Limits::log_listing_seconds`], or if the table is not in S3.
     ///
     /// Never an older version than an earlier call returned, unless the table was created again.
     pub fn latest(&self) -> Result<Arc<Snapshot>> {
         let engine = &self.0.engine;
         // The lock is not held while the log is read. If two callers read it at the same time, `keep` decides.
-        let newest = self.known().newest.clone();
-        let Some(newest) = newest else { return Ok(self.keep(open_version(engine, None)?)) };
-        Ok(match refresh(engine, &newest)? {
+        let (newest, listed) = {
+            let known = self.known();
+            (known.newest.clone(), known.listed)
+        };
+        // Not the monotonic clock, which may stop while a function is frozen between two requests.
+        let now = SystemTime::now();
+        let Some(newest) = newest else {
+            let snapshot = open_version(engine, None)?;
+            self.known().listed = Some(now);
+            return Ok(self.keep(snapshot));
+        };
+        let age = listed.and_then(|listed| now.duration_since(listed).ok());
+        if age.is_some_and(|age| age < self.0.list_after) && is_newest(&newest)? {
+            return Ok(newest);
+        }
+        let found = refresh(engine, &newest)?;
+        self.known().listed = Some(now);
+        Ok(match found {
             RefreshResult::Unchanged => newest,
             RefreshResult::Newer(snapshot) => {
                 // A list of files has the order and the statistics of the checkpoint that it is read from, whoever asks.
@@ -119,27 +141,11 @@ impl DeltaTable {
             }
             RefreshResult::Replaced(snapshot) => {
                 let snapshot = Arc::new(snapshot);
-                *self.known() = Known { newest: Some(Arc::clone(&snapshot)), older: VecDeque::new() };
+                let newest = Some(Arc::clone(&snapshot));
+                *self.known() = Known { newest, listed: Some(now), older: VecDeque::new() };
                 snapshot
             }
         })
-    }
-
-    /// Whether a version of the table is known, so that looking for a newer one takes one listing.
-    #[must_use]
-    pub fn is_loaded(&self) -> bool {
-        self.known().newest.is_some()
-    }
-
-    /// The number of the newest version. One listing if nothing was committed; new commits are read, because a version
-    /// that cannot be read must not be reported to clients.
-    pub fn latest_version(&self) -> Result<u64> {
-        let newest = self.known().newest.clone();
-        let listed = newest.as_deref().map(listed_version).transpose()?.flatten();
-        match (newest, listed) {
-            (Some(newest), Some(version)) if version == newest.version() => Ok(version),
-            _ => self.latest().map(|snapshot| snapshot.version()),
-        }
     }
 
     /// An exact version. Fails when there is no such version, or no longer.
@@ -160,8 +166,12 @@ impl DeltaTable {
     /// An exact version, given the newest one.
     pub fn at_version_of(&self, newest: &Arc<Snapshot>, version: u64) -> Result<Arc<Snapshot>> {
         if newest.version() < version {
-            let range = Log::list(&self.0.engine)?.range();
-            return Err(not_available(version, range));
+            let log = Log::list(&self.0.engine)?;
+            return match log.latest() {
+                // Committed a moment ago, or behind a gap in the log.
+                Some(latest) if latest >= version => self.at_version_alone(version),
+                Some(_) | None => Err(not_available(version, log.range())),
+            };
         }
         self.older(newest, version, |engine| open_version(engine, Some(version)))
     }

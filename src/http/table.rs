@@ -36,7 +36,7 @@ pub async fn query_version(
     let table = app.open(&shared)?;
     let version = match starting {
         None => {
-            let version = table.latest_version().await?;
+            let version = table.latest().await?.version();
             shared.check_start(version)?;
             version
         }

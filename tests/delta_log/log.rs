@@ -20,7 +20,7 @@ use url::Url;
 
 pub(crate) const SCHEMA: &str = r#"{"type":"struct","fields":[{"name":"id","type":"long","nullable":true,"metadata":{}},{"name":"day","type":"string","nullable":true,"metadata":{}}]}"#;
 
-pub(crate) const ROOT: &str = "memory:///tables/t/";
+pub(crate) const ROOT: &str = "s3://bucket/tables/t/";
 
 /// A table whose log the test writes.
 pub(crate) struct Log {
@@ -40,12 +40,12 @@ impl Log {
     }
 
     pub(crate) fn table(&self) -> DeltaTable {
-        DeltaTable::new(
-            self.store.clone(),
-            self.root.clone(),
-            tokio::runtime::Handle::current(),
-            Limits::default(),
-        )
+        self.table_with(Limits::default())
+    }
+
+    pub(crate) fn table_with(&self, limits: Limits) -> DeltaTable {
+        let runtime = tokio::runtime::Handle::current();
+        DeltaTable::new(self.store.clone(), self.root.clone(), runtime, limits)
     }
 
     pub(crate) fn path(&self, name: &str) -> Path {

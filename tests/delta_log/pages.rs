@@ -160,41 +160,6 @@ async fn what_broke_while_a_list_was_paused_is_read_again() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_poll_of_the_version_is_one_listing() {
-    let store = Rigged::new();
-    let log = Log::on(store.clone());
-    log.commits(10).await;
-    let table = log.table();
-    let poll = || {
-        let table = table.clone();
-        blocking(move || table.latest_version().unwrap())
-    };
-    assert_eq!(poll().await, 9);
-    for newest in 10..13 {
-        store.requests();
-        assert_eq!(poll().await, newest - 1);
-        assert_eq!(store.requests(), (1, 0));
-        log.write(&[add("more")]).await;
-        store.requests();
-        assert_eq!(poll().await, newest);
-        assert_eq!(
-            store.requests(),
-            (2, 1),
-            "a new commit is read once, so that no damaged version is reported"
-        );
-    }
-    // What one process has seen before makes no difference.
-    log.put(&commit_name(13), "{").await;
-    let broken = table.clone();
-    assert!(blocking(move || broken.latest_version()).await.is_err());
-    log.delete(&commit_name(13)).await;
-    // A hole, and a table created again, are for the whole log to judge.
-    log.commit(14, &[add("after a hole")]).await;
-    let broken = table.clone();
-    assert!(blocking(move || broken.latest_version()).await.is_err());
-}
-
 /// The changes of a range, from the first one on.
 fn changes(table: &DeltaTable, range: &Arc<ChangeRange>) -> ChangeCursor {
     table.survey(range, ChangeKind::Files, None, &mut |_| Ok(())).unwrap().changes

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -39,8 +39,21 @@ pub(crate) struct Rigged {
     /// File names that listings leave out.
     pub(crate) unlisted: Mutex<BTreeSet<String>>,
     pub(crate) fault: Mutex<Option<Fault>>,
-    /// How many milliseconds a listing that has been made is on its way.
-    pub(crate) listing_takes: AtomicU64,
+    /// How many milliseconds an answer is on its way after it has been made.
+    pub(crate) takes: AtomicU64,
+    /// Whether reading a file tells its time to the second, as HTTP does, and listings to the millisecond.
+    pub(crate) whole_seconds: AtomicBool,
+    /// Whether files have no ETag.
+    pub(crate) untagged: AtomicBool,
+    /// Whether a file that does not exist is answered with 403, as in S3 without `s3:ListBucket`.
+    pub(crate) hides_missing: AtomicBool,
+    /// Whether listings are answered with 403.
+    pub(crate) refuses_lists: AtomicBool,
+    /// File names whose reads are answered with 403.
+    pub(crate) refused: Mutex<BTreeSet<String>>,
+    reading: AtomicUsize,
+    /// How many files were read at the same time, at most.
+    pub(crate) most_at_once: AtomicUsize,
 }
 
 impl Rigged {
@@ -48,7 +61,7 @@ impl Rigged {
         Arc::default()
     }
 
-    /// The numbers of listings and of reads since the last call.
+    /// The numbers of listings and of reads (GET and HEAD) since the last call.
     pub(crate) fn requests(&self) -> (usize, usize) {
         (self.lists.swap(0, Ordering::SeqCst), self.gets.swap(0, Ordering::SeqCst))
     }
@@ -70,6 +83,25 @@ impl Rigged {
     async fn answer(&self) {
         if *self.fault.lock().unwrap() == Some(Fault::Silent) {
             std::future::pending().await
+        }
+    }
+
+    /// What is answered, after it was on its way.
+    async fn arrives(&self) {
+        let most = self.reading.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_at_once.fetch_max(most, Ordering::SeqCst);
+        let takes = self.takes.load(Ordering::SeqCst);
+        if takes > 0 {
+            tokio::time::sleep(Duration::from_millis(takes)).await;
+        }
+        self.reading.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// The answer of S3 to those who may not list.
+    fn hidden(&self, location: &Path, error: Error) -> Error {
+        match error {
+            Error::NotFound { .. } if self.hides_missing.load(Ordering::SeqCst) => denied(location),
+            error => error,
         }
     }
 
@@ -95,6 +127,10 @@ impl Rigged {
             }),
         }
     }
+}
+
+fn denied(location: &Path) -> Error {
+    Error::PermissionDenied { path: location.to_string(), source: "AccessDenied".into() }
 }
 
 fn dated(dates: &BTreeMap<String, i64>, mut meta: ObjectMeta) -> ObjectMeta {
@@ -128,8 +164,20 @@ impl ObjectStore for Rigged {
         self.gets.fetch_add(1, Ordering::SeqCst);
         self.answer().await;
         self.check(location.as_ref())?;
-        let mut result = self.inner.get_opts(location, options).await?;
-        result.meta = dated(&self.dates.lock().unwrap(), result.meta);
+        if location.filename().is_some_and(|name| self.refused.lock().unwrap().contains(name)) {
+            return Err(denied(location));
+        }
+        let result = self.inner.get_opts(location, options).await;
+        self.arrives().await;
+        let mut result = result.map_err(|error| self.hidden(location, error))?;
+        let mut meta = dated(&self.dates.lock().unwrap(), result.meta);
+        if self.whole_seconds.load(Ordering::SeqCst) {
+            meta.last_modified = DateTime::from_timestamp(meta.last_modified.timestamp(), 0).unwrap();
+        }
+        if self.untagged.load(Ordering::SeqCst) {
+            meta.e_tag = None;
+        }
+        result.meta = meta;
         Ok(result)
     }
 
@@ -149,10 +197,13 @@ impl ObjectStore for Rigged {
         if let Err(error) = self.check("list") {
             return futures::stream::once(async move { Err(error) }).boxed();
         }
+        if self.refuses_lists.load(Ordering::SeqCst) {
+            return futures::stream::once(async { Err(denied(&Path::from("list"))) }).boxed();
+        }
         if *self.fault.lock().unwrap() == Some(Fault::Silent) {
             return futures::stream::pending().boxed();
         }
-        let takes = Duration::from_millis(self.listing_takes.load(Ordering::SeqCst));
+        let takes = Duration::from_millis(self.takes.load(Ordering::SeqCst));
         let arrives = futures::stream::once(tokio::time::sleep(takes)).filter_map(async |()| None);
         let unlisted = self.unlisted.lock().unwrap().clone();
         let dates = self.dates.lock().unwrap().clone();
