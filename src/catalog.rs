@@ -18,6 +18,7 @@ use futures::future::BoxFuture;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::predicate::FileAccess;
 use crate::protocol::names::Name;
 
 pub use settings::TableSettings;
@@ -138,6 +139,8 @@ pub struct TableRecord {
     pub id: String,
     /// How it is shared.
     pub settings: TableSettings,
+    /// Which files the caller may read, by the filters of the table and of the grant.
+    pub access: FileAccess,
     /// Whether the log already says which of its locations cannot be read, as when a share file is read.
     pub locations_checked: bool,
 }

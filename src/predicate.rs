@@ -1,4 +1,5 @@
-//! Which files a query can do without: predicates over partition values and statistics.
+//! Which files a query can do without: predicates over partition values and statistics. And which files a recipient may
+//! read at all: [`PartitionFilter`].
 //!
 //! "SQL Expressions for Filtering" and "JSON predicates for Filtering" of the protocol become one [`Predicate`], which is
 //! bound to the columns of a table and evaluated for each file. A file is left out only if no row of it can match. What
@@ -9,12 +10,14 @@ mod display;
 mod filter;
 mod json;
 mod outcomes;
+mod partition_filter;
 mod schema;
 mod sql;
 mod statistics;
 mod value;
 
 pub use filter::{Conjunct, FileFacts, Filter, Lack, Verdict};
+pub use partition_filter::{AccessFault, BoundAccess, FileAccess, PartitionFilter, is_property_name};
 pub use schema::Table;
 
 /// A condition on rows, not bound to a table. SQL's three-valued logic.

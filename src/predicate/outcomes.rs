@@ -10,7 +10,7 @@ use super::statistics::ColumnStatistics;
 use super::value::{Domain, Interval, Origin, Value};
 
 /// How Hive writes a null as a partition value.
-const HIVE_NULL: &str = "__HIVE_DEFAULT_PARTITION__";
+pub(super) const HIVE_NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 /// Delta cuts texts in statistics off after so many characters, unless a table says something else.
 const CUT_TEXT: usize = 32;
 /// What Delta puts after a maximum that it cut off, now and in older versions. The older one is less than some characters.

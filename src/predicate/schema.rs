@@ -153,7 +153,8 @@ impl<'a> Columns<'a> {
         Err(unknown())
     }
 
-    fn at(&self, path: &[String]) -> Option<Column> {
+    /// Finds a column by its path alone.
+    pub(super) fn at(&self, path: &[String]) -> Option<Column> {
         let (mut names, mut physical, mut compares_otherwise) = (Vec::new(), Vec::new(), false);
         let mut inside = Some(&self.root);
         let mut found = None;

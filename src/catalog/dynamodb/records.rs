@@ -12,6 +12,7 @@ use super::keys::{self, Key};
 use super::values::{number, text as value};
 use crate::catalog::{ShareRecord, TableRecord, TableSettings, TokenHash, TokenRecord, expiry};
 use crate::location::WrittenLocation;
+use crate::predicate::FileAccess;
 use crate::protocol::names::Name;
 use crate::role::RoleArn;
 
@@ -308,6 +309,7 @@ pub(super) fn table(item: &Item, share: &ShareRecord) -> Result<TableRecord> {
         name,
         id: reader.required("id")?.to_owned(),
         settings: reader.settings()?,
+        access: FileAccess::everything(),
         locations_checked: false,
     })
 }

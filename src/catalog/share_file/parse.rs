@@ -14,6 +14,7 @@ use super::ordered::Ordered;
 use super::{Access, EVERYONE, RecipientNotes, Share, ShareFile, UnreadableTable, table_key};
 use crate::catalog::{ShareRecord, TableRecord, TableSettings, TokenHash, TokenRecord, expiry};
 use crate::location::WrittenLocation;
+use crate::predicate::FileAccess;
 use crate::protocol::names::{InvalidName, Name};
 use crate::role::RoleArn;
 
@@ -368,6 +369,7 @@ fn table_record(
         schema: schema.clone(),
         id: id.unwrap_or_else(|| id_of(&[share.key(), schema.key(), name.key()])),
         settings,
+        access: FileAccess::everything(),
         locations_checked: true,
         name,
     };
