@@ -6,6 +6,7 @@
 pub mod diff;
 pub mod dynamodb;
 pub mod expiry;
+pub mod properties;
 mod settings;
 #[cfg(feature = "cli")]
 pub mod share_file;
@@ -18,9 +19,10 @@ use futures::future::BoxFuture;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::predicate::FileAccess;
+use crate::predicate::{FileAccess, PartitionFilter};
 use crate::protocol::names::Name;
 
+use properties::Properties;
 pub use settings::TableSettings;
 
 /// The SHA-256 of a bearer token: what is stored and looked up in its place.
@@ -139,10 +141,20 @@ pub struct TableRecord {
     pub id: String,
     /// How it is shared.
     pub settings: TableSettings,
-    /// Which files the caller may read, by the filters of the table and of the grant.
+    /// Which files the caller may read, by the filters of the table and of the grant. Without a caller, by the table's
+    /// filter alone and without properties.
     pub access: FileAccess,
     /// Whether the log already says which of its locations cannot be read, as when a share file is read.
     pub locations_checked: bool,
+}
+
+impl TableRecord {
+    /// The table for a caller with these properties, whose grant has this filter. The table's own filter applies too.
+    #[must_use]
+    fn for_caller(self, grant: Option<&PartitionFilter>, properties: &Properties) -> Self {
+        let filters = self.settings.filter.iter().chain(grant).cloned();
+        Self { access: FileAccess::filtered(filters, properties), ..self }
+    }
 }
 
 /// One page of a listing, and where the next one begins.

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "catalog/filters.rs"]
+mod filters;
 #[path = "catalog/round_trip.rs"]
 mod round_trip;
 
@@ -25,6 +27,7 @@ use deltashare::catalog::share_file::{ShareFile, ShareFileCatalog};
 use deltashare::catalog::{Caller, Catalog, PageRequest, TokenHash, TokenRecord};
 use deltashare::error::ErrorCode;
 use deltashare::location::Location;
+use deltashare::predicate::{FileAccess, PartitionFilter};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -848,6 +851,7 @@ fn attribute(value: &serde_json::Value) -> AttributeValue {
         "N" => AttributeValue::N(value.as_str().unwrap().to_owned()),
         "BOOL" => AttributeValue::Bool(value.as_bool().unwrap()),
         "L" => AttributeValue::L(value.as_array().unwrap().iter().map(attribute).collect()),
+        "M" => AttributeValue::M(attributes(value)),
         other => panic!("the page has an attribute of type {other}"),
     }
 }
@@ -868,10 +872,16 @@ async fn documented_records_make_a_share() {
     let tables =
         catalog.tables(&by("acme"), "retail", Some("sales 2026"), all()).await.unwrap().unwrap().items;
     let table = catalog.table(&by("acme"), "retail", "Sales 2026", "orders").await.unwrap().unwrap();
-    assert_eq!((tables.len(), tables[0].id.as_str()), (1, table.id.as_str()));
+    assert_eq!((tables.len(), tables[0].id.as_str()), (2, table.id.as_str()));
+    assert!(!table.access.is_filtered());
     let settings = &table.settings;
     assert_eq!((settings.location.text(), settings.start_version), ("s3://my-bucket/tables/orders", 3));
     assert_eq!(settings.allowed_locations[0].text(), "s3://my-bucket/tables/archive");
+    let stores = catalog.table(&by("globex"), "retail", "Sales 2026", "stores").await.unwrap().unwrap();
+    assert_eq!(
+        stores.access,
+        access(&["region = ${recipient.region}", "year IN (2025, 2026)"], &[("region", "EU")])
+    );
 }
 
 /// What stands at the endpoint instead of DynamoDB.
@@ -941,4 +951,11 @@ async fn a_dynamodb_that_does_not_answer_is_503_within_the_deadline() {
         // The deadline is two seconds; a busy machine gets more.
         assert!(began.elapsed() < DEADLINE * 10);
     }
+}
+
+/// The access that these filters give a recipient with these properties.
+fn access(filters: &[&str], properties: &[(&str, &str)]) -> FileAccess {
+    let filters = filters.iter().map(|text| PartitionFilter::parse(text).unwrap());
+    let properties = properties.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+    FileAccess::filtered(filters, &properties)
 }

@@ -6,8 +6,10 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 
 use super::expiry;
-use super::settings::Difference;
+use super::properties::Properties;
+use super::settings::{Difference, shown_filter};
 use super::state::{CatalogState, RecipientState, ShareState, TableState, TokenState};
+use crate::predicate::PartitionFilter;
 
 /// One change to a catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,10 +39,19 @@ pub enum CatalogChange {
     RecipientComment { recipient: String, before: Option<String>, after: Option<String> },
     /// A recipient may read now, or no longer.
     RecipientStatus { recipient: String, active: bool },
+    /// The properties of a recipient differ. They change together: filters may read several of them.
+    RecipientProperties { recipient: String, before: Properties, after: Properties },
     /// A recipient is gone.
     RemoveRecipient { recipient: String },
     /// A share is granted.
-    Grant { recipient: String, share: String },
+    Grant { recipient: String, share: String, filter: Option<PartitionFilter> },
+    /// The filter of a grant differs.
+    GrantFilter {
+        recipient: String,
+        share: String,
+        before: Option<PartitionFilter>,
+        after: Option<PartitionFilter>,
+    },
     /// A share is no longer granted.
     Revoke { recipient: String, share: String },
     /// A token is new.
@@ -69,6 +80,62 @@ impl CatalogChange {
                 | Self::RemoveToken { .. }
         )
     }
+
+    /// The filters of an existing table or grant, before and after, if they differ.
+    fn filters(&self) -> Option<(Option<&PartitionFilter>, Option<&PartitionFilter>)> {
+        let (before, after) = match self {
+            Self::GrantFilter { before, after, .. } => (before, after),
+            Self::UpdateTable { before, after, .. } => (&before.settings.filter, &after.settings.filter),
+            _ => return None,
+        };
+        (before != after).then_some((before.as_ref(), after.as_ref()))
+    }
+
+    /// What recipients may see more of because a filter differs, for whoever reads a plan; empty if a filter is new.
+    pub fn widening(&self) -> &'static str {
+        match self.filters() {
+            Some((_, None)) => " (shares more rows than before)",
+            Some((Some(_), Some(_))) => " (can share other rows than before)",
+            Some((None, Some(_))) | None => "",
+        }
+    }
+
+    /// In which order changes are done: what adds a filter before all others, what removes one after them. When a filter
+    /// moves from a table to its grants, or a recipient goes that a filter was for, nobody sees more in between.
+    fn rank(&self) -> u8 {
+        match self.filters() {
+            Some((None, Some(_))) => 0,
+            Some((Some(_), Some(_))) | None => 1,
+            Some((_, None)) => 2,
+        }
+    }
+}
+
+/// The end of a line about something that has a filter.
+fn with_filter(filter: Option<&PartitionFilter>) -> String {
+    filter.map_or_else(String::new, |filter| format!(", filter {}", shown_filter(Some(filter))))
+}
+
+/// What makes some properties into others, in words.
+fn property_changes(before: &Properties, after: &Properties) -> String {
+    // In quotes unless it is a plain word, so that it is not taken for something else.
+    let shown = |value: Option<&String>| {
+        let plain = |value: &str| {
+            value != "none"
+                && value.chars().all(|character| character.is_alphanumeric() || "_-.".contains(character))
+        };
+        match value {
+            None => "none".to_owned(),
+            Some(value) if plain(value) => value.clone(),
+            Some(value) => format!("{value:?}"),
+        }
+    };
+    let all: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let changed = all.into_iter().filter(|name| before.get(*name) != after.get(*name));
+    let changes: Vec<_> = changed
+        .map(|name| format!("property {name} {} -> {}", shown(before.get(name)), shown(after.get(name))))
+        .collect();
+    changes.join(", ")
 }
 
 fn comment(comment: Option<&String>) -> String {
@@ -102,15 +169,31 @@ impl fmt::Display for CatalogChange {
             Self::AddSchema { share, schema } => write!(f, "+ schema {share}.{schema}"),
             Self::RemoveSchema { share, schema } => write!(f, "- schema {share}.{schema}"),
             Self::AddTable { share, schema, table } => {
-                write!(f, "+ table {share}.{schema}.{}: {}", table.name, table.settings.location)
+                let filter = with_filter(table.settings.filter.as_ref());
+                write!(f, "+ table {share}.{schema}.{}: {}{filter}", table.name, table.settings.location)
             }
             Self::UpdateTable { share, schema, before, after } => {
-                write!(f, "~ table {share}.{schema}.{}: {}", after.name, before.changes_to(after))
+                write!(
+                    f,
+                    "~ table {share}.{schema}.{}: {}{}",
+                    after.name,
+                    before.changes_to(after),
+                    self.widening()
+                )
             }
             Self::RemoveTable { share, schema, table } => write!(f, "- table {share}.{schema}.{table}"),
             Self::AddRecipient(recipient) => {
                 write!(f, "+ recipient {}", recipient.name)?;
-                if recipient.active { Ok(()) } else { f.write_str(", disabled") }
+                if !recipient.active {
+                    f.write_str(", disabled")?;
+                }
+                match property_changes(&Properties::new(), &recipient.properties) {
+                    changes if changes.is_empty() => Ok(()),
+                    changes => write!(f, ", {changes}"),
+                }
+            }
+            Self::RecipientProperties { recipient, before, after } => {
+                write!(f, "~ recipient {recipient}: {}", property_changes(before, after))
             }
             Self::RecipientComment { recipient, before, after } => {
                 let (before, after) = (comment(before.as_ref()), comment(after.as_ref()));
@@ -125,7 +208,13 @@ impl fmt::Display for CatalogChange {
             Self::RemoveRecipient { recipient } => {
                 write!(f, "- recipient {recipient}, with its tokens and grants")
             }
-            Self::Grant { recipient, share } => write!(f, "+ grant of {share} to {recipient}"),
+            Self::Grant { recipient, share, filter } => {
+                write!(f, "+ grant of {share} to {recipient}{}", with_filter(filter.as_ref()))
+            }
+            Self::GrantFilter { recipient, share, before, after } => {
+                let (before, after) = (shown_filter(before.as_ref()), shown_filter(after.as_ref()));
+                write!(f, "~ grant of {share} to {recipient}: filter {before} -> {after}{}", self.widening())
+            }
             Self::Revoke { recipient, share } => write!(f, "- grant of {share} to {recipient}"),
             Self::AddToken { recipient, hash, token } => {
                 write!(f, "+ token {} of {recipient}, {}", short(hash), until(token.expires))
@@ -158,7 +247,7 @@ impl TableState {
 
 impl CatalogState {
     /// What makes `self` into `wanted`, in an order in which it can be done: what is added before what needs it,
-    /// what is removed after what needed it.
+    /// what is removed after what needed it. Filters that are new come first, and filters that go come last.
     pub fn changes_to(&self, wanted: &Self) -> Vec<CatalogChange> {
         let mut changes = Vec::new();
         for (key, after) in &wanted.shares {
@@ -197,6 +286,7 @@ impl CatalogState {
                 Some(after) => gone(before, after, &mut changes),
             }
         }
+        changes.sort_by_key(CatalogChange::rank);
         changes
     }
 }
@@ -259,14 +349,29 @@ fn recipient(before: Option<&RecipientState>, after: &RecipientState, changes: &
             if before.active != after.active {
                 changes.push(CatalogChange::RecipientStatus { recipient: name(), active: after.active });
             }
+            if before.properties != after.properties {
+                changes.push(CatalogChange::RecipientProperties {
+                    recipient: name(),
+                    before: before.properties.clone(),
+                    after: after.properties.clone(),
+                });
+            }
         }
     }
-    let (no_shares, no_tokens) = (BTreeSet::new(), BTreeMap::new());
+    let (no_shares, no_tokens) = (BTreeMap::new(), BTreeMap::new());
     let shares = before.map_or(&no_shares, |before| &before.shares);
     let tokens = before.map_or(&no_tokens, |before| &before.tokens);
-    let granted = after.shares.difference(shares);
-    changes.extend(granted.map(|share| CatalogChange::Grant { recipient: name(), share: share.clone() }));
-    let revoked = shares.difference(&after.shares);
+    for (share, filter) in &after.shares {
+        let (recipient, share, after) = (name(), share.clone(), filter.clone());
+        match shares.get(&share) {
+            None => changes.push(CatalogChange::Grant { recipient, share, filter: after }),
+            Some(before) if *before != after => {
+                changes.push(CatalogChange::GrantFilter { recipient, share, before: before.clone(), after });
+            }
+            Some(_) => {}
+        }
+    }
+    let revoked = shares.keys().filter(|share| !after.shares.contains_key(*share));
     changes.extend(revoked.map(|share| CatalogChange::Revoke { recipient: name(), share: share.clone() }));
     // Tokens that go make room for those that come: a recipient has few.
     let removed = tokens.keys().filter(|hash| !after.tokens.contains_key(*hash));

@@ -32,16 +32,19 @@ use futures::future::BoxFuture;
 
 use super::{
     Caller, Catalog, ListPage, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord,
-    unknown_token,
+    properties::Properties, unknown_token,
 };
 use crate::error::{Error, Fault, Result};
+use crate::predicate::PartitionFilter;
 
 pub use contents::CatalogContents;
 use item_reader::{ItemReader, failed, unavailable};
 use keys::Key;
 pub use listed::{
-    ListedRecipient, ListedSchema, ListedShare, ListedTable, ShownSchema, ShownShare, WrittenValue,
+    ListedGrant, ListedRecipient, ListedSchema, ListedShare, ListedTable, ShownSchema, ShownShare,
+    WrittenValue,
 };
+pub use recipients::{GrantBefore, GrantFilter, RecipientChanges};
 pub use records::BadRecord;
 use records::Item;
 pub use tokens::{FoundToken, LIVE_TOKENS, NewToken, ReplacedToken, to_seconds};
@@ -146,9 +149,9 @@ impl DynamoDbCatalog {
         tokens.insert(hash, token.clone());
     }
 
-    /// The items of these keys, for a caller that may read: its recipient is read with them, and its token if
-    /// that was only remembered. A recipient that is gone or disabled gets the answer to an unknown token.
-    async fn get_for(&self, caller: &Caller, keys: &[Key]) -> Result<Vec<Option<Item>>> {
+    /// The items of these keys, for a caller that may read, and the caller's properties: its recipient is read with them,
+    /// and its token if that was only remembered. A recipient that is gone or disabled gets the answer to an unknown token.
+    async fn get_for(&self, caller: &Caller, keys: &[Key]) -> Result<(Properties, Vec<Option<Item>>)> {
         let mut wanted = vec![Key::recipient(caller.recipient())];
         wanted.extend(caller.remembered.map(Key::token));
         wanted.extend_from_slice(keys);
@@ -158,7 +161,7 @@ impl DynamoDbCatalog {
             self.check_remembered(caller, hash, items.next().flatten().as_ref())?;
         }
         match recipient.as_ref().map(records::recipient).transpose() {
-            Ok(Some(recipient)) if recipient.active => Ok(items.collect()),
+            Ok(Some(recipient)) if recipient.active => Ok((recipient.properties, items.collect())),
             Ok(Some(_) | None) => Err(unknown_token()),
             Err(bad) => {
                 self.report(&bad);
@@ -189,29 +192,47 @@ impl DynamoDbCatalog {
         caller: &Caller,
         share: &str,
         other: Option<Key>,
-    ) -> Result<(Option<ShareRecord>, Option<Item>)> {
+    ) -> Result<(Option<GrantedShare>, Option<Item>)> {
         let mut keys = vec![Key::grant(caller.recipient(), share), Key::share(share)];
         keys.extend(other);
-        let mut items = self.get_for(caller, &keys).await?.into_iter();
+        let (properties, items) = self.get_for(caller, &keys).await?;
+        let mut items = items.into_iter();
         let mut next = || items.next().flatten();
         let (grant, share, other) = (next(), next(), next());
         let Some(grant) = grant else { return Ok((None, None)) };
-        if let Err(bad) = records::grant(&grant) {
+        let grant = records::grant(&grant).map_err(|bad| {
             self.report(&bad);
             let message = "The grant of the share cannot be read. Contact the provider of the share.";
-            return Err(Error::forbidden(message).with_fault(Fault::Record).with_source(bad));
-        }
+            Error::forbidden(message).with_fault(Fault::Record).with_source(bad)
+        })?;
         let share = share.as_ref().map(records::share).transpose().map_err(|bad| {
             self.report(&bad);
             let message = "The record of the share cannot be read. Contact the provider of the share.";
             Error::unreadable_table(message).with_fault(Fault::Record).with_source(bad)
         })?;
-        Ok((share.and_then(records::StoredShare::served), other))
+        let share = share.and_then(records::StoredShare::served);
+        Ok((share.map(|record| GrantedShare { record, filter: grant.filter, properties }), other))
     }
 
     /// The share, if it is granted to the caller.
     async fn granted(&self, caller: &Caller, share: &str) -> Result<Option<ShareRecord>> {
-        self.granted_with(caller, share, None).await.map(|(share, _)| share)
+        self.granted_with(caller, share, None).await.map(|(share, _)| share.map(|share| share.record))
+    }
+}
+
+/// A share, as it is granted to a caller.
+struct GrantedShare {
+    record: ShareRecord,
+    /// The filter of the grant.
+    filter: Option<PartitionFilter>,
+    /// The caller's.
+    properties: Properties,
+}
+
+impl GrantedShare {
+    /// A table of the share, with the caller's access to it.
+    fn table(&self, item: &Item) -> Result<TableRecord, BadRecord> {
+        Ok(records::table(item, &self.record)?.for_caller(self.filter.as_ref(), &self.properties))
     }
 }
 
@@ -248,7 +269,7 @@ impl Catalog for DynamoDbCatalog {
                 self.reader.query(&partition, keys::GRANTS, &page)
             )?;
             let granted = grants.items.iter().filter_map(|item| self.listed(records::grant(item)));
-            let wanted: Vec<Key> = granted.map(|share| Key::share(share.as_str())).collect();
+            let wanted: Vec<Key> = granted.map(|grant| Key::share(grant.share.as_str())).collect();
             let shares = self.reader.get_all(&wanted).await?;
             // A share that is gone leaves its grants for a moment.
             let shares = shares.iter().flatten().filter_map(|item| self.listed(records::share(item)));
@@ -299,7 +320,7 @@ impl Catalog for DynamoDbCatalog {
             let Some(granted) = granted.filter(|_| schema.is_none() || schema_item.is_some()) else {
                 return Ok(None);
             };
-            let tables = found.items.iter().filter_map(|item| self.listed(records::table(item, &granted)));
+            let tables = found.items.iter().filter_map(|item| self.listed(granted.table(item)));
             let items = tables.collect();
             Ok(Some(ListPage { items, more_after: found.more_after }))
         }
@@ -317,7 +338,7 @@ impl Catalog for DynamoDbCatalog {
             let key = Key::table(share, schema, table);
             let (granted, found) = self.granted_with(caller, share, Some(key)).await?;
             match (granted, found) {
-                (Some(share), Some(item)) => records::table(&item, &share).map(Some).map_err(|bad| {
+                (Some(share), Some(item)) => share.table(&item).map(Some).map_err(|bad| {
                     self.report(&bad);
                     let message =
                         "The record of the table cannot be read. Contact the provider of the share.";

@@ -1,6 +1,7 @@
 //! How a table is shared: the settings that its provider chooses.
 
 use crate::location::{Location, LocationError, WrittenLocation};
+use crate::predicate::PartitionFilter;
 use crate::role::RoleArn;
 
 /// How a table is shared.
@@ -18,6 +19,8 @@ pub struct TableSettings {
     pub directory_access: bool,
     /// The role that reads the table and signs its URLs, if it is not the server's.
     pub signer_role: Option<RoleArn>,
+    /// Which files recipients may read, by their partition values; `None` for every file.
+    pub filter: Option<PartitionFilter>,
 }
 
 /// A setting that differs: its name in a share file, and its two values.
@@ -36,12 +39,15 @@ impl TableSettings {
 
     /// The table's root without a slash at its end, if recipients may have its directory.
     pub fn directory(&self) -> Option<&str> {
-        self.directory_access.then(|| self.location.text().trim_end_matches('/'))
+        (self.directory_access && self.filter.is_none()).then(|| self.location.text().trim_end_matches('/'))
     }
 
-    /// Whether recipients may read every version, from one directory.
+    /// Whether recipients may read every file of every version, from one directory.
     pub fn shares_whole_directory(&self) -> bool {
-        self.history_shared && self.start_version == 0 && self.allowed_locations.is_empty()
+        self.history_shared
+            && self.start_version == 0
+            && self.allowed_locations.is_empty()
+            && self.filter.is_none()
     }
 
     /// Why recipients cannot have the table's directory as the table is shared; `None` if they can.
@@ -56,6 +62,11 @@ impl TableSettings {
         }
         if !self.allowed_locations.is_empty() {
             return Some("it covers one directory, and allowedLocations names others");
+        }
+        if self.filter.is_some() {
+            return Some(
+                "it gives access to every file of the directory, and the filter of the table leaves some out",
+            );
         }
         None
     }
@@ -85,7 +96,17 @@ impl TableSettings {
             both("signerRole", |settings| {
                 settings.signer_role.as_ref().map_or("the server's", RoleArn::as_str).to_owned()
             }),
+            both("filter", |settings| shown_filter(settings.filter.as_ref())),
         ];
         all.into_iter().filter(|(_, before, after)| before != after).collect()
+    }
+}
+
+/// A filter as changes show it, on one line.
+pub(super) fn shown_filter(filter: Option<&PartitionFilter>) -> String {
+    match filter.map(PartitionFilter::text) {
+        None => "none".to_owned(),
+        Some(text) if text.chars().any(char::is_control) => format!("{text:?}"),
+        Some(text) => text.to_owned(),
     }
 }

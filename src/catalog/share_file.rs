@@ -12,14 +12,18 @@ mod served;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::state::{CatalogState, RecipientState, SchemaState, ShareState, TableState, TokenState};
+use super::properties::Properties;
+use super::state::{
+    CatalogState, MissingProperties, RecipientState, SchemaState, ShareState, TableState, TokenState,
+};
 use super::{ShareRecord, TableRecord, TokenHash, TokenRecord};
+use crate::predicate::PartitionFilter;
 use crate::protocol::names::Name;
 
 use ordered::Ordered;
@@ -66,8 +70,8 @@ pub struct ShareFile {
     tokens: HashMap<TokenHash, TokenRecord>,
     /// When tokens were created, if the file says so.
     created: HashMap<TokenHash, String>,
-    /// Keys of the shares granted to each recipient.
-    grants: HashMap<Arc<str>, BTreeSet<String>>,
+    /// Keys of the shares granted to each recipient, with the filters of the grants.
+    grants: HashMap<Arc<str>, BTreeMap<String, Option<PartitionFilter>>>,
     /// What else the file says about recipients.
     notes: HashMap<Arc<str>, RecipientNotes>,
     access: Access,
@@ -81,11 +85,29 @@ pub struct ShareFile {
     pub unreadable: Vec<UnreadableTable>,
 }
 
-/// What a file says about a recipient beside its shares and tokens. What it leaves out is `None`.
+/// What a file says about a recipient beside its shares and tokens. What it leaves out is `None`; properties that it leaves
+/// out do not exist.
 #[derive(Debug, Default)]
 struct RecipientNotes {
     active: Option<bool>,
     comment: Option<String>,
+    properties: Properties,
+}
+
+/// A share, as it is granted to a recipient.
+struct Granted<'a> {
+    share: &'a Share,
+    /// The filter of the grant.
+    filter: Option<&'a PartitionFilter>,
+    /// The recipient's.
+    properties: &'a Properties,
+}
+
+impl Granted<'_> {
+    /// A table of the share, with the recipient's access to it.
+    fn table(&self, table: &TableRecord) -> TableRecord {
+        table.clone().for_caller(self.filter, self.properties)
+    }
 }
 
 #[derive(Debug)]
@@ -145,7 +167,8 @@ impl ShareFile {
     /// Adds a recipient that is not in the file, with one token; it sees every share.
     pub fn add_guest(&mut self, name: &str, token: &str, expires: DateTime<Utc>) {
         let who: Arc<str> = name.into();
-        self.grants.insert(Arc::clone(&who), self.shares.iter().map(|(key, _)| key.to_owned()).collect());
+        self.grants
+            .insert(Arc::clone(&who), self.shares.iter().map(|(key, _)| (key.to_owned(), None)).collect());
         let hash = TokenHash::of(token);
         self.tokens.insert(hash, TokenRecord { recipient: who, id: hash.short(), expires: Some(expires) });
     }
@@ -172,7 +195,7 @@ impl ShareFile {
 
     /// Everything in the file, to be compared with another catalog. What the file leaves out is as it is in `now`: the
     /// ids of shares and tables, which recipients' checkpoints hold, comments, and whether a recipient is disabled. The id
-    /// of a token, and when it was created, never change.
+    /// of a token, and when it was created, never change. Filters and properties are what the file says, and no others.
     pub fn state(&self, now: &CatalogState) -> CatalogState {
         let mut state = CatalogState::default();
         for (key, share) in self.shares.iter() {
@@ -189,6 +212,7 @@ impl ShareFile {
                 name: name.to_string(),
                 active: active.or(before.map(|before| before.active)).unwrap_or(true),
                 comment: comment_over(comment, before.and_then(|before| before.comment.as_ref())),
+                properties: notes.map(|notes| notes.properties.clone()).unwrap_or_default(),
                 shares: shares.clone(),
                 tokens: tokens
                     .map(|(hash, token)| {
@@ -218,11 +242,25 @@ impl ShareFile {
         self.shares.iter().flat_map(|(_, share)| share.tables.iter().map(|(_, table)| table))
     }
 
-    fn granted(&self, recipient: &str, share: &str) -> Option<&Share> {
+    /// The properties that filters read and recipients lack.
+    pub fn missing_properties(&self) -> Vec<MissingProperties> {
+        let reads = |filter: &PartitionFilter| !filter.properties().is_empty();
+        let of_tables = self.tables().filter_map(|table| table.settings.filter.as_ref()).any(reads);
+        let mut of_grants = self.grants.values().flat_map(|granted| granted.values().flatten());
+        // Most files read no property, and a large one takes a while to copy.
+        if of_tables || of_grants.any(reads) {
+            self.state(&CatalogState::default()).missing_properties()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// A share, if it is granted to a recipient.
+    fn granted<'a>(&'a self, recipient: &str, share: &str) -> Option<Granted<'a>> {
+        const NONE: &Properties = &Properties::new();
         let key = Name::key_of(share);
-        self.grants
-            .get(recipient)
-            .filter(|granted| granted.contains(&key))
-            .and_then(|_| self.shares.get(&key))
+        let filter = self.grants.get(recipient)?.get(&key)?.as_ref();
+        let properties = self.notes.get(recipient).map_or(NONE, |notes| &notes.properties);
+        Some(Granted { share: self.shares.get(&key)?, filter, properties })
     }
 }

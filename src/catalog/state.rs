@@ -1,10 +1,13 @@
 //! Everything that a catalog holds, whether it is a share file or in DynamoDB.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use chrono::{DateTime, Utc};
 
+use super::properties::Properties;
 use super::{TableRecord, TableSettings};
+use crate::predicate::PartitionFilter;
 
 /// Shares and recipients, by the keys of their names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,8 +60,10 @@ pub struct RecipientState {
     pub active: bool,
     /// What it is, for the people who look after it; never empty.
     pub comment: Option<String>,
-    /// Keys of shares.
-    pub shares: BTreeSet<String>,
+    /// What filters read of it.
+    pub properties: Properties,
+    /// The shares that are granted to it, by the keys of their names, with the filters of the grants.
+    pub shares: BTreeMap<String, Option<PartitionFilter>>,
     /// Its tokens, by their hashes: 64 hexadecimal digits.
     pub tokens: BTreeMap<String, TokenState>,
 }
@@ -88,5 +93,71 @@ impl From<&TableRecord> for TableState {
             id: table.id.clone(),
             settings: table.settings.canonical(),
         }
+    }
+}
+
+/// Properties that filters read and a recipient lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingProperties {
+    /// The recipient's name; empty for readers that are no recipient.
+    pub recipient: String,
+    /// The names of the properties.
+    pub properties: BTreeSet<String>,
+    /// What it sees no rows of for this reason: a share, or a table as `share.schema.table`.
+    pub of: String,
+}
+
+impl fmt::Display for MissingProperties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.properties.iter().map(String::as_str).collect();
+        match self.recipient.as_str() {
+            "" => f.write_str("a reader who is not a recipient")?,
+            recipient => write!(f, "recipient {recipient}")?,
+        }
+        write!(f, " has no property {}, so it sees no rows of {}", names.join(" and "), self.of)
+    }
+}
+
+impl CatalogState {
+    /// The properties that filters read and recipients with these grants lack. Disabled recipients see nothing anyway.
+    pub fn missing_properties(&self) -> Vec<MissingProperties> {
+        let read = |filter: &PartitionFilter| filter.properties().into_iter().map(str::to_owned).collect();
+        // What the filters of each share's tables read, so that tables are not looked at for each recipient.
+        let mut of_tables: BTreeMap<&str, Vec<(String, BTreeSet<String>)>> = BTreeMap::new();
+        for (key, share) in &self.shares {
+            for schema in share.schemas.values() {
+                for table in schema.tables.values() {
+                    let names: BTreeSet<String> =
+                        table.settings.filter.as_ref().map(read).unwrap_or_default();
+                    if !names.is_empty() {
+                        let name = format!("{}.{}.{}", share.name, schema.name, table.name);
+                        of_tables.entry(key).or_default().push((name, names));
+                    }
+                }
+            }
+        }
+        let mut missing = Vec::new();
+        for recipient in self.recipients.values().filter(|recipient| recipient.active) {
+            for (key, filter) in &recipient.shares {
+                let mut look = |of: &str, names: &BTreeSet<String>| {
+                    let lacks = names.iter().filter(|name| !recipient.properties.contains_key(*name));
+                    let properties: BTreeSet<String> = lacks.cloned().collect();
+                    let is_missing = !properties.is_empty();
+                    if is_missing {
+                        let (recipient, of) = (recipient.name.clone(), of.to_owned());
+                        missing.push(MissingProperties { recipient, properties, of });
+                    }
+                    is_missing
+                };
+                let share = self.shares.get(key).map_or(key, |share| &share.name);
+                if filter.as_ref().is_some_and(|filter| look(share, &read(filter))) {
+                    continue;
+                }
+                for (table, names) in of_tables.get(key.as_str()).into_iter().flatten() {
+                    look(table, names);
+                }
+            }
+        }
+        missing
     }
 }

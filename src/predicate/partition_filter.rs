@@ -440,7 +440,9 @@ impl Condition {
         columns: &Columns<'_>,
         properties: &BTreeMap<String, String>,
     ) -> Result<BoundCondition, String> {
-        let all = |children: &[Self]| children.iter().map(|child| child.bind(columns, properties)).collect();
+        let all = |children: &[Self]| -> Result<Vec<BoundCondition>, String> {
+            children.iter().map(|child| child.bind(columns, properties)).collect()
+        };
         Ok(match self {
             Self::And(children) => BoundCondition::And(all(children)?),
             Self::Or(children) => BoundCondition::Or(all(children)?),

@@ -74,6 +74,19 @@ const ENDS: [&str; 9] = [
     "2001-01-31T12:00Z",
 ];
 
+/// Filters with whatever YAML could take for something else.
+const FILTERS: [&str; 9] = [
+    "region = 'EU'",
+    "region = ${recipient.region}",
+    "  `a: b` LIKE '%# c'  ",
+    "\"- x\" IS NULL OR year IN (2024, ${recipient.year})",
+    "region = 'O''Brien: \"x\"' AND day = DATE '2024-05-01'",
+    "region =\n  'EU'\n  OR region = '日本 {a} [b]'",
+    "(open = TRUE)",
+    "x = 'y'",
+    "price = -1.50\tOR region = '\t'",
+];
+
 type Record = (Key, HashMap<String, AttributeValue>);
 
 fn text(text: impl Into<String>) -> AttributeValue {
@@ -121,10 +134,15 @@ fn catalog(random: &mut Random) -> (Vec<Record>, Vec<String>) {
         let mut recipient = record(Key::recipient(name), [("name", text(*name)), ("status", text(status))]);
         let comment = *random.of(&TEXTS);
         maybe(random, &mut recipient, "comment", text(comment));
+        let names = random.some(&["region", "year", "_x1"], 3).into_iter();
+        let properties = names.map(|name| ((*name).to_owned(), text(*random.of(&TEXTS)))).collect();
+        maybe(random, &mut recipient, "properties", AttributeValue::M(properties));
         records.push(recipient);
         for share in random.some(&[shares.as_slice(), &["a share that is not there"]].concat(), 3) {
             let attributes = || [("share", text(*share)), ("recipient", text(*name))];
-            records.push(record(Key::grant(name, share), attributes()));
+            let mut grant = record(Key::grant(name, share), attributes());
+            filtered(random, &mut grant);
+            records.push(grant);
             if !random.once_in(4) {
                 records.push(record(Key::granted_to(share, name), attributes()));
             }
@@ -132,6 +150,16 @@ fn catalog(random: &mut Random) -> (Vec<Record>, Vec<String>) {
         token_records(random, name, number, &mut tokens, &mut records);
     }
     (records, tokens)
+}
+
+/// Gives a record a filter, or none. A script may have left the format as it was.
+fn filtered(random: &mut Random, record: &mut Record) {
+    if random.once_in(2) {
+        record.1.insert("filter".to_owned(), text(*random.of(&FILTERS)));
+        if random.once_in(2) {
+            record.1.insert("format".to_owned(), AttributeValue::N("2".to_owned()));
+        }
+    }
 }
 
 fn table_record(random: &mut Random, share: &str, schema: &str, table: &str) -> Record {
@@ -158,6 +186,7 @@ fn table_record(random: &mut Random, share: &str, schema: &str, table: &str) -> 
         let start = random.below(1000).to_string();
         maybe(random, &mut made, "startVersion", AttributeValue::N(start));
         maybe(random, &mut made, "directoryAccess", AttributeValue::Bool(false));
+        filtered(random, &mut made);
     }
     maybe(random, &mut made, "signerRole", text("arn:aws:iam::123456789012:role/path/reader"));
     made
@@ -224,13 +253,18 @@ fn spoil(random: &mut Random, records: &mut [Record]) -> Option<String> {
                 ("allowedLocations", AttributeValue::L(vec![AttributeValue::N("1".to_owned())])),
                 ("location", wrong.clone()),
                 ("name", text("other")),
+                ("filter", text("")),
+                ("filter", AttributeValue::Null(true)),
+                ("filter", text("region <> 'EU'")),
             ])
             .clone(),
         "TOKEN" => random
             .of(&[("expires", text("soon")), ("expires", wrong.clone()), ("recipient", text(""))])
             .clone(),
-        "RECIPIENT" => random.of(&[("status", text("Active")), ("name", text("other"))]).clone(),
-        _ => ("format", AttributeValue::N("2".to_owned())),
+        "RECIPIENT" => random
+            .of(&[("status", text("Active")), ("name", text("other")), ("properties", text("region=EU"))])
+            .clone(),
+        _ => ("format", AttributeValue::N("3".to_owned())),
     };
     // The list of a recipient's tokens has the recipient in its key.
     let (name, value) = if key.partition.starts_with("RECIPIENT") && name == "recipient" {
@@ -386,7 +420,7 @@ async fn what_a_script_left_half_done_is_named_and_never_becomes_a_permission() 
     let CatalogContents { state, bad, unwritable, unpaired } = engine.writer().read().await.unwrap();
     assert!(bad.is_empty() && unwritable.is_empty(), "{bad:?} {unwritable:?}");
     let acme = &state.recipients["acme"];
-    assert_eq!(acme.shares.iter().collect::<Vec<_>>(), ["retail"]);
+    assert_eq!(acme.shares, [("retail".to_owned(), None)].into());
     let mut tokens: Vec<_> = acme.tokens.values().map(|token| token.id.as_str()).collect();
     tokens.sort_unstable();
     assert_eq!(tokens, ["early", "two ends", "unlisted"]);

@@ -411,6 +411,85 @@ def test_a_recipient_that_is_deleted(world, tmp_path):
     assert "there is no recipient" in admin.error(3, "recipient", "delete", "acme", "--yes")
 
 
+def test_filters_and_properties(world, tmp_path):
+    admin, server, client, table = world
+    retail(admin, tmp_path)
+    orders, stores = "retail.sales.orders", "retail.sales.stores"
+    said = lambda *arguments: admin.run(*arguments).stderr  # noqa: E731
+    by_region = "region = ${recipient.region}"
+    admin.run("table", "create", stores, "--location", "s3://lake/stores", "--filter", by_region)
+    assert admin.json("table", "show", stores)["filter"] == by_region
+    assert {each["name"]: each.get("filter") for each in admin.json("table", "list", "retail")} == {"Orders": None, "stores": by_region}
+    assert by_region in admin.run("table", "list", "retail").stdout and by_region in admin.run("share", "show", "retail").stdout
+    assert said("table", "update", orders, "--filter", "year = 2024") == f"Table '{orders}' was updated: filter none -> year = 2024\n"
+    assert said("table", "update", orders, "--start-version", "1").endswith("startVersion 0 -> 1\n")
+    assert "filter year = 2024 -> year = 2025 (can share other rows than before)" in said("table", "update", orders, "--filter", "year = 2025")
+    assert admin.json("table", "show", orders)["filter"] == "year = 2025"
+    assert "filter year = 2025 -> none (shares more rows than before)" in said("table", "update", orders, "--no-filter")
+    assert "already has these settings" in said("table", "update", orders, "--no-filter")
+    assert "filter" not in admin.json("table", "show", orders)
+
+    assert said("grant", "acme", "--share", "retail") == "Share 'retail' is granted to 'acme', which sees it with its next request.\n"
+    assert "with the filter year = 2024 from the next request; before, the grant had no filter. URLs" in said(
+        "grant", "acme", "--share", "retail", "--filter", "year = 2024")
+    error = admin.error(2, "grant", "acme", "--share", "retail")
+    assert "is granted to 'Acme' with the filter year = 2024. To change the filter, add --filter; to remove it, add --no-filter" in error
+    assert "before, the grant had the filter year = 2024" in said("grant", "acme", "--share", "retail", "--filter", "year = 2025")
+    assert admin.json("recipient", "show", "acme")["shares"] == [{"share": "Retail", "filter": "year = 2025"}]
+    assert admin.json("share", "show", "retail")["recipients"] == [{"recipient": "Acme", "filter": "year = 2025"}]
+    assert "year = 2025" in admin.run("recipient", "show", "acme").stdout
+    assert [recipient["shares"] for recipient in admin.json("recipient", "list")] == [["Retail"]]
+    assert "with no filter from the next request; before, the grant had the filter year = 2025" in said(
+        "grant", "acme", "--share", "retail", "--no-filter")
+    assert admin.json("recipient", "show", "acme")["shares"] == [{"share": "Retail"}]
+
+    admin.run("recipient", "update", "acme", "--property", "region=EU", "--property", "tier=a=b, c")
+    assert admin.json("recipient", "show", "acme")["properties"] == {"region": "EU", "tier": "a=b, c"}
+    assert "properties  region=EU, tier=a=b, c" in admin.run("recipient", "show", "acme").stdout
+    admin.run("recipient", "update", "acme", "--property", "region=US", "--no-property", "tier", "--comment", "moved")
+    shown = admin.json("recipient", "show", "acme")
+    assert (shown["properties"], shown["comment"]) == ({"region": "US"}, "moved")
+    admin.run("recipient", "create", "globex", "--share", "retail", "--property", "region=EU", "--profile", tmp_path / "globex.share")
+    assert admin.json("recipient", "show", "globex")["properties"] == {"region": "EU"}
+    admin.run("recipient", "update", "acme", "--no-property", "region")
+    assert "properties" not in admin.json("recipient", "show", "acme")
+
+    # A server reads it all, and what it cannot read it refuses.
+    token = token_of(tmp_path / "globex.share")
+    listed = lambda: [each["name"] for each in server.request("GET", "/shares/retail/all-tables", token=token).json["items"]]  # noqa: E731
+    assert listed() == ["Orders", "stores"]
+    there = items(client, table)
+    assert there["SHARE#retail", "TABLE#sales#stores"]["format"] == {"N": "2"}
+    client.put_item(TableName=table, Item={**there["SHARE#retail", "TABLE#sales#stores"], "filter": {"NULL": True}})
+    assert listed() == ["Orders"]
+    assert "an attribute filter that is not a string" in admin.run("table", "show", stores).stderr
+    client.put_item(TableName=table, Item={**there["SHARE#retail", "TABLE#sales#stores"]})
+
+    # What is written down is what is there, and what is left out of a file goes.
+    file = tmp_path / "shares.yaml"
+    file.write_text(admin.run("export").stdout)
+    planned = admin.run("plan", "-f", file)
+    assert planned.stdout == "" and "nothing to change" in planned.stderr
+    assert "warning: recipient Acme has no property region, so it sees no rows of Retail.Sales.stores\n" in planned.stderr
+    kept = [line for line in file.read_text().splitlines() if "filter:" not in line]
+    file.write_text("\n".join(kept).replace("region: EU", "region: US") + "\n")
+    assert admin.run("apply", "-f", file).stdout == (
+        "~ recipient globex: property region EU -> US\n"
+        f"~ table Retail.Sales.stores: filter {by_region} -> none (shares more rows than before)\n")
+    assert "filter" not in admin.json("table", "show", stores)
+
+
+def test_serve_warns_of_recipients_without_properties(tmp_path):
+    file = tmp_path / "shares.yaml"
+    tables = [{"name": "t", "location": "s3://lake/t", "filter": "region = ${recipient.region}"}]
+    file.write_text(json.dumps({"version": 1, "shares": [{"name": "s", "schemas": [{"name": "d", "tables": tables}]}], "recipients": [
+        {"name": "acme", "shares": ["s"], "properties": {"other": "kept quiet"}}, {"name": "globex", "shares": ["s"], "properties": {"region": "EU"}}]}))
+    server = Server("--shares", file)
+    assert server.stop() == 0
+    log = "".join(server.log)
+    assert "recipient acme has no property region, so it sees no rows of s.d.t" in log and "globex" not in log and "kept quiet" not in log
+
+
 def test_a_large_share_that_is_deleted_is_never_half_served(world, tmp_path):
     admin, server, client, table = world
     token = token_of(retail(admin, tmp_path))
@@ -624,6 +703,22 @@ def test_a_file_that_cannot_be_applied_changes_nothing(world, tmp_path, text, re
     (("token", "rotate", "acme", "--grace", "24"), 2, "a time needs a unit: 24d for days, 24h for hours"),
     (("recipient", "create", "b", "--profile", "."), 2, "already exists"),
     (("share", "delete", "retail"), 2, "Confirm with --yes"),
+    (("table", "create", "retail.sales.t", "--location", "s3://lake/b", "--filter", "a <> 1"), 2, "'<>' is not expected there"),
+    (("table", "create", "retail.sales.t", "--location", "s3://lake/b", "--filter", ""), 2, "it is empty"),
+    (("table", "create", "retail.sales.t", "--location", "s3://lake/b", "--history", "--directory-access", "--filter", "a = 1"), 2,
+     "cannot be used with --start-version, --allow or --filter"),
+    (("table", "update", "retail.sales.orders", "--filter", "a = 1", "--directory-access"), 2, "--allow or --filter"),
+    (("table", "update", "retail.sales.orders", "--filter", "a = 1", "--no-filter"), 2, "cannot be used with"),
+    (("grant", "acme", "--share", "retail", "--filter", "a = 1", "--no-filter"), 2, "cannot be used with"),
+    (("grant", "acme", "--share", "retail", "--filter", "a = ${region}"), 2, "a property is written ${recipient.name}"),
+    (("revoke", "acme", "--share", "retail", "--filter", "a = 1"), 2, "unexpected argument"),
+    (("recipient", "create", "b", "--property", "region"), 2, "it is not NAME=VALUE"),
+    (("recipient", "create", "b", "--property", "region="), 2, "property region has no value"),
+    (("recipient", "create", "b", "--property", "2nd=x"), 2, "the name of a property"),
+    (("recipient", "create", "b", "--property", "a=1", "--property", "a=2"), 2, "property a is there twice"),
+    (("recipient", "update", "acme", "--property", "a=1", "--no-property", "a"), 2, "property a is there twice"),
+    (("recipient", "update", "acme", "--no-property", "a"), 3,
+     "there is no property 'a' of recipient 'acme'; to see its properties: deltashare recipient show acme"),
 ])
 def test_what_is_refused(world, tmp_path, arguments, code, text):
     admin, *_ = world
@@ -788,6 +883,10 @@ SPOILED = [
     ("SHARE#retail", "TABLE#sales#orders", {"schema": {"S": "gone"}}, "has a name that is not the one in its key"),
     ("SHARE#retail", "SHARE", {"name": {"S": "Wholesale"}}, "has a name that is not the one in its key"),
     ("RECIPIENT#acme", "RECIPIENT", {"status": {"S": "off"}}, "neither active nor disabled"),
+    ("RECIPIENT#acme", "RECIPIENT", {"properties": {"S": "region=EU"}}, "properties that is not a map of strings"),
+    ("RECIPIENT#acme", "SHARE#retail", {"filter": {"NULL": True}}, "filter that is not a string"),
+    ("SHARE#retail", "TABLE#sales#orders", {"filter": {"S": "a <> 1"}}, "filter that is not a filter: '<>' is not expected there"),
+    ("SHARE#retail", "TABLE#sales#orders", {"format": {"N": "2"}}, "has format 2, but no attribute filter"),
     ("TOKEN", "TOKEN", {"expires": {"S": "next year"}}, "expires that is not a time such as 2027-01-31T12:00:00Z, a date"),
 ]
 

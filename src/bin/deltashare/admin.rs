@@ -7,16 +7,19 @@ use chrono::Utc;
 use deltashare::catalog::TableSettings;
 use deltashare::catalog::diff::{CatalogChange, until};
 use deltashare::catalog::dynamodb::keys::Key;
-use deltashare::catalog::dynamodb::{ListedTable, MissingRecord, ReplacedToken, WriteError, Writer};
+use deltashare::catalog::dynamodb::{
+    GrantBefore, GrantFilter, ListedTable, MissingRecord, RecipientChanges, ReplacedToken, WriteError, Writer,
+};
 use deltashare::catalog::state::{CatalogState, TableState};
 use deltashare::check::{self, TableCheck, TableChecker};
 use deltashare::location::WrittenLocation;
+use deltashare::predicate::PartitionFilter;
 use deltashare::protocol::names::{InvalidName, Name};
 use uuid::Uuid;
 
 use super::arguments::{
-    Common, GrantOptions, ProfileOptions, RecipientCommand, SchemaCommand, ShareCommand, TableCommand,
-    TokenCommand, s3_location, s3_locations,
+    Common, GrantOptions, ProfileOptions, RecipientCommand, RevokeOptions, SchemaCommand, ShareCommand,
+    TableCommand, TokenCommand, properties, s3_location, s3_locations,
 };
 use super::aws::Aws;
 use super::next_step;
@@ -80,7 +83,7 @@ pub(crate) enum AdminCommand {
     Recipient(RecipientCommand),
     Token(TokenCommand),
     Grant(GrantOptions),
-    Revoke(GrantOptions),
+    Revoke(RevokeOptions),
     Plan(Plan),
     Apply(Apply),
     Export,
@@ -124,13 +127,7 @@ impl Admin {
             AdminCommand::Table(command) => self.table(command).await,
             AdminCommand::Recipient(command) => self.recipient(command).await,
             AdminCommand::Token(command) => self.token(command).await,
-            AdminCommand::Grant(GrantOptions { recipient, share }) => {
-                self.writer.grant(&recipient, &share_name(&share)?).await?;
-                self.done(&format!(
-                    "Share '{share}' is granted to '{recipient}', which sees it with its next request."
-                ));
-                Ok(())
-            }
+            AdminCommand::Grant(options) => self.grant(options).await,
             AdminCommand::Plan(options) => plan::plan(&self.writer, &options).await,
             AdminCommand::Apply(options) => plan::apply(&self.writer, &options).await,
             AdminCommand::Export => plan::export(&self.writer).await,
@@ -139,12 +136,41 @@ impl Admin {
                 self.output.note(&format!("{said}."));
                 Ok(())
             }
-            AdminCommand::Revoke(GrantOptions { recipient, share }) => {
+            AdminCommand::Revoke(RevokeOptions { recipient, share }) => {
                 self.writer.revoke(&recipient, &share).await?;
                 self.done(&format!("Share '{share}' is no longer granted to '{recipient}'. {URLS_LIVE_ON}"));
                 Ok(())
             }
         }
+    }
+
+    async fn grant(&self, options: GrantOptions) -> Result<(), Failure> {
+        let GrantOptions { recipient, share, filter, no_filter } = options;
+        let said = no_filter || filter.is_some();
+        let wanted = if said { GrantFilter::Said(filter.clone()) } else { GrantFilter::Unsaid };
+        let before = self.writer.grant(&recipient, &share_name(&share)?, wanted).await?;
+        let with = |filter: &PartitionFilter| format!("the filter {filter}");
+        let now = filter.as_ref().map_or_else(|| "no filter".to_owned(), with);
+        let before = match before {
+            Some(GrantBefore { readable: true, filter: before }) if before != filter => {
+                Some(before.as_ref().map_or_else(|| "no filter".to_owned(), with))
+            }
+            Some(GrantBefore { readable: false, .. }) => {
+                Some("a record that servers could not read".to_owned())
+            }
+            _ => None,
+        };
+        self.done(&match before {
+            Some(before) => format!(
+                "Share '{share}' is granted to '{recipient}' with {now} from the next request; before, the grant had \
+                 {before}. {URLS_LIVE_ON}"
+            ),
+            None => {
+                let with = filter.as_ref().map_or_else(String::new, |filter| format!(" with {}", with(filter)));
+                format!("Share '{share}' is granted to '{recipient}'{with}, which sees it with its next request.")
+            }
+        });
+        Ok(())
     }
 
     /// A command that comes next, as it is typed.
@@ -174,7 +200,7 @@ impl Admin {
                 }
             }
             ShareCommand::Show { share } => {
-                const TABLES: [&str; 3] = ["schema", "name", "location"];
+                const TABLES: [&str; 4] = ["schema", "name", "location", "filter"];
                 let found = self.writer.share(&share).await?;
                 let found = found.ok_or_else(|| Failure::from(MissingRecord::share(&share)))?;
                 self.output.record(
@@ -183,7 +209,7 @@ impl Admin {
                     &[
                         ("schemas", &["name"], rows::schemas(found.schemas)),
                         ("tables", &TABLES, rows::tables(&TABLES, &found.tables)),
-                        ("recipients", &["recipient"], rows::values(found.recipients)),
+                        ("recipients", &["recipient", "filter"], rows::grants(found.recipients)),
                     ],
                 );
             }
@@ -238,7 +264,7 @@ impl Admin {
             }
             SchemaCommand::Show { schema } => {
                 let (share, name) = split_schema(&schema)?;
-                const TABLES: [&str; 2] = ["name", "location"];
+                const TABLES: [&str; 3] = ["name", "location", "filter"];
                 let found = self.writer.schema(share, name).await?;
                 let found = found.ok_or_else(|| Failure::from(MissingRecord::schema(share, name)))?;
                 self.output.record(
@@ -267,6 +293,7 @@ impl Admin {
                 allow,
                 directory_access,
                 signer_role,
+                filter,
                 id,
             } => {
                 let (share, schema, table) = split_table(&name)?;
@@ -280,6 +307,7 @@ impl Admin {
                         start_version,
                         directory_access,
                         signer_role,
+                        filter,
                     },
                 };
                 self.check_table(share, schema, &new).await?;
@@ -318,7 +346,7 @@ impl Admin {
                     after: Box::new(after),
                 };
                 self.writer.apply(&change).await?;
-                self.done(&format!("Table '{name}' was updated: {changed}"));
+                self.done(&format!("Table '{name}' was updated: {changed}{}", change.widening()));
             }
             TableCommand::List { share, details } => {
                 let tables = self.writer.tables(&share).await?;
@@ -356,11 +384,13 @@ impl Admin {
 
     async fn recipient(&self, command: RecipientCommand) -> Result<(), Failure> {
         match command {
-            RecipientCommand::Create { recipient, share, comment, token } => {
+            RecipientCommand::Create { recipient, share, comment, property, token } => {
                 let name = share_name(&recipient)?;
                 let shares = share.iter().map(|share| share_name(share)).collect::<Result<Vec<_>, _>>()?;
+                let properties = properties(property, &[])?;
                 let made = CreatedToken::new(&token)?;
-                self.writer.create_recipient(&name, comment.as_deref(), &shares, &made.token).await?;
+                let comment = comment.as_deref();
+                self.writer.create_recipient(&name, comment, &properties, &shares, &made.token).await?;
                 let profile = made.hand_over()?;
                 let reads = match share.as_slice() {
                     [] => {
@@ -387,18 +417,28 @@ impl Admin {
                 let found = self.writer.recipient(&recipient).await?;
                 let found = found.ok_or_else(|| Failure::from(MissingRecord::recipient(&recipient)))?;
                 self.output.record(
-                    &["name", "status", "comment"],
-                    &vec![found.name, found.status, found.comment],
+                    &["name", "status", "comment", "properties"],
+                    &vec![found.name, found.status, found.comment, found.properties],
                     &[
-                        ("shares", &["share"], rows::values(found.shares)),
+                        ("shares", &["share", "filter"], rows::grants(found.shares)),
                         ("tokens", &rows::TOKEN, found.tokens.iter().map(rows::token).collect()),
                     ],
                 );
             }
-            RecipientCommand::Update { recipient, comment, no_comment, disable, enable } => {
+            RecipientCommand::Update {
+                recipient,
+                comment,
+                no_comment,
+                property,
+                no_property,
+                disable,
+                enable,
+            } => {
                 let comment = (no_comment || comment.is_some()).then_some(comment.as_deref());
                 let active = (disable || enable).then_some(enable);
-                self.writer.update_recipient(&recipient, comment, active).await?;
+                let properties = properties(property, &no_property)?;
+                let changes = RecipientChanges { comment, active, properties, no_properties: no_property };
+                self.writer.update_recipient(&recipient, changes).await?;
                 let enable = self.command_about("recipient update", &recipient, "--enable");
                 let status = match active {
                     Some(false) => format!(
@@ -513,8 +553,8 @@ impl Admin {
     async fn check_table(&self, share: &str, schema: &str, table: &TableState) -> Result<(), Failure> {
         if table.settings.directory_access && !table.settings.shares_whole_directory() {
             return Err(Failure::usage(
-                "--directory-access gives access to every version in one directory: it requires --history, and \
-                 cannot be used with --start-version or --allow",
+                "--directory-access gives access to every file of every version in one directory: it requires \
+                 --history, and cannot be used with --start-version, --allow or --filter",
             ));
         }
         let own = Key::table(share, schema, &table.name);

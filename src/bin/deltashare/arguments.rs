@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use chrono::TimeDelta;
 use clap::{ArgGroup, Args, Subcommand};
 use deltashare::catalog::TableSettings;
+use deltashare::catalog::properties::{Properties, check_property};
 use deltashare::location::{Location, WrittenLocation};
+use deltashare::predicate::PartitionFilter;
 use deltashare::role::RoleArn;
 use uuid::Uuid;
 
@@ -169,6 +171,10 @@ pub(crate) enum TableCommand {
         /// The role that reads the table and signs its URLs, for a bucket in another account. Default: the role of the server.
         #[arg(long, value_name = "ARN", value_parser = parse_role)]
         signer_role: Option<RoleArn>,
+        /// Share only the files whose partition values meet this condition, such as "region = 'EU'". It can read
+        /// properties of the recipient: "region = ${recipient.region}". Default: share every file.
+        #[arg(long, value_name = "SQL", value_parser = parse_filter)]
+        filter: Option<PartitionFilter>,
         /// The id of the table, a UUID. Default: a new one.
         #[arg(long)]
         id: Option<Uuid>,
@@ -215,7 +221,7 @@ pub(crate) enum TableCommand {
 #[derive(Args)]
 #[command(group = ArgGroup::new("change").required(true).multiple(true).args([
     "location", "history", "no_history", "start_version", "allow", "no_allow", "directory_access",
-    "no_directory_access", "signer_role", "no_signer_role",
+    "no_directory_access", "signer_role", "no_signer_role", "filter", "no_filter",
 ]))]
 pub(crate) struct TableChanges {
     /// The location of the table: s3://BUCKET/PREFIX
@@ -248,6 +254,13 @@ pub(crate) struct TableChanges {
     /// Use the role of the server again.
     #[arg(long)]
     no_signer_role: bool,
+    /// Share only the files whose partition values meet this condition, such as "region = 'EU'". It can read
+    /// properties of the recipient: "region = ${recipient.region}".
+    #[arg(long, value_name = "SQL", value_parser = parse_filter, conflicts_with = "no_filter")]
+    filter: Option<PartitionFilter>,
+    /// Share every file again.
+    #[arg(long)]
+    no_filter: bool,
 }
 
 impl TableChanges {
@@ -262,6 +275,9 @@ impl TableChanges {
         }
         if self.no_signer_role || self.signer_role.is_some() {
             settings.signer_role = self.signer_role;
+        }
+        if self.no_filter || self.filter.is_some() {
+            settings.filter = self.filter;
         }
         settings.start_version = self.start_version.unwrap_or(settings.start_version);
         settings.history_shared = flag(self.history, self.no_history, settings.history_shared);
@@ -290,23 +306,26 @@ pub(crate) enum RecipientCommand {
         /// A comment, for the people who manage it.
         #[arg(long)]
         comment: Option<String>,
+        /// A property that filters can read as ${recipient.NAME}. Repeat the option for several.
+        #[arg(long, value_name = "NAME=VALUE", value_parser = parse_property)]
+        property: Vec<Property>,
         #[command(flatten)]
         token: TokenOptions,
     },
     /// List the recipients with their grants, the number of their tokens, and when the first token expires.
     #[command(after_help = "Example:\n  deltashare recipient list")]
     List,
-    /// Show the grants and tokens of a recipient.
+    /// Show the properties, grants and tokens of a recipient.
     #[command(after_help = "Example:\n  deltashare recipient show acme")]
     Show {
         /// The name.
         recipient: String,
     },
-    /// Change the comment of a recipient, or disable or enable it.
+    /// Change the comment or the properties of a recipient, or disable or enable it.
     #[command(
         group = ArgGroup::new("change").required(true).multiple(true)
-            .args(["comment", "no_comment", "disable", "enable"]),
-        after_help = "Example:\n  deltashare recipient update acme --disable"
+            .args(["comment", "no_comment", "property", "no_property", "disable", "enable"]),
+        after_help = "Examples:\n  deltashare recipient update acme --disable\n  deltashare recipient update acme --property region=EU"
     )]
     Update {
         /// The name.
@@ -317,6 +336,13 @@ pub(crate) enum RecipientCommand {
         /// Remove the comment.
         #[arg(long)]
         no_comment: bool,
+        /// A property that filters can read as ${recipient.NAME}. Other properties stay the same. Repeat the option for
+        /// several.
+        #[arg(long, value_name = "NAME=VALUE", value_parser = parse_property)]
+        property: Vec<Property>,
+        /// Remove a property. Repeat the option for several.
+        #[arg(long, value_name = "NAME")]
+        no_property: Vec<String>,
         /// Disable the recipient from the next request. Its tokens and grants are kept.
         #[arg(long, conflicts_with = "enable")]
         disable: bool,
@@ -399,6 +425,31 @@ pub(crate) struct GrantOptions {
     /// The share.
     #[arg(long)]
     pub(crate) share: String,
+    /// Share only the files whose partition values meet this condition, in every table of the share, such as
+    /// "region = 'EU'". It can read properties of the recipient: "region = ${recipient.region}".
+    #[arg(long, value_name = "SQL", value_parser = parse_filter, conflicts_with = "no_filter")]
+    pub(crate) filter: Option<PartitionFilter>,
+    /// Remove the filter of the grant.
+    #[arg(long)]
+    pub(crate) no_filter: bool,
+}
+
+/// A grant that ends.
+#[derive(Args)]
+pub(crate) struct Revoke {
+    #[command(flatten)]
+    pub(crate) options: RevokeOptions,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Args)]
+pub(crate) struct RevokeOptions {
+    /// The recipient.
+    pub(crate) recipient: String,
+    /// The share.
+    #[arg(long)]
+    pub(crate) share: String,
 }
 
 /// Write the profile of a token that you have.
@@ -442,6 +493,34 @@ pub(crate) struct TokenOptions {
 
 #[derive(Clone, Copy)]
 pub(crate) struct Expires(pub(crate) Option<TimeDelta>);
+
+/// A property of a recipient: its name and its value.
+#[derive(Clone)]
+pub(crate) struct Property {
+    name: String,
+    value: String,
+}
+
+fn parse_property(text: &str) -> Result<Property, String> {
+    let (name, value) = text.split_once('=').ok_or("it is not NAME=VALUE")?;
+    check_property(name, value)?;
+    Ok(Property { name: name.to_owned(), value: value.to_owned() })
+}
+
+/// Properties by their names, of which each is set once and not removed too.
+pub(crate) fn properties(set: Vec<Property>, removed: &[String]) -> Result<Properties, Failure> {
+    let mut properties = Properties::new();
+    for Property { name, value } in set {
+        if removed.contains(&name) || properties.insert(name.clone(), value).is_some() {
+            return Err(Failure::usage(format!("property {name} is there twice")));
+        }
+    }
+    Ok(properties)
+}
+
+fn parse_filter(text: &str) -> Result<PartitionFilter, String> {
+    PartitionFilter::parse(text)
+}
 
 fn parse_time(text: &str) -> Result<TimeDelta, String> {
     let (number, unit) = match text.find(|character: char| !character.is_ascii_digit()) {

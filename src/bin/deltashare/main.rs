@@ -64,11 +64,16 @@ enum Command {
     Token(arguments::Group<arguments::TokenCommand>),
     Profile(arguments::ProfileOptions),
     /// Grant a share to a recipient.
-    #[command(after_help = "Example:\n  deltashare grant acme --share retail")]
+    ///
+    /// The recipient sees every file of the tables of the share, unless the grant or a table has a filter. A grant keeps
+    /// its filter until --filter or --no-filter changes it.
+    #[command(
+        after_help = "Examples:\n  deltashare grant acme --share retail\n  deltashare grant acme --share retail --filter \"region = 'EU'\""
+    )]
     Grant(arguments::Grant),
     /// Revoke a share from a recipient.
     #[command(after_help = "Example:\n  deltashare revoke acme --share retail")]
-    Revoke(arguments::Grant),
+    Revoke(arguments::Revoke),
     Plan(plan::Plan),
     Apply(plan::Apply),
     Export(plan::Export),

@@ -69,6 +69,9 @@ fn for_missing(common: &Common, missing: &MissingRecord) -> String {
         MissingRecord::Grant { recipient, .. } => {
             format!("to see what is granted: {}", about("recipient show", recipient, ""))
         }
+        MissingRecord::Property { recipient, .. } => {
+            format!("to see its properties: {}", about("recipient show", recipient, ""))
+        }
         MissingRecord::Token { recipient, .. } => {
             format!("to see its tokens: {}", about("token list", recipient, ""))
         }

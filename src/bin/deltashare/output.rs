@@ -118,6 +118,10 @@ fn json_of(value: &WrittenValue) -> Option<Value> {
         WrittenValue::Number(number) => serde_json::from_str(number).ok(),
         WrittenValue::Flag(flag) => Some((*flag).into()),
         WrittenValue::List(list) => list.iter().map(json_of).collect(),
+        WrittenValue::Map(map) => {
+            let each = map.iter().map(|(name, value)| Some((name.clone(), json_of(value)?)));
+            each.collect::<Option<Map<_, _>>>().map(Value::Object)
+        }
         WrittenValue::Nothing => None,
     }
 }
@@ -150,6 +154,10 @@ fn as_text(value: &WrittenValue) -> String {
                 _ => None,
             });
             texts.collect::<Vec<_>>().join(", ")
+        }
+        WrittenValue::Map(map) => {
+            let each = map.iter().map(|(name, value)| format!("{name}={}", as_text(value)));
+            each.collect::<Vec<_>>().join(", ")
         }
         WrittenValue::Nothing => String::new(),
     }

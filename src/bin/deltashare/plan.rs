@@ -11,6 +11,7 @@ use deltashare::catalog::state::{CatalogState, RecipientState};
 use deltashare::protocol::names::Name;
 
 use super::next_step::command;
+use super::output::printable;
 use super::shell::option;
 use super::{Cause, Failure, share_file};
 
@@ -134,11 +135,27 @@ fn refuse_for(reasons: &[String], what: &str) -> Result<(), Failure> {
     }
 }
 
-/// The state from which changes begin, and the changes.
-async fn changes(writer: &Writer, path: &Path) -> Result<(CatalogState, Vec<CatalogChange>), Failure> {
+/// What a file changes.
+struct Comparison {
+    /// The state from which changes begin.
+    now: CatalogState,
+    /// What the file says.
+    wanted: CatalogState,
+    changes: Vec<CatalogChange>,
+}
+
+async fn compare(writer: &Writer, path: &Path) -> Result<Comparison, Failure> {
     let now = now(writer).await?;
-    let changes = now.changes_to(&wanted(path, &now)?);
-    Ok((now, changes))
+    let wanted = wanted(path, &now)?;
+    let changes = now.changes_to(&wanted);
+    Ok(Comparison { now, wanted, changes })
+}
+
+/// Says which recipients see nothing because they lack a property that a filter reads.
+fn warn_of_missing_properties(wanted: &CatalogState) {
+    for line in share_file::some_of(&wanted.missing_properties()) {
+        eprintln!("warning: {}", printable(&line));
+    }
 }
 
 /// Refuses before anything is changed what a writer refuses when it comes to it: a token more than a recipient may have.
@@ -180,10 +197,11 @@ fn check_tokens(now: &CatalogState, changes: &[CatalogChange], prune: bool) -> R
 }
 
 pub(crate) async fn plan(writer: &Writer, options: &Plan) -> Result<(), Failure> {
-    let (now, changes) = changes(writer, &options.file).await?;
+    let Comparison { now, wanted, changes } = compare(writer, &options.file).await?;
     for change in &changes {
         println!("{change}");
     }
+    warn_of_missing_properties(&wanted);
     // After the changes are shown, which say what to remove from the file.
     check_tokens(&now, &changes, options.prune)?;
     let removed = changes.iter().filter(|change| change.removes()).count();
@@ -222,8 +240,9 @@ fn count(number: usize, what: &str) -> String {
 
 pub(crate) async fn apply(writer: &Writer, options: &Apply) -> Result<(), Failure> {
     let (mut done, mut left) = (0, 0);
-    let (now, changes) = changes(writer, &options.file).await?;
+    let Comparison { now, wanted, changes } = compare(writer, &options.file).await?;
     check_tokens(&now, &changes, options.prune)?;
+    warn_of_missing_properties(&wanted);
     for change in changes {
         if change.removes() && !options.prune {
             left += 1;

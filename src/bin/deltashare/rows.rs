@@ -2,7 +2,8 @@
 
 use chrono::Utc;
 use deltashare::catalog::dynamodb::{
-    FoundToken, LIVE_TOKENS, ListedRecipient, ListedSchema, ListedShare, ListedTable, WrittenValue,
+    FoundToken, LIVE_TOKENS, ListedGrant, ListedRecipient, ListedSchema, ListedShare, ListedTable,
+    WrittenValue,
 };
 use deltashare::catalog::expiry;
 use deltashare::check::TableCheck;
@@ -13,7 +14,7 @@ use super::output::Row;
 pub(crate) const SHARE: [&str; 4] = ["name", "id", "comment", "deleting"];
 
 /// All that a table's record says.
-pub(crate) const TABLE: [&str; 9] = [
+pub(crate) const TABLE: [&str; 10] = [
     "schema",
     "name",
     "id",
@@ -23,11 +24,12 @@ pub(crate) const TABLE: [&str; 9] = [
     "startVersion",
     "directoryAccess",
     "signerRole",
+    "filter",
 ];
 
 /// What is shown of a table in a list.
-pub(crate) const LISTED_TABLE: [&str; 7] =
-    ["schema", "name", "location", "historyShared", "startVersion", "directoryAccess", "id"];
+pub(crate) const LISTED_TABLE: [&str; 8] =
+    ["schema", "name", "location", "historyShared", "startVersion", "directoryAccess", "filter", "id"];
 
 /// What is shown of a table that was opened.
 pub(crate) const OPENED_TABLE: [&str; 7] =
@@ -59,9 +61,9 @@ pub(crate) fn schemas(schemas: Vec<ListedSchema>) -> Vec<Row> {
     schemas.into_iter().map(|schema| vec![schema.name]).collect()
 }
 
-/// Single values, such as names.
-pub(crate) fn values(values: Vec<WrittenValue>) -> Vec<Row> {
-    values.into_iter().map(|value| vec![value]).collect()
+/// Names of shares or recipients, and the filters of the grants.
+pub(crate) fn grants(grants: Vec<ListedGrant>) -> Vec<Row> {
+    grants.into_iter().map(|grant| vec![grant.name, grant.filter]).collect()
 }
 
 /// Rows of tables in these columns of [`TABLE`].
@@ -81,6 +83,7 @@ pub(crate) fn table(columns: &[&str], table: &ListedTable) -> Row {
         "startVersion" => &table.start_version,
         "directoryAccess" => &table.directory_access,
         "signerRole" => &table.signer_role,
+        "filter" => &table.filter,
         _ => &WrittenValue::Nothing,
     };
     columns.iter().map(cell).cloned().collect()
@@ -118,7 +121,7 @@ pub(crate) fn listed_recipient(recipient: &ListedRecipient) -> Row {
     let live: Vec<_> = recipient.tokens.iter().filter(|token| token.is_live(now)).collect();
     let next = live.iter().filter_map(|token| token.expires).min();
     let next = if live.is_empty() { String::new() } else { expiry::format(next) };
-    let mut shares: Vec<&str> = recipient.shares.iter().map(WrittenValue::text).collect();
+    let mut shares: Vec<&str> = recipient.shares.iter().map(|grant| grant.name.text()).collect();
     shares.sort_unstable();
     vec![
         recipient.name.clone().or(|| text(&recipient.name_in_key)),

@@ -68,6 +68,21 @@ pub(crate) fn warn(file: &ShareFile) {
     for table in &file.unreadable {
         tracing::warn!("the share file, {table}");
     }
+    for missing in some_of(&file.missing_properties()) {
+        tracing::warn!("the share file: {missing}");
+    }
+}
+
+/// The most lines about one subject.
+const MOST_LINES: usize = 20;
+
+/// What there is to warn of, or as much of it as somebody reads.
+pub(crate) fn some_of<T: ToString>(all: &[T]) -> Vec<String> {
+    let mut lines: Vec<String> = all.iter().take(MOST_LINES).map(ToString::to_string).collect();
+    if all.len() > MOST_LINES {
+        lines.push(format!("and {} more warnings of this kind", all.len() - MOST_LINES));
+    }
+    lines
 }
 
 const WOULD_OPEN: &str = "the file lets everyone read every share without a token. A change to the file never makes \

@@ -1,6 +1,6 @@
 //! Everything that a catalog in DynamoDB holds, from its items, read as strictly as servers read them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::Utc;
 
@@ -133,7 +133,8 @@ impl CatalogContents {
                     name: recipient.name.as_str().to_owned(),
                     active: recipient.active,
                     comment: recipient.comment,
-                    shares: BTreeSet::new(),
+                    properties: recipient.properties,
+                    shares: BTreeMap::new(),
                     tokens: BTreeMap::new(),
                 };
                 self.state.recipients.insert(recipient.name.key().to_owned(), state);
@@ -145,13 +146,14 @@ impl CatalogContents {
     }
 
     fn grants(&mut self, items: &[Item], shares: &HashMap<&str, Owner>, recipients: &HashMap<&str, Owner>) {
-        let keys_of = |kind| {
-            let keys = of(items, kind).map(|item| (text(item, keys::PARTITION), text(item, keys::SORT)));
-            keys.collect::<BTreeSet<_>>()
+        let by_key = |kind| {
+            let items = of(items, kind);
+            let keyed = items.map(|item| ((text(item, keys::PARTITION), text(item, keys::SORT)), item));
+            keyed.collect::<HashMap<_, _>>()
         };
-        let (granted, listed) = (keys_of(Kind::Grant), keys_of(Kind::GrantedTo));
+        let (granted, listed) = (by_key(Kind::Grant), by_key(Kind::GrantedTo));
         for item in of(items, Kind::Grant) {
-            let Some(share) = self.read(records::grant(item)) else { continue };
+            let Some(grant) = self.read(records::grant(item)) else { continue };
             let mut unpaired = |why| self.unpaired.push(records::fault("grant", item, why));
             let key = match recipients.get(text(item, keys::PARTITION)) {
                 Some(Owner::Known(key)) => key,
@@ -161,14 +163,14 @@ impl CatalogContents {
                     continue;
                 }
             };
-            match shares.get(Key::share(share.as_str()).partition.as_str()) {
+            match shares.get(Key::share(grant.share.as_str()).partition.as_str()) {
                 Some(Owner::Known(share)) => {
                     let counterpart = Key::granted_to(share, key);
-                    if !listed.contains(&(counterpart.partition.as_str(), counterpart.sort.as_str())) {
+                    if !listed.contains_key(&(counterpart.partition.as_str(), counterpart.sort.as_str())) {
                         unpaired("is in force, but its share does not list it: its GRANT# record is missing");
                     }
                     if let Some(recipient) = self.state.recipients.get_mut(key) {
-                        recipient.shares.insert(share.clone());
+                        recipient.shares.insert(share.clone(), grant.filter);
                     }
                 }
                 Some(Owner::Hidden) => {}
@@ -180,8 +182,19 @@ impl CatalogContents {
             let recipient = text(item, keys::SORT).strip_prefix(keys::GRANTED_TO).unwrap_or_default();
             let (partition, sort) = (format!("RECIPIENT#{recipient}"), format!("{}{of_share}", keys::GRANTS));
             let hidden = matches!(shares.get(text(item, keys::PARTITION)), Some(Owner::Hidden));
-            if !hidden && !granted.contains(&(partition.as_str(), sort.as_str())) {
-                let why = "lists a grant that is not in force: the record of the recipient is missing";
+            let why = match granted.get(&(partition.as_str(), sort.as_str())) {
+                None => "lists a grant that is not in force: the record of the recipient is missing",
+                // A script may have written the filter into the wrong one of the two.
+                Some(grant)
+                    if item.contains_key(records::FILTER)
+                        && item.get(records::FILTER) != grant.get(records::FILTER) =>
+                {
+                    "has a filter that the grant does not have, so it does not apply: only that of the recipient's SHARE# \
+                     record does"
+                }
+                Some(_) => continue,
+            };
+            if !hidden {
                 self.unpaired.push(records::fault("listed grant", item, why));
             }
         }

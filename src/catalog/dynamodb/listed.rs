@@ -1,14 +1,18 @@
 //! Records as they are written, for people to look at: also those that servers cannot read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::keys::{self, Key};
 use super::records::{self, BadRecord, Item, Kind, text as string};
 use super::tokens::{FoundToken, owner, tokens_of};
-use super::write_error::Result;
+use super::write_error::{Result, WriteError};
 use super::writer::Writer;
+
+/// How many grants are read at a time.
+const AT_ONCE: usize = 16;
 
 /// The value of an attribute, whatever its type.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub enum WrittenValue {
     Flag(bool),
     /// A list, or a set of strings, which is sorted here.
     List(Vec<Self>),
+    /// A map, by its keys.
+    Map(BTreeMap<String, Self>),
 }
 
 impl WrittenValue {
@@ -41,6 +47,9 @@ impl WrittenValue {
                 let mut set = set.clone();
                 set.sort_unstable();
                 Self::List(set.into_iter().map(Self::Text).collect())
+            }
+            AttributeValue::M(map) => {
+                Self::Map(map.iter().map(|(name, value)| (name.clone(), Self::read(value))).collect())
             }
             _ => Self::Nothing,
         }
@@ -80,8 +89,17 @@ pub struct ShownShare {
     pub schemas: Vec<ListedSchema>,
     /// Its tables.
     pub tables: Vec<ListedTable>,
-    /// The names of the recipients that it is granted to.
-    pub recipients: Vec<WrittenValue>,
+    /// The recipients that it is granted to.
+    pub recipients: Vec<ListedGrant>,
+}
+
+/// A grant, as its share or its recipient lists it.
+#[derive(Debug, Clone)]
+pub struct ListedGrant {
+    /// The name of the recipient or of the share.
+    pub name: WrittenValue,
+    /// The filter of the grant.
+    pub filter: WrittenValue,
 }
 
 /// A schema.
@@ -115,6 +133,7 @@ pub struct ListedTable {
     pub start_version: WrittenValue,
     pub directory_access: WrittenValue,
     pub signer_role: WrittenValue,
+    pub filter: WrittenValue,
 }
 
 /// A recipient.
@@ -128,18 +147,27 @@ pub struct ListedRecipient {
     pub status: WrittenValue,
     /// What it is, for administrators.
     pub comment: WrittenValue,
+    /// What filters read of it.
+    pub properties: WrittenValue,
     /// Why the record cannot be read; servers then refuse every token of the recipient.
     pub fault: Option<BadRecord>,
     /// Its tokens, the newest first.
     pub tokens: Vec<FoundToken>,
-    /// The names of the shares that it may read.
-    pub shares: Vec<WrittenValue>,
+    /// The shares that it may read.
+    pub shares: Vec<ListedGrant>,
 }
 
 impl ListedShare {
     fn read(item: &Item) -> Self {
         let of = |name| WrittenValue::of(item, name);
         Self { name: of("name"), id: of("id"), comment: of("comment"), deleting: of("deleting") }
+    }
+}
+
+impl ListedGrant {
+    /// A grant as it is listed below its recipient.
+    fn of_recipient(item: &Item) -> Self {
+        Self { name: WrittenValue::of(item, "share"), filter: WrittenValue::of(item, records::FILTER) }
     }
 }
 
@@ -163,12 +191,13 @@ impl ListedTable {
             start_version: of("startVersion"),
             directory_access: of("directoryAccess"),
             signer_role: of(records::SIGNER_ROLE),
+            filter: of(records::FILTER),
         }
     }
 }
 
 impl ListedRecipient {
-    fn read(record: &Item, shares: Vec<WrittenValue>, tokens: Vec<FoundToken>) -> Self {
+    fn read(record: &Item, shares: Vec<ListedGrant>, tokens: Vec<FoundToken>) -> Self {
         let of = |name| WrittenValue::of(record, name);
         let in_key = string(record, keys::PARTITION).trim_start_matches("RECIPIENT#");
         Self {
@@ -176,6 +205,7 @@ impl ListedRecipient {
             name_in_key: keys::decoded(in_key).unwrap_or_default(),
             status: of("status"),
             comment: of("comment"),
+            properties: of(records::PROPERTIES),
             fault: records::recipient(record).err(),
             tokens,
             shares,
@@ -198,12 +228,23 @@ impl Writer {
     /// A share with what is in it.
     pub async fn share(&self, share: &str) -> Result<Option<ShownShare>> {
         let items = self.query(&keys::share_partition(share), "").await?;
-        let recipient = |item| WrittenValue::of(item, "recipient");
-        Ok(of_kind(&items, Kind::Share).next().map(|record| ShownShare {
+        let Some(record) = of_kind(&items, Kind::Share).next() else { return Ok(None) };
+        // What is listed below the share has no filters, because it is not what servers read.
+        let recipients = stream::iter(of_kind(&items, Kind::GrantedTo)).map(|item| async move {
+            let recipient = string(item, keys::SORT).trim_start_matches(keys::GRANTED_TO);
+            let share = string(item, keys::PARTITION).trim_start_matches("SHARE#");
+            let key =
+                Key { partition: format!("RECIPIENT#{recipient}"), sort: format!("{}{share}", keys::GRANTS) };
+            let grant = self.get(&key).await?;
+            let filter =
+                grant.map_or(WrittenValue::Nothing, |grant| WrittenValue::of(&grant, records::FILTER));
+            Ok::<_, WriteError>(ListedGrant { name: WrittenValue::of(item, "recipient"), filter })
+        });
+        Ok(Some(ShownShare {
             record: ListedShare::read(record),
             schemas: of_kind(&items, Kind::Schema).map(ListedSchema::read).collect(),
             tables: of_kind(&items, Kind::Table).map(ListedTable::read).collect(),
-            recipients: of_kind(&items, Kind::GrantedTo).map(recipient).collect(),
+            recipients: recipients.buffered(AT_ONCE).try_collect().await?,
         }))
     }
 
@@ -250,7 +291,7 @@ impl Writer {
         let listed = of_kind(&items, Kind::Recipient).map(|record| {
             let own = owned.remove(string(record, keys::PARTITION)).unwrap_or_default();
             let grants = own.iter().filter(|item| records::kind(item) == Kind::Grant);
-            let shares = grants.map(|item| WrittenValue::of(item, "share")).collect();
+            let shares = grants.map(|item| ListedGrant::of_recipient(item)).collect();
             ListedRecipient::read(record, shares, tokens_of(&own))
         });
         Ok(listed.collect())
@@ -260,7 +301,7 @@ impl Writer {
     pub async fn recipient(&self, recipient: &str) -> Result<Option<ListedRecipient>> {
         let items = self.query(&keys::recipient_partition(recipient), "").await?;
         let Some(record) = of_kind(&items, Kind::Recipient).next() else { return Ok(None) };
-        let shares = of_kind(&items, Kind::Grant).map(|item| WrittenValue::of(item, "share")).collect();
+        let shares = of_kind(&items, Kind::Grant).map(ListedGrant::of_recipient).collect();
         Ok(Some(ListedRecipient::read(record, shares, self.tokens(recipient).await?)))
     }
 

@@ -8,24 +8,62 @@ use super::transaction::{LARGEST, Step};
 use super::values::text;
 use super::write_error::{MissingRecord, Result, WriteError};
 use super::writer::{Writer, set_comment};
+use crate::catalog::properties::{Properties, check_properties};
 use crate::catalog::state::RecipientState;
+use crate::predicate::PartitionFilter;
 use crate::protocol::names::Name;
 
+/// The filter that a grant is to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GrantFilter {
+    /// None, unless the grant exists. Refused if it has a filter, which must not get lost unsaid.
+    Unsaid,
+    /// This filter, or none, whatever the grant has now.
+    Said(Option<PartitionFilter>),
+}
+
+/// A grant before it was made again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantBefore {
+    /// The filter that it had; `None` if it had none, or if it could not be read.
+    pub filter: Option<PartitionFilter>,
+    /// Whether its record could be read.
+    pub readable: bool,
+}
+
+/// Changes of a recipient. What is `None` or empty stays as it is.
+#[derive(Debug, Clone, Default)]
+pub struct RecipientChanges<'a> {
+    /// The comment; `Some(None)` removes it.
+    pub comment: Option<Option<&'a str>>,
+    /// Whether it may read.
+    pub active: Option<bool>,
+    /// Properties to set.
+    pub properties: Properties,
+    /// The names of properties to remove.
+    pub no_properties: Vec<String>,
+}
+
 impl Writer {
-    /// Creates a recipient with shares and a token in one transaction.
+    /// Creates a recipient with properties, shares and a token in one transaction.
     pub async fn create_recipient(
         &self,
         name: &Name,
         comment: Option<&str>,
+        properties: &Properties,
         shares: &[Name],
         token: &NewToken,
     ) -> Result<()> {
+        check_properties(properties).map_err(WriteError::Refused)?;
         let who = name.as_str();
         let mut attributes = vec![("name", text(who)), ("status", text("active"))];
         attributes.extend(comment.map(|comment| ("comment", text(comment))));
+        attributes.extend(records::properties_attribute(properties));
         let mut steps = vec![self.put_new(&Key::recipient(who), attributes, format!("recipient '{name}'"))];
         for share in shares {
-            steps.extend(self.grant_steps(who, &self.share_name(share.as_str()).await?));
+            let share = self.share_name(share.as_str()).await?;
+            let before = self.get(&Key::grant(who, &share)).await?;
+            steps.extend(self.grant_steps(who, &share, before.as_ref(), None)?);
         }
         steps.extend(self.token_steps(who, token));
         if steps.len() > LARGEST {
@@ -36,14 +74,85 @@ impl Writer {
         self.transact(steps).await
     }
 
-    /// Grants a share to a recipient. Nothing changes if it is granted already.
-    pub async fn grant(&self, recipient: &str, share: &Name) -> Result<()> {
-        let key = Key::recipient(recipient);
+    /// Grants a share to a recipient, or grants it again. Returns the grant as it was before, if there was one.
+    pub async fn grant(
+        &self,
+        recipient: &str,
+        share: &Name,
+        filter: GrantFilter,
+    ) -> Result<Option<GrantBefore>> {
+        let mut before = None;
+        self.put_grant(recipient, share, |who, share, item| {
+            let stored = item.map(records::grant);
+            before = stored.as_ref().map(|stored| GrantBefore {
+                filter: stored.as_ref().ok().and_then(|stored| stored.filter.clone()),
+                readable: stored.is_ok(),
+            });
+            match (filter, stored.transpose()) {
+                (GrantFilter::Said(filter), _) => Ok(filter),
+                (GrantFilter::Unsaid, Err(bad)) => Err(bad.into()),
+                (GrantFilter::Unsaid, Ok(stored)) => match stored.and_then(|stored| stored.filter) {
+                    Some(filter) => Err(WriteError::Refused(format!(
+                        "share '{share}' is granted to '{who}' with the filter {filter}. To change the filter, add --filter; \
+                         to remove it, add --no-filter"
+                    ))),
+                    None => Ok(None),
+                },
+            }
+        })
+        .await?;
+        Ok(before)
+    }
+
+    /// Grants a share that is not granted yet, or is granted with the same filter. Fails with a conflict if the filter is
+    /// another one.
+    pub(super) async fn add_grant(
+        &self,
+        recipient: &str,
+        share: &Name,
+        filter: Option<&PartitionFilter>,
+    ) -> Result<()> {
+        self.put_grant(recipient, share, |who, share, item| match item.map(records::grant).transpose()? {
+            Some(stored) if stored.filter.as_ref() != filter => {
+                Err(WriteError::Conflict(grant_named(who, share)))
+            }
+            _ => Ok(filter.cloned()),
+        })
+        .await
+    }
+
+    /// Grants a share, or replaces its grant. `decide` gets the names and the grant's record, and says the filter.
+    async fn put_grant(
+        &self,
+        recipient: &str,
+        share: &Name,
+        decide: impl FnOnce(&str, &str, Option<&Item>) -> Result<Option<PartitionFilter>>,
+    ) -> Result<()> {
         let (_, who) = self.recipient_item(recipient).await?;
         let share = self.share_name(share.as_str()).await?;
-        let mut steps = vec![self.is_there(&key, MissingRecord::recipient(recipient))];
-        steps.extend(self.grant_steps(&who, &share));
+        let before = self.get(&Key::grant(&who, &share)).await?;
+        let filter = decide(&who, &share, before.as_ref())?;
+        let mut steps = vec![self.is_there(&Key::recipient(recipient), MissingRecord::recipient(recipient))];
+        steps.extend(self.grant_steps(&who, &share, before.as_ref(), filter.as_ref())?);
         self.transact(steps).await
+    }
+
+    /// Changes the filter of a grant from `before`. Fails with a conflict if it has changed since.
+    pub(super) async fn update_grant_filter(
+        &self,
+        recipient: &str,
+        share: &str,
+        before: Option<&PartitionFilter>,
+        after: Option<&PartitionFilter>,
+    ) -> Result<()> {
+        let conflict = || WriteError::Conflict(grant_named(recipient, share));
+        let item = self.get(&Key::grant(recipient, share)).await?.ok_or_else(conflict)?;
+        let stored = records::grant(&item)?;
+        if stored.filter.as_ref() != before {
+            return Err(conflict());
+        }
+        let [step, _] = self.grant_records(recipient, stored.share.as_str(), Some(&item), after)?;
+        self.transact(vec![step]).await
     }
 
     /// The name of a share as its record spells it.
@@ -92,21 +201,19 @@ impl Writer {
 
     /// Creates a recipient without tokens and grants.
     pub(super) async fn add_recipient(&self, recipient: &RecipientState) -> Result<()> {
-        let RecipientState { name, active, comment, .. } = recipient;
+        let RecipientState { name, active, comment, properties, .. } = recipient;
+        check_properties(properties).map_err(WriteError::Refused)?;
         let mut attributes = vec![("name", text(name)), ("status", text(status(*active)))];
         attributes.extend(comment.as_ref().map(|comment| ("comment", text(comment))));
+        attributes.extend(records::properties_attribute(properties));
         let what = format!("recipient '{name}'");
         self.transact(vec![self.put_new(&Key::recipient(name), attributes, what)]).await
     }
 
-    /// Changes the comment of a recipient if `comment` is given, and whether it may read if `active` is.
-    pub async fn update_recipient(
-        &self,
-        recipient: &str,
-        comment: Option<Option<&str>>,
-        active: Option<bool>,
-    ) -> Result<()> {
+    /// Changes a recipient.
+    pub async fn update_recipient(&self, recipient: &str, changes: RecipientChanges<'_>) -> Result<()> {
         let missing = MissingRecord::recipient(recipient);
+        let RecipientChanges { comment, active, properties, no_properties } = changes;
         self.update(&Key::recipient(recipient), missing, |item| {
             if let Some(comment) = comment {
                 set_comment(item, comment);
@@ -114,19 +221,84 @@ impl Writer {
             if let Some(active) = active {
                 item.insert("status".to_owned(), text(status(active)));
             }
+            if !properties.is_empty() || !no_properties.is_empty() {
+                let mut all = records::recipient(item)?.properties;
+                for name in &no_properties {
+                    if all.remove(name).is_none() {
+                        return Err(MissingRecord::property(recipient, name).into());
+                    }
+                }
+                all.extend(properties);
+                set_properties(item, &all)?;
+            }
+            Ok(())
         })
         .await
     }
 
-    fn grant_steps(&self, recipient: &str, share: &str) -> [Step; 3] {
-        let attributes = || vec![("share", text(share)), ("recipient", text(recipient))];
-        let conflict = || WriteError::Conflict(format!("the grant of share '{share}'"));
-        [
-            self.share_is_there(share),
-            self.put_any(&Key::grant(recipient, share), attributes(), conflict()),
-            self.put_any(&Key::granted_to(share, recipient), attributes(), conflict()),
-        ]
+    /// Changes the properties of a recipient from `before`. Fails with a conflict if they have changed since.
+    pub(super) async fn update_properties(
+        &self,
+        recipient: &str,
+        before: &Properties,
+        after: &Properties,
+    ) -> Result<()> {
+        let missing = MissingRecord::recipient(recipient);
+        self.update(&Key::recipient(recipient), missing, |item| {
+            if records::recipient(item)?.properties != *before {
+                return Err(WriteError::Conflict(format!("recipient '{recipient}'")));
+            }
+            set_properties(item, after)
+        })
+        .await
     }
+
+    /// Grants a share, or replaces the grant that was read as `before`.
+    fn grant_steps(
+        &self,
+        recipient: &str,
+        share: &str,
+        before: Option<&Item>,
+        filter: Option<&PartitionFilter>,
+    ) -> Result<[Step; 3]> {
+        let [grant, granted_to] = self.grant_records(recipient, share, before, filter)?;
+        Ok([self.share_is_there(share), grant, granted_to])
+    }
+
+    /// The two records of a grant. Only the first of them says what is shared.
+    fn grant_records(
+        &self,
+        recipient: &str,
+        share: &str,
+        before: Option<&Item>,
+        filter: Option<&PartitionFilter>,
+    ) -> Result<[Step; 2]> {
+        let (key, what) = (Key::grant(recipient, share), grant_named(recipient, share));
+        let attributes = records::grant_attributes(recipient, share, filter);
+        let grant = match before {
+            None => self.put_unless_there(&key, attributes, WriteError::Conflict(what.clone())),
+            Some(before) => {
+                let mut after = before.clone();
+                after.remove(records::FILTER);
+                after.extend(attributes.into_iter().map(|(name, value)| (name.to_owned(), value)));
+                self.replace(before, after, what.clone())?
+            }
+        };
+        let listed = records::grant_attributes(recipient, share, None);
+        let granted_to = self.put_any(&Key::granted_to(share, recipient), listed, WriteError::Conflict(what));
+        Ok([grant, granted_to])
+    }
+}
+
+fn grant_named(recipient: &str, share: &str) -> String {
+    MissingRecord::grant(recipient, share).to_string()
+}
+
+fn set_properties(item: &mut Item, properties: &Properties) -> Result<()> {
+    check_properties(properties).map_err(WriteError::Refused)?;
+    item.remove(records::PROPERTIES);
+    item.extend(records::properties_attribute(properties).map(|(name, value)| (name.to_owned(), value)));
+    Ok(())
 }
 
 fn status(active: bool) -> &'static str {

@@ -10,9 +10,10 @@ use chrono::{DateTime, Utc};
 
 use super::keys::{self, Key};
 use super::values::{number, text as value};
+use crate::catalog::properties::{self, Properties};
 use crate::catalog::{ShareRecord, TableRecord, TableSettings, TokenHash, TokenRecord, expiry};
 use crate::location::WrittenLocation;
-use crate::predicate::FileAccess;
+use crate::predicate::{FileAccess, PartitionFilter};
 use crate::protocol::names::Name;
 use crate::role::RoleArn;
 
@@ -21,6 +22,18 @@ pub type Item = HashMap<String, AttributeValue>;
 
 /// The version of the record format that this server reads and writes.
 pub const FORMAT: u32 = 1;
+
+/// The same for grants and tables with a filter. Older servers would ignore the filter, so they must not read them.
+pub const FILTERED_FORMAT: u32 = 2;
+
+/// The version of the record format.
+pub(super) const FORMAT_ATTRIBUTE: &str = "format";
+
+/// The filter of a table or a grant.
+pub(super) const FILTER: &str = "filter";
+
+/// The properties of a recipient.
+pub(super) const PROPERTIES: &str = "properties";
 
 /// The role that reads a table and signs its URLs.
 pub(super) const SIGNER_ROLE: &str = "signerRole";
@@ -59,13 +72,56 @@ impl<'a> Reader<'a> {
     /// Refuses an item that a newer version wrote.
     fn new(kind: &'static str, item: &'a Item) -> Result<Self> {
         let this = Self { kind, item };
-        match this.number("format")? {
-            Some(format) if format == u64::from(FORMAT) => Ok(this),
-            Some(format) => {
-                Err(this.unreadable(&format!("has format {format}, which this version does not know")))
-            }
-            None => Err(this.unreadable("has no format")),
+        match this.format()? {
+            FORMAT => Ok(this),
+            format => Err(this.unknown_format(format)),
         }
+    }
+
+    /// The same for an item that may have a filter, and the filter.
+    fn filtered(kind: &'static str, item: &'a Item) -> Result<(Self, Option<PartitionFilter>)> {
+        let this = Self { kind, item };
+        match (this.format()?, this.filter()?) {
+            (FORMAT | FILTERED_FORMAT, Some(filter)) => Ok((this, Some(filter))),
+            (FORMAT, None) => Ok((this, None)),
+            // A script that misspells the attribute must not share every row.
+            (FILTERED_FORMAT, None) => {
+                Err(this.unreadable(&format!("has format {FILTERED_FORMAT}, but no attribute {FILTER}")))
+            }
+            (format, _) => Err(this.unknown_format(format)),
+        }
+    }
+
+    fn format(&self) -> Result<u32> {
+        let format = self.number(FORMAT_ATTRIBUTE)?.ok_or_else(|| self.unreadable("has no format"))?;
+        u32::try_from(format).map_err(|_| self.unknown_format(format))
+    }
+
+    fn unknown_format(&self, format: impl fmt::Display) -> BadRecord {
+        self.unreadable(&format!("has format {format}, which this version does not know"))
+    }
+
+    /// The filter. What is there and is no filter is never taken for none: that would share every row.
+    fn filter(&self) -> Result<Option<PartitionFilter>> {
+        match self.item.get(FILTER) {
+            None => Ok(None),
+            Some(AttributeValue::S(text)) => PartitionFilter::parse(text).map(Some).map_err(|reason| {
+                self.unreadable(&format!("has an attribute {FILTER} that is not a filter: {reason}"))
+            }),
+            Some(_) => Err(self.unreadable(&format!("has an attribute {FILTER} that is not a string"))),
+        }
+    }
+
+    /// The properties of a recipient. The reasons never repeat their values.
+    fn properties(&self) -> Result<Properties> {
+        let read = |value: &'a AttributeValue| {
+            let each = value.as_m().ok()?.iter();
+            each.map(|(name, value)| Some((name.clone(), value.as_s().ok()?.clone()))).collect()
+        };
+        let found: Properties = self.get(PROPERTIES, read, "a map of strings")?.unwrap_or_default();
+        properties::check_properties(&found)
+            .map_err(|reason| self.unreadable(&format!("has invalid {PROPERTIES}: {reason}")))?;
+        Ok(found)
     }
 
     fn unreadable(&self, reason: &str) -> BadRecord {
@@ -176,7 +232,7 @@ impl<'a> Reader<'a> {
     }
 
     /// How a table is shared. No record of DynamoDB can name a directory of the server's machine.
-    fn settings(&self) -> Result<TableSettings> {
+    fn settings(&self, filter: Option<PartitionFilter>) -> Result<TableSettings> {
         let location = |text: &str| WrittenLocation::parse(text, None);
         Ok(TableSettings {
             location: location(self.required("location")?),
@@ -185,6 +241,7 @@ impl<'a> Reader<'a> {
             start_version: self.number("startVersion")?.unwrap_or(0),
             directory_access: self.flag("directoryAccess")?,
             signer_role: self.role(SIGNER_ROLE)?,
+            filter,
         })
     }
 
@@ -237,6 +294,8 @@ pub(super) struct StoredRecipient {
     /// Whether it may read.
     pub(super) active: bool,
     pub(super) comment: Option<String>,
+    /// What filters read of it.
+    pub(super) properties: Properties,
 }
 
 /// A recipient.
@@ -253,7 +312,8 @@ pub(super) fn recipient(item: &Item) -> Result<StoredRecipient> {
         "disabled" => false,
         _ => return Err(reader.unreadable("has a status that is neither active nor disabled")),
     };
-    Ok(StoredRecipient { name, active, comment: reader.written("comment") })
+    let properties = reader.properties()?;
+    Ok(StoredRecipient { name, active, comment: reader.written("comment"), properties })
 }
 
 /// A share as it is stored.
@@ -280,12 +340,46 @@ pub(super) fn share(item: &Item) -> Result<StoredShare> {
     Ok(StoredShare { record, comment: reader.written("comment"), deleting: reader.flag("deleting")? })
 }
 
-/// The name of a share that is granted. The key is what grants it, so the name must be the one in the key.
-pub(super) fn grant(item: &Item) -> Result<Name> {
-    let reader = Reader::new("grant", item)?;
+/// A grant as it is stored.
+pub(super) struct StoredGrant {
+    /// The share's name.
+    pub(super) share: Name,
+    /// Which files of its tables are shared; `None` for every file.
+    pub(super) filter: Option<PartitionFilter>,
+}
+
+/// A grant of a share. The key is what grants it, so the name must be the one in the key.
+pub(super) fn grant(item: &Item) -> Result<StoredGrant> {
+    let (reader, filter) = Reader::filtered("grant", item)?;
     let share = reader.name("share", Name::share)?;
     reader.must_have_sort_key(&Key::grant("", share.as_str()))?;
-    Ok(share)
+    Ok(StoredGrant { share, filter })
+}
+
+/// The attributes of a grant, without its keys. The filter is the only one that a grant may lack.
+pub(super) fn grant_attributes(
+    recipient: &str,
+    share: &str,
+    filter: Option<&PartitionFilter>,
+) -> Vec<(&'static str, AttributeValue)> {
+    let mut attributes = vec![("share", value(share)), ("recipient", value(recipient))];
+    attributes.extend(filter_attributes(filter));
+    attributes
+}
+
+/// The filter, and the format of a record that has it.
+fn filter_attributes(
+    filter: Option<&PartitionFilter>,
+) -> impl Iterator<Item = (&'static str, AttributeValue)> {
+    let format = if filter.is_some() { FILTERED_FORMAT } else { FORMAT };
+    let filter = filter.map(|filter| (FILTER, value(filter.text())));
+    std::iter::once((FORMAT_ATTRIBUTE, number(format.into()))).chain(filter)
+}
+
+/// Properties as an attribute; `None` if there are none.
+pub(super) fn properties_attribute(properties: &Properties) -> Option<(&'static str, AttributeValue)> {
+    let map = properties.iter().map(|(name, text)| (name.clone(), value(text))).collect();
+    (!properties.is_empty()).then_some((PROPERTIES, AttributeValue::M(map)))
 }
 
 /// The name of a schema.
@@ -298,7 +392,7 @@ pub(super) fn schema(item: &Item) -> Result<Name> {
 
 /// A table of `share`.
 pub(super) fn table(item: &Item, share: &ShareRecord) -> Result<TableRecord> {
-    let reader = Reader::new("table", item)?;
+    let (reader, filter) = Reader::filtered("table", item)?;
     let schema = reader.name("schema", Name::schema_or_table)?;
     let name = reader.name("name", Name::schema_or_table)?;
     reader.must_have_sort_key(&Key::table("", schema.as_str(), name.as_str()))?;
@@ -308,13 +402,13 @@ pub(super) fn table(item: &Item, share: &ShareRecord) -> Result<TableRecord> {
         schema,
         name,
         id: reader.required("id")?.to_owned(),
-        settings: reader.settings()?,
-        access: FileAccess::everything(),
+        access: FileAccess::filtered(filter.clone(), &Properties::new()),
+        settings: reader.settings(filter)?,
         locations_checked: false,
     })
 }
 
-/// The attributes of a table, without its keys. The signer role is the only one that a table may lack.
+/// The attributes of a table, without its keys. The signer role and the filter are the only ones that a table may lack.
 pub(super) fn table_attributes(
     schema: &str,
     name: &Name,
@@ -333,12 +427,14 @@ pub(super) fn table_attributes(
         ("directoryAccess", AttributeValue::Bool(settings.directory_access)),
     ];
     attributes.extend(settings.signer_role.as_ref().map(|role| (SIGNER_ROLE, value(role.as_str()))));
+    attributes.extend(filter_attributes(settings.filter.as_ref()));
     attributes
 }
 
 /// A table as its own record says it; which share it is in makes no difference to that.
 pub(super) fn table_alone(item: &Item) -> Result<TableRecord> {
-    let name = Reader::new("table", item)?.name("name", Name::share)?;
+    let (reader, _) = Reader::filtered("table", item)?;
+    let name = reader.name("name", Name::share)?;
     table(item, &ShareRecord { name, id: String::new() })
 }
 
@@ -397,7 +493,7 @@ pub(super) fn token_key(item: &Item) -> Result<[u8; 32]> {
 /// The attributes of a new token key.
 pub(super) fn new_token_key(key: [u8; 32]) -> Item {
     let mut item = key_attributes(&Key::token_key());
-    item.insert("format".to_owned(), AttributeValue::N(FORMAT.to_string()));
+    item.insert(FORMAT_ATTRIBUTE.to_owned(), AttributeValue::N(FORMAT.to_string()));
     item.insert("key".to_owned(), AttributeValue::B(Blob::new(key)));
     item
 }

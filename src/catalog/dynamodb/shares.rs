@@ -106,7 +106,11 @@ impl Writer {
     /// Changes the comment of a share; `None` removes it.
     pub async fn update_share(&self, share: &str, comment: Option<&str>) -> Result<()> {
         let missing = MissingRecord::share(share);
-        self.update(&Key::share(share), missing, |item| set_comment(item, comment)).await
+        self.update(&Key::share(share), missing, |item| {
+            set_comment(item, comment);
+            Ok(())
+        })
+        .await
     }
 
     /// A table as it is shared.
@@ -136,6 +140,7 @@ impl Writer {
             records::table_attributes(string(&item, "schema"), &name, &after.id, &after.settings);
         let mut put = item.clone();
         put.remove(records::SIGNER_ROLE);
+        put.remove(records::FILTER);
         put.extend(attributes.into_iter().map(|(name, value)| (name.to_owned(), value)));
         self.transact(vec![self.replace(&item, put, what)?]).await
     }

@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, Delete, Put, TransactWriteItem, Update};
 
 use super::keys::Key;
-use super::records::{FORMAT, Item, key_attributes};
+use super::records::{FORMAT, FORMAT_ATTRIBUTE, Item, key_attributes};
 use super::values::number;
 use super::write_error::{MissingRecord, Result, WriteError, failed};
 use super::writer::Writer;
@@ -53,7 +53,8 @@ impl Writer {
         condition: Option<&str>,
     ) -> TransactWriteItem {
         let mut item: HashMap<String, AttributeValue> = key_attributes(key);
-        item.insert("format".to_owned(), number(FORMAT.into()));
+        // Attributes may name another format.
+        item.insert(FORMAT_ATTRIBUTE.to_owned(), number(FORMAT.into()));
         item.extend(attributes.into_iter().map(|(name, value)| (name.to_owned(), value)));
         let put = Put::builder().table_name(&self.table).set_item(Some(item));
         let put = put.set_condition_expression(condition.map(str::to_owned)).build();
@@ -61,8 +62,17 @@ impl Writer {
     }
 
     pub(super) fn put_new(&self, key: &Key, attributes: Vec<(&str, AttributeValue)>, what: String) -> Step {
-        let item = self.put(key, attributes, Some("attribute_not_exists(pk)"));
-        Step { item, otherwise: WriteError::Exists(what) }
+        self.put_unless_there(key, attributes, WriteError::Exists(what))
+    }
+
+    /// Puts a record whose key was not there when it was looked for.
+    pub(super) fn put_unless_there(
+        &self,
+        key: &Key,
+        attributes: Vec<(&str, AttributeValue)>,
+        otherwise: WriteError,
+    ) -> Step {
+        Step { item: self.put(key, attributes, Some("attribute_not_exists(pk)")), otherwise }
     }
 
     fn delete(&self, key: &Key, condition: Option<&str>) -> TransactWriteItem {
@@ -188,12 +198,12 @@ impl Writer {
         &self,
         key: &Key,
         missing: MissingRecord,
-        change: impl FnOnce(&mut Item),
+        change: impl FnOnce(&mut Item) -> Result<()>,
     ) -> Result<()> {
         let what = missing.to_string();
         let before = self.get(key).await?.ok_or(WriteError::Missing(missing))?;
         let mut after = before.clone();
-        change(&mut after);
+        change(&mut after)?;
         self.transact(vec![self.replace(&before, after, what)?]).await
     }
 }

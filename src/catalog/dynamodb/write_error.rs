@@ -36,6 +36,7 @@ pub enum MissingRecord {
     Recipient { recipient: String },
     Grant { recipient: String, share: String },
     Token { recipient: String, id: String },
+    Property { recipient: String, name: String },
 }
 
 impl MissingRecord {
@@ -68,6 +69,11 @@ impl MissingRecord {
     pub fn token(recipient: &str, id: &str) -> Self {
         Self::Token { recipient: recipient.to_owned(), id: id.to_owned() }
     }
+
+    /// The recipient has no such property.
+    pub fn property(recipient: &str, name: &str) -> Self {
+        Self::Property { recipient: recipient.to_owned(), name: name.to_owned() }
+    }
 }
 
 impl fmt::Display for MissingRecord {
@@ -79,6 +85,7 @@ impl fmt::Display for MissingRecord {
             Self::Recipient { recipient } => write!(f, "recipient '{recipient}'"),
             Self::Grant { recipient, share } => write!(f, "grant of share '{share}' to '{recipient}'"),
             Self::Token { recipient, id } => write!(f, "token '{id}' of recipient '{recipient}'"),
+            Self::Property { recipient, name } => write!(f, "property '{name}' of recipient '{recipient}'"),
         }
     }
 }

@@ -8,6 +8,7 @@ use aws_sdk_dynamodb::Client;
 
 use super::contents::CatalogContents;
 use super::keys::Key;
+use super::recipients::RecipientChanges;
 use super::records::{Item, key_attributes};
 use super::values::text;
 use super::write_error::{Result, WriteError, failed};
@@ -64,14 +65,24 @@ impl Writer {
             }
             CatalogChange::AddRecipient(recipient) => self.add_recipient(recipient).await,
             CatalogChange::RecipientComment { recipient, after, .. } => {
-                self.update_recipient(recipient, Some(after.as_deref()), None).await
+                let comment = Some(after.as_deref());
+                self.update_recipient(recipient, RecipientChanges { comment, ..RecipientChanges::default() })
+                    .await
             }
             CatalogChange::RecipientStatus { recipient, active } => {
-                self.update_recipient(recipient, None, Some(*active)).await
+                let active = Some(*active);
+                self.update_recipient(recipient, RecipientChanges { active, ..RecipientChanges::default() })
+                    .await
             }
             CatalogChange::RemoveRecipient { recipient } => self.delete_recipient(recipient).await,
-            CatalogChange::Grant { recipient, share } => {
-                self.grant(recipient, &checked(share, Name::share)?).await
+            CatalogChange::RecipientProperties { recipient, before, after } => {
+                self.update_properties(recipient, before, after).await
+            }
+            CatalogChange::Grant { recipient, share, filter } => {
+                self.add_grant(recipient, &checked(share, Name::share)?, filter.as_ref()).await
+            }
+            CatalogChange::GrantFilter { recipient, share, before, after } => {
+                self.update_grant_filter(recipient, share, before.as_ref(), after.as_ref()).await
             }
             CatalogChange::Revoke { recipient, share } => self.revoke(recipient, share).await,
             CatalogChange::AddToken { recipient, hash, token } => {

@@ -1,6 +1,8 @@
 //! The form of a share file: as it is read, with the line of each value, and as it is exported.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, IgnoredAny, MapAccess, Visitor};
@@ -8,8 +10,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_saphyr::Spanned;
 
 use crate::catalog::expiry;
+use crate::catalog::properties::Properties;
 use crate::catalog::state::{CatalogState, RecipientState, SchemaState, ShareState, TableState};
 use crate::location::WrittenLocation;
+use crate::predicate::PartitionFilter;
 
 /// The file as it is written. Settings of the reference server that have no effect here are listed so that a
 /// misspelt key is noticed.
@@ -150,6 +154,8 @@ pub(super) struct FileTable {
     pub(super) directory_access: Option<Spanned<bool>>,
     #[serde(default, deserialize_with = "said")]
     pub(super) signer_role: Said<String>,
+    #[serde(default, deserialize_with = "said")]
+    pub(super) filter: Said<String>,
     /// What `historyShared` was called in older versions of the reference server.
     #[serde(rename = "cdfEnabled")]
     pub(super) cdf_enabled: Option<bool>,
@@ -162,10 +168,74 @@ pub(super) struct FileRecipient {
     pub(super) comment: Option<String>,
     #[serde(default, deserialize_with = "said")]
     pub(super) status: Said<String>,
+    #[serde(default, deserialize_with = "said")]
+    pub(super) properties: Said<BTreeMap<String, Spanned<TextOr<IgnoredAny>>>>,
     #[serde(default)]
-    pub(super) shares: Option<Vec<Spanned<String>>>,
+    pub(super) shares: Option<Vec<Spanned<TextOr<FileGrant>>>>,
     #[serde(default)]
     pub(super) tokens: Option<Vec<FileToken>>,
+}
+
+/// A share that is granted, with what else the grant says.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct FileGrant {
+    pub(super) name: Spanned<String>,
+    #[serde(default, deserialize_with = "said")]
+    pub(super) filter: Said<String>,
+}
+
+/// A text, or keys. YAML takes some texts without quotes for numbers, booleans or nothing.
+pub(super) enum TextOr<T> {
+    Text(String),
+    /// A number or a boolean in its usual form. The file may spell it otherwise.
+    Typed(String),
+    Null,
+    Keys(T),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOr<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Form<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Form<T> {
+            type Value = TextOr<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> std::result::Result<Self::Value, E> {
+                Ok(TextOr::Text(text.to_owned()))
+            }
+
+            fn visit_bool<E: de::Error>(self, value: bool) -> std::result::Result<Self::Value, E> {
+                Ok(TextOr::Typed(value.to_string()))
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> std::result::Result<Self::Value, E> {
+                Ok(TextOr::Typed(value.to_string()))
+            }
+
+            fn visit_u64<E: de::Error>(self, value: u64) -> std::result::Result<Self::Value, E> {
+                Ok(TextOr::Typed(value.to_string()))
+            }
+
+            fn visit_f64<E: de::Error>(self, value: f64) -> std::result::Result<Self::Value, E> {
+                Ok(TextOr::Typed(format!("{value:?}")))
+            }
+
+            fn visit_unit<E: de::Error>(self) -> std::result::Result<Self::Value, E> {
+                Ok(TextOr::Null)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(TextOr::Keys)
+            }
+        }
+
+        deserializer.deserialize_any(Form(PhantomData))
+    }
 }
 
 #[derive(Deserialize)]
@@ -222,6 +292,8 @@ struct ExportedTable {
     directory_access: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     signer_role: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filter: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -230,8 +302,17 @@ struct ExportedRecipient {
     #[serde(skip_serializing_if = "Option::is_none")]
     comment: Option<String>,
     status: &'static str,
-    shares: Vec<String>,
+    #[serde(skip_serializing_if = "Properties::is_empty")]
+    properties: Properties,
+    shares: Vec<ExportedGrant>,
     tokens: Vec<ExportedToken>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ExportedGrant {
+    Name(String),
+    Filtered { name: String, filter: String },
 }
 
 #[derive(Serialize)]
@@ -264,6 +345,7 @@ impl From<&CatalogState> for Exported {
             start_version: table.settings.start_version,
             directory_access: table.settings.directory_access,
             signer_role: table.settings.signer_role.as_ref().map(|role| role.as_str().to_owned()),
+            filter: table.settings.filter.as_ref().map(|filter| filter.text().to_owned()),
         };
         let schema = |schema: &SchemaState| ExportedSchema {
             name: schema.name.clone(),
@@ -277,11 +359,16 @@ impl From<&CatalogState> for Exported {
         };
         let name_of =
             |key: &String| state.shares.get(key).map_or_else(|| key.clone(), |share| share.name.clone());
+        let grant = |(key, filter): (&String, &Option<PartitionFilter>)| match filter {
+            None => ExportedGrant::Name(name_of(key)),
+            Some(filter) => ExportedGrant::Filtered { name: name_of(key), filter: filter.text().to_owned() },
+        };
         let recipient = |recipient: &RecipientState| ExportedRecipient {
             name: recipient.name.clone(),
             comment: recipient.comment.clone(),
             status: if recipient.active { "active" } else { "disabled" },
-            shares: recipient.shares.iter().map(name_of).collect(),
+            properties: recipient.properties.clone(),
+            shares: recipient.shares.iter().map(grant).collect(),
             tokens: recipient
                 .tokens
                 .iter()

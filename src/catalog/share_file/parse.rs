@@ -1,20 +1,23 @@
 //! From the text of a share file to what it says, or to the line that is wrong.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use serde::de::IgnoredAny;
 use serde_saphyr::{Location, Spanned};
 use uuid::Uuid;
 
-use super::form::{File, FileAuthorization, FileRecipient, FileShare, FileTable, Said};
+use super::form::{File, FileAuthorization, FileGrant, FileRecipient, FileShare, FileTable, Said, TextOr};
 use super::ordered::Ordered;
 use super::{Access, EVERYONE, RecipientNotes, Share, ShareFile, UnreadableTable, table_key};
+use crate::catalog::properties::{self, Properties};
 use crate::catalog::{ShareRecord, TableRecord, TableSettings, TokenHash, TokenRecord, expiry};
 use crate::location::WrittenLocation;
-use crate::predicate::FileAccess;
+use crate::predicate::{FileAccess, PartitionFilter};
 use crate::protocol::names::{InvalidName, Name};
 use crate::role::RoleArn;
 
@@ -149,10 +152,10 @@ impl ShareFile {
             this.tokens.insert(hash, record);
         }
         for recipient in file.recipients.and_then(|recipients| recipients.value).unwrap_or_default() {
-            this.add_recipient(recipient)?;
+            this.add_recipient(recipient, text)?;
         }
         if this.is_public() || this.tokens.values().any(|token| &*token.recipient == EVERYONE) {
-            let all = this.shares.iter().map(|(key, _)| key.to_owned()).collect();
+            let all = this.shares.iter().map(|(key, _)| (key.to_owned(), None)).collect();
             this.grants.insert(EVERYONE.into(), all);
         }
         Ok(this)
@@ -198,20 +201,32 @@ impl ShareFile {
         Ok(())
     }
 
-    fn add_recipient(&mut self, recipient: FileRecipient) -> std::result::Result<(), ShareFileError> {
+    fn add_recipient(
+        &mut self,
+        recipient: FileRecipient,
+        text: &str,
+    ) -> std::result::Result<(), ShareFileError> {
         let name = checked(&recipient.name, Name::share)?;
         let who: Arc<str> = name.as_str().into();
-        let mut granted = BTreeSet::new();
-        for share in recipient.shares.unwrap_or_default() {
-            let key = Name::key_of(&share.value);
+        let mut granted = BTreeMap::new();
+        for grant in recipient.shares.unwrap_or_default() {
+            let at = grant.referenced;
+            let (share, filter) = read_grant(grant, text)?;
+            let key = Name::key_of(&share);
             if self.shares.get(&key).is_none() {
-                let reason = format!(
-                    "recipient '{name}' is granted '{}', which is not a share of this file",
-                    share.value
-                );
-                return Err(ShareFileError::at(share.referenced, reason));
+                let reason =
+                    format!("recipient '{name}' is granted '{share}', which is not a share of this file");
+                return Err(ShareFileError::at(at, reason));
             }
-            granted.insert(key);
+            match granted.entry(key) {
+                Entry::Vacant(new) => _ = new.insert(filter),
+                Entry::Occupied(known) if *known.get() == filter => {}
+                Entry::Occupied(_) => {
+                    let reason =
+                        format!("recipient '{name}' is granted '{share}' twice, with different filters");
+                    return Err(ShareFileError::at(at, reason));
+                }
+            }
         }
         let known = self.grants.keys().any(|other| Name::key_of(other) == name.key());
         if known {
@@ -223,7 +238,8 @@ impl ShareFile {
             "disabled" => Ok(false),
             _ => Err(ShareFileError::at(status.referenced, "status must be active or disabled")),
         });
-        let notes = RecipientNotes { active: active.transpose()?, comment: recipient.comment };
+        let properties = read_properties(recipient.properties, text)?;
+        let notes = RecipientNotes { active: active.transpose()?, comment: recipient.comment, properties };
         self.notes.insert(Arc::clone(&who), notes);
         let mut ids = BTreeSet::new();
         for token in recipient.tokens.unwrap_or_default() {
@@ -288,6 +304,71 @@ fn checked(
     check(&name.value).map_err(|error| ShareFileError::at(name.referenced, error.to_string()))
 }
 
+/// A share that is granted, and the filter of the grant.
+fn read_grant(
+    grant: Spanned<TextOr<FileGrant>>,
+    text: &str,
+) -> std::result::Result<(String, Option<PartitionFilter>), ShareFileError> {
+    let Spanned { value, referenced, defined } = grant;
+    match value {
+        TextOr::Keys(FileGrant { name, filter }) => Ok((name.value, read_filter(filter)?)),
+        TextOr::Text(name) => Ok((name, None)),
+        // A name is what is written.
+        TextOr::Typed(value) => Ok((written(text, defined).unwrap_or(&value).to_owned(), None)),
+        TextOr::Null => Err(ShareFileError::at(referenced, "a share that is granted has no name")),
+    }
+}
+
+fn read_filter(filter: Said<String>) -> std::result::Result<Option<PartitionFilter>, ShareFileError> {
+    let filter = not_empty("filter", filter)?.map(|filter| {
+        PartitionFilter::parse(&filter.value)
+            .map_err(|reason| ShareFileError::at(filter.referenced, format!("filter: {reason}")))
+    });
+    filter.transpose()
+}
+
+/// Properties of a recipient. What YAML takes for a number or a boolean is its text, if every YAML library would write it
+/// like that.
+fn read_properties(
+    properties: Said<BTreeMap<String, Spanned<TextOr<IgnoredAny>>>>,
+    text: &str,
+) -> std::result::Result<Properties, ShareFileError> {
+    let Some(said) = not_empty("properties", properties)? else { return Ok(Properties::new()) };
+    let mut read = Properties::new();
+    for (name, Spanned { value, referenced, defined }) in said.value {
+        let refused = |reason: String| ShareFileError::at(referenced, reason);
+        let value = match value {
+            TextOr::Text(value) => value,
+            TextOr::Typed(value)
+                if written(text, defined) == Some(&value)
+                    && (value.parse::<bool>().is_ok() || !value.contains('e')) =>
+            {
+                value
+            }
+            TextOr::Typed(_) => {
+                return Err(refused(format!(
+                    "YAML takes the value of property {name} for a number or a boolean that can be written in several \
+                     ways: put it in quotes"
+                )));
+            }
+            TextOr::Keys(IgnoredAny) => return Err(refused(format!("property {name} is not a text"))),
+            TextOr::Null => String::new(),
+        };
+        properties::check_property(&name, &value).map_err(refused)?;
+        read.insert(name, value);
+    }
+    properties::check_properties(&read).map_err(|reason| ShareFileError::at(said.referenced, reason))?;
+    Ok(read)
+}
+
+/// A value as the file spells it.
+fn written(text: &str, at: Location) -> Option<&str> {
+    let at = at.span();
+    let start = usize::try_from(at.byte_offset()?).ok()?;
+    let end = start.checked_add(usize::try_from(at.byte_len()?).ok()?)?;
+    text.get(start..end).map(str::trim)
+}
+
 fn twice(name: &Spanned<String>, what: &str) -> ShareFileError {
     ShareFileError::at(
         name.referenced,
@@ -346,6 +427,7 @@ fn table_record(
     });
     let signer_role = signer_role.transpose()?;
     let directory_access = table.directory_access.as_ref().is_some_and(|access| access.value);
+    let filter = read_filter(table.filter.clone())?;
     let settings = TableSettings {
         location,
         allowed_locations,
@@ -354,6 +436,7 @@ fn table_record(
         // What this server does not read, it gives no credentials for.
         directory_access: directory_access && unreadable.is_none(),
         signer_role,
+        filter: filter.clone(),
     };
     if let (Some(access), Some(reason)) = (&table.directory_access, settings.refuses_directory_access())
         && settings.directory_access
@@ -369,7 +452,7 @@ fn table_record(
         schema: schema.clone(),
         id: id.unwrap_or_else(|| id_of(&[share.key(), schema.key(), name.key()])),
         settings,
-        access: FileAccess::everything(),
+        access: FileAccess::filtered(filter, &Properties::new()),
         locations_checked: true,
         name,
     };

@@ -1,6 +1,6 @@
 //! A share file as requests read it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -128,14 +128,15 @@ impl Catalog for ShareFileCatalog {
         request: PageRequest,
     ) -> BoxFuture<'a, Result<ListPage<ShareRecord>>> {
         let file = self.file();
-        let empty = BTreeSet::new();
+        let empty = BTreeMap::new();
         let granted = file.grants.get(caller.recipient()).unwrap_or(&empty);
-        let items = file.shares.iter().filter(|(key, _)| granted.contains(*key));
+        let items = file.shares.iter().filter(|(key, _)| granted.contains_key(*key));
         ready(page(items, &request, |share| share.record.clone())).boxed()
     }
 
     fn share<'a>(&'a self, caller: &'a Caller, share: &'a str) -> BoxFuture<'a, Result<Option<ShareRecord>>> {
-        ready(Ok(self.file().granted(caller.recipient(), share).map(|share| share.record.clone()))).boxed()
+        let file = self.file();
+        ready(Ok(file.granted(caller.recipient(), share).map(|granted| granted.share.record.clone()))).boxed()
     }
 
     fn schemas<'a>(
@@ -145,7 +146,8 @@ impl Catalog for ShareFileCatalog {
         request: PageRequest,
     ) -> BoxFuture<'a, Result<Option<SchemaPage>>> {
         let file = self.file();
-        let found = file.granted(caller.recipient(), share).map(|share| {
+        let found = file.granted(caller.recipient(), share).map(|granted| {
+            let share = granted.share;
             let schemas = page(share.schemas.iter(), &request, Name::clone)?;
             Ok(SchemaPage { share: share.record.clone(), schemas })
         });
@@ -163,10 +165,13 @@ impl Catalog for ShareFileCatalog {
         let schema = schema.map(Name::key_of);
         let found = file
             .granted(caller.recipient(), share)
-            .filter(|share| schema.as_ref().is_none_or(|schema| share.schemas.get(schema).is_some()))
-            .map(|share| {
+            .filter(|granted| {
+                schema.as_ref().is_none_or(|schema| granted.share.schemas.get(schema).is_some())
+            })
+            .map(|granted| {
                 let of = |table: &TableRecord| schema.as_deref().is_none_or(|key| table.schema.key() == key);
-                page(share.tables.iter().filter(|(_, table)| of(table)), &request, TableRecord::clone)
+                let tables = granted.share.tables.iter().filter(|(_, table)| of(table));
+                page(tables, &request, |table| granted.table(table))
             });
         ready(found.transpose()).boxed()
     }
@@ -179,10 +184,11 @@ impl Catalog for ShareFileCatalog {
         table: &'a str,
     ) -> BoxFuture<'a, Result<Option<TableRecord>>> {
         let key = table_key(&Name::key_of(schema), &Name::key_of(table));
-        ready(Ok(self
-            .file()
-            .granted(caller.recipient(), share)
-            .and_then(|share| share.tables.get(&key).cloned())))
-        .boxed()
+        let file = self.file();
+        let found = file.granted(caller.recipient(), share).and_then(|granted| {
+            let table = granted.share.tables.get(&key)?;
+            Some(granted.table(table))
+        });
+        ready(Ok(found)).boxed()
     }
 }

@@ -358,3 +358,141 @@ fn a_bad_file_is_refused_with_line_and_reason() {
         assert!(error.line.is_some_and(|at| at.abs_diff(line) <= 1), "{error} should be line {line}\n{text}");
     }
 }
+
+/// A file with a recipient of these lines, to whom the shares `s`, `2024` and `1e3` can be granted.
+fn file_with_recipient(lines: &str) -> String {
+    let schema = "schemas: [{name: c, tables: [{name: t, location: s3://lake/t}]}]";
+    format!(
+        "version: 1\nshares:\n- {{name: s, {schema}}}\n- name: 2024\n- name: '1e3'\nrecipients:\n- name: r\n{lines}"
+    )
+}
+
+/// What a file says of its only recipient.
+fn recipient_of(lines: &str) -> std::result::Result<RecipientState, ShareFileError> {
+    let state = parse(&file_with_recipient(lines))?.state(&CatalogState::default());
+    Ok(state.recipients["r"].clone())
+}
+
+#[test]
+fn a_grant_is_a_name_or_a_name_with_a_filter() {
+    let filtered = |text: &str| Some(PartitionFilter::parse(text).unwrap());
+    for (lines, granted) in [
+        ("  shares: [s, 2024, 1e3]\n", vec![("s", None), ("2024", None), ("1e3", None)]),
+        ("  shares:\n  - name: S\n  - 1E3\n", vec![("s", None), ("1e3", None)]),
+        ("  shares: [{name: s, filter: region = 'EU'}]\n", vec![("s", filtered("region = 'EU'"))]),
+        (
+            "  shares:\n  - name: 2024\n    filter: region = ${recipient.region}\n  - s\n",
+            vec![("2024", filtered("region = ${recipient.region}")), ("s", None)],
+        ),
+        ("  shares: [&one 2024, *one]\n", vec![("2024", None)]),
+        (
+            "  shares:\n  - name: s\n    filter: >-\n      a = 'b'\n      OR c IS NULL\n",
+            vec![("s", filtered("a = 'b' OR c IS NULL"))],
+        ),
+    ] {
+        let granted = granted.into_iter().map(|(name, filter)| (name.to_owned(), filter)).collect();
+        assert_eq!(recipient_of(lines).unwrap().shares, granted, "{lines}");
+    }
+}
+
+#[test]
+fn properties_are_texts_that_every_yaml_library_writes_the_same() {
+    for (written, value) in [
+        ("EU", "EU"),
+        ("'07'", "07"),
+        ("\"yes\"", "yes"),
+        ("2024", "2024"),
+        ("-1", "-1"),
+        ("0", "0"),
+        ("1.5", "1.5"),
+        ("1.0", "1.0"),
+        ("true", "true"),
+        ("false", "false"),
+        ("2024-05-01", "2024-05-01"),
+        ("déjà vu", "déjà vu"),
+        ("'null'", "null"),
+        ("18446744073709551615", "18446744073709551615"),
+    ] {
+        let properties = recipient_of(&format!("  comment: déjà\n  properties: {{region: {written}}}\n"))
+            .unwrap()
+            .properties;
+        assert_eq!(properties, [("region".to_owned(), value.to_owned())].into(), "{written}");
+    }
+    for written in [
+        "yes",
+        "No",
+        "True",
+        "07",
+        "0x1F",
+        "0o17",
+        "1e3",
+        "1_000",
+        "1.10",
+        ".5",
+        "+1",
+        "1.",
+        "-0",
+        "99999999999999999999",
+    ] {
+        let error = recipient_of(&format!("  properties:\n    a: b\n    region: {written}\n")).unwrap_err();
+        assert_eq!(error.line, Some(10), "{error}");
+        assert!(error.to_string().contains("put it in quotes"), "{written}: {error}");
+    }
+}
+
+#[test]
+fn a_filter_or_property_that_cannot_be_taken_is_refused_with_its_line() {
+    let table = |lines: &str| {
+        format!(
+            "version: 1\nshares:\n- name: s\n  schemas:\n  - name: c\n    tables:\n    - name: t\n      location: s3://lake/t\n{lines}"
+        )
+    };
+    for (text, line, reason) in [
+        (table("      filter:\n"), 9, "filter has no value"),
+        (table("      filter: ''\n"), 9, "filter: it is empty"),
+        (table("      filter: ~\n"), 9, "filter has no value"),
+        (table("      filter: region <> 'EU'\n"), 9, "'<>' is not expected there"),
+        (table("      filter: [region]\n"), 9, ""),
+        (table("      filter: true\n"), 9, "filter: "),
+        (table("      filters: region = 'EU'\n"), 9, "filters"),
+        (
+            table("      filter: region = 'EU'\n      historyShared: true\n      directoryAccess: true\n"),
+            11,
+            "the filter of the table leaves some out",
+        ),
+        (file_with_recipient("  shares: [{name: s, filter: }]\n"), 8, "filter has no value"),
+        (file_with_recipient("  shares:\n  - name: s\n    filter: upper(a) = 'B'\n"), 10, "filter: "),
+        (file_with_recipient("  shares:\n  - name: s\n    fliter: a = 'B'\n"), 10, "fliter"),
+        (file_with_recipient("  shares: [{filter: a = 'B'}]\n"), 8, "name"),
+        (
+            file_with_recipient("  shares:\n  - name: x\n    filter: a = 'B'\n"),
+            9,
+            "which is not a share of this file",
+        ),
+        (
+            file_with_recipient("  shares:\n  - s\n  - {name: S, filter: a = 'B'}\n"),
+            10,
+            "twice, with different filters",
+        ),
+        (file_with_recipient("  shares: [~]\n"), 8, "has no name"),
+        (file_with_recipient("  shares: [[s]]\n"), 8, ""),
+        (file_with_recipient("  properties:\n"), 8, "properties has no value"),
+        (file_with_recipient("  properties: {region: }\n"), 8, "property region has no value"),
+        (file_with_recipient("  properties: {region: ~}\n"), 8, "property region has no value"),
+        (file_with_recipient("  properties:\n    region: ''\n"), 9, "property region has no value"),
+        (file_with_recipient("  properties:\n    2nd: x\n"), 9, "the name of a property"),
+        (file_with_recipient("  properties:\n    region: [EU, US]\n"), 9, ""),
+        (file_with_recipient("  properties:\n    region: {a: b}\n"), 9, "property region is not a text"),
+        (file_with_recipient("  properties: [region]\n"), 8, ""),
+        (file_with_recipient("  properties:\n    region: EU\n    region: US\n"), 10, "region"),
+        (
+            file_with_recipient(&format!("  properties:\n    region: {}\n", "x".repeat(1025))),
+            9,
+            "more than 1024 bytes",
+        ),
+    ] {
+        let error = parse(&text).err().unwrap_or_else(|| panic!("taken: {text}"));
+        assert!(error.to_string().contains(reason), "{error}\n{text}");
+        assert!(error.line.is_some_and(|at| at.abs_diff(line) <= 1), "{error} should be line {line}\n{text}");
+    }
+}

@@ -223,6 +223,7 @@ BEFORE = {
     "deltashare recipient create acme --share retail --expires 90d --profile acme.share --table": lambda world: world.share(),
     "aws dynamodb wait table-exists": lambda world: world.restore(),
     "until aws dynamodb wait table-exists": lambda world: world.restore(),
+    "aws dynamodb update-item": lambda world: world.share(["globex"]),
     "deltashare export --table TABLE > shares.yaml": lambda world: world.share(["globex"]),
 }
 # What a command says, where that it ends with 0 tells too little; and those that do not end with 0.
