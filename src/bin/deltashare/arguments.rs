@@ -172,7 +172,7 @@ pub(crate) enum TableCommand {
         #[arg(long, value_name = "ARN", value_parser = parse_role)]
         signer_role: Option<RoleArn>,
         /// Share only the files whose partition values meet this condition, such as "region = 'EU'". It can read
-        /// properties of the recipient: "region = ${recipient.region}". Default: share every file.
+        /// properties of the recipient: 'region = ${recipient.region}'. Default: share every file.
         #[arg(long, value_name = "SQL", value_parser = parse_filter)]
         filter: Option<PartitionFilter>,
         /// The id of the table, a UUID. Default: a new one.
@@ -255,7 +255,7 @@ pub(crate) struct TableChanges {
     #[arg(long)]
     no_signer_role: bool,
     /// Share only the files whose partition values meet this condition, such as "region = 'EU'". It can read
-    /// properties of the recipient: "region = ${recipient.region}".
+    /// properties of the recipient: 'region = ${recipient.region}'.
     #[arg(long, value_name = "SQL", value_parser = parse_filter, conflicts_with = "no_filter")]
     filter: Option<PartitionFilter>,
     /// Share every file again.
@@ -300,7 +300,7 @@ pub(crate) enum RecipientCommand {
     Create {
         /// The name.
         recipient: String,
-        /// A share to grant. Repeat the option for several.
+        /// A share to grant, without a filter. Repeat the option for several.
         #[arg(long, value_name = "SHARE")]
         share: Vec<String>,
         /// A comment, for the people who manage it.
@@ -315,7 +315,7 @@ pub(crate) enum RecipientCommand {
     /// List the recipients with their grants, the number of their tokens, and when the first token expires.
     #[command(after_help = "Example:\n  deltashare recipient list")]
     List,
-    /// Show the properties, grants and tokens of a recipient.
+    /// Show the properties, grants, and tokens of a recipient.
     #[command(after_help = "Example:\n  deltashare recipient show acme")]
     Show {
         /// The name.
@@ -426,7 +426,7 @@ pub(crate) struct GrantOptions {
     #[arg(long)]
     pub(crate) share: String,
     /// Share only the files whose partition values meet this condition, in every table of the share, such as
-    /// "region = 'EU'". It can read properties of the recipient: "region = ${recipient.region}".
+    /// "region = 'EU'". It can read properties of the recipient: 'region = ${recipient.region}'.
     #[arg(long, value_name = "SQL", value_parser = parse_filter, conflicts_with = "no_filter")]
     pub(crate) filter: Option<PartitionFilter>,
     /// Remove the filter of the grant.
