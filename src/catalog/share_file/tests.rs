@@ -496,3 +496,26 @@ fn a_filter_or_property_that_cannot_be_taken_is_refused_with_its_line() {
         assert!(error.line.is_some_and(|at| at.abs_diff(line) <= 1), "{error} should be line {line}\n{text}");
     }
 }
+
+#[tokio::test]
+async fn the_documented_file_with_filters_is_read() {
+    let page = include_str!("../../../docs/share-file.md");
+    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let files: Vec<_> = blocks.filter(|block| block.starts_with("version: 1")).collect();
+    assert!(files.len() >= 2, "{files:?}");
+    for file in &files {
+        assert_eq!(parse(file).unwrap().missing_properties(), [], "{file}");
+    }
+    let file = files.iter().find(|file| file.contains("${recipient.region}")).unwrap();
+    let catalog = ShareFileCatalog::new(parse(file).unwrap());
+    for (recipient, table, filters) in [
+        ("acme", "orders", vec!["region = ${recipient.region}"]),
+        ("acme", "products", vec![]),
+        ("globex", "orders", vec!["region = ${recipient.region}", "year IN (2025, 2026)"]),
+        ("globex", "products", vec!["year IN (2025, 2026)"]),
+    ] {
+        let found = catalog.table(&by(recipient), "retail", "sales", table).await.unwrap().unwrap();
+        let found: Vec<_> = found.access.filters().iter().map(PartitionFilter::text).collect();
+        assert_eq!(found, filters, "{recipient} {table}");
+    }
+}
