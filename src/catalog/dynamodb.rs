@@ -10,6 +10,7 @@ pub mod contents;
 mod item_reader;
 pub mod keys;
 mod listed;
+mod recipient_changes;
 mod recipients;
 pub mod records;
 mod shares;
@@ -44,7 +45,7 @@ pub use listed::{
     ListedGrant, ListedRecipient, ListedSchema, ListedShare, ListedTable, ShownSchema, ShownShare,
     WrittenValue,
 };
-pub use recipients::{GrantBefore, GrantFilter, RecipientChanges};
+pub use recipient_changes::{GrantBefore, GrantFilter, RecipientChanges};
 pub use records::BadRecord;
 use records::Item;
 pub use tokens::{FoundToken, LIVE_TOKENS, NewToken, ReplacedToken, to_seconds};

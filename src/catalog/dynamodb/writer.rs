@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::Client;
 
 use super::contents::CatalogContents;
 use super::keys::Key;
-use super::recipients::RecipientChanges;
+use super::recipient_changes::RecipientChanges;
 use super::records::{Item, key_attributes};
 use super::values::text;
 use super::write_error::{Result, WriteError, failed};

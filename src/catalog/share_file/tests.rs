@@ -359,7 +359,7 @@ fn a_bad_file_is_refused_with_line_and_reason() {
     }
 }
 
-/// A file with a recipient of these lines, to whom the shares `s`, `2024` and `1e3` can be granted.
+/// A file with a recipient of these lines, who can be granted the shares `s`, `2024` and `1e3`.
 fn file_with_recipient(lines: &str) -> String {
     let schema = "schemas: [{name: c, tables: [{name: t, location: s3://lake/t}]}]";
     format!(
