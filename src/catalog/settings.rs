@@ -102,11 +102,11 @@ impl TableSettings {
     }
 }
 
-/// A filter as changes show it, on one line.
+/// A filter as changes show it: as it is written, or in quotes if it has characters that are not printable.
 pub(super) fn shown_filter(filter: Option<&PartitionFilter>) -> String {
-    match filter.map(PartitionFilter::text) {
-        None => "none".to_owned(),
-        Some(text) if text.chars().any(char::is_control) => format!("{text:?}"),
-        Some(text) => text.to_owned(),
-    }
+    let Some(text) = filter.map(PartitionFilter::text) else { return "none".to_owned() };
+    let quoted = format!("{text:?}");
+    let is_printable =
+        quoted.replace("\\\"", "\"").strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) == Some(text);
+    if is_printable { text.to_owned() } else { quoted }
 }

@@ -2,8 +2,9 @@
 
 use deltashare::catalog::diff::CatalogChange;
 use deltashare::catalog::dynamodb::{
-    CatalogContents, GrantBefore, GrantFilter, RecipientChanges, WriteError,
+    CatalogContents, GrantBefore, GrantFilter, NewToken, RecipientChanges, WriteError,
 };
+use deltashare::catalog::properties::Properties;
 use deltashare::protocol::names::Name;
 
 use super::*;
@@ -344,6 +345,42 @@ async fn a_grant_never_loses_its_filter_unsaid() {
     assert_eq!(said, Some(GrantBefore { filter: None, readable: false }));
     assert_eq!(stored().await.as_deref(), Some("year = 2024"));
     assert_eq!(item(&engine, &key).await["colour"], text("blue"), "what a script added is kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_is_there_before_its_recipient_keeps_its_filter() {
+    let engine = Engine::start().await;
+    applied(&engine, FILE).await;
+    let writer = engine.writer();
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let key = Key::grant("new", "retail");
+    let token = NewToken { id: "1".to_owned(), hash: TokenHash::of("dss_new"), expires: None, created: None };
+    let shares = [Name::share("retail").unwrap()];
+    let create = async || {
+        let name = Name::share("new").unwrap();
+        writer.create_recipient(&name, None, &Properties::new(), &shares, &token).await
+    };
+    for (filter, refused) in
+        [(text("year = 2024"), "with the filter year = 2024"), (text("year"), "is not a filter")]
+    {
+        engine.put(&key, &[("share", text("Retail")), ("filter", filter.clone())]).await;
+        let error = create().await.unwrap_err().to_string();
+        assert!(error.contains(refused), "{error}");
+        assert_eq!(item(&engine, &key).await["filter"], filter);
+        assert!(!writer.has_recipient("new").await.unwrap());
+    }
+    engine.put(&key, &[("share", text("Retail"))]).await;
+    create().await.unwrap();
+    assert!(
+        !engine
+            .catalog()
+            .table(&by("new"), "retail", "s", "all")
+            .await
+            .unwrap()
+            .unwrap()
+            .access
+            .is_filtered()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

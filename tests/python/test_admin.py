@@ -464,6 +464,11 @@ def test_filters_and_properties(world, tmp_path):
     assert listed() == ["Orders"]
     assert "an attribute filter that is not a string" in admin.run("table", "show", stores).stderr
     client.put_item(TableName=table, Item={**there["SHARE#retail", "TABLE#sales#stores"]})
+    client.put_item(TableName=table, Item={**there["RECIPIENT#globex", "SHARE#retail"], "filter": {"NULL": True}})
+    for command in (("recipient", "show", "globex"), ("share", "show", "retail")):
+        assert ("warning: servers refuse requests for a share, because the grant record RECIPIENT#globex SHARE#retail has an attribute "
+                "filter that is not a string\n") in admin.run(*command).stderr
+    client.put_item(TableName=table, Item=there["RECIPIENT#globex", "SHARE#retail"])
 
     # What is written down is what is there, and what is left out of a file goes.
     file = tmp_path / "shares.yaml"

@@ -8,7 +8,8 @@ use deltashare::catalog::TableSettings;
 use deltashare::catalog::diff::{CatalogChange, until};
 use deltashare::catalog::dynamodb::keys::Key;
 use deltashare::catalog::dynamodb::{
-    GrantBefore, GrantFilter, ListedTable, MissingRecord, RecipientChanges, ReplacedToken, WriteError, Writer,
+    GrantBefore, GrantFilter, ListedGrant, ListedTable, MissingRecord, RecipientChanges, ReplacedToken,
+    WriteError, Writer,
 };
 use deltashare::catalog::state::{CatalogState, TableState};
 use deltashare::check::{self, TableCheck, TableChecker};
@@ -23,7 +24,7 @@ use super::arguments::{
 };
 use super::aws::Aws;
 use super::next_step;
-use super::output::{Output, Row, confirm};
+use super::output::{Output, Row, confirm, printable};
 use super::plan::{self, Apply, Plan};
 use super::profile::{self, CreatedToken};
 use super::{Cause, Failure, blocking, rows};
@@ -110,6 +111,13 @@ pub(crate) fn split_table(name: &str) -> Result<(&str, &str, &str), Failure> {
         Some((share, schema, table))
     });
     parts.ok_or_else(|| Failure::usage(format!("'{name}' is not SHARE.SCHEMA.TABLE")))
+}
+
+/// Says which grants are not in force although they are listed.
+fn warn_of_grants(grants: &[ListedGrant]) {
+    for bad in grants.iter().filter_map(|grant| grant.fault.as_ref()) {
+        eprintln!("warning: servers refuse requests for a share, because {}", printable(&bad.to_string()));
+    }
 }
 
 /// Whether one location lies in the other.
@@ -203,6 +211,7 @@ impl Admin {
                 const TABLES: [&str; 4] = ["schema", "name", "location", "filter"];
                 let found = self.writer.share(&share).await?;
                 let found = found.ok_or_else(|| Failure::from(MissingRecord::share(&share)))?;
+                warn_of_grants(&found.recipients);
                 self.output.record(
                     &rows::SHARE,
                     &rows::share(&found.record),
@@ -416,6 +425,7 @@ impl Admin {
             RecipientCommand::Show { recipient } => {
                 let found = self.writer.recipient(&recipient).await?;
                 let found = found.ok_or_else(|| Failure::from(MissingRecord::recipient(&recipient)))?;
+                warn_of_grants(&found.shares);
                 self.output.record(
                     &["name", "status", "comment", "properties"],
                     &vec![found.name, found.status, found.comment, found.properties],

@@ -100,6 +100,8 @@ pub struct ListedGrant {
     pub name: WrittenValue,
     /// The filter of the grant.
     pub filter: WrittenValue,
+    /// Why the record cannot be read; servers then refuse requests for the share.
+    pub fault: Option<BadRecord>,
 }
 
 /// A schema.
@@ -167,7 +169,11 @@ impl ListedShare {
 impl ListedGrant {
     /// A grant as it is listed below its recipient.
     fn of_recipient(item: &Item) -> Self {
-        Self { name: WrittenValue::of(item, "share"), filter: WrittenValue::of(item, records::FILTER) }
+        Self {
+            name: WrittenValue::of(item, "share"),
+            filter: WrittenValue::of(item, records::FILTER),
+            fault: records::grant(item).err(),
+        }
     }
 }
 
@@ -235,10 +241,11 @@ impl Writer {
             let share = string(item, keys::PARTITION).trim_start_matches("SHARE#");
             let key =
                 Key { partition: format!("RECIPIENT#{recipient}"), sort: format!("{}{share}", keys::GRANTS) };
-            let grant = self.get(&key).await?;
-            let filter =
-                grant.map_or(WrittenValue::Nothing, |grant| WrittenValue::of(&grant, records::FILTER));
-            Ok::<_, WriteError>(ListedGrant { name: WrittenValue::of(item, "recipient"), filter })
+            let grant = self.get(&key).await?.unwrap_or_default();
+            let name = WrittenValue::of(item, "recipient");
+            let fault = (!grant.is_empty()).then(|| records::grant(&grant).err()).flatten();
+            let filter = WrittenValue::of(&grant, records::FILTER);
+            Ok::<_, WriteError>(ListedGrant { name, filter, fault })
         });
         Ok(Some(ShownShare {
             record: ListedShare::read(record),

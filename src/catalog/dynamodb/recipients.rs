@@ -32,7 +32,15 @@ impl Writer {
         let mut steps = vec![self.put_new(&Key::recipient(who), attributes, format!("recipient '{name}'"))];
         for share in shares {
             let share = self.share_name(share.as_str()).await?;
+            // A script may have written the grant before the recipient.
             let before = self.get(&Key::grant(who, &share)).await?;
+            if let Some(filter) =
+                before.as_ref().map(records::grant).transpose()?.and_then(|grant| grant.filter)
+            {
+                return Err(WriteError::Refused(format!(
+                    "there is a grant of share '{share}' to '{who}' with the filter {filter}; leave out --share '{share}'"
+                )));
+            }
             steps.extend(self.grant_steps(who, &share, before.as_ref(), None)?);
         }
         steps.extend(self.token_steps(who, token));
