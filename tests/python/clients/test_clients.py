@@ -183,7 +183,9 @@ def test_python_limits_and_partitions(running, name):
 
 def test_ray_leaves_the_limit_to_the_server(running):
     ray = running("ray")
-    assert same(ray, ray.rows("products", limit=1), PRODUCTS), "limitHint is a hint: every file is returned"
+    some = ray.rows("products", limit=1)
+    # It reads whole files: as many as the server returns for the hint.
+    assert 1 <= len(some) < len(PRODUCTS) and all(row in canonical.rows(PRODUCTS) for row in some)
 
 
 def test_node_knows_no_limit(running):
