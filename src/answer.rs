@@ -4,6 +4,7 @@
 //! provider shares, the form is negotiated, and the cursor becomes a [`writer::LineCursor`]. [`writer`] writes it, one
 //! line for each file by [`file_line`], cut into pages by [`page`].
 
+mod access;
 pub mod file_line;
 pub mod head;
 pub mod page;

@@ -109,7 +109,7 @@ impl App {
                 self.keep(&location, table)
             }
         };
-        Ok(OpenTable::new(table, location, allowed))
+        Ok(OpenTable::new(table, location, allowed, record.access.clone()))
     }
 
     /// The signer of the files of a table that was opened. Its URLs begin to be good now.

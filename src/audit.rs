@@ -68,6 +68,8 @@ pub struct Facts {
     pub limit_reached: bool,
     /// Why parts of the hints were not used.
     pub hints_ignored: Option<String>,
+    /// Why a filter of the table or the grant shares nothing.
+    pub filter_fault: Option<String>,
     /// When the URLs end, in milliseconds since the epoch.
     pub urls_end: Option<i64>,
     /// What the client says it is.
@@ -191,6 +193,7 @@ fn event(facts: &Facts, duration_ms: u64, cold: bool) {
                 left_out = facts.left_out,
                 limit_reached = facts.limit_reached.then_some(true),
                 hints_ignored = facts.hints_ignored,
+                filter_fault = facts.filter_fault,
                 http.status = facts.status,
                 duration_ms,
                 cold,

@@ -149,6 +149,12 @@ pub struct TableRecord {
 }
 
 impl TableRecord {
+    /// The table's root without a slash at its end, if the caller may have its directory: not if it may read some of the files
+    /// only.
+    pub fn directory(&self) -> Option<&str> {
+        self.settings.directory().filter(|_| !self.access.is_filtered())
+    }
+
     /// The table for a caller with these properties, whose grant has this filter. The table's own filter applies too.
     #[must_use]
     fn for_caller(self, grant: Option<&PartitionFilter>, properties: &Properties) -> Self {

@@ -19,7 +19,7 @@
 //!      +-- storage   where tables are: object stores, presigned URLs, the local gateway
 //!      +-- delta     the wall around the Delta kernel: snapshots and their files
 //!      +-- ndjson    lines -> gzip -> streamed body, with back-pressure
-//!      +-- predicate which files the hints of a query leave out
+//!      +-- predicate which files a filter shares, and which ones the hints of a query leave out
 //!      |
 //!   protocol       the messages as types, no I/O
 //!      |
@@ -32,7 +32,8 @@
 //! role at AWS; `s3_error`, what error responses of S3 mean; `logging`, what may be written to the log; and
 //! `audit`, which collects what is known of a request for its event.
 //!
-//! Imports go downwards only. `catalog`, `storage`, `delta` and `predicate` know neither each other nor the requests of recipients; `answer` joins them. No
+//! Imports go downwards only. `catalog`, `storage` and `delta` know neither each other nor the requests of recipients; `answer` joins them. A filter
+//! is the one thing that `catalog` reads and `delta` applies, so both know `predicate`. No
 //! type of the Delta kernel or of Arrow leaves `delta`. The test `tests/house.rs` holds these lines. The kernel is a
 //! dependency of its own because `deltalake`, which writes checkpoints for the command line, does not export it, and
 //! because the function needs the kernel alone.

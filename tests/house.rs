@@ -26,7 +26,21 @@ const MAY_NAME: [(&str, &[&str]); 22] = [
     ("delta", &["protocol", "limits", "gate", "predicate", "s3_error"]),
     ("ndjson", &["audit", "protocol", "limits", "gate"]),
     ("auth", &["audit", "catalog"]),
-    ("app", &["auth", "catalog", "storage", "delta", "location", "protocol", "limits", "gate", "flight"]),
+    (
+        "app",
+        &[
+            "auth",
+            "catalog",
+            "storage",
+            "delta",
+            "location",
+            "predicate",
+            "protocol",
+            "limits",
+            "gate",
+            "flight",
+        ],
+    ),
     ("answer", &["app", "audit", "auth", "catalog", "storage", "delta", "ndjson", "predicate", "protocol"]),
     (
         "http",
@@ -35,7 +49,7 @@ const MAY_NAME: [(&str, &[&str]); 22] = [
             "protocol", "limits",
         ],
     ),
-    ("check", &["catalog", "storage", "delta", "limits", "location", "role", "s3_error"]),
+    ("check", &["catalog", "storage", "delta", "limits", "location", "predicate", "role", "s3_error"]),
     ("lib", &[]),
 ];
 

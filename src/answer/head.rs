@@ -1,13 +1,14 @@
 //! The format of an answer, and its first two lines.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::replay::{ReplayKind, has_change_data_feed};
 use crate::catalog::TableRecord;
-use crate::delta::{FileStats, Metadata, Protocol, Snapshot};
+use crate::delta::{DeltaTable, FileStats, Metadata, Protocol, Snapshot};
 use crate::error::{Error, Result};
 use crate::protocol::actions::{
     DeltaMetadata, DeltaMetadataWrapper, DeltaProtocol, DeltaProtocolWrapper, Format, MetadataLine,
@@ -32,7 +33,7 @@ pub struct Head {
 impl Head {
     /// The head lines of a shared table.
     pub fn new(format: ResponseFormat, table: &TableRecord) -> Self {
-        let directory = table.settings.directory().map(str::to_owned);
+        let directory = table.directory().map(str::to_owned);
         Self { format, history_shared: table.settings.history_shared, directory, replayed: ReplayKind::Files }
     }
 
@@ -44,9 +45,9 @@ impl Head {
     /// The size of a snapshot as the head of its list of files tells it: in delta format, in which clients require it.
     /// Never what happens to be known, so that the same version always has the same head. Blocks, and may read the
     /// log.
-    pub fn stats(&self, snapshot: &Snapshot) -> Result<Option<FileStats>> {
+    pub fn stats(&self, table: &DeltaTable, snapshot: &Arc<Snapshot>) -> Result<Option<FileStats>> {
         match self.format {
-            ResponseFormat::Delta => snapshot.file_stats().map(Some),
+            ResponseFormat::Delta => table.file_stats(snapshot).map(Some),
             ResponseFormat::Parquet => Ok(None),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::audit::Audit;
 use crate::delta::{AddFile, Metadata};
-use crate::predicate::{FileFacts, Filter, Predicate, Table, Verdict};
+use crate::predicate::{FileFacts, Filter, Predicate, Verdict};
 use crate::protocol::query::Hints;
 
 /// The most bytes of predicates that are parsed.
@@ -39,7 +39,7 @@ impl Skipping {
     pub(super) fn prepare(&mut self, metadata: &Metadata) {
         if !self.hints.is_empty() {
             self.filter =
-                Some(Filter::new(predicates(&self.hints), self.hints.limit.is_some(), table(metadata)));
+                Some(Filter::new(predicates(&self.hints), self.hints.limit.is_some(), metadata.columns()));
         }
     }
 
@@ -98,22 +98,11 @@ pub fn predicates(hints: &Hints) -> Vec<Predicate> {
     sql.chain(hints.json.iter().map(|json| Predicate::from_json(json))).chain(more).collect()
 }
 
-/// The columns of a version.
-pub fn table(metadata: &Metadata) -> Table<'_> {
-    Table {
-        schema: &metadata.schema_string,
-        partition_columns: &metadata.partition_columns,
-        is_mapped: metadata.is_mapped(),
-    }
-}
-
 /// What a predicate reads of a file.
 pub fn facts<'a>(file: &AddFile<'a>) -> FileFacts<'a, impl Fn(&str) -> Option<Option<&'a str>> + use<'a>> {
     let values = file.partition_values.clone();
     FileFacts {
-        partition_value: move |name: &str| {
-            values.iter().find(|(own, _)| *own == name).map(|(_, value)| value)
-        },
+        partition_value: move |name: &str| values.get(name),
         stats: file.stats,
         deleted_rows: file.deletion_vector.map_or(0, |vector| vector.cardinality.max(0).unsigned_abs()),
     }

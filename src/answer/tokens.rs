@@ -19,7 +19,7 @@ const REFRESH_TOKEN_LIFE: TimeDelta = TimeDelta::days(1);
 #[derive(Clone)]
 pub struct TableTokens {
     key: TokenKey,
-    bound_to: [String; 6],
+    bound_to: Vec<String>,
     /// How long after its first token a query has its last one.
     query_life: TimeDelta,
 }
@@ -35,11 +35,13 @@ impl TableTokens {
             &table.id,
             table.settings.location.text(),
         ];
-        Self { key, bound_to: bound_to.map(str::to_owned), query_life }
+        let bound_to = bound_to.into_iter().map(str::to_owned);
+        // A place in a list is one among the files that were shared.
+        Self { key, bound_to: bound_to.chain(table.access.identity()).collect(), query_life }
     }
 
-    fn bound_to(&self) -> [&str; 6] {
-        self.bound_to.each_ref().map(String::as_str)
+    fn bound_to(&self) -> Vec<&str> {
+        self.bound_to.iter().map(String::as_str).collect()
     }
 
     /// A token of a query that began at `began`.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::access::report_fault;
 use super::file_line::{FileLineWriter, QueriedVersion};
 use super::head::Head;
 use super::page::FilesPlace;
@@ -47,6 +48,7 @@ impl OpenVersion {
             AsOf::Version(version) => table.at_version(*version).await?,
             AsOf::Timestamp { text } => at_timestamp(&table, shared, text).await?,
         };
+        report_fault(shared, snapshot.metadata());
         Ok(Self { table, snapshot })
     }
 
@@ -60,6 +62,7 @@ impl OpenVersion {
                 "The table specified in the refresh token does not match the table being queried.",
             ));
         }
+        report_fault(shared, snapshot.metadata());
         Ok(Self { table, snapshot })
     }
 
@@ -127,6 +130,7 @@ impl OpenFiles {
         let table = app.open(shared)?;
         let FilesPlace { origin, position, stats, rows, refreshed } = place;
         let files = table.run(move |delta| delta.files_from(&origin, position)).await?;
+        report_fault(shared, files.snapshot().metadata());
         Ok(Self { table, files, stats, rows, refreshed })
     }
 
@@ -235,7 +239,7 @@ impl LineCursor for VersionLines {
     fn head(&mut self) -> Result<[Vec<u8>; 2]> {
         self.skipping.prepare(self.files.snapshot().metadata());
         if self.stats.is_none() {
-            self.stats = self.head.stats(self.files.snapshot())?;
+            self.stats = self.head.stats(&self.table, self.files.snapshot())?;
         }
         self.head.lines(self.files.snapshot(), self.stats)
     }

@@ -9,11 +9,14 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::flight::Flights;
 use crate::gate::{self, Lane};
 use crate::location::Location;
+use crate::predicate::FileAccess;
 
 /// A shared table, ready to be read: its log and its locations.
 #[derive(Clone)]
 pub struct OpenTable {
     shared: Arc<WarmTable>,
+    /// The log, of which only those files may be read that are shared.
+    delta: DeltaTable,
     /// The table's root.
     pub location: Location,
     /// Other locations that its log may refer to.
@@ -81,16 +84,23 @@ impl WarmTable {
 impl OpenTable {
     /// A table that shares its work with its clones, and nothing with tables that were opened in other ways.
     pub fn alone(delta: DeltaTable, lane: Lane, location: Location) -> Self {
-        Self::new(Arc::new(WarmTable::new(delta, lane)), location, Vec::new())
+        let shared = Arc::new(WarmTable::new(delta, lane));
+        Self::new(shared, location, Vec::new(), FileAccess::everything())
     }
 
-    pub(super) fn new(shared: Arc<WarmTable>, location: Location, allowed: Vec<Location>) -> Self {
-        Self { shared, location, allowed }
+    pub(super) fn new(
+        shared: Arc<WarmTable>,
+        location: Location,
+        allowed: Vec<Location>,
+        access: FileAccess,
+    ) -> Self {
+        let delta = shared.delta.with_access(access);
+        Self { shared, delta, location, allowed }
     }
 
-    /// The table's log. What blocks is for [`OpenTable::run`].
+    /// The table's log, with the files that are shared. What blocks is for [`OpenTable::run`].
     pub fn delta(&self) -> &DeltaTable {
-        &self.shared.delta
+        &self.delta
     }
 
     /// The table's way to a thread.
@@ -106,7 +116,8 @@ impl OpenTable {
         &self,
         work: impl FnOnce(&DeltaTable) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        Arc::clone(&self.shared).run(work).await
+        let delta = self.delta.clone();
+        Arc::clone(&self.shared).run(move |_| work(&delta)).await
     }
 
     /// The newest version, from a look at the log that begins after this call, together with all who ask for it at the

@@ -106,6 +106,11 @@ impl<'a> TextMap<'a> {
             .clone()
             .map(move |row| (keys.value(row), (!values.is_null(row)).then(|| values.value(row))))
     }
+
+    /// The value of a key: `None` if the map does not have it, `Some(None)` if it is SQL's null.
+    pub fn get(&self, key: &str) -> Option<Option<&'a str>> {
+        self.iter().find(|(own, _)| *own == key).map(|(_, value)| value)
+    }
 }
 
 impl Batch {

@@ -7,6 +7,7 @@ use buoyant_kernel::FileMeta;
 use serde::{Deserialize, Serialize};
 
 use super::batch::{DeletionVector, no_size};
+use super::change_access::{ChangeAccess, CommitAccess};
 use super::deletion_vector::FileKey;
 use super::executor::batch_is_decoded;
 use super::failure::{damaged, empty_commit, failure};
@@ -19,6 +20,7 @@ use super::read_ahead::ReadAhead;
 use super::snapshot::Snapshot;
 use super::stand_in::{MetadataAction, ProtocolAction};
 use crate::error::Result;
+use crate::predicate::{BoundAccess, FileAccess};
 
 /// A range of versions, opened: both ends can be read.
 #[derive(Debug)]
@@ -94,6 +96,8 @@ pub struct ChangeCursor {
     texts: ReadAhead,
     /// What removals do not tell of their files.
     removed: Arc<RemovedFiles>,
+    /// Which files may be read, by the metadata in force before the next commit.
+    access: ChangeAccess,
     commit: Option<Commit>,
     /// The action of the commit that comes next.
     next: usize,
@@ -262,6 +266,10 @@ impl ChangedFile {
         self.size.is_some() && (self.partition_values.is_some() || !partitioned)
     }
 
+    fn may_be_read(&self, access: &BoundAccess) -> bool {
+        access.allows(|name| self.partition_values.as_ref()?.get(name).map(Option::as_deref))
+    }
+
     /// Adds what the action leaves out, from what is known of the file.
     fn complete(&mut self, removed: &RemovedFiles) {
         if !self.is_complete(removed.partitioned)
@@ -283,6 +291,7 @@ impl ChangeCursor {
         position: Option<ChangePosition>,
         kept: KeptCommits,
         removed: Arc<RemovedFiles>,
+        access: ChangeAccess,
     ) -> Result<Self> {
         let start = range.bounds().start;
         let position = position.unwrap_or(ChangePosition { version: start, action: 0 });
@@ -297,6 +306,7 @@ impl ChangeCursor {
             kept,
             texts,
             removed,
+            access,
             commit: None,
             next: position.action,
             idle: false,
@@ -317,6 +327,11 @@ impl ChangeCursor {
     /// How many bytes of the log the cursor holds: the actions of a commit, and as much again for its text.
     pub fn held_bytes(&self) -> usize {
         self.commit.as_ref().map_or(0, |commit| commit.bytes.saturating_mul(2))
+    }
+
+    /// Which files the cursor gives.
+    pub(super) fn access(&self) -> &FileAccess {
+        self.access.access()
     }
 
     /// The range that the changes are of.
@@ -370,6 +385,7 @@ impl ChangeCursor {
                         Some(position),
                         KeptCommits::default(),
                         Arc::clone(&self.removed),
+                        self.access.clone(),
                     )?;
                     continue;
                 }
@@ -381,7 +397,11 @@ impl ChangeCursor {
             }
             let commit = Commit::parse(&text, &times, self.kind, &self.removed);
             batch_is_decoded();
-            self.commit = Some(commit?);
+            let mut commit = commit?;
+            if let Some(access) = self.access.next(commit.metadata()) {
+                commit.leave_out(&access);
+            }
+            self.commit = Some(commit);
         }
         Ok(true)
     }
@@ -465,6 +485,23 @@ impl Commit {
             }
         };
         Ok(Self { version: times.version, bytes: text.len(), timestamp, actions })
+    }
+
+    /// The metadata that the commit sets.
+    fn metadata(&self) -> Option<&Metadata> {
+        self.actions.iter().find_map(|action| match action {
+            Action::Metadata(metadata) => Some(metadata.as_ref()),
+            Action::Add(_) | Action::Remove(_) | Action::Cdc(_) | Action::Protocol(_) => None,
+        })
+    }
+
+    /// Leaves out the files that may not be read. What is known of them was added before.
+    fn leave_out(&mut self, access: &CommitAccess) {
+        self.actions.retain(|action| match action {
+            Action::Remove(file) => file.may_be_read(&access.removed),
+            Action::Add(file) | Action::Cdc(file) => file.may_be_read(&access.added),
+            Action::Metadata(_) | Action::Protocol(_) => true,
+        });
     }
 }
 

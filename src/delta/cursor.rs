@@ -14,6 +14,7 @@ use super::log_names::file_name;
 use super::scan::Scan;
 use super::snapshot::Snapshot;
 use crate::error::{Error, Result};
+use crate::predicate::{BoundAccess, FileAccess};
 use crate::protocol::digest::short_digest;
 
 /// The files of the log that a list of active files was read from.
@@ -53,9 +54,14 @@ impl Origin {
     }
 }
 
-/// The active files of a snapshot, read as the cursor advances. After an error it must not be used again.
+/// The active files of a snapshot that may be read, as the cursor advances. After an error it must not be used again.
+///
+/// Files that are not shared are not counted either: no position tells how many there are.
 pub struct FileCursor {
     snapshot: Arc<Snapshot>,
+    access: FileAccess,
+    /// The access to the files of this version.
+    bound: Arc<BoundAccess>,
     scan: Scan,
     origin: Origin,
     batch: Option<Batch>,
@@ -76,7 +82,12 @@ pub struct FileCursor {
 }
 
 impl FileCursor {
-    pub(super) fn new(snapshot: &Arc<Snapshot>) -> Result<Self> {
+    pub(super) fn new(snapshot: &Arc<Snapshot>, access: &FileAccess) -> Result<Self> {
+        let bound = Arc::new(access.bind(snapshot.metadata().columns()));
+        Self::bound(snapshot, access, bound)
+    }
+
+    fn bound(snapshot: &Arc<Snapshot>, access: &FileAccess, bound: Arc<BoundAccess>) -> Result<Self> {
         // Before the scan is opened: one that others put right meanwhile may then be opened once more.
         let mends = snapshot.mends();
         let scan = snapshot.scan()?;
@@ -88,6 +99,8 @@ impl FileCursor {
             scan,
             mends,
             snapshot: Arc::clone(snapshot),
+            access: access.clone(),
+            bound,
             batch: None,
             row: 0,
             before: 0,
@@ -105,6 +118,11 @@ impl FileCursor {
     /// snapshot does not.
     pub fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// Which files the cursor gives.
+    pub(super) fn access(&self) -> &FileAccess {
+        &self.access
     }
 
     /// How many bytes of the log the cursor holds: a batch of actions, and as much again for what it was read from.
@@ -158,15 +176,27 @@ impl FileCursor {
                 match batch.next_selected(self.row) {
                     Some(row) => {
                         self.row = row;
-                        return Ok(true);
+                        if self.allows(row)? {
+                            return Ok(true);
+                        }
+                        self.row += 1;
                     }
                     None => self.leave_batch(),
                 }
+                continue;
             }
             if !self.load()? {
                 return Ok(false);
             }
         }
+    }
+
+    /// Whether the file in this row may be read.
+    fn allows(&self, row: usize) -> Result<bool> {
+        if self.bound.allows_everything() {
+            return Ok(true);
+        }
+        Ok(self.file(row)?.is_some_and(|file| self.bound.allows(|name| file.partition_values.get(name))))
     }
 
     /// Reads the next batch; `false` at the end.
@@ -201,7 +231,7 @@ impl FileCursor {
     /// Reads the log from its start again, up to where the cursor is.
     fn restart(&mut self) -> Result<()> {
         let (origin, position) = (self.origin.clone(), self.position);
-        *self = Self::new(&self.snapshot)?;
+        *self = Self::bound(&self.snapshot, &self.access, Arc::clone(&self.bound))?;
         if self.origin != origin {
             return Err(origin_is_gone());
         }
@@ -223,6 +253,14 @@ impl FileCursor {
         while self.position < position {
             if self.batch.is_none() && !self.load()? {
                 return Err(Error::internal("a page begins after the end of the list"));
+            }
+            if !self.bound.allows_everything() {
+                if !self.find()? {
+                    return Err(Error::internal("a page begins after the end of the list"));
+                }
+                self.row += 1;
+                self.position += 1;
+                continue;
             }
             let Some(batch) = &self.batch else { continue };
             let (row, passed) = batch.skip(self.row, position - self.position);

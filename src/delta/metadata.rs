@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::schema::Schema;
 use crate::error::{Error, Result};
+use crate::predicate::Table;
 
 /// The `protocol` action in force. Features are spelled and ordered as in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,6 +134,15 @@ fn printable(name: &str) -> String {
 }
 
 impl Metadata {
+    /// The columns, as predicates find them.
+    pub fn columns(&self) -> Table<'_> {
+        Table {
+            schema: &self.schema_string,
+            partition_columns: &self.partition_columns,
+            is_mapped: self.is_mapped(),
+        }
+    }
+
     /// Reads the schema. 400 if it is none, or lacks a partition column.
     pub fn schema(&self) -> Result<Schema> {
         let schema = Schema::parse(&self.schema_string)?;

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::change_access::ChangeAccess;
 use super::changes::{
     Action, Change, ChangeCursor, ChangeKind, ChangePosition, ChangeRange, RemovedFile, RemovedFiles,
 };
@@ -18,6 +19,7 @@ use super::open::open_version;
 use super::schema::Schema;
 use super::snapshot::Snapshot;
 use crate::error::{Error, ErrorCode, Result};
+use crate::predicate::FileAccess;
 use crate::protocol::capabilities::TableFeatures;
 
 /// How many bytes of commits one answer keeps between the two passes, if that much of the budget of all is left.
@@ -39,16 +41,20 @@ pub struct Survey {
 }
 
 /// Reads every commit of the range and calls `check` with every change that an answer may send. Fails with the first
-/// error of `check`, and if a file that is sent lacks what a recipient needs of it.
+/// error of `check`, and if a file that is sent lacks what a recipient needs of it. Every file is looked at: which ones may be
+/// read is known only after removals were completed, and then `access` decides.
 pub(super) fn survey(
     engine: &Arc<LogEngine>,
     commits: &Arc<CommitBudget>,
     range: &Arc<ChangeRange>,
     kind: ChangeKind,
     position: Option<ChangePosition>,
+    access: ChangeAccess,
     check: &mut dyn FnMut(&Change<'_>) -> Result<()>,
 ) -> Result<Survey> {
-    let mut cursor = ChangeCursor::new(range, kind, None, KeptCommits::default(), RemovedFiles::unknown())?;
+    let everything = ChangeAccess::everything(range.first.metadata());
+    let mut cursor =
+        ChangeCursor::new(range, kind, None, KeptCommits::default(), RemovedFiles::unknown(), everything)?;
     cursor.keep_commits(CommitKeeper::new(KEPT_BYTES, commits));
     let start = range.bounds().start;
     let mut current = Definition::of(&range.first);
@@ -123,7 +129,7 @@ pub(super) fn survey(
     let files = if completed { removed_files(engine, range, incomplete)? } else { HashMap::new() };
     let removed = Arc::new(RemovedFiles { partitioned, files });
     let kept = if position.is_none() { cursor.into_kept() } else { KeptCommits::default() };
-    let changes = ChangeCursor::new(range, kind, position, kept, removed)?;
+    let changes = ChangeCursor::new(range, kind, position, kept, removed, access)?;
     Ok(Survey { features: all, remapped, repartitioned, completed, changes })
 }
 
@@ -199,6 +205,7 @@ fn removed_files(
         None,
         KeptCommits::default(),
         RemovedFiles::unknown(),
+        ChangeAccess::everything(range.first.metadata()),
     )?;
     while let Some(change) = cursor.advance()? {
         if let Action::Add(file) = change.action
@@ -230,7 +237,7 @@ fn find_files(
     wanted: &mut HashMap<FileKey, u64>,
     found: &mut HashMap<FileKey, RemovedFile>,
 ) -> Result<()> {
-    let mut files = FileCursor::new(snapshot)?;
+    let mut files = FileCursor::new(snapshot, &FileAccess::everything())?;
     while let Some(file) = files.advance()? {
         let key = (file.path.to_owned(), file.deletion_vector.map(|vector| vector.unique_id()));
         if let Some((key, _)) = wanted.remove_entry(&key) {

@@ -7,17 +7,20 @@ use std::time::{Duration, SystemTime};
 use buoyant_kernel::object_store::ObjectStore;
 use url::Url;
 
+use super::change_access::ChangeAccess;
 use super::changes::{Change, ChangeBounds, ChangeCursor, ChangeKind, ChangePosition, ChangeRange};
 use super::cursor::{FileCursor, Origin, origin_is_gone};
 use super::engine::LogEngine;
 use super::failure::{failure, not_available};
 use super::history::Log;
 use super::kept_commits::{CommitBudget, KeptCommits};
+use super::metadata::{FileStats, Metadata};
 use super::open::{RefreshResult, is_newest, open_from, open_listed, open_version, refresh};
 use super::snapshot::Snapshot;
 use super::survey::{Survey, survey};
 use crate::error::{ErrorCode, Result};
 use crate::limits::Limits;
+use crate::predicate::FileAccess;
 
 /// How many lists of files are kept where a page of them ended.
 const PAUSED_KEPT: usize = 4;
@@ -25,7 +28,8 @@ const PAUSED_KEPT: usize = 4;
 /// How many older versions are kept: enough for the pages of a few queries of past versions.
 const OLDER_KEPT: usize = 4;
 
-/// A Delta table at a location. Cheap to clone; clones share the engine and the newest snapshot.
+/// A Delta table at a location. Cheap to clone; clones share the engine and the newest snapshot. Lists of files and of
+/// changes have those that may be read: see [`DeltaTable::with_access`].
 ///
 /// ```no_run
 /// use deltashare::delta::DeltaTable;
@@ -46,7 +50,10 @@ const OLDER_KEPT: usize = 4;
 /// }
 /// ```
 #[derive(Clone)]
-pub struct DeltaTable(Arc<Shared>);
+pub struct DeltaTable {
+    shared: Arc<Shared>,
+    access: FileAccess,
+}
 
 struct Shared {
     engine: Arc<LogEngine>,
@@ -96,14 +103,22 @@ impl DeltaTable {
         commits: Arc<CommitBudget>,
     ) -> Self {
         let engine = Arc::new(LogEngine::new(store, root, runtime, limits));
-        Self(Arc::new(Shared {
+        let shared = Shared {
             engine,
             list_after: Duration::from_secs(limits.log_listing_seconds),
             commits,
             known: Mutex::default(),
             paused_files: Mutex::default(),
             paused_changes: Mutex::default(),
-        }))
+        };
+        Self { shared: Arc::new(shared), access: FileAccess::everything() }
+    }
+
+    /// The same table, of which only some files may be read. What is kept in memory is shared, and lists that were paused
+    /// continue only with the same access.
+    #[must_use]
+    pub fn with_access(&self, access: FileAccess) -> Self {
+        Self { shared: Arc::clone(&self.shared), access }
     }
 
     /// The newest version. If nothing was committed since the last call, this takes requests for two files of the log, or
@@ -111,7 +126,7 @@ impl DeltaTable {
     ///
     /// Never an older version than an earlier call returned, unless the table was created again.
     pub fn latest(&self) -> Result<Arc<Snapshot>> {
-        let engine = &self.0.engine;
+        let engine = &self.shared.engine;
         // The lock is not held while the log is read. If two callers read it at the same time, `keep` decides.
         let (newest, listed) = {
             let known = self.known();
@@ -125,7 +140,7 @@ impl DeltaTable {
             return Ok(self.keep(snapshot));
         };
         let age = listed.and_then(|listed| now.duration_since(listed).ok());
-        if age.is_some_and(|age| age < self.0.list_after) && is_newest(&newest)? {
+        if age.is_some_and(|age| age < self.shared.list_after) && is_newest(&newest)? {
             return Ok(newest);
         }
         let found = refresh(engine, &newest)?;
@@ -160,13 +175,13 @@ impl DeltaTable {
 
     /// An exact version of a log whose newest one cannot be read.
     pub fn at_version_alone(&self, version: u64) -> Result<Arc<Snapshot>> {
-        open_version(&self.0.engine, Some(version)).map(Arc::new)
+        open_version(&self.shared.engine, Some(version)).map(Arc::new)
     }
 
     /// An exact version, given the newest one.
     pub fn at_version_of(&self, newest: &Arc<Snapshot>, version: u64) -> Result<Arc<Snapshot>> {
         if newest.version() < version {
-            let log = Log::list(&self.0.engine)?;
+            let log = Log::list(&self.shared.engine)?;
             return match log.latest() {
                 // Committed a moment ago, or behind a gap in the log.
                 Some(latest) if latest >= version => self.at_version_alone(version),
@@ -178,7 +193,7 @@ impl DeltaTable {
 
     /// The versions from `start` to `end`, both part of the range and not beyond `newest`.
     pub fn change_range(&self, newest: &Arc<Snapshot>, start: u64, end: u64) -> Result<ChangeRange> {
-        let files = self.0.engine.list_from(0).map_err(failure)?;
+        let files = self.shared.engine.list_from(0).map_err(failure)?;
         let open = |version| self.older(newest, version, |engine| open_listed(engine, version, &files));
         let (first, last) = (open(start)?, open(end)?);
         ChangeRange::new(newest, first, last, files)
@@ -198,7 +213,7 @@ impl DeltaTable {
         if let Some(kept) = kept {
             return Ok(kept);
         }
-        let snapshot = Arc::new(open(&self.0.engine)?);
+        let snapshot = Arc::new(open(&self.shared.engine)?);
         let older = &mut self.known().older;
         older.push_back(Arc::clone(&snapshot));
         if older.len() > OLDER_KEPT {
@@ -209,7 +224,22 @@ impl DeltaTable {
 
     /// The active files of a version, from the first one on.
     pub fn files(&self, snapshot: &Arc<Snapshot>) -> Result<FileCursor> {
-        FileCursor::new(snapshot)
+        FileCursor::new(snapshot, &self.access)
+    }
+
+    /// The number of active files of a version and their size. Those that may be read are counted in one pass over the log if
+    /// there are others.
+    pub fn file_stats(&self, snapshot: &Arc<Snapshot>) -> Result<FileStats> {
+        if !self.access.is_filtered() {
+            return snapshot.file_stats();
+        }
+        let mut stats = FileStats { num_files: 0, size_bytes: 0 };
+        let mut files = self.files(snapshot)?;
+        while let Some(file) = files.advance()? {
+            stats.num_files += 1;
+            stats.size_bytes = stats.size_bytes.saturating_add(file.size.unsigned_abs());
+        }
+        Ok(stats)
     }
 
     /// The active files of a version, from the one on that has `position` files before it in the order of
@@ -217,19 +247,21 @@ impl DeltaTable {
     ///
     /// 400 if the files of `origin` are not there any more.
     pub fn files_from(&self, origin: &Origin, position: u64) -> Result<FileCursor> {
-        let suits = |cursor: &FileCursor| cursor.start() <= position && cursor.origin() == origin;
-        if let Some(mut cursor) = take(&self.0.paused_files, suits, |cursor| Some(cursor.start())) {
+        let suits = |cursor: &FileCursor| {
+            cursor.start() <= position && cursor.origin() == origin && *cursor.access() == self.access
+        };
+        if let Some(mut cursor) = take(&self.shared.paused_files, suits, |cursor| Some(cursor.start())) {
             cursor.seek(position)?;
             return Ok(cursor);
         }
-        let mut cursor = FileCursor::new(&self.at_version(origin.version)?)?;
+        let mut cursor = FileCursor::new(&self.at_version(origin.version)?, &self.access)?;
         if cursor.origin() != origin {
-            let snapshot = open_from(&self.0.engine, origin.version, origin.checkpoint);
+            let snapshot = open_from(&self.shared.engine, origin.version, origin.checkpoint);
             let snapshot = snapshot.map_err(|error| match error.code() {
                 ErrorCode::TemporarilyUnavailable => error,
                 _ => origin_is_gone().with_source(error),
             })?;
-            cursor = FileCursor::new(&Arc::new(snapshot))?;
+            cursor = FileCursor::new(&Arc::new(snapshot), &self.access)?;
             if cursor.origin() != origin {
                 return Err(origin_is_gone());
             }
@@ -241,11 +273,12 @@ impl DeltaTable {
     /// Keeps a cursor for the next page.
     pub fn pause_files(&self, mut cursor: FileCursor) {
         cursor.pause();
-        keep(&self.0.paused_files, cursor);
+        keep(&self.shared.paused_files, cursor);
     }
 
-    /// Reads every commit of a range once, and calls `check` with each change of it. The changes from `position` on, or
-    /// from the first one on, come with the result: nothing that the log says is in their way.
+    /// Reads every commit of a range once, and calls `check` with each change of it, also of files that may not be read. The
+    /// changes from `position` on, or from the first one on, come with the result: nothing that the log says is in their way.
+    /// `metadata` is in force at the position.
     ///
     /// 400 if a commit of the range cannot be read, if a file lacks what a recipient needs of it, and whatever `check`
     /// fails with.
@@ -253,20 +286,27 @@ impl DeltaTable {
         &self,
         range: &Arc<ChangeRange>,
         kind: ChangeKind,
-        position: Option<ChangePosition>,
+        position: Option<(ChangePosition, &Metadata)>,
         check: &mut dyn FnMut(&Change<'_>) -> Result<()>,
     ) -> Result<Survey> {
-        survey(&self.0.engine, &self.0.commits, range, kind, position, check)
+        let (position, metadata) = match position {
+            Some((position, metadata)) => (Some(position), metadata),
+            None => (None, range.first.metadata()),
+        };
+        let access = ChangeAccess::new(&self.access, metadata);
+        survey(&self.shared.engine, &self.shared.commits, range, kind, position, access, check)
     }
 
-    /// The changes from `position` on of a range that was surveyed before, and of which nothing was completed.
+    /// The changes from a position on of a range that was surveyed before, and of which nothing was completed, with the
+    /// metadata that is in force there.
     pub fn changes_from(
         &self,
         range: &Arc<ChangeRange>,
         kind: ChangeKind,
-        position: ChangePosition,
+        (position, metadata): (ChangePosition, &Metadata),
     ) -> Result<ChangeCursor> {
-        ChangeCursor::new(range, kind, Some(position), KeptCommits::default(), Arc::default())
+        let access = ChangeAccess::new(&self.access, metadata);
+        ChangeCursor::new(range, kind, Some(position), KeptCommits::default(), Arc::default(), access)
     }
 
     /// The range that a paused cursor of these versions was in, with the cursor.
@@ -276,8 +316,9 @@ impl DeltaTable {
         kind: ChangeKind,
         position: ChangePosition,
     ) -> Option<ChangeCursor> {
-        let suits = |cursor: &ChangeCursor| cursor.suits(bounds, kind, position);
-        let mut cursor = take(&self.0.paused_changes, suits, ChangeCursor::position)?;
+        let suits =
+            |cursor: &ChangeCursor| cursor.suits(bounds, kind, position) && *cursor.access() == self.access;
+        let mut cursor = take(&self.shared.paused_changes, suits, ChangeCursor::position)?;
         cursor.seek(position.action);
         Some(cursor)
     }
@@ -285,11 +326,11 @@ impl DeltaTable {
     /// Keeps a cursor for the next page.
     pub fn pause_changes(&self, mut cursor: ChangeCursor) {
         cursor.pause();
-        keep(&self.0.paused_changes, cursor);
+        keep(&self.shared.paused_changes, cursor);
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers a snapshot unless a newer one is known, and returns the newer of the two.

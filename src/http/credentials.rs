@@ -61,9 +61,9 @@ fn allowed_directory(record: &TableRecord) -> Result<&str> {
             "Temporary table credentials are not supported because history sharing is not enabled on table: {name}"
         )));
     }
-    record.settings.directory().filter(|_| record.settings.refuses_directory_access().is_none()).ok_or_else(
-        || Error::forbidden(format!("Temporary table credentials are not enabled on table: {name}")),
-    )
+    record.directory().filter(|_| record.settings.refuses_directory_access().is_none()).ok_or_else(|| {
+        Error::forbidden(format!("Temporary table credentials are not enabled on table: {name}"))
+    })
 }
 
 /// Whether a location that a client wrote is in the table. Only S3's are looked at.

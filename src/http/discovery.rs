@@ -123,8 +123,8 @@ fn table_item(table: &TableRecord) -> TableItem<'_> {
         share: table.share.as_str(),
         share_id: &table.share_id,
         id: &table.id,
-        location: table.settings.directory(),
-        access_modes: table.settings.directory_access.then_some(URL_AND_DIRECTORY),
+        location: table.directory(),
+        access_modes: table.directory().map(|_| URL_AND_DIRECTORY),
     }
 }
 

@@ -87,8 +87,9 @@ pub async fn query_metadata(
     let OpenVersion { table, snapshot } = opened;
     let version = snapshot.version();
     let with_size = plans_with_size(&headers);
-    let lines = move |_: &DeltaTable| {
-        let stats = if with_size { Some(snapshot.file_stats()?) } else { head.stats(&snapshot)? };
+    let lines = move |delta: &DeltaTable| {
+        let stats =
+            if with_size { Some(delta.file_stats(&snapshot)?) } else { head.stats(delta, &snapshot)? };
         head.lines(&snapshot, stats)
     };
     let [protocol, metadata] = table.run(lines).await?;

@@ -104,6 +104,12 @@ impl PartitionFilter {
         &self.text
     }
 
+    /// Whether the filter fits a table, whatever properties recipients have. The error says what is wrong, as a sentence
+    /// without a full stop.
+    pub fn check(&self, table: Table<'_>) -> Result<(), String> {
+        self.condition.bind(&Columns::new(table), None).map(drop)
+    }
+
     /// The names of the recipient's properties that the filter reads.
     pub fn properties(&self) -> BTreeSet<&str> {
         let mut names = BTreeSet::new();
@@ -363,7 +369,7 @@ impl FileAccess {
         let Some(filtered) = &self.0 else { return BoundAccess(Access::Everything) };
         let columns = Columns::new(table);
         let bound = filtered.filters.iter().map(|filter| {
-            let bound = filter.condition.bind(&columns, &filtered.properties);
+            let bound = filter.condition.bind(&columns, Some(&filtered.properties));
             bound.map_err(|reason| AccessFault { filter: filter.text.to_string(), reason })
         });
         BoundAccess(match bound.collect() {
@@ -435,12 +441,13 @@ enum BoundCondition {
 }
 
 impl Condition {
+    /// `properties` are the recipient's; without any recipient, values of properties are left out.
     fn bind(
         &self,
         columns: &Columns<'_>,
-        properties: &BTreeMap<String, String>,
+        properties: Option<&BTreeMap<String, String>>,
     ) -> Result<BoundCondition, String> {
-        let all = |children: &[Self]| -> Result<Vec<BoundCondition>, String> {
+        let all = |children: &[Self]| -> Result<Vec<_>, String> {
             children.iter().map(|child| child.bind(columns, properties)).collect()
         };
         Ok(match self {
@@ -449,12 +456,8 @@ impl Condition {
             Self::OneOf(name, terms) => {
                 let (column, data_type) = partition_column(columns, name)?;
                 let domain = domain(name, data_type)?;
-                let read = |term: &Term| read(name, domain, term, properties);
-                BoundCondition::OneOf {
-                    column,
-                    domain,
-                    values: terms.iter().map(read).collect::<Result<_, _>>()?,
-                }
+                let values = terms.iter().filter_map(|term| read(name, domain, term, properties).transpose());
+                BoundCondition::OneOf { column, domain, values: values.collect::<Result<_, _>>()? }
             }
             Self::Like(name, pattern) => {
                 let (column, data_type) = partition_column(columns, name)?;
@@ -499,16 +502,18 @@ fn domain(name: &str, data_type: DataType) -> Result<Domain, String> {
     }
 }
 
+/// The value of a term; `None` if it is a property and there is no recipient.
 fn read(
     name: &str,
     domain: Domain,
     term: &Term,
-    properties: &BTreeMap<String, String>,
-) -> Result<Value<'static>, String> {
+    properties: Option<&BTreeMap<String, String>>,
+) -> Result<Option<Value<'static>>, String> {
     let (text, is_bare) = match term {
         Term::Text(text) => (text, false),
         Term::Bare(text) => (text, true),
         Term::Property(property) => {
+            let Some(properties) = properties else { return Ok(None) };
             let value = properties.get(property);
             (value.ok_or_else(|| format!("the recipient has no property {property}"))?, false)
         }
@@ -518,12 +523,14 @@ fn read(
     }
     // An empty text is how the log writes a null.
     let value = exact(domain, Cow::Owned(text.clone())).filter(|_| !text.is_empty());
-    value.ok_or_else(|| match term {
+    let wrong = || match term {
+        // Its value is the recipient's, and this text is for logs.
         Term::Property(property) => {
             format!("the recipient's property {property} is not a value of the type of the column {name}")
         }
         Term::Text(_) | Term::Bare(_) => format!("{text} is not a value of the type of the column {name}"),
-    })
+    };
+    value.map(Some).ok_or_else(wrong)
 }
 
 /// The value that a text stands for; `None` if it is not exactly one.
@@ -702,6 +709,14 @@ mod tests {
             let access = bound(&[filter], &[("region", "EU")]);
             assert_eq!(access.fault().map(|fault| fault.reason.as_str()), Some(reason), "{filter}");
             assert!(!access.allows(|_| Some(Some("EU"))) && !access.allows(|_| None));
+            let columns = ["region", "year"].map(str::to_owned);
+            let table = Table { schema: SCHEMA, partition_columns: &columns, is_mapped: true };
+            let own = PartitionFilter::parse(filter).unwrap().check(table).err();
+            assert_eq!(
+                own.as_deref(),
+                Some(reason).filter(|reason| !reason.contains("the recipient")),
+                "{filter}"
+            );
         }
         assert!(bound(&["at = '2024-05-01 00:00:00'"], &[]).fault().is_some());
     }

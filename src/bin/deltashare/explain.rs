@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use deltashare::answer::skipping::{facts, predicates, table};
+use deltashare::answer::skipping::{facts, predicates};
 use deltashare::check;
 use deltashare::delta::DeltaTable;
 use deltashare::limits::Limits;
@@ -98,7 +98,7 @@ impl Explained {
     fn of(delta: &DeltaTable, hints: &Hints) -> deltashare::error::Result<Self> {
         let snapshot = delta.latest()?;
         let mut files = delta.files(&snapshot)?;
-        let filter = Filter::new(predicates(hints), hints.limit.is_some(), table(snapshot.metadata()));
+        let filter = Filter::new(predicates(hints), hints.limit.is_some(), snapshot.metadata().columns());
         let version = snapshot.version();
         let mut this =
             Self { version, files: 0, bytes: 0, sent_files: 0, sent_bytes: 0, limit: None, filter };
