@@ -12,6 +12,7 @@ use crate::delta::DeltaTable;
 use crate::error::{Error, Fault, Result, innermost};
 use crate::limits::Limits;
 use crate::location::{Location, WrittenLocation};
+use crate::predicate::PartitionFilter;
 use crate::role::RoleArn;
 use crate::s3_error::{S3Error, S3ErrorKind};
 use crate::storage::{FileFault, Storage};
@@ -92,8 +93,14 @@ impl<'a> TableChecker<'a> {
         Self { storage, signer_role, limits: Limits::default() }
     }
 
-    /// Opens the table `name`, counts its files and reads the first bytes of one of them.
-    pub async fn open(&self, name: &str, settings: &TableSettings) -> TableCheck {
+    /// Opens the table `name`, counts its files and reads the first bytes of one of them. `filters` must fit the table; each
+    /// comes with whose it is.
+    pub async fn open(
+        &self,
+        name: &str,
+        settings: &TableSettings,
+        filters: &[(String, PartitionFilter)],
+    ) -> TableCheck {
         let mut found = TableCheck { table: name.to_owned(), ..TableCheck::default() };
         let (location, allowed) = match locations(settings, self.signer_role) {
             Ok(locations) => locations,
@@ -102,7 +109,7 @@ impl<'a> TableChecker<'a> {
                 return found;
             }
         };
-        match self.read(&location, &allowed, &mut found).await {
+        match self.read(&location, &allowed, filters.to_vec(), &mut found).await {
             Ok(None) => found.readable = true,
             Ok(Some(fault)) => {
                 if let FileFault::Refused(answer) = &fault {
@@ -128,6 +135,7 @@ impl<'a> TableChecker<'a> {
         &self,
         location: &Location,
         allowed: &[Location],
+        filters: Vec<(String, PartitionFilter)>,
         found: &mut TableCheck,
     ) -> Result<Option<FileFault>> {
         found.region = self.storage.region(location).await?;
@@ -138,9 +146,17 @@ impl<'a> TableChecker<'a> {
             let stats = snapshot.count_files()?;
             let features = snapshot.exact_features()?.used.into_iter().collect();
             let path = delta.files(&snapshot)?.advance()?.map(|file| file.path.to_owned());
-            Ok::<_, Error>((snapshot.version(), snapshot.commits_since_checkpoint(), stats, features, path))
+            let columns = snapshot.metadata().columns();
+            let problems: Vec<String> = filters
+                .iter()
+                .filter_map(|(whose, filter)| Some((whose, filter.check(columns).err()?)))
+                .map(|(whose, reason)| format!("the filter of {whose} shares nothing: {reason}"))
+                .collect();
+            let commits = snapshot.commits_since_checkpoint();
+            Ok::<_, Error>((snapshot.version(), commits, stats, features, path, problems))
         });
-        let (version, commits, stats, features, path) = read.await.map_err(Error::internal)??;
+        let (version, commits, stats, features, path, problems) = read.await.map_err(Error::internal)??;
+        found.problems.extend(problems);
         found.version = Some(version);
         found.files = Some(stats.num_files);
         found.bytes = Some(stats.size_bytes);

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use super::properties::Properties;
 use super::{TableRecord, TableSettings};
 use crate::predicate::PartitionFilter;
+use crate::protocol::names::Name;
 
 /// Shares and recipients, by the keys of their names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -119,6 +120,19 @@ impl fmt::Display for MissingProperties {
 }
 
 impl CatalogState {
+    /// The filters of a table, named `share.schema.table`, and of the grants of its share, each with whose it is, such as
+    /// `the grant to acme`.
+    pub fn filters_of(&self, name: &str, table: &TableState) -> Vec<(String, PartitionFilter)> {
+        let own = table.settings.filter.iter().map(|filter| ("the table".to_owned(), filter.clone()));
+        // The name of a share may have points in it.
+        let key = Name::key_of(name.rsplitn(3, '.').nth(2).unwrap_or_default());
+        let of_grants = self.recipients.values().filter_map(|recipient| {
+            let filter = recipient.shares.get(&key)?.clone()?;
+            Some((format!("the grant to {}", recipient.name), filter))
+        });
+        own.chain(of_grants).collect()
+    }
+
     /// The properties that filters read and recipients with these grants lack. Disabled recipients see nothing anyway.
     pub fn missing_properties(&self) -> Vec<MissingProperties> {
         let read = |filter: &PartitionFilter| filter.properties().into_iter().map(str::to_owned).collect();

@@ -97,8 +97,10 @@ pub async fn check_tables(
             answer.next = answer.tables.last().map(|table| table.table.clone());
             return answer;
         }
+        let state = &state;
         let opened = some.iter().map(|(name, table)| async move {
-            let opened = checker.open(name, &table.settings);
+            let filters = state.filters_of(name, table);
+            let opened = checker.open(name, &table.settings, &filters);
             tokio::time::timeout(left.max(Duration::from_secs(1)), opened).await.unwrap_or_else(|_| {
                 TableCheck {
                     table: name.clone(),

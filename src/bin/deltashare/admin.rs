@@ -537,7 +537,9 @@ impl Admin {
         let mut found: HashMap<Key, TableCheck> = HashMap::new();
         for (key, name, table) in check::named_tables(state) {
             if tables.iter().any(|listed| listed.key == key) {
-                found.insert(key, TableChecker::new(&storage, None).open(&name, &table.settings).await);
+                let filters = state.filters_of(&name, table);
+                let opened = TableChecker::new(&storage, None).open(&name, &table.settings, &filters).await;
+                found.insert(key, opened);
             }
         }
         let unreadable = found.values().filter(|found| !found.readable).count();

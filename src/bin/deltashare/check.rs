@@ -80,9 +80,11 @@ async fn check(options: &Check) -> Result<(), Failure> {
     let buckets = Buckets::new(aws.sdk.clone(), aws.s3.endpoint.is_some());
     let storage = aws.storage(options.signer_role.clone());
     let opened = stream::iter(named_tables(&state)).map(|(_, name, table)| {
-        let (storage, buckets) = (&storage, &buckets);
+        let (storage, buckets, state) = (&storage, &buckets, &state);
         async move {
-            let mut found = TableChecker::new(storage, signer_role).open(&name, &table.settings).await;
+            let filters = state.filters_of(&name, table);
+            let mut found =
+                TableChecker::new(storage, signer_role).open(&name, &table.settings, &filters).await;
             if let Ok((location, allowed)) = check::locations(&table.settings, signer_role) {
                 for location in std::iter::once(&location).chain(&allowed) {
                     buckets.examine(location, &mut found).await;
@@ -94,6 +96,9 @@ async fn check(options: &Check) -> Result<(), Failure> {
     let mut opened = opened.buffered(AT_ONCE);
     while let Some(found) = opened.next().await {
         shown.table(&found);
+    }
+    for missing in state.missing_properties() {
+        eprintln!("warning: {}", printable(&missing.to_string()));
     }
     let lacking = buckets.lacking().await;
     if !lacking.is_empty() {

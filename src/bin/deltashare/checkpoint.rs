@@ -71,7 +71,7 @@ async fn checkpoint(options: &Checkpoint) -> Result<(), Failure> {
     let location = location.read_by(None);
     let storage = aws.storage(None);
     let own = TableSettings { signer_role: None, ..table.settings.clone() };
-    let before = TableChecker::new(&storage, None).open(name, &own).await;
+    let before = TableChecker::new(&storage, None).open(name, &own, &[]).await;
     let (Some(version), Some(commits)) = (before.version, before.commits_since_checkpoint) else {
         let reason = before.reason.unwrap_or_default();
         return Err(Failure::failed(format!(

@@ -4,27 +4,32 @@ use std::path::PathBuf;
 
 use clap::Args;
 use deltashare::answer::skipping::{facts, predicates};
+use deltashare::catalog::state::{CatalogState, TableState};
 use deltashare::check;
-use deltashare::delta::DeltaTable;
+use deltashare::delta::{DeltaTable, FileStats};
 use deltashare::limits::Limits;
-use deltashare::predicate::{Conjunct, Filter, Verdict};
+use deltashare::predicate::{AccessFault, Conjunct, FileAccess, Filter, PartitionFilter, Verdict};
+use deltashare::protocol::names::Name;
 use deltashare::protocol::query::Hints;
 use deltashare::role::RoleArn;
 use serde_json::{Value, json};
 
+use super::admin::split_table;
 use super::arguments::Common;
-use super::find_table::find_table;
+use super::find_table::{find_table, read_catalog};
 use super::output::printable_lines;
 use super::serve::parse_role;
-use super::{Failure, blocking};
+use super::{Cause, Failure, blocking};
 
 /// Show what a query would send: how many files and bytes, and what each condition leaves out.
 ///
 /// The conditions are hints, as clients send them in predicateHints and jsonPredicateHints. The server leaves out a file
 /// only if its partition values and statistics show that no row matches. Without --where, a query sends every file.
+///
+/// With --recipient, only the files count that the recipient can read by the filters of the table and the grant.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  deltashare explain retail.sales.orders --where \"day = '2024-05-01' AND amount > 100\"\n  deltashare explain retail.sales.orders -f shares.yaml --limit 1000"
+    after_help = "Examples:\n  deltashare explain retail.sales.orders --where \"day = '2024-05-01' AND amount > 100\"\n  deltashare explain retail.sales.orders -f shares.yaml --limit 1000\n  deltashare explain retail.sales.orders --recipient acme"
 )]
 pub(crate) struct Explain {
     /// SHARE.SCHEMA.TABLE
@@ -35,6 +40,9 @@ pub(crate) struct Explain {
     /// A condition in the protocol's JSON format.
     #[arg(long, value_name = "JSON")]
     json_where: Option<String>,
+    /// The recipient that queries, whose share of the table is shown.
+    #[arg(long, value_name = "NAME")]
+    recipient: Option<String>,
     /// How many rows the client reads.
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
@@ -55,7 +63,15 @@ pub(crate) fn run(options: &Explain) -> Result<(), Failure> {
 
 async fn explain(options: &Explain) -> Result<(), Failure> {
     let name = &options.name;
-    let (aws, found) = find_table(name, options.file.as_deref(), &options.common).await?;
+    let file = options.file.as_deref();
+    let (aws, found) = find_table(name, file, &options.common).await?;
+    let reader = match &options.recipient {
+        Some(recipient) => {
+            let state = read_catalog(file, &options.common, &aws).await?;
+            Some(Reader::new(&state, name, &found, recipient)?)
+        }
+        None => None,
+    };
     let role = options.signer_role.as_ref();
     let (location, _) = check::locations(&found.settings, role)
         .map_err(|reason| Failure::usage(format!("table '{name}': {reason}")))?;
@@ -64,10 +80,11 @@ async fn explain(options: &Explain) -> Result<(), Failure> {
     let delta =
         DeltaTable::new(store.store, store.root, tokio::runtime::Handle::current(), Limits::default());
     let hints = Hints { sql: options.sql.clone(), json: options.json_where.clone(), limit: options.limit };
-    let explained = tokio::task::spawn_blocking(move || Explained::of(&delta, &hints)).await;
-    let explained = explained
+    let explained = tokio::task::spawn_blocking(move || Explained::of(&delta, &hints, reader)).await;
+    let mut explained = explained
         .map_err(|error| Failure::failed(error.to_string()))?
         .map_err(|error| unreadable(name, &error))?;
+    explained.filter_of_table = found.settings.filter;
     if options.common.is_json() {
         println!("{}", explained.to_json(name));
     } else {
@@ -81,9 +98,52 @@ fn unreadable(name: &str, error: &deltashare::error::Error) -> Failure {
     Failure::failed(format!("table '{name}' cannot be read: {reason}"))
 }
 
+/// A recipient that queries a table.
+struct Reader {
+    name: String,
+    /// The filters, each with what has it.
+    filters: Vec<(&'static str, PartitionFilter)>,
+    access: FileAccess,
+}
+
+impl Reader {
+    /// Fails if the catalog has no such recipient, or if the share is not granted to it.
+    fn new(
+        state: &CatalogState,
+        table: &str,
+        settings: &TableState,
+        recipient: &str,
+    ) -> Result<Self, Failure> {
+        let missing = |message| Failure { code: 3, message, cause: Cause::Said };
+        let found = state.recipients.get(&Name::key_of(recipient));
+        let found = found.ok_or_else(|| missing(format!("there is no recipient '{recipient}'")))?;
+        let (share, _, _) = split_table(table)?;
+        let grant = found.shares.get(&Name::key_of(share));
+        let grant = grant.ok_or_else(|| {
+            missing(format!("share '{share}' is not granted to recipient '{}'", found.name))
+        })?;
+        let of_table = settings.settings.filter.iter().map(|filter| ("table", filter.clone()));
+        let filters: Vec<_> = of_table.chain(grant.iter().map(|filter| ("grant", filter.clone()))).collect();
+        let access =
+            FileAccess::filtered(filters.iter().map(|(_, filter)| filter.clone()), &found.properties);
+        Ok(Self { name: found.name.clone(), filters, access })
+    }
+}
+
+/// What a recipient can read of a version.
+struct Shared {
+    reader: Reader,
+    /// All files of the version, and their size.
+    all: FileStats,
+    fault: Option<AccessFault>,
+}
+
 /// What a query sends of a version.
 struct Explained {
     version: u64,
+    shared: Option<Shared>,
+    filter_of_table: Option<PartitionFilter>,
+    /// The files that can be read.
     files: u64,
     bytes: u64,
     sent_files: u64,
@@ -95,13 +155,31 @@ struct Explained {
 
 impl Explained {
     /// Blocks on the store of the table.
-    fn of(delta: &DeltaTable, hints: &Hints) -> deltashare::error::Result<Self> {
+    fn of(delta: &DeltaTable, hints: &Hints, reader: Option<Reader>) -> deltashare::error::Result<Self> {
         let snapshot = delta.latest()?;
+        let access = reader.as_ref().map_or_else(FileAccess::everything, |reader| reader.access.clone());
+        let shared = match reader {
+            Some(reader) => {
+                let fault = access.bind(snapshot.metadata().columns()).fault().cloned();
+                Some(Shared { reader, all: snapshot.count_files()?, fault })
+            }
+            None => None,
+        };
+        let delta = delta.with_access(access);
         let mut files = delta.files(&snapshot)?;
         let filter = Filter::new(predicates(hints), hints.limit.is_some(), snapshot.metadata().columns());
         let version = snapshot.version();
-        let mut this =
-            Self { version, files: 0, bytes: 0, sent_files: 0, sent_bytes: 0, limit: None, filter };
+        let mut this = Self {
+            version,
+            shared,
+            filter_of_table: None,
+            files: 0,
+            bytes: 0,
+            sent_files: 0,
+            sent_bytes: 0,
+            limit: None,
+            filter,
+        };
         let mut rows = 0_u64;
         while let Some(file) = files.advance()? {
             let size = file.size.unsigned_abs();
@@ -133,9 +211,21 @@ impl Explained {
         let lacks = self.filter.lacks().map(|lack| {
             json!({"column": lack.column, "filesWithoutStatistics": lack.missing, "filesWithCutOffText": lack.cut_off})
         });
+        let shared = self.shared.as_ref().map(|Shared { reader, all, fault }| {
+            let filters =
+                reader.filters.iter().map(|(of, filter)| json!({"of": of, "filter": filter.text()}));
+            json!({
+                "recipient": reader.name,
+                "filters": filters.collect::<Vec<_>>(),
+                "sharesNothing": fault.as_ref().map(|fault| &fault.reason),
+                "tableFiles": all.num_files,
+                "tableBytes": all.size_bytes,
+            })
+        });
         json!({
             "table": name,
             "version": self.version,
+            "shared": shared,
             "files": self.files,
             "bytes": self.bytes,
             "sentFiles": self.sent_files,
@@ -148,7 +238,15 @@ impl Explained {
 
     fn to_text(&self, name: &str) -> String {
         let Self { version, files, bytes, sent_files, sent_bytes, .. } = self;
-        let mut lines = vec![format!("{name}: version {version}, {files} files, {bytes} bytes")];
+        let mut lines = match &self.shared {
+            Some(shared) => shared.to_text(name, *version, *files, *bytes),
+            None => vec![format!("{name}: version {version}, {files} files, {bytes} bytes")],
+        };
+        if let (None, Some(filter)) = (&self.shared, &self.filter_of_table) {
+            lines.push(format!(
+                "The filter of the table is not applied: {filter}. To apply it, name a recipient with --recipient."
+            ));
+        }
         for conjunct in self.filter.conjuncts() {
             lines.push(String::new());
             if conjunct.is_evaluated() {
@@ -188,15 +286,37 @@ impl Explained {
             )),
             None => {}
         }
-        // Tenths of a percent, without the rounding of floating-point numbers.
-        let share =
-            |part: u64, whole: u64| (u128::from(part) * 1000).checked_div(u128::from(whole)).unwrap_or(1000);
-        let share = share(*sent_bytes, *bytes);
         lines.push(format!(
-            "A query sends {sent_files} of {files} files, {sent_bytes} of {bytes} bytes ({}.{} %).",
-            share / 10,
-            share % 10
+            "A query sends {sent_files} of {files} files, {sent_bytes} of {bytes} bytes ({}).",
+            percent(*sent_bytes, *bytes)
         ));
         lines.join("\n")
     }
+}
+
+impl Shared {
+    /// `files` and `bytes` are those that the recipient can read.
+    fn to_text(&self, name: &str, version: u64, files: u64, bytes: u64) -> Vec<String> {
+        let Self { reader, all, fault } = self;
+        let (all_files, all_bytes) = (all.num_files, all.size_bytes);
+        let mut lines = vec![
+            format!("{name}: version {version}, {all_files} files, {all_bytes} bytes"),
+            format!(
+                "{} can read {files} of {all_files} files, {bytes} of {all_bytes} bytes ({})",
+                reader.name,
+                percent(bytes, all_bytes)
+            ),
+        ];
+        lines.extend(
+            reader.filters.iter().map(|(of, filter)| format!("  by the filter of the {of}: {filter}")),
+        );
+        lines.extend(fault.as_ref().map(|fault| format!("  nothing is shared: {}", fault.reason)));
+        lines
+    }
+}
+
+/// A share in tenths of a percent, without the rounding of floating-point numbers.
+fn percent(part: u64, whole: u64) -> String {
+    let tenths = (u128::from(part) * 1000).checked_div(u128::from(whole)).unwrap_or(1000);
+    format!("{}.{} %", tenths / 10, tenths % 10)
 }

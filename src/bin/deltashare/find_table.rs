@@ -1,4 +1,4 @@
-//! A table by its name, in DynamoDB or in a share file.
+//! A table by its name, and the catalog that it is in, in DynamoDB or in a share file.
 
 use std::path::Path;
 
@@ -38,4 +38,20 @@ fn in_file(path: &Path, name: &str) -> Result<TableState, Failure> {
         cause: Cause::Said,
     };
     found.map(|(_, _, table)| table.clone()).ok_or_else(missing)
+}
+
+/// Everything in the share file, or in DynamoDB if there is no file. Records that cannot be read are left out.
+pub(crate) async fn read_catalog(
+    file: Option<&Path>,
+    common: &Common,
+    aws: &Aws,
+) -> Result<CatalogState, Failure> {
+    if let Some(path) = file {
+        let (file, _) = share_file::read(path).map_err(Failure::usage)?;
+        return Ok(file.state(&CatalogState::default()));
+    }
+    match aws.writer(common).read().await {
+        Ok(contents) => Ok(contents.state),
+        Err(error) => Err(next_step::explain(error.into(), common, &aws.sdk).await),
+    }
 }
