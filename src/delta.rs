@@ -7,7 +7,6 @@
 
 mod action_guard;
 mod batch;
-mod change_access;
 mod changes;
 mod checksum;
 mod cursor;

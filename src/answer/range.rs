@@ -12,8 +12,8 @@ use super::writer::{LineCursor, Step};
 use crate::app::{App, OpenTable};
 use crate::auth::SharedTable;
 use crate::delta::{
-    Action, Change, ChangeBounds, ChangeCursor, ChangeKind, ChangePosition, ChangeRange, DeltaTable,
-    Metadata, Snapshot, Survey,
+    Action, Change, ChangeBounds, ChangeCursor, ChangeKind, ChangeRange, DeltaTable, Metadata, Snapshot,
+    Survey,
 };
 use crate::error::{Error, Result};
 use crate::ndjson::Lines;
@@ -134,10 +134,8 @@ impl OpenRange {
                 (Arc::new(table.run(move |delta| find(delta, &newest)).await?), RangeStart::Start)
             }
         };
-        // Between the two, the metadata may change more than once; what fits neither is seen with the newest version.
-        for end in [&range.first, &range.last] {
-            report_fault(shared, end.metadata());
-        }
+        // What fits is the same in every version of the range, or the survey refuses it.
+        report_fault(shared, range.first.metadata());
         Ok(Self { table, range, wanted, begin })
     }
 
@@ -160,22 +158,15 @@ impl OpenRange {
         let mut signer = app.signer(&table).await?;
         let (of, capabilities) = (table.clone(), capabilities.clone());
         of.run(move |delta| {
-            let metadata = match [&range.first, &range.last].into_iter().find(|end| end.version() == metadata)
-            {
-                Some(end) => Arc::clone(end),
-                None => delta.at_version(metadata)?,
-            };
-            let survey = |position: Option<ChangePosition>, signer: &mut FileSigner| {
+            let survey = |position, signer: &mut FileSigner| {
                 let bounds = range.bounds();
                 let mut check = |change: &Change<'_>| check_change(change, wanted.kind, bounds, signer);
-                let position = position.map(|position| (position, metadata.metadata()));
                 delta.survey(&range, wanted.kind, position, &mut check)
             };
             let (format, changes, completed) = match (begin, format) {
                 (RangeStart::Paused(place, changes), Some(format)) => (format, *changes, place.completed),
                 (RangeStart::At(place), Some(format)) if !place.completed => {
-                    let position = (place.position, metadata.metadata());
-                    (format, delta.changes_from(&range, wanted.kind, position)?, false)
+                    (format, delta.changes_from(&range, wanted.kind, place.position)?, false)
                 }
                 (RangeStart::At(place), Some(format)) => {
                     (format, survey(Some(place.position), &mut signer)?.changes, true)
@@ -186,6 +177,11 @@ impl OpenRange {
                     wanted.historical_metadata |= found.remapped;
                     (negotiate(&capabilities, wanted.kind, &found)?, found.changes, found.completed)
                 }
+            };
+            let metadata = match [&range.first, &range.last].into_iter().find(|end| end.version() == metadata)
+            {
+                Some(end) => Arc::clone(end),
+                None => delta.at_version(metadata)?,
             };
             Ok(CheckedRange { format, table, range, wanted, changes, completed, signer, metadata })
         })

@@ -91,7 +91,7 @@ async fn negotiate(
         return capabilities.negotiate(features);
     }
     let snapshot = Arc::clone(snapshot);
-    capabilities.negotiate(&table.run(move |_| snapshot.exact_features()).await?)
+    capabilities.negotiate(&table.run(move |delta| delta.exact_features(&snapshot)).await?)
 }
 
 fn check_as_of(shared: &SharedTable, as_of: &AsOf) -> Result<()> {

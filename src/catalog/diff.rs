@@ -93,6 +93,9 @@ impl CatalogChange {
 
     /// What recipients may see more of because a filter differs, for whoever reads a plan; empty if a filter is new.
     pub fn widening(&self) -> &'static str {
+        if let Self::RecipientProperties { .. } = self {
+            return " (filters that read them can share other rows than before)";
+        }
         match self.filters() {
             Some((_, None)) => " (shares more rows than before)",
             Some((Some(_), Some(_))) => " (can share other rows than before)",
@@ -193,7 +196,8 @@ impl fmt::Display for CatalogChange {
                 }
             }
             Self::RecipientProperties { recipient, before, after } => {
-                write!(f, "~ recipient {recipient}: {}", property_changes(before, after))
+                let changes = property_changes(before, after);
+                write!(f, "~ recipient {recipient}: {changes}{}", self.widening())
             }
             Self::RecipientComment { recipient, before, after } => {
                 let (before, after) = (comment(before.as_ref()), comment(after.as_ref()));

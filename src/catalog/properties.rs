@@ -23,6 +23,9 @@ pub fn check_property(name: &str, value: &str) -> Result<(), String> {
     if value.is_empty() {
         return Err(format!("property {name} has no value"));
     }
+    if value.trim() != value {
+        return Err(format!("property {name} begins or ends with white space"));
+    }
     if value.len() > LONGEST_VALUE {
         return Err(format!("property {name} has more than {LONGEST_VALUE} bytes"));
     }
@@ -50,6 +53,8 @@ mod tests {
             ("2nd", "secret", "the name of a property"),
             ("a b", "secret", "the name of a property"),
             ("region", "", "property region has no value"),
+            ("region", " secret", "property region begins or ends with white space"),
+            ("region", "secret\n", "property region begins or ends with white space"),
             (
                 "region",
                 "é".repeat(LONGEST_VALUE / 2 + 1).as_str(),

@@ -107,9 +107,10 @@ impl<'a> TextMap<'a> {
             .map(move |row| (keys.value(row), (!values.is_null(row)).then(|| values.value(row))))
     }
 
-    /// The value of a key: `None` if the map does not have it, `Some(None)` if it is SQL's null.
+    /// The value of a key: `None` if the map does not have it, `Some(None)` if it is SQL's null. Of a key that is there twice,
+    /// the last value counts, as it does for who parses the JSON of a commit.
     pub fn get(&self, key: &str) -> Option<Option<&'a str>> {
-        self.iter().find(|(own, _)| *own == key).map(|(_, value)| value)
+        self.iter().filter(|(own, _)| *own == key).last().map(|(_, value)| value)
     }
 }
 

@@ -7,7 +7,6 @@ use buoyant_kernel::FileMeta;
 use serde::{Deserialize, Serialize};
 
 use super::batch::{DeletionVector, no_size};
-use super::change_access::{ChangeAccess, CommitAccess};
 use super::deletion_vector::FileKey;
 use super::executor::batch_is_decoded;
 use super::failure::{damaged, empty_commit, failure};
@@ -19,7 +18,7 @@ use super::metadata::{Metadata, Protocol};
 use super::read_ahead::ReadAhead;
 use super::snapshot::Snapshot;
 use super::stand_in::{MetadataAction, ProtocolAction};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::predicate::{BoundAccess, FileAccess};
 
 /// A range of versions, opened: both ends can be read.
@@ -96,8 +95,8 @@ pub struct ChangeCursor {
     texts: ReadAhead,
     /// What removals do not tell of their files.
     removed: Arc<RemovedFiles>,
-    /// Which files may be read, by the metadata in force before the next commit.
-    access: ChangeAccess,
+    /// Which files may be read. It is the same for every version of the range.
+    access: Arc<BoundAccess>,
     commit: Option<Commit>,
     /// The action of the commit that comes next.
     next: usize,
@@ -270,6 +269,13 @@ impl ChangedFile {
         access.allows(|name| self.partition_values.as_ref()?.get(name).map(Option::as_deref))
     }
 
+    /// Whether the action has partition values, but none, so that the filters of an access cannot judge them. A recipient that
+    /// has the file must not miss its removal.
+    pub(super) fn hides_whether_it_may_be_read(&self, access: &BoundAccess) -> bool {
+        let is_judged = !access.allows_everything() && access.fault().is_none();
+        is_judged && self.partition_values.as_ref().is_some_and(BTreeMap::is_empty)
+    }
+
     /// Adds what the action leaves out, from what is known of the file.
     fn complete(&mut self, removed: &RemovedFiles) {
         if !self.is_complete(removed.partitioned)
@@ -291,7 +297,7 @@ impl ChangeCursor {
         position: Option<ChangePosition>,
         kept: KeptCommits,
         removed: Arc<RemovedFiles>,
-        access: ChangeAccess,
+        access: Arc<BoundAccess>,
     ) -> Result<Self> {
         let start = range.bounds().start;
         let position = position.unwrap_or(ChangePosition { version: start, action: 0 });
@@ -385,7 +391,7 @@ impl ChangeCursor {
                         Some(position),
                         KeptCommits::default(),
                         Arc::clone(&self.removed),
-                        self.access.clone(),
+                        Arc::clone(&self.access),
                     )?;
                     continue;
                 }
@@ -398,8 +404,8 @@ impl ChangeCursor {
             let commit = Commit::parse(&text, &times, self.kind, &self.removed);
             batch_is_decoded();
             let mut commit = commit?;
-            if let Some(access) = self.access.next(commit.metadata()) {
-                commit.leave_out(&access);
+            if !self.access.allows_everything() {
+                commit.leave_out(&self.access);
             }
             self.commit = Some(commit);
         }
@@ -487,22 +493,22 @@ impl Commit {
         Ok(Self { version: times.version, bytes: text.len(), timestamp, actions })
     }
 
-    /// The metadata that the commit sets.
-    fn metadata(&self) -> Option<&Metadata> {
-        self.actions.iter().find_map(|action| match action {
-            Action::Metadata(metadata) => Some(metadata.as_ref()),
-            Action::Add(_) | Action::Remove(_) | Action::Cdc(_) | Action::Protocol(_) => None,
-        })
-    }
-
     /// Leaves out the files that may not be read. What is known of them was added before.
-    fn leave_out(&mut self, access: &CommitAccess) {
+    fn leave_out(&mut self, access: &BoundAccess) {
         self.actions.retain(|action| match action {
-            Action::Remove(file) => file.may_be_read(&access.removed),
-            Action::Add(file) | Action::Cdc(file) => file.may_be_read(&access.added),
+            Action::Add(file) | Action::Remove(file) | Action::Cdc(file) => file.may_be_read(access),
             Action::Metadata(_) | Action::Protocol(_) => true,
         });
     }
+}
+
+/// The error if a commit does not say what a recipient needs of a file.
+pub(super) fn not_recorded(version: u64) -> Error {
+    Error::unsupported(format!(
+        "The changes of version {version} cannot be read: its commit names a file without the file's size or partition \
+         values, and the log does not have them elsewhere. Read a range of versions without that one, or the table \
+         without changes."
+    ))
 }
 
 /// Leaves out all but the last of the actions that are `one`. Delta's protocol allows one for each commit; of several, the

@@ -59,9 +59,8 @@ impl Origin {
 /// Files that are not shared are not counted either: no position tells how many there are.
 pub struct FileCursor {
     snapshot: Arc<Snapshot>,
-    access: FileAccess,
-    /// The access to the files of this version.
-    bound: Arc<BoundAccess>,
+    /// Which files may be read.
+    access: Arc<BoundAccess>,
     scan: Scan,
     origin: Origin,
     batch: Option<Batch>,
@@ -83,11 +82,10 @@ pub struct FileCursor {
 
 impl FileCursor {
     pub(super) fn new(snapshot: &Arc<Snapshot>, access: &FileAccess) -> Result<Self> {
-        let bound = Arc::new(access.bind(snapshot.metadata().columns()));
-        Self::bound(snapshot, access, bound)
+        Self::bound(snapshot, Arc::new(access.bind(snapshot.metadata().columns())))
     }
 
-    fn bound(snapshot: &Arc<Snapshot>, access: &FileAccess, bound: Arc<BoundAccess>) -> Result<Self> {
+    fn bound(snapshot: &Arc<Snapshot>, access: Arc<BoundAccess>) -> Result<Self> {
         // Before the scan is opened: one that others put right meanwhile may then be opened once more.
         let mends = snapshot.mends();
         let scan = snapshot.scan()?;
@@ -99,8 +97,7 @@ impl FileCursor {
             scan,
             mends,
             snapshot: Arc::clone(snapshot),
-            access: access.clone(),
-            bound,
+            access,
             batch: None,
             row: 0,
             before: 0,
@@ -122,7 +119,7 @@ impl FileCursor {
 
     /// Which files the cursor gives.
     pub(super) fn access(&self) -> &FileAccess {
-        &self.access
+        self.access.access()
     }
 
     /// How many bytes of the log the cursor holds: a batch of actions, and as much again for what it was read from.
@@ -193,10 +190,10 @@ impl FileCursor {
 
     /// Whether the file in this row may be read.
     fn allows(&self, row: usize) -> Result<bool> {
-        if self.bound.allows_everything() {
+        if self.access.allows_everything() {
             return Ok(true);
         }
-        Ok(self.file(row)?.is_some_and(|file| self.bound.allows(|name| file.partition_values.get(name))))
+        Ok(self.file(row)?.is_some_and(|file| self.access.allows(|name| file.partition_values.get(name))))
     }
 
     /// Reads the next batch; `false` at the end.
@@ -231,7 +228,7 @@ impl FileCursor {
     /// Reads the log from its start again, up to where the cursor is.
     fn restart(&mut self) -> Result<()> {
         let (origin, position) = (self.origin.clone(), self.position);
-        *self = Self::bound(&self.snapshot, &self.access, Arc::clone(&self.bound))?;
+        *self = Self::bound(&self.snapshot, Arc::clone(&self.access))?;
         if self.origin != origin {
             return Err(origin_is_gone());
         }
@@ -254,7 +251,7 @@ impl FileCursor {
             if self.batch.is_none() && !self.load()? {
                 return Err(Error::internal("a page begins after the end of the list"));
             }
-            if !self.bound.allows_everything() {
+            if !self.access.allows_everything() {
                 if !self.find()? {
                     return Err(Error::internal("a page begins after the end of the list"));
                 }

@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::change_access::ChangeAccess;
 use super::changes::{
     Action, Change, ChangeCursor, ChangeKind, ChangePosition, ChangeRange, RemovedFile, RemovedFiles,
+    not_recorded,
 };
 use super::cursor::FileCursor;
 use super::deletion_vector::FileKey;
@@ -19,7 +19,7 @@ use super::open::open_version;
 use super::schema::Schema;
 use super::snapshot::Snapshot;
 use crate::error::{Error, ErrorCode, Result};
-use crate::predicate::FileAccess;
+use crate::predicate::{BoundAccess, FileAccess};
 use crate::protocol::capabilities::TableFeatures;
 
 /// How many bytes of commits one answer keeps between the two passes, if that much of the budget of all is left.
@@ -42,17 +42,18 @@ pub struct Survey {
 
 /// Reads every commit of the range and calls `check` with every change that an answer may send. Fails with the first
 /// error of `check`, and if a file that is sent lacks what a recipient needs of it. Every file is looked at: which ones may be
-/// read is known only after removals were completed, and then `access` decides.
+/// read is known only after removals were completed, and then `access` decides. Fails also if `access` is another one in some
+/// version of the range: what was shared before would stay with the recipient as if it was not removed.
 pub(super) fn survey(
     engine: &Arc<LogEngine>,
     commits: &Arc<CommitBudget>,
     range: &Arc<ChangeRange>,
     kind: ChangeKind,
     position: Option<ChangePosition>,
-    access: ChangeAccess,
+    access: Arc<BoundAccess>,
     check: &mut dyn FnMut(&Change<'_>) -> Result<()>,
 ) -> Result<Survey> {
-    let everything = ChangeAccess::everything(range.first.metadata());
+    let everything = everything(range);
     let mut cursor =
         ChangeCursor::new(range, kind, None, KeptCommits::default(), RemovedFiles::unknown(), everything)?;
     cursor.keep_commits(CommitKeeper::new(KEPT_BYTES, commits));
@@ -75,6 +76,7 @@ pub(super) fn survey(
             }
             Action::Metadata(new) => {
                 changed_at_start |= change.version == start;
+                check_access(&access, new, change.version)?;
                 current.schema = new.schema()?;
                 current.metadata = (**new).clone();
                 seen.add(&current);
@@ -83,6 +85,9 @@ pub(super) fn survey(
                 let removed = matches!(change.action, Action::Remove(_));
                 removed_at_start |= removed && change.version == start;
                 vectors |= file.deletion_vector().is_some();
+                if removed && file.hides_whether_it_may_be_read(&access) {
+                    return Err(not_recorded(change.version));
+                }
                 let can_complete = removed && kind == ChangeKind::Files;
                 match (file.is_complete(false), file.is_complete(true)) {
                     (true, true) => {}
@@ -108,6 +113,7 @@ pub(super) fn survey(
             false => removes_of_another(start).with_source(error),
         })?;
         let before = Definition::of(&before);
+        check_access(&access, &before.metadata, start)?;
         let mut both = RangeSummary::default();
         both.add(&before);
         both.add(&Definition::of(&range.first));
@@ -118,7 +124,6 @@ pub(super) fn survey(
         seen.add(&before);
     }
     let (mut all, partitioned) = (seen.features.clone(), seen.partitioned());
-    all.set_vectors(vectors);
     if partitioned {
         if let Some(version) = valueless_for_good {
             return Err(not_recorded(version));
@@ -128,6 +133,11 @@ pub(super) fn survey(
     let completed = !incomplete.is_empty();
     let files = if completed { removed_files(engine, range, incomplete)? } else { HashMap::new() };
     let removed = Arc::new(RemovedFiles { partitioned, files });
+    // Later pages have the form of the first one, whatever the features are.
+    if vectors && position.is_none() && !access.allows_everything() {
+        vectors = has_vectors(range, kind, &removed, &access)?;
+    }
+    all.set_vectors(vectors);
     let kept = if position.is_none() { cursor.into_kept() } else { KeptCommits::default() };
     let changes = ChangeCursor::new(range, kind, position, kept, removed, access)?;
     Ok(Survey { features: all, remapped, repartitioned, completed, changes })
@@ -183,12 +193,46 @@ fn removes_of_another(version: u64) -> Error {
     ))
 }
 
-fn not_recorded(version: u64) -> Error {
-    Error::unsupported(format!(
-        "The changes of version {version} cannot be read: its commit names a file without the file's size or partition \
-         values, and the log does not have them elsewhere. Read a range of versions without that one, or the table \
-         without changes."
-    ))
+/// The access to every file, which tells nothing apart.
+fn everything(range: &ChangeRange) -> Arc<BoundAccess> {
+    Arc::new(FileAccess::everything().bind(range.first.metadata().columns()))
+}
+
+/// Fails if the filters of an access mean something else under this metadata, or fit under one and not under the other.
+fn check_access(access: &BoundAccess, metadata: &Metadata, version: u64) -> Result<()> {
+    if access.allows_everything() {
+        return Ok(());
+    }
+    let other = access.access().bind(metadata.columns());
+    if other == *access {
+        return Ok(());
+    }
+    let error = Error::unsupported(format!(
+        "The changes of version {version} cannot be read together with those before it, because the version changes what is \
+         shared of the table. Query the table again, and read changes from a later version on."
+    ));
+    let reasons = [access.fault(), other.fault()].into_iter().flatten().map(ToString::to_string);
+    let reasons: Vec<_> = reasons.collect();
+    Err(if reasons.is_empty() { error } else { error.with_source(reasons.join("; ")) })
+}
+
+/// Whether a file of the range that may be read has a deletion vector.
+fn has_vectors(
+    range: &Arc<ChangeRange>,
+    kind: ChangeKind,
+    removed: &Arc<RemovedFiles>,
+    access: &Arc<BoundAccess>,
+) -> Result<bool> {
+    let (removed, access) = (Arc::clone(removed), Arc::clone(access));
+    let mut cursor = ChangeCursor::new(range, kind, None, KeptCommits::default(), removed, access)?;
+    while let Some(change) = cursor.advance()? {
+        if let Action::Add(file) | Action::Remove(file) | Action::Cdc(file) = change.action
+            && file.deletion_vector().is_some()
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Finds what added the files that are removed without their size: in the range, or among the files before it. The
@@ -205,7 +249,7 @@ fn removed_files(
         None,
         KeptCommits::default(),
         RemovedFiles::unknown(),
-        ChangeAccess::everything(range.first.metadata()),
+        everything(range),
     )?;
     while let Some(change) = cursor.advance()? {
         if let Action::Add(file) = change.action

@@ -7,20 +7,20 @@ use std::time::{Duration, SystemTime};
 use buoyant_kernel::object_store::ObjectStore;
 use url::Url;
 
-use super::change_access::ChangeAccess;
 use super::changes::{Change, ChangeBounds, ChangeCursor, ChangeKind, ChangePosition, ChangeRange};
 use super::cursor::{FileCursor, Origin, origin_is_gone};
 use super::engine::LogEngine;
 use super::failure::{failure, not_available};
 use super::history::Log;
 use super::kept_commits::{CommitBudget, KeptCommits};
-use super::metadata::{FileStats, Metadata};
+use super::metadata::FileStats;
 use super::open::{RefreshResult, is_newest, open_from, open_listed, open_version, refresh};
 use super::snapshot::Snapshot;
 use super::survey::{Survey, survey};
 use crate::error::{ErrorCode, Result};
 use crate::limits::Limits;
-use crate::predicate::FileAccess;
+use crate::predicate::{BoundAccess, FileAccess};
+use crate::protocol::capabilities::TableFeatures;
 
 /// How many lists of files are kept where a page of them ended.
 const PAUSED_KEPT: usize = 4;
@@ -227,6 +227,24 @@ impl DeltaTable {
         FileCursor::new(snapshot, &self.access)
     }
 
+    /// What a version takes to read, with the deletion vectors of those files that may be read.
+    pub fn exact_features(&self, snapshot: &Arc<Snapshot>) -> Result<TableFeatures> {
+        if !self.access.is_filtered() || !snapshot.features().may_have_vectors {
+            return snapshot.exact_features();
+        }
+        let mut files = self.files(snapshot)?;
+        let mut has_vectors = false;
+        while let Some(file) = files.advance()? {
+            if file.deletion_vector.is_some() {
+                has_vectors = true;
+                break;
+            }
+        }
+        let mut features = snapshot.features().clone();
+        features.set_vectors(has_vectors);
+        Ok(features)
+    }
+
     /// The number of active files of a version and their size. Those that may be read are counted in one pass over the log if
     /// there are others.
     pub fn file_stats(&self, snapshot: &Arc<Snapshot>) -> Result<FileStats> {
@@ -278,7 +296,6 @@ impl DeltaTable {
 
     /// Reads every commit of a range once, and calls `check` with each change of it, also of files that may not be read. The
     /// changes from `position` on, or from the first one on, come with the result: nothing that the log says is in their way.
-    /// `metadata` is in force at the position.
     ///
     /// 400 if a commit of the range cannot be read, if a file lacks what a recipient needs of it, and whatever `check`
     /// fails with.
@@ -286,27 +303,27 @@ impl DeltaTable {
         &self,
         range: &Arc<ChangeRange>,
         kind: ChangeKind,
-        position: Option<(ChangePosition, &Metadata)>,
+        position: Option<ChangePosition>,
         check: &mut dyn FnMut(&Change<'_>) -> Result<()>,
     ) -> Result<Survey> {
-        let (position, metadata) = match position {
-            Some((position, metadata)) => (Some(position), metadata),
-            None => (None, range.first.metadata()),
-        };
-        let access = ChangeAccess::new(&self.access, metadata);
+        let access = self.access_to(range);
         survey(&self.shared.engine, &self.shared.commits, range, kind, position, access, check)
     }
 
-    /// The changes from a position on of a range that was surveyed before, and of which nothing was completed, with the
-    /// metadata that is in force there.
+    /// The changes from `position` on of a range that was surveyed before, and of which nothing was completed.
     pub fn changes_from(
         &self,
         range: &Arc<ChangeRange>,
         kind: ChangeKind,
-        (position, metadata): (ChangePosition, &Metadata),
+        position: ChangePosition,
     ) -> Result<ChangeCursor> {
-        let access = ChangeAccess::new(&self.access, metadata);
+        let access = self.access_to(range);
         ChangeCursor::new(range, kind, Some(position), KeptCommits::default(), Arc::default(), access)
+    }
+
+    /// The access to the files of a range, which a survey finds to be the same in all of its versions.
+    fn access_to(&self, range: &ChangeRange) -> Arc<BoundAccess> {
+        Arc::new(self.access.bind(range.first.metadata().columns()))
     }
 
     /// The range that a paused cursor of these versions was in, with the cursor.

@@ -366,28 +366,32 @@ impl FileAccess {
 
     /// The access to the files of a version with these columns.
     pub fn bind(&self, table: Table<'_>) -> BoundAccess {
-        let Some(filtered) = &self.0 else { return BoundAccess(Access::Everything) };
+        let bound = |files| BoundAccess { access: self.clone(), files };
+        let Some(filtered) = &self.0 else { return bound(SharedFiles::All) };
         let columns = Columns::new(table);
-        let bound = filtered.filters.iter().map(|filter| {
-            let bound = filter.condition.bind(&columns, Some(&filtered.properties));
-            bound.map_err(|reason| AccessFault { filter: filter.text.to_string(), reason })
+        let conditions = filtered.filters.iter().map(|filter| {
+            let condition = filter.condition.bind(&columns, Some(&filtered.properties));
+            condition.map_err(|reason| AccessFault { filter: filter.text.to_string(), reason })
         });
-        BoundAccess(match bound.collect() {
-            Ok(all) => Access::Files(all),
-            Err(fault) => Access::Nothing(fault),
+        bound(match conditions.collect() {
+            Ok(all) => SharedFiles::Some(all),
+            Err(fault) => SharedFiles::None(fault),
         })
     }
 }
 
-/// Which files of a version a recipient may read.
-#[derive(Debug)]
-pub struct BoundAccess(Access);
+/// Which files of a version a recipient may read. Equal for two versions if the filters mean the same in both.
+#[derive(Debug, PartialEq)]
+pub struct BoundAccess {
+    access: FileAccess,
+    files: SharedFiles,
+}
 
-#[derive(Debug)]
-enum Access {
-    Everything,
-    Files(Vec<BoundCondition>),
-    Nothing(AccessFault),
+#[derive(Debug, PartialEq)]
+enum SharedFiles {
+    All,
+    Some(Vec<BoundCondition>),
+    None(AccessFault),
 }
 
 /// Why a filter shares nothing of a version. This is for the provider, not for the recipient.
@@ -409,29 +413,34 @@ impl BoundAccess {
     /// Whether the recipient may read a file. `value` gives the value of a partition column by its physical name: `None` if
     /// the log has none, `Some(None)` for a null.
     pub fn allows<'a>(&self, value: impl Fn(&str) -> Option<Option<&'a str>>) -> bool {
-        match &self.0 {
-            Access::Everything => true,
-            Access::Files(conditions) => conditions.iter().all(|condition| condition.is_met(&value)),
-            Access::Nothing(_) => false,
+        match &self.files {
+            SharedFiles::All => true,
+            SharedFiles::Some(conditions) => conditions.iter().all(|condition| condition.is_met(&value)),
+            SharedFiles::None(_) => false,
         }
+    }
+
+    /// The access that was bound.
+    pub fn access(&self) -> &FileAccess {
+        &self.access
     }
 
     /// Whether every file may be read, so that none needs to be looked at.
     pub fn allows_everything(&self) -> bool {
-        matches!(self.0, Access::Everything)
+        matches!(self.files, SharedFiles::All)
     }
 
     /// Why nothing is shared, if a filter does not fit the table or the recipient lacks a property.
     pub fn fault(&self) -> Option<&AccessFault> {
-        match &self.0 {
-            Access::Nothing(fault) => Some(fault),
-            Access::Everything | Access::Files(_) => None,
+        match &self.files {
+            SharedFiles::None(fault) => Some(fault),
+            SharedFiles::All | SharedFiles::Some(_) => None,
         }
     }
 }
 
 /// A condition on the columns of one table.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 enum BoundCondition {
     And(Vec<Self>),
     Or(Vec<Self>),

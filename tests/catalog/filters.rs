@@ -445,7 +445,7 @@ async fn filters_and_properties_are_what_the_file_says() {
         [
             "~ grant of retail to everything: filter none -> a = 'b'",
             "~ recipient EU: property other none -> \"none\", property region EU -> \"the US\", property unread secret -> none, \
-             property year 2024 -> none",
+             property year 2024 -> none (filters that read them can share other rows than before)",
             "~ grant of retail to EU: filter year = ${recipient.year} -> \"year =\\n 2025\" (can share other rows than before)",
             "~ table Retail.s.some: filter region = ${recipient.region} -> none (shares more rows than before)",
             "~ grant of retail to lacks: filter year = 2024 OR region IS NULL -> none (shares more rows than before)",

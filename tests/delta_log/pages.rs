@@ -210,9 +210,7 @@ async fn pages_of_changes() {
                 assert_eq!(store.requests(), (0, 0));
                 cursor = match fresh {
                     false => resumed.unwrap(),
-                    true => table
-                        .changes_from(&range, ChangeKind::Files, (position, range.first.metadata()))
-                        .unwrap(),
+                    true => table.changes_from(&range, ChangeKind::Files, position).unwrap(),
                 };
             }
         };
@@ -239,8 +237,7 @@ async fn commits_of_a_range_are_fetched_together_and_not_all_at_once() {
         let range = range(&table, 0, 199);
         store.requests();
         let start = ChangePosition { version: 0, action: 0 };
-        let mut cursor =
-            table.changes_from(&range, ChangeKind::Files, (start, range.first.metadata())).unwrap();
+        let mut cursor = table.changes_from(&range, ChangeKind::Files, start).unwrap();
         cursor.advance().unwrap();
         std::thread::sleep(std::time::Duration::from_millis(50));
         let (lists, gets) = store.requests();

@@ -479,7 +479,7 @@ def test_filters_and_properties(world, tmp_path):
     kept = [line for line in file.read_text().splitlines() if "filter:" not in line]
     file.write_text("\n".join(kept).replace("region: EU", "region: US") + "\n")
     assert admin.run("apply", "-f", file).stdout == (
-        "~ recipient globex: property region EU -> US\n"
+        "~ recipient globex: property region EU -> US (filters that read them can share other rows than before)\n"
         f"~ table Retail.Sales.stores: filter {by_region} -> none (shares more rows than before)\n")
     assert "filter" not in admin.json("table", "show", stores)
 
