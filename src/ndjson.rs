@@ -848,7 +848,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_is_compressed_better_while_its_client_is_slow_and_nothing_else_is_to_do() {
-        const LINES: u64 = 10_000;
+        const LINES: u64 = 6_000;
         let line = |number: u64| {
             let mixed = (number ^ 0x9e37_79b9).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             format!(
@@ -859,22 +859,26 @@ mod tests {
         let mut sizes = Vec::new();
         for alone in [false, true] {
             let bounds = Bounds { alone, ..Bounds::default() };
-            let progress = Arc::new(AtomicU64::new(0));
-            let written = Arc::clone(&progress);
+            // How much was sent when the writer had to wait for room, or everything once it has written all lines.
+            let full = Arc::new(AtomicU64::new(0));
+            let told = Arc::clone(&full);
             let body = stream_within(bounds, Encoding::Gzip, FailureLine::NotJson, move |lines| {
-                (0..LINES).try_for_each(|number| {
-                    written.store(number, Ordering::Relaxed);
-                    write(lines, &line(number))
-                })
-            });
-            let (mut body, mut bytes) = (body.await.unwrap(), Vec::new());
-            loop {
-                // The client takes a chunk when the writer waits for it, however fast either is.
-                let mut before = u64::MAX;
-                while before != progress.load(Ordering::Relaxed) {
-                    before = progress.load(Ordering::Relaxed);
-                    sleep(Duration::from_millis(200)).await;
+                for number in 0..LINES {
+                    write(lines, &line(number))?;
+                    if lines.waiting.is_some() {
+                        told.store(lines.sent, Ordering::Relaxed);
+                    }
                 }
+                told.store(u64::MAX, Ordering::Relaxed);
+                Ok(())
+            });
+            let (mut body, mut bytes, mut seen) = (body.await.unwrap(), Vec::new(), 0);
+            loop {
+                // The client takes one chunk each time the writer waits for it, however fast either is.
+                while seen != u64::MAX && full.load(Ordering::Relaxed) == seen {
+                    sleep(Duration::from_millis(5)).await;
+                }
+                seen = full.load(Ordering::Relaxed);
                 let Some(frame) = body.frame().await else { break };
                 bytes.extend_from_slice(&frame.unwrap().into_data().unwrap());
             }
