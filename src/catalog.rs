@@ -158,8 +158,7 @@ impl TableRecord {
     /// The table for a caller with these properties, whose grant has this filter. The table's own filter applies too.
     #[must_use]
     fn for_caller(self, grant: Option<&PartitionFilter>, properties: &Properties) -> Self {
-        let filters = self.settings.filter.iter().chain(grant).cloned();
-        Self { access: FileAccess::filtered(filters, properties), ..self }
+        Self { access: self.settings.access(grant, properties), ..self }
     }
 }
 

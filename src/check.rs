@@ -94,7 +94,7 @@ impl<'a> TableChecker<'a> {
     }
 
     /// Opens the table `name`, counts its files and reads the first bytes of one of them. `filters` must fit the table; each
-    /// comes with whose it is.
+    /// has its owner, such as `the grant to acme`.
     pub async fn open(
         &self,
         name: &str,

@@ -41,8 +41,10 @@
 //! # One query
 //!
 //! `POST …/tables/{table}/query` goes through [`http::router`] to [`http::query::query_table`]. The body becomes a
-//! [`protocol::query::QueryRequest`], [`auth::SharedTable`] is found in a share that is granted, [`app::App::open`]
-//! opens it, [`answer::version::OpenVersion`] is the snapshot, the format is negotiated, and [`app::App::signer`] gives a
+//! [`protocol::query::QueryRequest`], [`auth::SharedTable`] is found in a share that is granted. Its
+//! [`catalog::TableRecord::access`] says which files the recipient may read. [`app::App::open`] passes it to
+//! [`delta::DeltaTable::with_access`], and every cursor of that table leaves out other files, so nothing above `delta` sees
+//! them. The table is opened, [`answer::version::OpenVersion`] is the snapshot, the format is negotiated, and [`app::App::signer`] gives a
 //! signer. Then [`answer::writer::AnswerWriter`] walks the log file by file and writes each one's line with its presigned
 //! URL into [`ndjson`]. Everything that can fail cheaply fails before the status is sent; what fails later is visible
 //! to every client, never a short list.

@@ -36,7 +36,7 @@ impl TableTokens {
             table.settings.location.text(),
         ];
         let bound_to = bound_to.into_iter().map(str::to_owned);
-        // A place in a list is one among the files that were shared.
+        // A token counts only files that were shared, so it must not be used after the filter changes.
         Self { key, bound_to: bound_to.chain(table.access.identity()).collect(), query_life }
     }
 

@@ -91,7 +91,17 @@ impl CatalogChange {
         (before != after).then_some((before.as_ref(), after.as_ref()))
     }
 
-    /// What recipients may see more of because a filter differs, for whoever reads a plan; empty if a filter is new.
+    /// Whether the change removes a filter.
+    pub fn removes_filter(&self) -> bool {
+        matches!(self.filters(), Some((_, None)))
+    }
+
+    /// Whether a recipient can no longer read a share.
+    pub fn ends_access(&self) -> bool {
+        matches!(self, Self::RemoveRecipient { .. } | Self::Revoke { .. })
+    }
+
+    /// A note for the reader of a plan if a changed filter can share more rows; empty otherwise.
     pub fn widening(&self) -> &'static str {
         if let Self::RecipientProperties { .. } = self {
             return " (filters that read them can share other rows than before)";
@@ -103,8 +113,8 @@ impl CatalogChange {
         }
     }
 
-    /// In which order changes are done: what adds a filter before all others, what removes one after them. When a filter
-    /// moves from a table to its grants, or a recipient goes that a filter was for, nobody sees more in between.
+    /// The order of changes: new filters first, removed filters last, so that nobody sees more in between when a filter moves
+    /// from a table to its grants, or when the recipient is removed that a filter was for.
     fn rank(&self) -> u8 {
         match self.filters() {
             Some((None, Some(_))) => 0,

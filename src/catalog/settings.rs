@@ -1,7 +1,8 @@
 //! How a table is shared: the settings that its provider chooses.
 
+use super::properties::Properties;
 use crate::location::{Location, LocationError, WrittenLocation};
-use crate::predicate::PartitionFilter;
+use crate::predicate::{FileAccess, PartitionFilter};
 use crate::role::RoleArn;
 
 /// How a table is shared.
@@ -35,6 +36,11 @@ impl TableSettings {
     /// Resolves one of the locations, to be read by the table's role if it has one.
     pub fn resolve(&self, location: &WrittenLocation) -> Result<Location, LocationError> {
         location.resolve().map(|location| location.read_by(self.signer_role.clone()))
+    }
+
+    /// Which files a caller with these properties may read, whose grant has the filter `grant`.
+    pub fn access(&self, grant: Option<&PartitionFilter>, properties: &Properties) -> FileAccess {
+        FileAccess::filtered(self.filter.iter().chain(grant).cloned(), properties)
     }
 
     /// The table's root without a slash at its end, if recipients may have its directory.

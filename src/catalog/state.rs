@@ -120,7 +120,7 @@ impl fmt::Display for MissingProperties {
 }
 
 impl CatalogState {
-    /// The filters of a table, named `share.schema.table`, and of the grants of its share, each with whose it is, such as
+    /// The filters of a table, named `share.schema.table`, and of the grants of its share, each with its owner, such as
     /// `the grant to acme`.
     pub fn filters_of(&self, name: &str, table: &TableState) -> Vec<(String, PartitionFilter)> {
         let own = table.settings.filter.iter().map(|filter| ("the table".to_owned(), filter.clone()));

@@ -107,8 +107,8 @@ impl<'a> TextMap<'a> {
             .map(move |row| (keys.value(row), (!values.is_null(row)).then(|| values.value(row))))
     }
 
-    /// The value of a key: `None` if the map does not have it, `Some(None)` if it is SQL's null. Of a key that is there twice,
-    /// the last value counts, as it does for who parses the JSON of a commit.
+    /// The value of a key: `None` if the map does not have it, `Some(None)` if it is SQL's null. If a key occurs twice, the last
+    /// value counts, as in a JSON parser.
     pub fn get(&self, key: &str) -> Option<Option<&'a str>> {
         self.iter().filter(|(own, _)| *own == key).last().map(|(_, value)| value)
     }

@@ -265,15 +265,18 @@ impl ChangedFile {
         self.size.is_some() && (self.partition_values.is_some() || !partitioned)
     }
 
-    fn may_be_read(&self, access: &BoundAccess) -> bool {
+    /// Whether the file may be read, by the partition values that the action has.
+    pub(super) fn may_be_read(&self, access: &BoundAccess) -> bool {
         access.allows(|name| self.partition_values.as_ref()?.get(name).map(Option::as_deref))
     }
 
-    /// Whether the action has partition values, but none, so that the filters of an access cannot judge them. A recipient that
+    /// Whether a removal lacks the value of a column that the filters read, so that they cannot judge it. A recipient that
     /// has the file must not miss its removal.
     pub(super) fn hides_whether_it_may_be_read(&self, access: &BoundAccess) -> bool {
-        let is_judged = !access.allows_everything() && access.fault().is_none();
-        is_judged && self.partition_values.as_ref().is_some_and(BTreeMap::is_empty)
+        let lacks = |values: &BTreeMap<String, Option<String>>| {
+            access.columns().any(|column| !values.contains_key(column))
+        };
+        self.partition_values.as_ref().is_some_and(lacks)
     }
 
     /// Adds what the action leaves out, from what is known of the file.

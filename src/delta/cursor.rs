@@ -56,7 +56,7 @@ impl Origin {
 
 /// The active files of a snapshot that may be read, as the cursor advances. After an error it must not be used again.
 ///
-/// Files that are not shared are not counted either: no position tells how many there are.
+/// Positions count only files that may be read, so that a page token does not reveal how many others there are.
 pub struct FileCursor {
     snapshot: Arc<Snapshot>,
     /// Which files may be read.

@@ -10,7 +10,7 @@ use url::Url;
 use super::failure::{Cause, store_cause};
 use super::log_store::LogStore;
 
-/// Something was committed, or the table was created again: only a listing tells the rest.
+/// There is a new commit, or the table was created again. Only a listing shows which.
 struct Changed;
 
 /// Whether the commit `known` is still the same file, and there is no file `next`. If the result is `false`, only a listing
@@ -31,7 +31,8 @@ pub(super) async fn is_unchanged(store: &LogStore, known: &FileMeta, next: &Url)
         }
     };
     let is_missing = async {
-        // Not HEAD, whose errors have no body: in it, S3 says that credentials have expired, and what else is wrong.
+        // GET, not HEAD: a new commit is kept and need not be read again, and errors of HEAD have no body that says whether
+        // S3 is busy or refuses.
         match store.read_commit(&next).await {
             Ok(()) => Err(Changed),
             Err(error) if store_cause(&error) == Cause::Missing => Ok(None),

@@ -42,8 +42,8 @@ pub struct Survey {
 
 /// Reads every commit of the range and calls `check` with every change that an answer may send. Fails with the first
 /// error of `check`, and if a file that is sent lacks what a recipient needs of it. Every file is looked at: which ones may be
-/// read is known only after removals were completed, and then `access` decides. Fails also if `access` is another one in some
-/// version of the range: what was shared before would stay with the recipient as if it was not removed.
+/// read is known only after removals were completed, and then `access` decides. Also fails if the filters mean something else
+/// in another version of the range: the recipient would keep files whose removal it is not sent.
 pub(super) fn survey(
     engine: &Arc<LogEngine>,
     commits: &Arc<CommitBudget>,
@@ -61,7 +61,8 @@ pub(super) fn survey(
     let mut current = Definition::of(&range.first);
     let mut seen = RangeSummary::default();
     seen.add(&current);
-    let (mut vectors, mut changed_at_start, mut removed_at_start) = (false, false, false);
+    let (mut vectors, mut unjudged_vectors) = (false, false);
+    let (mut changed_at_start, mut removed_at_start) = (false, false);
     let mut incomplete: HashMap<FileKey, u64> = HashMap::new();
     // Missing partition values are none at all unless some version of the range, perhaps a later one, has columns.
     let mut valueless: HashMap<FileKey, u64> = HashMap::new();
@@ -84,7 +85,13 @@ pub(super) fn survey(
             Action::Add(file) | Action::Remove(file) | Action::Cdc(file) => {
                 let removed = matches!(change.action, Action::Remove(_));
                 removed_at_start |= removed && change.version == start;
-                vectors |= file.deletion_vector().is_some();
+                if file.deletion_vector().is_some() {
+                    match file.partition_values {
+                        // Known once the removal is completed.
+                        None if !access.allows_everything() => unjudged_vectors = true,
+                        _ => vectors |= file.may_be_read(&access),
+                    }
+                }
                 if removed && file.hides_whether_it_may_be_read(&access) {
                     return Err(not_recorded(change.version));
                 }
@@ -106,22 +113,26 @@ pub(super) fn survey(
         }
     }
     let (remapped, repartitioned) = (seen.remapped, seen.partitions.len() > 1);
-    // What the first commit removes are files of the version before it, which may have been another kind of table.
-    if let Some(before) = start.checked_sub(1).filter(|_| changed_at_start && removed_at_start) {
+    // What the first commit removes are files of the version before it, which may have been another kind of table. What a
+    // recipient has from that version must be judged as the range is, even if this commit removes nothing.
+    let compares = changed_at_start && (removed_at_start || !access.allows_everything());
+    if let Some(before) = start.checked_sub(1).filter(|_| compares) {
         let before = open_version(engine, Some(before)).map_err(|error| match error.is_temporary() {
             true => error,
             false => removes_of_another(start).with_source(error),
         })?;
         let before = Definition::of(&before);
         check_access(&access, &before.metadata, start)?;
-        let mut both = RangeSummary::default();
-        both.add(&before);
-        both.add(&Definition::of(&range.first));
-        // A feed is read with the metadata of its own versions. Who asks for files does not read removed ones.
-        if kind == ChangeKind::Data && (both.remapped || both.partitions.len() > 1) {
-            return Err(removes_of_another(start));
+        if removed_at_start {
+            let mut both = RangeSummary::default();
+            both.add(&before);
+            both.add(&Definition::of(&range.first));
+            // A feed is read with the metadata of its own versions. Who asks for files does not read removed ones.
+            if kind == ChangeKind::Data && (both.remapped || both.partitions.len() > 1) {
+                return Err(removes_of_another(start));
+            }
+            seen.add(&before);
         }
-        seen.add(&before);
     }
     let (mut all, partitioned) = (seen.features.clone(), seen.partitioned());
     if partitioned {
@@ -134,7 +145,7 @@ pub(super) fn survey(
     let files = if completed { removed_files(engine, range, incomplete)? } else { HashMap::new() };
     let removed = Arc::new(RemovedFiles { partitioned, files });
     // Later pages have the form of the first one, whatever the features are.
-    if vectors && position.is_none() && !access.allows_everything() {
+    if unjudged_vectors && !vectors && position.is_none() {
         vectors = has_vectors(range, kind, &removed, &access)?;
     }
     all.set_vectors(vectors);
@@ -193,7 +204,7 @@ fn removes_of_another(version: u64) -> Error {
     ))
 }
 
-/// The access to every file, which tells nothing apart.
+/// Access to every file of the range.
 fn everything(range: &ChangeRange) -> Arc<BoundAccess> {
     Arc::new(FileAccess::everything().bind(range.first.metadata().columns()))
 }
@@ -208,8 +219,8 @@ fn check_access(access: &BoundAccess, metadata: &Metadata, version: u64) -> Resu
         return Ok(());
     }
     let error = Error::unsupported(format!(
-        "The changes of version {version} cannot be read together with those before it, because the version changes what is \
-         shared of the table. Query the table again, and read changes from a later version on."
+        "The changes of version {version} cannot be read together with those before it, because this version changes which \
+         part of the table is shared. Query the table again, then read the changes of later versions."
     ));
     let reasons = [access.fault(), other.fault()].into_iter().flatten().map(ToString::to_string);
     let reasons: Vec<_> = reasons.collect();

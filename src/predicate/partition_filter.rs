@@ -160,7 +160,7 @@ struct Parser<'a> {
 }
 
 fn unexpected(token: &Token) -> String {
-    format!("'{token}' is not expected there: {LANGUAGE}")
+    format!("'{token}' is not allowed at this place: {LANGUAGE}")
 }
 
 fn is_keyword(word: &Word, keyword: &str) -> bool {
@@ -257,7 +257,7 @@ impl<'a> Parser<'a> {
     fn value(&mut self) -> Result<Term, String> {
         match self.next()? {
             Token::SingleQuotedString(text) if text.contains("${") => {
-                Err("a property stands by itself, without quotes: ${recipient.name}".to_owned())
+                Err("write a property without quotes: ${recipient.name}".to_owned())
             }
             Token::SingleQuotedString(text) => Ok(Term::Text(text.clone())),
             Token::Number(text, _) => Ok(Term::Bare(text.clone())),
@@ -358,9 +358,11 @@ impl FileAccess {
         self.0.as_ref().map_or(&[], |filtered| &filtered.filters)
     }
 
-    /// Tells one access from another: the same for the same filters and values of properties, and never the same for others.
-    /// `None` for every file.
+    /// A text that two accesses share only if they have the same filters and the same values of the properties that these
+    /// read. `None` if every file may be read.
     pub fn identity(&self) -> Option<String> {
+        // `Debug` quotes every text, so no two lists of filters and properties look the same. Tokens depend on it: it must
+        // keep the whole text of a filter.
         self.0.as_ref().map(|filtered| format!("{filtered:?}"))
     }
 
@@ -430,6 +432,15 @@ impl BoundAccess {
         matches!(self.files, SharedFiles::All)
     }
 
+    /// The physical names of the columns that files are judged by; none if all files or no files are shared.
+    pub fn columns(&self) -> impl Iterator<Item = &str> {
+        let mut names = BTreeSet::new();
+        if let SharedFiles::Some(conditions) = &self.files {
+            conditions.iter().for_each(|condition| condition.add_columns(&mut names));
+        }
+        names.into_iter()
+    }
+
     /// Why nothing is shared, if a filter does not fit the table or the recipient lacks a property.
     pub fn fault(&self) -> Option<&AccessFault> {
         match &self.files {
@@ -471,7 +482,9 @@ impl Condition {
             Self::Like(name, pattern) => {
                 let (column, data_type) = partition_column(columns, name)?;
                 if data_type != DataType::Text {
-                    return Err(format!("LIKE is for strings, and the column {name} is not one"));
+                    return Err(format!(
+                        "LIKE needs a column of type string without a collation, or varchar, and {name} is not one"
+                    ));
                 }
                 BoundCondition::Like { column, pattern: pattern.chars().collect() }
             }
@@ -506,7 +519,7 @@ fn domain(name: &str, data_type: DataType) -> Result<Domain, String> {
         | DataType::Timestamp
         | DataType::TimestampNtz
         | DataType::Other => Err(format!(
-            "values of the column {name} cannot be compared: it must be a string, a whole number, a decimal, a date or a boolean"
+            "the column {name} cannot be compared: its type must be string without a collation, varchar, a whole number, decimal, date or boolean"
         )),
     }
 }
@@ -530,8 +543,10 @@ fn read(
     if is_bare && domain == Domain::Text {
         return Err(format!("the column {name} is a string, so its value must be in quotes"));
     }
-    // An empty text is how the log writes a null.
-    let value = exact(domain, Cow::Owned(text.clone())).filter(|_| !text.is_empty());
+    if text.is_empty() {
+        return Err(format!("in a partition column, an empty text is a null: write {name} IS NULL"));
+    }
+    let value = exact(domain, Cow::Owned(text.clone()));
     let wrong = || match term {
         // Its value is the recipient's, and this text is for logs.
         Term::Property(property) => {
@@ -549,6 +564,17 @@ fn exact(domain: Domain, text: Cow<'_, str>) -> Option<Value<'_>> {
 }
 
 impl BoundCondition {
+    fn add_columns<'a>(&'a self, names: &mut BTreeSet<&'a str>) {
+        match self {
+            Self::And(children) | Self::Or(children) => {
+                children.iter().for_each(|child| child.add_columns(names));
+            }
+            Self::OneOf { column, .. } | Self::Like { column, .. } | Self::IsNull { column } => {
+                names.insert(column);
+            }
+        }
+    }
+
     fn is_met<'a>(&self, value: &impl Fn(&str) -> Option<Option<&'a str>>) -> bool {
         match self {
             Self::And(children) => children.iter().all(|child| child.is_met(value)),
@@ -711,9 +737,12 @@ mod tests {
                 "the recipient's property region is not a value of the type of the column year",
             ),
             ("year = 'x'", "x is not a value of the type of the column year"),
-            ("region = ''", " is not a value of the type of the column region"),
+            ("region = ''", "in a partition column, an empty text is a null: write region IS NULL"),
             ("region = 5", "the column region is a string, so its value must be in quotes"),
-            ("year LIKE '2%'", "LIKE is for strings, and the column year is not one"),
+            (
+                "year LIKE '2%'",
+                "LIKE needs a column of type string without a collation, or varchar, and year is not one",
+            ),
         ] {
             let access = bound(&[filter], &[("region", "EU")]);
             assert_eq!(access.fault().map(|fault| fault.reason.as_str()), Some(reason), "{filter}");

@@ -150,7 +150,7 @@ async fn a_record_with_a_filter_is_one_that_older_servers_refuse() {
             "~ table Retail.s.some: filter region = ${recipient.region} -> none (shares more rows than before)",
         ]
     );
-    writer.grant("EU", &retail, GrantFilter::Said(None)).await.unwrap();
+    writer.grant("EU", &retail, GrantFilter::Set(None)).await.unwrap();
     for (key, format) in [
         (Key::table("retail", "s", "all"), "2"),
         (Key::table("retail", "s", "some"), "1"),
@@ -290,21 +290,18 @@ async fn a_filter_in_the_wrong_item_of_a_grant_is_named() {
         [("share", text("Retail")), ("recipient", text("everything")), ("filter", text("year = 2024"))];
     engine.put(&key, &attributes).await;
     let found = engine.writer().read().await.unwrap().unpaired;
-    assert!(
-        found.len() == 1 && found[0].reason.contains("has a filter that the grant does not have"),
-        "{found:?}"
-    );
+    assert!(found.len() == 1 && found[0].reason.contains("has a filter that does not apply"), "{found:?}");
     engine.put(&Key::grant("everything", "retail"), &attributes).await;
     assert_eq!(engine.writer().read().await.unwrap().unpaired, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_grant_never_loses_its_filter_unsaid() {
+async fn a_grant_loses_its_filter_only_if_the_command_says_so() {
     let engine = Engine::start().await;
     applied(&engine, FILE).await;
     let writer = engine.writer();
     let retail = Name::share("retail").unwrap();
-    let filter = |text: &str| GrantFilter::Said(Some(PartitionFilter::parse(text).unwrap()));
+    let filter = |text: &str| GrantFilter::Set(Some(PartitionFilter::parse(text).unwrap()));
     let stored = async || {
         let state = writer.read().await.unwrap().state;
         state.recipients["eu"].shares["retail"].as_ref().map(|filter| filter.text().to_owned())
@@ -312,7 +309,7 @@ async fn a_grant_never_loses_its_filter_unsaid() {
     let before = |text: Option<&str>| {
         Some(GrantBefore { filter: text.map(|text| PartitionFilter::parse(text).unwrap()), readable: true })
     };
-    let refused = writer.grant("eu", &retail, GrantFilter::Unsaid).await.unwrap_err();
+    let refused = writer.grant("eu", &retail, GrantFilter::Unspecified).await.unwrap_err();
     assert!(matches!(refused, WriteError::Refused(_)), "{refused}");
     assert!(
         refused.to_string().contains("year = ${recipient.year}")
@@ -324,11 +321,11 @@ async fn a_grant_never_loses_its_filter_unsaid() {
     assert_eq!(said, before(Some("year = ${recipient.year}")));
     assert_eq!(stored().await.as_deref(), Some("year = 2025"));
     assert_eq!(
-        writer.grant("eu", &retail, GrantFilter::Said(None)).await.unwrap(),
+        writer.grant("eu", &retail, GrantFilter::Set(None)).await.unwrap(),
         before(Some("year = 2025"))
     );
     assert_eq!(stored().await, None);
-    assert_eq!(writer.grant("eu", &retail, GrantFilter::Unsaid).await.unwrap(), before(None));
+    assert_eq!(writer.grant("eu", &retail, GrantFilter::Unspecified).await.unwrap(), before(None));
     writer.revoke("eu", "retail").await.unwrap();
     assert_eq!(writer.grant("eu", &retail, filter("year = 2026")).await.unwrap(), None);
     assert_eq!(stored().await.as_deref(), Some("year = 2026"));
@@ -339,7 +336,7 @@ async fn a_grant_never_loses_its_filter_unsaid() {
     let unreadable =
         [("share", text("Retail")), ("filter", AttributeValue::Null(true)), ("colour", text("blue"))];
     engine.put(&key, &unreadable).await;
-    let refused = writer.grant("eu", &retail, GrantFilter::Unsaid).await.unwrap_err();
+    let refused = writer.grant("eu", &retail, GrantFilter::Unspecified).await.unwrap_err();
     assert!(matches!(refused, WriteError::Unreadable(_)), "{refused}");
     let said = writer.grant("eu", &retail, filter("year = 2024")).await.unwrap();
     assert_eq!(said, Some(GrantBefore { filter: None, readable: false }));

@@ -708,7 +708,7 @@ def test_a_file_that_cannot_be_applied_changes_nothing(world, tmp_path, text, re
     (("token", "rotate", "acme", "--grace", "24"), 2, "a time needs a unit: 24d for days, 24h for hours"),
     (("recipient", "create", "b", "--profile", "."), 2, "already exists"),
     (("share", "delete", "retail"), 2, "Confirm with --yes"),
-    (("table", "create", "retail.sales.t", "--location", "s3://lake/b", "--filter", "a <> 1"), 2, "'<>' is not expected there"),
+    (("table", "create", "retail.sales.t", "--location", "s3://lake/b", "--filter", "a <> 1"), 2, "'<>' is not allowed at this place"),
     (("table", "create", "retail.sales.t", "--location", "s3://lake/b", "--filter", ""), 2, "it is empty"),
     (("table", "create", "retail.sales.t", "--location", "s3://lake/b", "--history", "--directory-access", "--filter", "a = 1"), 2,
      "cannot be used with --start-version, --allow or --filter"),
@@ -720,8 +720,8 @@ def test_a_file_that_cannot_be_applied_changes_nothing(world, tmp_path, text, re
     (("recipient", "create", "b", "--property", "region"), 2, "it is not NAME=VALUE"),
     (("recipient", "create", "b", "--property", "region="), 2, "property region has no value"),
     (("recipient", "create", "b", "--property", "2nd=x"), 2, "the name of a property"),
-    (("recipient", "create", "b", "--property", "a=1", "--property", "a=2"), 2, "property a is there twice"),
-    (("recipient", "update", "acme", "--property", "a=1", "--no-property", "a"), 2, "property a is there twice"),
+    (("recipient", "create", "b", "--property", "a=1", "--property", "a=2"), 2, "property a is set twice"),
+    (("recipient", "update", "acme", "--property", "a=1", "--no-property", "a"), 2, "property a is both set and removed"),
     (("recipient", "update", "acme", "--no-property", "a"), 3,
      "there is no property 'a' of recipient 'acme'; to see its properties: deltashare recipient show acme"),
 ])
@@ -890,7 +890,7 @@ SPOILED = [
     ("RECIPIENT#acme", "RECIPIENT", {"status": {"S": "off"}}, "neither active nor disabled"),
     ("RECIPIENT#acme", "RECIPIENT", {"properties": {"S": "region=EU"}}, "properties that is not a map of strings"),
     ("RECIPIENT#acme", "SHARE#retail", {"filter": {"NULL": True}}, "filter that is not a string"),
-    ("SHARE#retail", "TABLE#sales#orders", {"filter": {"S": "a <> 1"}}, "filter that is not a filter: '<>' is not expected there"),
+    ("SHARE#retail", "TABLE#sales#orders", {"filter": {"S": "a <> 1"}}, "filter that is not a filter: '<>' is not allowed at this place"),
     ("SHARE#retail", "TABLE#sales#orders", {"format": {"N": "2"}}, "has format 2, but no attribute filter"),
     ("TOKEN", "TOKEN", {"expires": {"S": "next year"}}, "expires that is not a time such as 2027-01-31T12:00:00Z, a date"),
 ]

@@ -161,6 +161,14 @@ def test_what_was_shared_under_another_name_is_not_mixed(server):
         table.post({"startingVersion": start}, status=400)
 
 
+def test_a_range_that_begins_where_a_filter_changes_is_refused(server):
+    """As a client sends it that has read up to the version before. The commit removes nothing."""
+    table = Reader(server, "acme", "f", "renamed_and_back", DELTA)
+    for asked in ({"startingVersion": 1, "endingVersion": 2}, {"startingVersion": 1, "endingVersion": 1}, {"startingVersion": 3}):
+        assert "which part of the table is shared" in table.post(asked, status=400).json["message"]
+        table.changes(400, **asked)
+
+
 def test_versions_on_either_side_can_be_read(server, reader):
     assert names(reader("repartitioned").post({"version": 0}).lines) == [f"add eu{number}" for number in range(4)]
     assert names(reader("repartitioned").post({}).lines) == []

@@ -155,7 +155,7 @@ impl Admin {
     async fn grant(&self, options: GrantOptions) -> Result<(), Failure> {
         let GrantOptions { recipient, share, filter, no_filter } = options;
         let said = no_filter || filter.is_some();
-        let wanted = if said { GrantFilter::Said(filter.clone()) } else { GrantFilter::Unsaid };
+        let wanted = if said { GrantFilter::Set(filter.clone()) } else { GrantFilter::Unspecified };
         let before = self.writer.grant(&recipient, &share_name(&share)?, wanted).await?;
         let with = |filter: &PartitionFilter| format!("the filter {filter}");
         let now = filter.as_ref().map_or_else(|| "no filter".to_owned(), with);
@@ -173,10 +173,13 @@ impl Admin {
                 "Share '{share}' is granted to '{recipient}' with {now} from the next request; before, the grant had \
                  {before}. {URLS_LIVE_ON}"
             ),
-            None => {
-                let with = filter.as_ref().map_or_else(String::new, |filter| format!(" with {}", with(filter)));
-                format!("Share '{share}' is granted to '{recipient}'{with}, which sees it with its next request.")
-            }
+            None => match &filter {
+                None => format!("Share '{share}' is granted to '{recipient}', which sees it with its next request."),
+                Some(filter) => format!(
+                    "Share '{share}' is granted to '{recipient}' with {}. The grant applies from the next request.",
+                    with(filter)
+                ),
+            },
         });
         Ok(())
     }

@@ -511,8 +511,11 @@ fn parse_property(text: &str) -> Result<Property, String> {
 pub(crate) fn properties(set: Vec<Property>, removed: &[String]) -> Result<Properties, Failure> {
     let mut properties = Properties::new();
     for Property { name, value } in set {
-        if removed.contains(&name) || properties.insert(name.clone(), value).is_some() {
-            return Err(Failure::usage(format!("property {name} is there twice")));
+        if removed.contains(&name) {
+            return Err(Failure::usage(format!("property {name} is both set and removed")));
+        }
+        if properties.insert(name.clone(), value).is_some() {
+            return Err(Failure::usage(format!("property {name} is set twice")));
         }
     }
     Ok(properties)

@@ -97,9 +97,7 @@ async fn check(options: &Check) -> Result<(), Failure> {
     while let Some(found) = opened.next().await {
         shown.table(&found);
     }
-    for missing in state.missing_properties() {
-        eprintln!("warning: {}", printable(&missing.to_string()));
-    }
+    share_file::warn_of_missing_properties(&state);
     let lacking = buckets.lacking().await;
     if !lacking.is_empty() {
         eprintln!("not checked, because your credentials lack the permission: {}", lacking.join(", "));

@@ -26,7 +26,8 @@ use super::{Cause, Failure, blocking};
 /// The conditions are hints, as clients send them in predicateHints and jsonPredicateHints. The server leaves out a file
 /// only if its partition values and statistics show that no row matches. Without --where, a query sends every file.
 ///
-/// With --recipient, only the files count that the recipient can read by the filters of the table and the grant.
+/// With --recipient, the command counts only the files that the recipient can read, according to the filters of the table
+/// and the grant.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  deltashare explain retail.sales.orders --where \"day = '2024-05-01' AND amount > 100\"\n  deltashare explain retail.sales.orders -f shares.yaml --limit 1000\n  deltashare explain retail.sales.orders --recipient acme"
@@ -40,7 +41,7 @@ pub(crate) struct Explain {
     /// A condition in the protocol's JSON format.
     #[arg(long, value_name = "JSON")]
     json_where: Option<String>,
-    /// The recipient that queries, whose share of the table is shown.
+    /// Show what this recipient can read of the table.
     #[arg(long, value_name = "NAME")]
     recipient: Option<String>,
     /// How many rows the client reads.
@@ -124,8 +125,7 @@ impl Reader {
         })?;
         let of_table = settings.settings.filter.iter().map(|filter| ("table", filter.clone()));
         let filters: Vec<_> = of_table.chain(grant.iter().map(|filter| ("grant", filter.clone()))).collect();
-        let access =
-            FileAccess::filtered(filters.iter().map(|(_, filter)| filter.clone()), &found.properties);
+        let access = settings.settings.access(grant.as_ref(), &found.properties);
         Ok(Self { name: found.name.clone(), filters, access })
     }
 }
@@ -226,6 +226,7 @@ impl Explained {
             "table": name,
             "version": self.version,
             "shared": shared,
+            "filterNotApplied": self.filter_of_table.as_ref().filter(|_| self.shared.is_none()).map(PartitionFilter::text),
             "files": self.files,
             "bytes": self.bytes,
             "sentFiles": self.sent_files,

@@ -65,8 +65,8 @@ enum Command {
     Profile(arguments::ProfileOptions),
     /// Grant a share to a recipient.
     ///
-    /// The recipient sees every file of the tables of the share, unless the grant or a table has a filter. A grant keeps
-    /// its filter until --filter or --no-filter changes it.
+    /// The recipient sees every file of the tables of the share, unless the grant or a table has a filter. If the grant
+    /// already has a filter, the command fails unless you set --filter or --no-filter.
     #[command(
         after_help = "Examples:\n  deltashare grant acme --share retail\n  deltashare grant acme --share retail --filter \"region = 'EU'\""
     )]

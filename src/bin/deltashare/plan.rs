@@ -11,7 +11,6 @@ use deltashare::catalog::state::{CatalogState, RecipientState};
 use deltashare::protocol::names::Name;
 
 use super::next_step::command;
-use super::output::printable;
 use super::shell::option;
 use super::{Cause, Failure, share_file};
 
@@ -35,7 +34,8 @@ pub(crate) struct Plan {
 
 /// Change the DynamoDB table to match a share file.
 ///
-/// A file without `recipients` does not change recipients. Deletions need --prune.
+/// A file without `recipients` does not change recipients. Deletions need --prune. If recipients or grants would be deleted,
+/// removals of filters need it too.
 #[derive(Args)]
 #[command(after_help = "Example:\n  deltashare apply -f shares.yaml --prune")]
 pub(crate) struct Apply {
@@ -151,13 +151,6 @@ async fn compare(writer: &Writer, path: &Path) -> Result<Comparison, Failure> {
     Ok(Comparison { now, wanted, changes })
 }
 
-/// Says which recipients see nothing because they lack a property that a filter reads.
-fn warn_of_missing_properties(wanted: &CatalogState) {
-    for line in share_file::some_of(&wanted.missing_properties()) {
-        eprintln!("warning: {}", printable(&line));
-    }
-}
-
 /// Refuses before anything is changed what a writer refuses when it comes to it: a token more than a recipient may have.
 fn check_tokens(now: &CatalogState, changes: &[CatalogChange], prune: bool) -> Result<(), Failure> {
     let works = |end: &Option<DateTime<Utc>>| end.is_none_or(|end| end > Utc::now());
@@ -201,10 +194,11 @@ pub(crate) async fn plan(writer: &Writer, options: &Plan) -> Result<(), Failure>
     for change in &changes {
         println!("{change}");
     }
-    warn_of_missing_properties(&wanted);
+    share_file::warn_of_missing_properties(&wanted);
     // After the changes are shown, which say what to remove from the file.
     check_tokens(&now, &changes, options.prune)?;
-    let removed = changes.iter().filter(|change| change.removes()).count();
+    let held: Vec<_> = changes.iter().filter(|change| needs_prune(change, &changes)).collect();
+    let (removed, deletions) = (held.len(), held.iter().filter(|change| change.removes()).count());
     let file = option("-f", "--file", &options.file.display().to_string());
     let apply = command(&options.common, "apply", None, &file);
     let prune = command(&options.common, "apply", None, &format!("{file} --prune"));
@@ -214,24 +208,32 @@ pub(crate) async fn plan(writer: &Writer, options: &Plan) -> Result<(), Failure>
         (other, removed) if options.prune => eprintln!(
             "{} to apply, including {}, with: {prune}",
             count(other + removed, "change"),
-            count(removed, "deletion")
+            count(deletions, "deletion")
         ),
         (0, removed) => eprintln!(
             "0 changes to apply; {}. To apply {}: {prune}",
-            need_prune(removed),
+            need_prune(removed, deletions),
             if removed == 1 { "it" } else { "them" }
         ),
         (other, removed) => eprintln!(
             "{} to apply, with: {apply}; {}. To apply everything: {prune}",
             count(other, "change"),
-            need_prune(removed)
+            need_prune(removed, deletions)
         ),
     }
     Ok(())
 }
 
-fn need_prune(deletions: usize) -> String {
-    format!("{} {} --prune", count(deletions, "deletion"), if deletions == 1 { "needs" } else { "need" })
+/// Whether apply leaves a change out unless --prune is set. A filter stays as long as a recipient or a grant stays that the
+/// file does not have: the filter may be what hides rows from it.
+fn needs_prune(change: &CatalogChange, all: &[CatalogChange]) -> bool {
+    change.removes() || (change.removes_filter() && all.iter().any(CatalogChange::ends_access))
+}
+
+/// `held` changes need --prune, of which so many are deletions.
+fn need_prune(held: usize, deletions: usize) -> String {
+    let what = if held == deletions { "deletion" } else { "change" };
+    format!("{} {} --prune", count(held, what), if held == 1 { "needs" } else { "need" })
 }
 
 fn count(number: usize, what: &str) -> String {
@@ -239,13 +241,15 @@ fn count(number: usize, what: &str) -> String {
 }
 
 pub(crate) async fn apply(writer: &Writer, options: &Apply) -> Result<(), Failure> {
-    let (mut done, mut left) = (0, 0);
+    let (mut done, mut left, mut deletions) = (0, 0, 0);
     let Comparison { now, wanted, changes } = compare(writer, &options.file).await?;
     check_tokens(&now, &changes, options.prune)?;
-    warn_of_missing_properties(&wanted);
-    for change in changes {
-        if change.removes() && !options.prune {
+    share_file::warn_of_missing_properties(&wanted);
+    let held: Vec<bool> = changes.iter().map(|change| needs_prune(change, &changes)).collect();
+    for (change, is_held) in changes.into_iter().zip(held) {
+        if is_held && !options.prune {
             left += 1;
+            deletions += usize::from(change.removes());
             continue;
         }
         writer.apply(&change).await.map_err(|error| {
@@ -272,7 +276,7 @@ pub(crate) async fn apply(writer: &Writer, options: &Apply) -> Result<(), Failur
         (done, left) => eprintln!(
             "{} applied. {}: plan shows them, and apply --prune applies them.",
             count(done, "change"),
-            need_prune(left)
+            need_prune(left, deletions)
         ),
     }
     Ok(())

@@ -10,7 +10,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use deltashare::catalog::share_file::{Access, ShareFile, ShareFileCatalog};
+use deltashare::catalog::state::CatalogState;
 use deltashare::location::WrittenLocation;
+
+use super::output::printable;
 
 /// How often the file is looked at.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -76,8 +79,15 @@ pub(crate) fn warn(file: &ShareFile) {
 /// The most lines about one subject.
 const MOST_LINES: usize = 20;
 
-/// What there is to warn of, or as much of it as somebody reads.
-pub(crate) fn some_of<T: ToString>(all: &[T]) -> Vec<String> {
+/// Says which recipients see nothing because they lack a property that a filter reads.
+pub(crate) fn warn_of_missing_properties(state: &CatalogState) {
+    for line in some_of(&state.missing_properties()) {
+        eprintln!("warning: {}", printable(&line));
+    }
+}
+
+/// The warnings as lines, at most [`MOST_LINES`] and a line with the number of the others.
+fn some_of<T: ToString>(all: &[T]) -> Vec<String> {
     let mut lines: Vec<String> = all.iter().take(MOST_LINES).map(ToString::to_string).collect();
     if all.len() > MOST_LINES {
         lines.push(format!("and {} more warnings of this kind", all.len() - MOST_LINES));

@@ -189,8 +189,7 @@ impl CatalogContents {
                     if item.contains_key(records::FILTER)
                         && item.get(records::FILTER) != grant.get(records::FILTER) =>
                 {
-                    "has a filter that the grant does not have, so it does not apply: only that of the recipient's SHARE# \
-                     record does"
+                    "has a filter that does not apply: only the filter of the recipient's SHARE# record applies"
                 }
                 Some(_) => continue,
             };

@@ -1,18 +1,18 @@
-//! What changes of recipients and grants say, and what they tell of before.
+//! The arguments of changes to recipients and grants, and the grant that a change replaced.
 
 use crate::catalog::properties::Properties;
 use crate::predicate::PartitionFilter;
 
-/// The filter that a grant is to have.
+/// What happens to the filter of a grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GrantFilter {
-    /// None, unless the grant exists. Refused if it has a filter, which must not get lost unsaid.
-    Unsaid,
-    /// This filter, or none, whatever the grant has now.
-    Said(Option<PartitionFilter>),
+    /// A new grant has no filter. Fails if the grant exists with a filter.
+    Unspecified,
+    /// The grant gets this filter, or no filter, whatever it has now.
+    Set(Option<PartitionFilter>),
 }
 
-/// A grant before it was made again.
+/// A grant that was replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantBefore {
     /// The filter that it had; `None` if it had none, or if it could not be read.

@@ -67,9 +67,10 @@ impl Writer {
                 readable: stored.is_ok(),
             });
             match (filter, stored.transpose()) {
-                (GrantFilter::Said(filter), _) => Ok(filter),
-                (GrantFilter::Unsaid, Err(bad)) => Err(bad.into()),
-                (GrantFilter::Unsaid, Ok(stored)) => match stored.and_then(|stored| stored.filter) {
+                (GrantFilter::Set(_), Err(bad)) if item.is_some_and(records::is_newer) => Err(bad.into()),
+                (GrantFilter::Set(filter), _) => Ok(filter),
+                (GrantFilter::Unspecified, Err(bad)) => Err(bad.into()),
+                (GrantFilter::Unspecified, Ok(stored)) => match stored.and_then(|stored| stored.filter) {
                     Some(filter) => Err(WriteError::Refused(format!(
                         "share '{share}' is granted to '{who}' with the filter {filter}. To change the filter, add --filter; \
                          to remove it, add --no-filter"

@@ -340,6 +340,12 @@ pub(super) fn share(item: &Item) -> Result<StoredShare> {
     Ok(StoredShare { record, comment: reader.written("comment"), deleting: reader.flag("deleting")? })
 }
 
+/// Whether a newer version wrote the record. Its other attributes may restrict what is shared.
+pub(super) fn is_newer(item: &Item) -> bool {
+    let format = item.get(FORMAT_ATTRIBUTE).and_then(|format| format.as_n().ok()?.parse::<u64>().ok());
+    format.is_some_and(|format| format > u64::from(FILTERED_FORMAT))
+}
+
 /// A grant as it is stored.
 pub(super) struct StoredGrant {
     /// The share's name.

@@ -347,7 +347,7 @@ fn read_properties(
             }
             TextOr::Typed(_) => {
                 return Err(refused(format!(
-                    "YAML takes the value of property {name} for a number or a boolean that can be written in several \
+                    "YAML reads the value of property {name} as a number or a boolean, which can be written in several \
                      ways: put it in quotes"
                 )));
             }

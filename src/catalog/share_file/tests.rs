@@ -451,7 +451,7 @@ fn a_filter_or_property_that_cannot_be_taken_is_refused_with_its_line() {
         (table("      filter:\n"), 9, "filter has no value"),
         (table("      filter: ''\n"), 9, "filter: it is empty"),
         (table("      filter: ~\n"), 9, "filter has no value"),
-        (table("      filter: region <> 'EU'\n"), 9, "'<>' is not expected there"),
+        (table("      filter: region <> 'EU'\n"), 9, "'<>' is not allowed at this place"),
         (table("      filter: [region]\n"), 9, ""),
         (table("      filter: true\n"), 9, "filter: "),
         (table("      filters: region = 'EU'\n"), 9, "filters"),
