@@ -342,6 +342,15 @@ async fn a_grant_loses_its_filter_only_if_the_command_says_so() {
     assert_eq!(said, Some(GrantBefore { filter: None, readable: false }));
     assert_eq!(stored().await.as_deref(), Some("year = 2024"));
     assert_eq!(item(&engine, &key).await["colour"], text("blue"), "what a script added is kept");
+
+    // One that a newer version wrote is never replaced: its other attributes may restrict what is shared.
+    let newer = [("share", text("Retail")), ("format", AttributeValue::N("3".to_owned()))];
+    engine.put(&key, &newer).await;
+    for filter in [filter("year = 2024"), GrantFilter::Set(None), GrantFilter::Unspecified] {
+        let refused = writer.grant("eu", &retail, filter).await.unwrap_err();
+        assert!(matches!(refused, WriteError::Unreadable(_)), "{refused}");
+    }
+    assert_eq!(item(&engine, &key).await["format"], AttributeValue::N("3".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -484,6 +484,33 @@ def test_filters_and_properties(world, tmp_path):
     assert "filter" not in admin.json("table", "show", stores)
 
 
+def test_a_filter_stays_as_long_as_the_recipient_that_it_hides_rows_from(world, tmp_path):
+    admin, _, _, _ = world
+    file = tmp_path / "shares.yaml"
+
+    def write(condition, *recipients):
+        table = {"name": "orders", "location": "s3://lake/orders", **({"filter": condition} if condition else {})}
+        file.write_text(json.dumps({"version": 1, "shares": [{"name": "retail", "schemas": [{"name": "sales", "tables": [table]}]}],
+                                    "recipients": [{"name": name, "shares": ["retail"]} for name in recipients]}))
+
+    write("region = 'EU'", "acme", "globex")
+    admin.run("apply", "-f", file)
+    write(None, "acme")
+    prune = f"deltashare apply -f {file} --prune\n"
+    assert admin.run("plan", "-f", file).stderr == f"0 changes to apply; 2 changes need --prune. To apply them: {prune}"
+    kept = admin.run("apply", "-f", file)
+    assert kept.stdout == "" and "0 changes applied. 2 changes need --prune" in kept.stderr
+    assert admin.json("table", "show", "retail.sales.orders")["filter"] == "region = 'EU'"
+    assert admin.run("plan", "-f", file, "--prune").stderr == f"2 changes to apply, including 1 deletion, with: {prune}"
+    assert [line[:3] for line in admin.run("apply", "-f", file, "--prune").stdout.splitlines()] == ["- r", "~ t"]
+    assert "filter" not in admin.json("table", "show", "retail.sales.orders")
+    # A filter that goes alone needs nothing.
+    write("region = 'US'", "acme")
+    admin.run("apply", "-f", file)
+    write(None, "acme")
+    assert "1 change applied" in admin.run("apply", "-f", file).stderr
+
+
 def test_serve_warns_of_recipients_without_properties(tmp_path):
     file = tmp_path / "shares.yaml"
     tables = [{"name": "t", "location": "s3://lake/t", "filter": "region = ${recipient.region}"}]
