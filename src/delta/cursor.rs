@@ -249,14 +249,13 @@ impl FileCursor {
         }
         while self.position < position {
             if self.batch.is_none() && !self.load()? {
-                return Err(Error::internal("a page begins after the end of the list"));
+                return Err(after_the_end());
             }
             if !self.access.allows_everything() {
-                if !self.find()? {
-                    return Err(Error::internal("a page begins after the end of the list"));
+                // Rows are not positions here: each file is judged.
+                if self.advance()?.is_none() {
+                    return Err(after_the_end());
                 }
-                self.row += 1;
-                self.position += 1;
                 continue;
             }
             let Some(batch) = &self.batch else { continue };
@@ -273,6 +272,10 @@ impl FileCursor {
     pub(super) fn pause(&mut self) {
         self.idle = true;
     }
+}
+
+fn after_the_end() -> Error {
+    Error::internal("a page begins after the end of the list")
 }
 
 /// The error if the files of an [`Origin`] are not there any more.

@@ -13,6 +13,7 @@ use sqlparser::tokenizer::{Token, Tokenizer, Word};
 
 use super::outcomes::HIVE_NULL;
 use super::schema::{Column, Columns, DataType, Table};
+use super::sql::is_keyword;
 use super::value::{Domain, Interval, Origin, Value};
 
 /// The longest filter, in bytes.
@@ -161,10 +162,6 @@ struct Parser<'a> {
 
 fn unexpected(token: &Token) -> String {
     format!("'{token}' is not allowed at this place: {LANGUAGE}")
-}
-
-fn is_keyword(word: &Word, keyword: &str) -> bool {
-    word.quote_style.is_none() && word.value.eq_ignore_ascii_case(keyword)
 }
 
 impl<'a> Parser<'a> {

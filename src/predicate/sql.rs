@@ -359,7 +359,8 @@ impl Parser<'_> {
     }
 }
 
-fn is_keyword(word: &Word, keyword: &str) -> bool {
+/// Whether a word is this keyword, and not a name in quotation marks.
+pub(super) fn is_keyword(word: &Word, keyword: &str) -> bool {
     word.quote_style.is_none() && word.value.eq_ignore_ascii_case(keyword)
 }
 

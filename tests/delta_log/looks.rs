@@ -177,7 +177,7 @@ async fn a_next_commit_that_cannot_be_read_is_an_error_at_once() {
 // ---------------------------------------------------------------------------------------------------------
 // What two files do not tell
 
-/// Lets a listing become older than a second, with which it is made again.
+/// Waits until the last listing is more than a second old, so that the log is listed again.
 async fn wait() {
     tokio::time::sleep(Duration::from_millis(1_200)).await;
 }
