@@ -15,6 +15,7 @@ mod engine;
 mod executor;
 mod failure;
 mod features;
+mod file_selection;
 mod history;
 mod json_guard;
 mod kept_commits;
@@ -31,6 +32,7 @@ mod read_ahead;
 mod repeats;
 mod scan;
 mod schema;
+mod selective_read;
 mod snapshot;
 mod stand_in;
 mod survey;
@@ -41,7 +43,7 @@ pub use batch::{AddFile, Batch, DeletionVector, TextMap};
 pub use changes::{
     Action, Change, ChangeBounds, ChangeCursor, ChangeKind, ChangePosition, ChangeRange, ChangedFile,
 };
-pub use cursor::{FileCursor, Origin};
+pub use cursor::{FileCursor, Origin, SELECTION_RULES};
 pub use kept_commits::CommitBudget;
 pub use metadata::{FileStats, Metadata, Protocol};
 pub use parquet_footer::may_be_read;

@@ -16,7 +16,7 @@ mod sql;
 mod statistics;
 mod value;
 
-pub use filter::{Conjunct, FileFacts, Filter, Lack, Verdict};
+pub use filter::{Conjunct, FileFacts, Filter, Lack, PartitionConditions, Verdict};
 pub use partition_filter::{AccessFault, BoundAccess, FileAccess, PartitionFilter, is_property_name};
 pub use schema::Table;
 

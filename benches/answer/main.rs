@@ -18,7 +18,7 @@ use deltashare::answer::file_line::FileLineWriter;
 use deltashare::answer::head::Head;
 use deltashare::answer::page::Page;
 use deltashare::answer::replay::ReplayKind;
-use deltashare::answer::skipping::Skipping;
+use deltashare::answer::skipping::{ParsedHints, Skipping};
 use deltashare::answer::version::VersionLines;
 use deltashare::answer::writer::{AnswerEnd, AnswerWriter};
 use deltashare::app::MemoryAccount;
@@ -115,7 +115,10 @@ async fn one_answer(table: &Path, format: ResponseFormat, encoding: Encoding, hi
     let delta =
         DeltaTable::new(store.store, store.root, tokio::runtime::Handle::current(), Limits::default());
     let table = delta.clone();
-    let files = tokio::task::spawn_blocking(move || delta.files(&delta.latest()?)).await.unwrap().unwrap();
+    let hints = ParsedHints::new(&hints);
+    let predicates = hints.predicates.clone();
+    let open = move || delta.files_matching(&delta.latest()?, &predicates);
+    let files = tokio::task::spawn_blocking(open).await.unwrap().unwrap();
     let opened = began.elapsed().as_secs_f64();
     let capabilities = Capabilities::parse(Some("responseformat=delta"));
     let bucket =
@@ -123,7 +126,7 @@ async fn one_answer(table: &Path, format: ResponseFormat, encoding: Encoding, hi
     let signer = storage.signer(&bucket, &[], Utc::now()).await.unwrap();
     let head = Head { format, history_shared: true, directory: None, replayed: ReplayKind::Files };
     let lines = FileLineWriter::new(format, FileIdHash::default_for(format), &capabilities, None, signer);
-    let skipping = Skipping::new(hints, 0);
+    let skipping = Skipping::new(hints, 0, &files);
     let writer = AnswerWriter {
         cursor: VersionLines::new(table, files, skipping, None, head, lines),
         page: Page::whole(),

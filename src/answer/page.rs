@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::tokens::TableTokens;
-use crate::delta::{ChangeBounds, ChangePosition, FileStats, Origin};
+use crate::delta::{ChangeBounds, ChangePosition, FileStats, Origin, SELECTION_RULES};
 use crate::error::{Error, Result};
 use crate::protocol::capabilities::{Capabilities, ResponseFormat};
 use crate::protocol::digest::short_digest;
@@ -43,6 +43,19 @@ pub struct FilesPlace {
     /// Whether the pages before are of an answer that was refreshed, to which hints do not apply.
     #[serde(rename = "a", default, skip_serializing_if = "std::ops::Not::not")]
     pub refreshed: bool,
+    /// The [`SELECTION_RULES`] that positions were counted by.
+    #[serde(rename = "s", default)]
+    pub rules: u32,
+}
+
+impl FilesPlace {
+    /// 400 if another version of this server counted the position by other rules.
+    pub fn check_rules(&self) -> Result<()> {
+        if self.rules == SELECTION_RULES {
+            return Ok(());
+        }
+        Err(Error::invalid("The page token is from another version of the server. Please restart the query."))
+    }
 }
 
 impl Place for FilesPlace {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::audit::Audit;
-use crate::delta::{AddFile, Metadata};
+use crate::delta::{AddFile, FileCursor, Metadata};
 use crate::predicate::{FileFacts, Filter, Predicate, Verdict};
 use crate::protocol::query::Hints;
 
@@ -17,29 +17,52 @@ const MOST_REASONS: usize = 500;
 
 /// Applies the hints of one query, or of one page of it. What it did is noted in the event of the request when it is
 /// dropped.
-#[derive(Default)]
 pub struct Skipping {
-    hints: Hints,
+    hints: ParsedHints,
     /// `None` before [`Self::prepare`], and without hints.
     filter: Option<Filter>,
     /// How many rows surely match in the files that were kept, by this page and those before it.
     rows: u64,
     left_out: u64,
+    /// How many files the cursor left out.
+    by_cursor: Box<dyn Fn() -> u64 + Send>,
+    /// How many of them pages before this one said.
+    said_before: u64,
     audit: Option<Arc<Audit>>,
 }
 
+/// The hints of a query, parsed.
+#[derive(Debug, Clone, Default)]
+pub struct ParsedHints {
+    /// Predicates, all of which must hold.
+    pub predicates: Arc<[Predicate]>,
+    /// How many rows the client reads.
+    limit: Option<u64>,
+    is_empty: bool,
+}
+
+impl ParsedHints {
+    /// Parses hints. That takes a while if they are long, so it is done where other work is done that blocks.
+    pub fn new(hints: &Hints) -> Self {
+        Self { predicates: predicates(hints).into(), limit: hints.limit, is_empty: hints.is_empty() }
+    }
+}
+
 impl Skipping {
-    /// The hints of the current request. `rows` is what the pages before have.
-    pub fn new(hints: Hints, rows: u64) -> Self {
-        Self { hints, filter: None, rows, left_out: 0, audit: Audit::current() }
+    /// The hints of the current request, for the files of a cursor that knows their predicates. `rows` is what the pages
+    /// before have.
+    pub fn new(hints: ParsedHints, rows: u64, files: &FileCursor) -> Self {
+        let by_cursor = Box::new(files.left_out());
+        let said_before = by_cursor();
+        Self { hints, filter: None, rows, left_out: 0, by_cursor, said_before, audit: Audit::current() }
     }
 
-    /// Parses the hints for a version with this metadata. That takes a while if they are long or the schema is, so it is
-    /// done where other work is done that blocks.
+    /// Binds the predicates to a version with this metadata. That takes a while if the schema is long, so it is done where
+    /// other work is done that blocks.
     pub(super) fn prepare(&mut self, metadata: &Metadata) {
-        if !self.hints.is_empty() {
-            self.filter =
-                Some(Filter::new(predicates(&self.hints), self.hints.limit.is_some(), metadata.columns()));
+        if !self.hints.is_empty {
+            let predicates = self.hints.predicates.to_vec();
+            self.filter = Some(Filter::new(predicates, self.hints.limit.is_some(), metadata.columns()));
         }
     }
 
@@ -114,7 +137,7 @@ impl Drop for Skipping {
         let reasons = filter.conjuncts().iter().flat_map(|conjunct| &conjunct.ignored);
         let reasons = reasons.map(String::as_str).collect::<Vec<_>>().join("; ");
         audit.note(|facts| {
-            facts.left_out = Some(self.left_out);
+            facts.left_out = Some(self.left_out + (self.by_cursor)().saturating_sub(self.said_before));
             facts.limit_reached = self.is_enough();
             facts.hints_ignored = (!reasons.is_empty()).then(|| reasons.chars().take(MOST_REASONS).collect());
         });

@@ -7,12 +7,12 @@ use super::access::report_fault;
 use super::file_line::{FileLineWriter, QueriedVersion};
 use super::head::Head;
 use super::page::FilesPlace;
-use super::skipping::Skipping;
+use super::skipping::{ParsedHints, Skipping};
 use super::tokens::RefreshClaims;
 use super::writer::{LineCursor, Step};
 use crate::app::{App, OpenTable};
 use crate::auth::SharedTable;
-use crate::delta::{DeltaTable, FileCursor, FileStats, Snapshot};
+use crate::delta::{DeltaTable, FileCursor, FileStats, SELECTION_RULES, Snapshot};
 use crate::error::{Error, Result};
 use crate::ndjson::Lines;
 use crate::protocol::capabilities::{Capabilities, FileIdHash, ResponseFormat};
@@ -73,11 +73,21 @@ impl OpenVersion {
         negotiate(&self.table, &self.snapshot, capabilities).await
     }
 
-    /// The files of the version.
-    pub async fn files(self) -> Result<OpenFiles> {
-        let Self { table, snapshot } = self;
-        let files = table.run(move |delta| delta.files(&snapshot)).await?;
-        Ok(OpenFiles { table, files, stats: None, rows: 0, refreshed: false })
+    /// The files of the version, without those that a query with these hints can do without by their partition values.
+    pub async fn files(self, hints: &Hints) -> Result<OpenFiles> {
+        let (Self { table, snapshot }, hints) = (self, hints.clone());
+        let open = move |delta: &DeltaTable| {
+            let hints = ParsedHints::new(&hints);
+            Ok((delta.files_matching(&snapshot, &hints.predicates)?, hints))
+        };
+        let (files, hints) = table.run(open).await?;
+        Ok(OpenFiles { table, files, hints, stats: None, rows: 0, refreshed: false })
+    }
+
+    /// The files of a version that a refresh token names. A client looks for the URLs of the files that it has. Hints could
+    /// leave out others now: by then the log may have another order and other statistics.
+    pub async fn refreshed_files(self) -> Result<OpenFiles> {
+        Ok(OpenFiles { refreshed: true, ..self.files(&Hints::default()).await? })
     }
 }
 
@@ -114,6 +124,7 @@ async fn at_timestamp(table: &OpenTable, shared: &SharedTable, text: &str) -> Re
 pub struct OpenFiles {
     table: OpenTable,
     files: FileCursor,
+    hints: ParsedHints,
     /// What the first page said, if this is a later one.
     stats: Option<FileStats>,
     /// How many rows surely match in the files of the pages before.
@@ -123,15 +134,26 @@ pub struct OpenFiles {
 }
 
 impl OpenFiles {
-    /// Continues at a place that a page token names, within what is shared by now.
-    pub async fn resume(app: &App, shared: &SharedTable, as_of: &AsOf, place: FilesPlace) -> Result<Self> {
-        check_as_of(shared, as_of)?;
+    /// Continues at a place that a page token of `query` names, within what is shared by now.
+    pub async fn resume(
+        app: &App,
+        shared: &SharedTable,
+        query: &SnapshotQuery,
+        place: FilesPlace,
+    ) -> Result<Self> {
+        check_as_of(shared, &query.as_of)?;
         shared.check_start(place.origin.version)?;
         let table = app.open(shared)?;
-        let FilesPlace { origin, position, stats, rows, refreshed } = place;
-        let files = table.run(move |delta| delta.files_from(&origin, position)).await?;
+        place.check_rules()?;
+        let FilesPlace { origin, position, stats, rows, refreshed, .. } = place;
+        let hints = if refreshed { Hints::default() } else { query.hints.clone() };
+        let open = move |delta: &DeltaTable| {
+            let hints = ParsedHints::new(&hints);
+            Ok((delta.files_matching_from(&origin, position, &hints.predicates)?, hints))
+        };
+        let (files, hints) = table.run(open).await?;
         report_fault(shared, files.snapshot().metadata());
-        Ok(Self { table, files, stats, rows, refreshed })
+        Ok(Self { table, files, hints, stats, rows, refreshed })
     }
 
     /// Negotiates the form of an answer with these files, and checks that they can be signed. `format` is the form of the
@@ -180,12 +202,8 @@ impl CheckedFiles {
         capabilities: &Capabilities,
         query: &SnapshotQuery,
     ) -> VersionLines {
-        let Self { format, opened: OpenFiles { table, files, stats, rows, refreshed }, signer } = self;
-        // A client that refreshes URLs looks for those of the files that it has. Hints could leave out others now: by then
-        // the log may have another order and other statistics.
-        let refreshed = refreshed || query.refresh_token.is_some();
-        let hints = if refreshed { Hints::default() } else { query.hints.clone() };
-        let skipping = Skipping::new(hints, rows);
+        let Self { format, opened: OpenFiles { table, files, hints, stats, rows, refreshed }, signer } = self;
+        let skipping = Skipping::new(hints, rows, &files);
         // Without the time of the version: no client needs it here, and it is gone once its commit is cleaned up.
         let version = files.snapshot().version();
         let queried = query.as_of.is_historical().then_some(QueriedVersion { version, timestamp: None });
@@ -287,6 +305,7 @@ impl LineCursor for VersionLines {
             stats: self.stats,
             rows: self.skipping.rows(),
             refreshed: self.refreshed,
+            rules: SELECTION_RULES,
         }))
     }
 

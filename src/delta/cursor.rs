@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::{AddFile, Batch};
 use super::failure::{damaged, is_damage};
+use super::file_selection::{Choice, FileSelection};
 use super::log_names::file_name;
-use super::scan::Scan;
+use super::scan::{Columns, Scan};
 use super::snapshot::Snapshot;
 use crate::error::{Error, Result};
-use crate::predicate::{BoundAccess, FileAccess};
+use crate::predicate::{FileAccess, Predicate};
 use crate::protocol::digest::short_digest;
 
 /// The files of the log that a list of active files was read from.
@@ -54,13 +55,20 @@ impl Origin {
     }
 }
 
-/// The active files of a snapshot that may be read, as the cursor advances. After an error it must not be used again.
+/// The rules by which positions count files. A position is only valid under the rules that it was counted by: whoever changes
+/// what partition values say of a predicate increases this number.
+pub const SELECTION_RULES: u32 = 1;
+
+/// The selected files of a snapshot, as the cursor advances. After an error it must not be used again.
 ///
-/// Positions count only files that may be read, so that a page token does not reveal how many others there are.
+/// Positions count only selected files: a page token must not reveal how many others there are, and not all of those are
+/// read. See [`SELECTION_RULES`].
 pub struct FileCursor {
     snapshot: Arc<Snapshot>,
-    /// Which files may be read.
-    access: Arc<BoundAccess>,
+    /// Which files it gives.
+    selection: Arc<FileSelection>,
+    /// Which of their columns are read.
+    columns: Columns,
     scan: Scan,
     origin: Origin,
     batch: Option<Batch>,
@@ -82,13 +90,35 @@ pub struct FileCursor {
 
 impl FileCursor {
     pub(super) fn new(snapshot: &Arc<Snapshot>, access: &FileAccess) -> Result<Self> {
-        Self::bound(snapshot, Arc::new(access.bind(snapshot.metadata().columns())))
+        Self::with_columns(snapshot, access, Columns::All)
     }
 
-    fn bound(snapshot: &Arc<Snapshot>, access: Arc<BoundAccess>) -> Result<Self> {
+    /// A cursor over all files that may be read.
+    pub(super) fn with_columns(
+        snapshot: &Arc<Snapshot>,
+        access: &FileAccess,
+        columns: Columns,
+    ) -> Result<Self> {
+        Self::matching(snapshot, access, &Arc::default(), columns)
+    }
+
+    /// A cursor over the files that may be read, without those in which no row matches all of `predicates` because of their
+    /// partition values.
+    pub(super) fn matching(
+        snapshot: &Arc<Snapshot>,
+        access: &FileAccess,
+        predicates: &Arc<[Predicate]>,
+        columns: Columns,
+    ) -> Result<Self> {
+        let access = access.bind(snapshot.metadata().columns());
+        let selection = FileSelection::new(access, predicates, snapshot.metadata());
+        Self::open(snapshot, Arc::new(selection), columns)
+    }
+
+    fn open(snapshot: &Arc<Snapshot>, selection: Arc<FileSelection>, columns: Columns) -> Result<Self> {
         // Before the scan is opened: one that others put right meanwhile may then be opened once more.
         let mends = snapshot.mends();
-        let scan = snapshot.scan()?;
+        let scan = snapshot.open_scan(columns, (!selection.is_everything()).then_some(&selection))?;
         let partitioned = !snapshot.metadata().partition_columns.is_empty();
         Ok(Self {
             origin: Origin::of(&scan),
@@ -97,7 +127,8 @@ impl FileCursor {
             scan,
             mends,
             snapshot: Arc::clone(snapshot),
-            access,
+            selection,
+            columns,
             batch: None,
             row: 0,
             before: 0,
@@ -117,9 +148,16 @@ impl FileCursor {
         &self.origin
     }
 
-    /// Which files the cursor gives.
-    pub(super) fn access(&self) -> &FileAccess {
-        self.access.access()
+    /// Whether the cursor gives the files that [`Self::matching`] would.
+    pub(super) fn selects(&self, access: &FileAccess, predicates: &[Predicate]) -> bool {
+        self.selection.access().access() == access && self.selection.predicates() == predicates
+    }
+
+    /// Says how many files the predicates left out so far. Files of a checkpoint that later commits removed may be among
+    /// them.
+    pub fn left_out(&self) -> impl Fn() -> u64 + Send + use<> {
+        let selection = Arc::clone(&self.selection);
+        move || selection.left_out()
     }
 
     /// How many bytes of the log the cursor holds: a batch of actions, and as much again for what it was read from.
@@ -173,7 +211,7 @@ impl FileCursor {
                 match batch.next_selected(self.row) {
                     Some(row) => {
                         self.row = row;
-                        if self.allows(row)? {
+                        if self.gives(row)? {
                             return Ok(true);
                         }
                         self.row += 1;
@@ -188,12 +226,15 @@ impl FileCursor {
         }
     }
 
-    /// Whether the file in this row may be read.
-    fn allows(&self, row: usize) -> Result<bool> {
-        if self.access.allows_everything() {
+    /// Whether the file in this row is selected.
+    fn gives(&self, row: usize) -> Result<bool> {
+        if self.selection.is_everything() {
             return Ok(true);
         }
-        Ok(self.file(row)?.is_some_and(|file| self.access.allows(|name| file.partition_values.get(name))))
+        let Some(file) = self.file(row)? else { return Ok(false) };
+        let choice = self.selection.choose(|name| file.partition_values.get(name));
+        self.selection.count_left_out(u64::from(choice == Choice::LeftOut));
+        Ok(choice == Choice::Given)
     }
 
     /// Reads the next batch; `false` at the end.
@@ -228,7 +269,8 @@ impl FileCursor {
     /// Reads the log from its start again, up to where the cursor is.
     fn restart(&mut self) -> Result<()> {
         let (origin, position) = (self.origin.clone(), self.position);
-        *self = Self::bound(&self.snapshot, Arc::clone(&self.access))?;
+        self.selection.reset();
+        *self = Self::open(&self.snapshot, Arc::clone(&self.selection), self.columns)?;
         if self.origin != origin {
             return Err(origin_is_gone());
         }
@@ -251,7 +293,7 @@ impl FileCursor {
             if self.batch.is_none() && !self.load()? {
                 return Err(after_the_end());
             }
-            if !self.access.allows_everything() {
+            if !self.selection.is_everything() {
                 // Rows are not positions here: each file is judged.
                 if self.advance()?.is_none() {
                     return Err(after_the_end());

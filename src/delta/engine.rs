@@ -23,11 +23,13 @@ use url::Url;
 use super::action_guard::{check_names, check_texts};
 use super::executor::{StoppableExecutor, batch_is_decoded, unless_stopped, wait_for_memory};
 use super::failure::{Cause, cause, failure};
+use super::file_selection::FileSelection;
 use super::log_names::{LAST_CHECKPOINT, LogFile, file_name};
 use super::log_store::{COMMIT_BYTES, LogStore, View};
 use super::look::is_unchanged;
 use super::read_ahead::ReadAhead;
 use super::repeats::{no_repeats, subjects};
+use super::selective_read::{SelectiveReader, has_partition_values};
 use crate::limits::Limits;
 use crate::s3_error::S3ErrorKind;
 
@@ -59,6 +61,8 @@ pub(super) struct HiddenFiles {
 struct KernelEngines {
     common: Arc<DefaultEngine<StoppableExecutor>>,
     for_large_files: Arc<DefaultEngine<StoppableExecutor>>,
+    /// The reader of checkpoints of which only some files are needed, for files of both kinds.
+    selective: [Arc<SelectiveReader>; 2],
 }
 
 /// The engine of one table, or a view of it.
@@ -89,6 +93,7 @@ impl LogEngine {
             listing: None,
             listings_left: None,
             lenient: false,
+            selection: None,
             sound: Sound::default(),
         });
         Self { inner, store, runtime, fence }
@@ -110,6 +115,11 @@ impl LogEngine {
         let inner = KernelEngines::new(&store, &self.runtime);
         let fence = Arc::new(Fence { lenient: true, ..self.fence.as_ref().clone() });
         Self { inner, store, runtime: self.runtime.clone(), fence }
+    }
+
+    /// The same view, which reads only selected files from checkpoints. Those of commits are all read.
+    pub(super) fn selecting(&self, selection: &Arc<FileSelection>) -> Self {
+        self.behind(Fence { selection: Some(Arc::clone(selection)), ..self.fence.as_ref().clone() })
     }
 
     /// Whether actions are put right before they are read.
@@ -178,6 +188,7 @@ impl LogEngine {
         Arc::new(FencedHandler {
             inner: handler(self.inner.common.as_ref()),
             for_large_files: handler(self.inner.for_large_files.as_ref()),
+            selective: self.inner.selective.clone(),
             fence: Arc::clone(&self.fence),
             limits: *self.store.limits(),
             runtime: self.runtime.clone(),
@@ -209,17 +220,28 @@ impl LogEngine {
 
 impl KernelEngines {
     fn new(store: &Arc<LogStore>, runtime: &tokio::runtime::Handle) -> Self {
-        let engine = |store: Arc<LogStore>, batch_rows| {
-            DefaultEngineBuilder::new(store as Arc<dyn ObjectStore>)
-                .with_task_executor(Arc::new(StoppableExecutor::new(runtime.clone())))
+        let executor = Arc::new(StoppableExecutor::new(runtime.clone()));
+        let engine = |store: &Arc<LogStore>, batch_rows| {
+            let engine = DefaultEngineBuilder::new(Arc::clone(store) as Arc<dyn ObjectStore>)
+                .with_task_executor(Arc::clone(&executor))
                 .with_batch_size(batch_rows)
                 .with_buffer_size(FILES_READ_AHEAD)
-                .build()
+                .build();
+            Arc::new(engine)
+        };
+        let selective = |store: &Arc<LogStore>, batch_rows: NonZero<usize>| {
+            Arc::new(SelectiveReader {
+                store: Arc::clone(store) as Arc<dyn ObjectStore>,
+                executor: Arc::clone(&executor),
+                batch_rows: batch_rows.get(),
+                files_ahead: FILES_READ_AHEAD.get(),
+            })
         };
         let small = Arc::new(store.viewed(View { batch_rows: SMALL_BATCH_ROWS.get(), ..store.view() }));
         Self {
-            common: Arc::new(engine(Arc::clone(store), BATCH_ROWS)),
-            for_large_files: Arc::new(engine(small, SMALL_BATCH_ROWS)),
+            common: engine(store, BATCH_ROWS),
+            for_large_files: engine(&small, SMALL_BATCH_ROWS),
+            selective: [selective(store, BATCH_ROWS), selective(&small, SMALL_BATCH_ROWS)],
         }
     }
 }
@@ -252,6 +274,8 @@ struct Fence {
     listings_left: Option<Arc<AtomicU64>>,
     /// Whether a checkpoint may lack the partition values of its files.
     lenient: bool,
+    /// Which files of checkpoints are read, if not all are.
+    selection: Option<Arc<FileSelection>>,
     /// Large commits in which no action takes back another one.
     sound: Sound,
 }
@@ -313,6 +337,7 @@ impl Fence {
 struct FencedHandler<H: ?Sized> {
     inner: Arc<H>,
     for_large_files: Arc<H>,
+    selective: [Arc<SelectiveReader>; 2],
     fence: Arc<Fence>,
     limits: Limits,
     runtime: tokio::runtime::Handle,
@@ -321,8 +346,7 @@ struct FencedHandler<H: ?Sized> {
 impl<H: ?Sized> FencedHandler<H> {
     /// The handler that reads these files.
     fn suited(&self, files: &[FileMeta]) -> &H {
-        let large = files.iter().any(|file| file.size >= LARGE_FILE_BYTES);
-        if large { &self.for_large_files } else { &self.inner }
+        if has_large(files) { &self.for_large_files } else { &self.inner }
     }
 
     /// Batches of actions, checked as they are read, and read as there is memory for them.
@@ -344,6 +368,10 @@ impl<H: ?Sized> FencedHandler<H> {
             }))
         }))
     }
+}
+
+fn has_large(files: &[FileMeta]) -> bool {
+    files.iter().any(|file| file.size >= LARGE_FILE_BYTES)
 }
 
 /// Keeps the version of `_last_checkpoint`. The schema and the actions that it may repeat are the
@@ -536,7 +564,14 @@ impl ParquetHandler for FencedHandler<dyn ParquetHandler> {
         self.fence.admit_all(files)?;
         let schema =
             if self.fence.lenient { with_nullable_values(&physical_schema)? } else { physical_schema };
-        let batches = self.suited(files).read_parquet_files(files, schema, predicate)?;
+        let batches = match &self.fence.selection {
+            Some(selection) if has_partition_values(&schema) => {
+                let [common, for_large_files] = &self.selective;
+                let reader = if has_large(files) { for_large_files } else { common };
+                reader.read(files, &schema, selection)?
+            }
+            _ => self.suited(files).read_parquet_files(files, schema, predicate)?,
+        };
         Ok(self.checked(batches))
     }
 

@@ -9,6 +9,7 @@ use super::batch::Batch;
 use super::checksum::Checksum;
 use super::engine::LogEngine;
 use super::failure::{OpenError, damaged, failure, is_damage, unpanicked};
+use super::file_selection::FileSelection;
 use super::metadata::FileStats;
 use super::open::{open_mended, open_without_checkpoint};
 use super::repeats::{Repeats, SeenFiles};
@@ -55,7 +56,7 @@ impl Replay {
         Ok(unpanicked(open).map_err(OpenError::Damaged)??)
     }
 
-    /// Reads every file to tell which ones are named again.
+    /// Reads every file that the scan reads, to tell which ones are named again.
     fn repeats(&self) -> Result<Repeats> {
         let mut repeats = Repeats::default();
         let mut batches = self.start(StatsOptions::none()).map_err(OpenError::into_error)?;
@@ -78,13 +79,21 @@ impl Replay {
 }
 
 impl Scan {
-    pub(super) fn new(snapshot: &Snapshot, columns: Columns) -> Result<Self, OpenError> {
+    pub(super) fn new(
+        snapshot: &Snapshot,
+        columns: Columns,
+        selection: Option<&Arc<FileSelection>>,
+    ) -> Result<Self, OpenError> {
         let stats = match columns {
             Columns::All if snapshot.has_stats_in_structs_only() => StatsOptions::all(),
             Columns::All => StatsOptions::json_only(),
             Columns::WithoutStats => StatsOptions::none(),
         };
-        let replay = Replay { kernel: Arc::clone(snapshot.kernel()), engine: Arc::clone(snapshot.engine()) };
+        let engine = match selection {
+            Some(selection) => Arc::new(snapshot.engine().selecting(selection)),
+            None => Arc::clone(snapshot.engine()),
+        };
+        let replay = Replay { kernel: Arc::clone(snapshot.kernel()), engine };
         let batches = replay.start(stats)?;
         let seen = snapshot.checkpoint().map(|_| SeenFiles::default());
         Ok(Self { batches: Some(batches), replay, seen, repeats: None })
@@ -193,7 +202,7 @@ impl Snapshot {
 
     fn count(&self) -> Result<Totals> {
         let mut totals = Totals { stats: FileStats { num_files: 0, size_bytes: 0 }, has_vectors: false };
-        for batch in self.open_scan(Columns::WithoutStats)? {
+        for batch in self.open_scan(Columns::WithoutStats, None)? {
             let batch = batch?;
             let (files, bytes) = batch.totals()?;
             totals.has_vectors |= batch.has_deletion_vectors();
@@ -209,22 +218,22 @@ impl Snapshot {
 
     /// The active files, batch by batch, read as the iterator advances.
     pub fn scan(&self) -> Result<Scan> {
-        self.open_scan(Columns::All)
+        self.open_scan(Columns::All, None)
     }
 
-    /// A damaged footer of a checkpoint shows here at the latest. What shows later fails the scan.
-    fn open_scan(&self, columns: Columns) -> Result<Scan> {
+    /// The same with some of the columns. With a selection, files that it does not have may be missing. A damaged footer of a checkpoint shows here at the latest. What shows later fails the scan.
+    pub(super) fn open_scan(&self, columns: Columns, selection: Option<&Arc<FileSelection>>) -> Result<Scan> {
         if let Some(mended) = self.mended.get() {
-            return mended.open_scan(columns);
+            return mended.open_scan(columns, selection);
         }
-        match Scan::new(self, columns) {
+        match Scan::new(self, columns, selection) {
             Ok(scan) => Ok(scan),
             Err(OpenError::Final(error)) => Err(error),
             Err(OpenError::Damaged(error)) => {
                 // Not inside `get_or_init`, which would hold other scans up while the log is read. Of two that are opened
                 // at the same time, both use the first. It may be damaged in turn, and then does the same.
                 let mended = open_without_checkpoint(self, error)?;
-                self.mended.get_or_init(|| Box::new(mended)).open_scan(columns)
+                self.mended.get_or_init(|| Box::new(mended)).open_scan(columns, selection)
             }
         }
     }

@@ -15,11 +15,12 @@ use super::history::Log;
 use super::kept_commits::{CommitBudget, KeptCommits};
 use super::metadata::FileStats;
 use super::open::{RefreshResult, is_newest, open_from, open_listed, open_version, refresh};
+use super::scan::Columns;
 use super::snapshot::Snapshot;
 use super::survey::{Survey, survey};
 use crate::error::{ErrorCode, Result};
 use crate::limits::Limits;
-use crate::predicate::{BoundAccess, FileAccess};
+use crate::predicate::{BoundAccess, FileAccess, Predicate};
 use crate::protocol::capabilities::TableFeatures;
 
 /// How many lists of files are kept where a page of them ended.
@@ -227,12 +228,22 @@ impl DeltaTable {
         FileCursor::new(snapshot, &self.access)
     }
 
+    /// The same, without files in which no row matches all of `predicates` because of their partition values. Less of the log
+    /// is read for them.
+    pub fn files_matching(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        predicates: &Arc<[Predicate]>,
+    ) -> Result<FileCursor> {
+        FileCursor::matching(snapshot, &self.access, predicates, Columns::All)
+    }
+
     /// What a version takes to read, with the deletion vectors of those files that may be read.
     pub fn exact_features(&self, snapshot: &Arc<Snapshot>) -> Result<TableFeatures> {
         if !self.access.is_filtered() || !snapshot.features().may_have_vectors {
             return snapshot.exact_features();
         }
-        let mut files = self.files(snapshot)?;
+        let mut files = FileCursor::with_columns(snapshot, &self.access, Columns::WithoutStats)?;
         let mut has_vectors = false;
         while let Some(file) = files.advance()? {
             if file.deletion_vector.is_some() {
@@ -252,7 +263,7 @@ impl DeltaTable {
             return snapshot.file_stats();
         }
         let mut stats = FileStats { num_files: 0, size_bytes: 0 };
-        let mut files = self.files(snapshot)?;
+        let mut files = FileCursor::with_columns(snapshot, &self.access, Columns::WithoutStats)?;
         while let Some(file) = files.advance()? {
             stats.num_files += 1;
             stats.size_bytes = stats.size_bytes.saturating_add(file.size.unsigned_abs());
@@ -265,21 +276,33 @@ impl DeltaTable {
     ///
     /// 400 if the files of `origin` are not there any more.
     pub fn files_from(&self, origin: &Origin, position: u64) -> Result<FileCursor> {
+        self.files_matching_from(origin, position, &Arc::default())
+    }
+
+    /// The same for the files that [`Self::files_matching`] has, and for a position among them.
+    pub fn files_matching_from(
+        &self,
+        origin: &Origin,
+        position: u64,
+        predicates: &Arc<[Predicate]>,
+    ) -> Result<FileCursor> {
         let suits = |cursor: &FileCursor| {
-            cursor.start() <= position && cursor.origin() == origin && *cursor.access() == self.access
+            cursor.start() <= position
+                && cursor.origin() == origin
+                && cursor.selects(&self.access, predicates)
         };
         if let Some(mut cursor) = take(&self.shared.paused_files, suits, |cursor| Some(cursor.start())) {
             cursor.seek(position)?;
             return Ok(cursor);
         }
-        let mut cursor = FileCursor::new(&self.at_version(origin.version)?, &self.access)?;
+        let mut cursor = self.files_matching(&self.at_version(origin.version)?, predicates)?;
         if cursor.origin() != origin {
             let snapshot = open_from(&self.shared.engine, origin.version, origin.checkpoint);
             let snapshot = snapshot.map_err(|error| match error.code() {
                 ErrorCode::TemporarilyUnavailable => error,
                 _ => origin_is_gone().with_source(error),
             })?;
-            cursor = FileCursor::new(&Arc::new(snapshot), &self.access)?;
+            cursor = self.files_matching(&Arc::new(snapshot), predicates)?;
             if cursor.origin() != origin {
                 return Err(origin_is_gone());
             }

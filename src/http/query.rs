@@ -117,13 +117,13 @@ impl<'a> Query<'a> {
         let place = page.begin()?;
         let is_first = place.is_none();
         let files = match (place, &query.refresh_token) {
-            (Some(place), _) => OpenFiles::resume(app, shared, &query.as_of, place).await?,
+            (Some(place), _) => OpenFiles::resume(app, shared, query, place).await?,
             (None, Some(token)) => {
                 let (refresh, began) = self.tokens.unseal_refresh(token)?;
                 page.refreshes(began);
-                OpenVersion::refresh(app, shared, &refresh).await?.files().await?
+                OpenVersion::refresh(app, shared, &refresh).await?.refreshed_files().await?
             }
-            (None, None) => OpenVersion::open(app, shared, &query.as_of).await?.files().await?,
+            (None, None) => OpenVersion::open(app, shared, &query.as_of).await?.files(&query.hints).await?,
         };
         let checked = files.check(app, capabilities, page.format(capabilities)?).await?;
         let (format, snapshot, table) = (checked.format, checked.snapshot(), checked.table().clone());

@@ -110,6 +110,17 @@ impl Filter {
         Self { wanted: Wanted::new(&columns), conjuncts, evaluated, columns, counts_rows, lacks }
     }
 
+    /// What the conditions say of files by their partition values alone.
+    pub fn partition_conditions(&self) -> PartitionConditions {
+        let is_partition =
+            |&column: &usize| self.columns.get(column).is_some_and(|column| column.is_partition);
+        let evaluated = self.conjuncts.iter().take(self.evaluated).map(|conjunct| &conjunct.bound);
+        let conditions: Vec<Bound> =
+            evaluated.filter(|bound| bound.columns().iter().any(is_partition)).cloned().collect();
+        let columns = if conditions.is_empty() { Vec::new() } else { self.columns.clone() };
+        PartitionConditions { columns, conditions }
+    }
+
     /// The conditions, with those that need no statistics first.
     pub fn conjuncts(&self) -> &[Conjunct] {
         &self.conjuncts
@@ -138,14 +149,7 @@ impl Filter {
         file: &FileFacts<'a, impl Fn(&str) -> Option<Option<&'a str>>>,
         stops: bool,
     ) -> Verdict {
-        let mut known: Vec<Known<'a>> = self
-            .columns
-            .iter()
-            .map(|column| match column.physical.first().filter(|_| column.is_partition) {
-                Some(name) => Known::partition((file.partition_value)(name), column.data_type),
-                None => Known::Nothing,
-            })
-            .collect();
+        let mut known = known_by_partition(&self.columns, &file.partition_value);
         let (mut rows, mut has_read, mut is_kept) = (None, false, true);
         let mut is_certain = self.evaluated == self.conjuncts.len();
         for conjunct in self.conjuncts.iter_mut().take(self.evaluated) {
@@ -179,6 +183,42 @@ impl Filter {
         let rows = if has_read { rows } else { self.wanted.read(file.stats).num_records };
         Verdict::Kept { matching_rows: rows.map_or(0, |rows| rows.saturating_sub(file.deleted_rows)) }
     }
+}
+
+/// Conditions that files are left out by, of which nothing but partition values is known.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PartitionConditions {
+    columns: Vec<Column>,
+    conditions: Vec<Bound>,
+}
+
+impl PartitionConditions {
+    /// Whether no file can be left out.
+    pub fn is_empty(&self) -> bool {
+        self.conditions.is_empty()
+    }
+
+    /// Whether rows of a file may match. `value` gives the value of a partition column by its physical name: `None` if the
+    /// log has none, `Some(None)` for a null.
+    pub fn may_match<'a>(&self, value: impl Fn(&str) -> Option<Option<&'a str>>) -> bool {
+        if self.is_empty() {
+            return true;
+        }
+        let known = known_by_partition(&self.columns, value);
+        self.conditions.iter().all(|condition| condition.outcomes(&known).may_be_true)
+    }
+}
+
+/// What the partition values of a file say of each column.
+fn known_by_partition<'a>(
+    columns: &[Column],
+    value: impl Fn(&str) -> Option<Option<&'a str>>,
+) -> Vec<Known<'a>> {
+    let known = |column: &Column| match column.physical.first().filter(|_| column.is_partition) {
+        Some(name) => Known::partition(value(name), column.data_type),
+        None => Known::Nothing,
+    };
+    columns.iter().map(known).collect()
 }
 
 /// Reads what the statistics say of each column, and the number of rows.
