@@ -14,6 +14,8 @@ mod looks;
 mod pages;
 #[path = "delta_log/rigged.rs"]
 mod rigged;
+#[path = "delta_log/selection.rs"]
+mod selection;
 #[path = "delta_log/writer.rs"]
 mod writer;
 #[path = "delta_log/written.rs"]

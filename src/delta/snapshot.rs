@@ -1,6 +1,7 @@
 //! One version of a table: its protocol, its metadata, its files.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use buoyant_kernel::SnapshotRef;
 
@@ -10,7 +11,11 @@ use super::features::features;
 use super::metadata::{FileStats, Metadata, Protocol};
 use super::schema::Schema;
 use crate::error::Result;
+use crate::predicate::FileAccess;
 use crate::protocol::capabilities::TableFeatures;
+
+/// For how many filters the files of a version are counted once.
+const SHARED_STATS_KEPT: usize = 64;
 
 /// What one pass over the files finds.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +35,8 @@ pub struct Snapshot {
     /// Whether the kernel works with a stand-in for the metadata.
     stand_in: bool,
     pub(super) counted: OnceLock<Totals>,
+    /// The files that may be read under some filters, those counted last at the end.
+    shared_stats: Mutex<VecDeque<(FileAccess, FileStats)>>,
     pub(super) checksum: OnceLock<Option<Checksum>>,
     pub(super) timestamp: OnceLock<Option<i64>>,
     /// The same version built without the checkpoint of `kernel`, which turned out to be damaged, or with actions put
@@ -66,6 +73,7 @@ impl Snapshot {
             features,
             stand_in,
             counted: OnceLock::new(),
+            shared_stats: Mutex::default(),
             checksum: OnceLock::new(),
             timestamp: OnceLock::new(),
             mended: OnceLock::new(),
@@ -107,6 +115,20 @@ impl Snapshot {
         match self.checkpoint() {
             Some(checkpoint) => self.version().saturating_sub(checkpoint),
             None => self.version() + 1,
+        }
+    }
+
+    /// The number of the files that `access` allows and their size, if they were counted lately.
+    pub(super) fn shared_stats(&self, access: &FileAccess) -> Option<FileStats> {
+        let known = self.shared_stats.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().find(|(of, _)| of == access).map(|(_, stats)| *stats)
+    }
+
+    pub(super) fn keep_shared_stats(&self, access: FileAccess, stats: FileStats) {
+        let mut known = self.shared_stats.lock().unwrap_or_else(PoisonError::into_inner);
+        known.push_back((access, stats));
+        if known.len() > SHARED_STATS_KEPT {
+            known.pop_front();
         }
     }
 

@@ -257,10 +257,13 @@ impl DeltaTable {
     }
 
     /// The number of active files of a version and their size. Those that may be read are counted in one pass over the log if
-    /// there are others.
+    /// there are others, and the result is remembered.
     pub fn file_stats(&self, snapshot: &Arc<Snapshot>) -> Result<FileStats> {
         if !self.access.is_filtered() {
             return snapshot.file_stats();
+        }
+        if let Some(known) = snapshot.shared_stats(&self.access) {
+            return Ok(known);
         }
         let mut stats = FileStats { num_files: 0, size_bytes: 0 };
         let mut files = FileCursor::with_columns(snapshot, &self.access, Columns::WithoutStats)?;
@@ -268,6 +271,7 @@ impl DeltaTable {
             stats.num_files += 1;
             stats.size_bytes = stats.size_bytes.saturating_add(file.size.unsigned_abs());
         }
+        snapshot.keep_shared_stats(self.access.clone(), stats);
         Ok(stats)
     }
 
