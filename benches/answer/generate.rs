@@ -19,6 +19,7 @@ use buoyant_kernel::arrow::datatypes::{DataType, Field, Fields, Schema};
 use buoyant_kernel::parquet::arrow::ArrowWriter;
 use buoyant_kernel::parquet::basic::Compression;
 use buoyant_kernel::parquet::file::properties::WriterProperties;
+use chrono::{Days, NaiveDate};
 
 const ROW_GROUP: usize = 160_000;
 const COMMITS: usize = 10;
@@ -27,10 +28,39 @@ const REMOVED_BY_COMMIT: usize = 5;
 
 const SCHEMA: &str = r#"{"type":"struct","fields":[{"name":"id","type":"long","nullable":true,"metadata":{}},{"name":"customer","type":"string","nullable":true,"metadata":{}},{"name":"amount","type":"double","nullable":true,"metadata":{}},{"name":"at","type":"timestamp","nullable":true,"metadata":{}},{"name":"status","type":"string","nullable":true,"metadata":{}},{"name":"quantity","type":"integer","nullable":true,"metadata":{}},{"name":"country","type":"string","nullable":true,"metadata":{}},{"name":"date","type":"date","nullable":true,"metadata":{}}]}"#;
 
+/// How the partition values of files follow on one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// 336 days, each of them everywhere.
+    Mixed,
+    /// 1,000 days, one after the other, as in a table that gets a partition each day.
+    ByDay,
+    /// 1,000 days, each of them everywhere, as in the checkpoints of Spark, which are in the order of hashes.
+    Scattered,
+}
+
+impl Layout {
+    /// The date of a file of a table of so many files.
+    fn date(self, number: usize, files: usize) -> String {
+        let day = match self {
+            Self::Mixed => return format!("2024-{:02}-{:02}", number / 28 % 12 + 1, number % 28 + 1),
+            Self::ByDay => number * 1000 / files % 1000,
+            Self::Scattered => number % 1000,
+        };
+        let first = NaiveDate::from_ymd_opt(2022, 1, 1).unwrap_or_default();
+        (first + Days::new(day as u64)).to_string()
+    }
+}
+
 /// A table whose log has `files` active files, made below `root` where it is not there yet. With `crc`
 /// the last version has a checksum file, which says how many files there are.
-pub(crate) fn table(root: &Path, files: usize, crc: bool) -> io::Result<PathBuf> {
-    let table = root.join(format!("{files}{}", if crc { "-crc" } else { "" }));
+pub(crate) fn table(root: &Path, files: usize, layout: Layout, crc: bool) -> io::Result<PathBuf> {
+    let layout_name = match layout {
+        Layout::Mixed => String::new(),
+        other => format!("-{other:?}").to_lowercase(),
+    };
+    let table = root.join(format!("{files}{layout_name}{}", if crc { "-crc" } else { "" }));
+    let file_of = |number| FileOf::number(number, layout.date(number, files));
     let done = table.join("done");
     if done.exists() {
         return Ok(table);
@@ -41,13 +71,13 @@ pub(crate) fn table(root: &Path, files: usize, crc: bool) -> io::Result<PathBuf>
     // The commits add more than they remove, so that the table ends with as many files as asked for.
     let kept = COMMITS * (ADDED_BY_COMMIT - REMOVED_BY_COMMIT);
     let in_checkpoint = files - kept;
-    checkpoint(&log.join(format!("{:020}.checkpoint.parquet", 0)), in_checkpoint)?;
+    checkpoint(&log.join(format!("{:020}.checkpoint.parquet", 0)), in_checkpoint, &file_of)?;
     fs::write(log.join("_last_checkpoint"), format!(r#"{{"version":0,"size":{}}}"#, in_checkpoint + 2))?;
     for commit in 1..=COMMITS {
         let mut out = BufWriter::new(File::create(log.join(format!("{commit:020}.json")))?);
         writeln!(out, r#"{{"commitInfo":{{"timestamp":1700000000000,"operation":"WRITE"}}}}"#)?;
         for added in 0..ADDED_BY_COMMIT {
-            let file = FileOf::number(in_checkpoint + commit * ADDED_BY_COMMIT + added);
+            let file = file_of(in_checkpoint + commit * ADDED_BY_COMMIT + added);
             writeln!(
                 out,
                 r#"{{"add":{{"path":"{}","partitionValues":{{"date":"{}"}},"size":{},"modificationTime":1700000000000,"dataChange":true,"stats":{}}}}}"#,
@@ -58,7 +88,7 @@ pub(crate) fn table(root: &Path, files: usize, crc: bool) -> io::Result<PathBuf>
             )?;
         }
         for removed in 0..REMOVED_BY_COMMIT {
-            let file = FileOf::number((commit * 37 + removed * 7) % in_checkpoint);
+            let file = file_of((commit * 37 + removed * 7) % in_checkpoint);
             writeln!(
                 out,
                 r#"{{"remove":{{"path":"{}","deletionTimestamp":1700000000000,"dataChange":true}}}}"#,
@@ -87,11 +117,10 @@ struct FileOf {
 }
 
 impl FileOf {
-    fn number(number: usize) -> Self {
+    fn number(number: usize, date: String) -> Self {
         // A fixed mixing of the number, so that names and values compress as real ones do.
         let mixed = (number as u64 ^ 0x9e37_79b9).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let more = mixed.rotate_left(31).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let date = format!("2024-{:02}-{:02}", number / 28 % 12 + 1, number % 28 + 1);
         let path = format!(
             "date={date}/part-{:05}-{:08x}-{:04x}-4{:03x}-a{:03x}-{:012x}-c000.snappy.parquet",
             number % 100_000,
@@ -172,14 +201,14 @@ fn metadata() -> StructArray {
     )
 }
 
-fn adds(files: std::ops::Range<usize>) -> StructArray {
+fn adds(files: std::ops::Range<usize>, file_of: &impl Fn(usize) -> FileOf) -> StructArray {
     let (mut path, mut stats) = (StringBuilder::new(), StringBuilder::new());
     let mut values = map_builder();
     let (mut size, mut time) = (Int64Builder::new(), Int64Builder::new());
     let mut change = BooleanBuilder::new();
     let count = files.len();
     for number in files {
-        let file = FileOf::number(number);
+        let file = file_of(number);
         path.append_value(&file.path);
         values.keys().append_value("date");
         values.values().append_value(&file.date);
@@ -228,8 +257,8 @@ fn batch(schema: &Arc<Schema>, column: usize, array: &Arc<StructArray>) -> io::R
     RecordBatch::try_new(Arc::clone(schema), columns).map_err(io::Error::other)
 }
 
-fn checkpoint(path: &Path, files: usize) -> io::Result<()> {
-    let (protocol, metadata, example) = (Arc::new(protocol()), Arc::new(metadata()), adds(0..1));
+fn checkpoint(path: &Path, files: usize, file_of: &impl Fn(usize) -> FileOf) -> io::Result<()> {
+    let (protocol, metadata, example) = (Arc::new(protocol()), Arc::new(metadata()), adds(0..1, file_of));
     let schema = Arc::new(Schema::new(vec![
         Field::new("protocol", protocol.data_type().clone(), true),
         Field::new("metaData", metadata.data_type().clone(), true),
@@ -244,7 +273,7 @@ fn checkpoint(path: &Path, files: usize) -> io::Result<()> {
     writer.write(&batch(&schema, 0, &protocol)?).map_err(io::Error::other)?;
     writer.write(&batch(&schema, 1, &metadata)?).map_err(io::Error::other)?;
     for start in (0..files).step_by(10_000) {
-        let rows = Arc::new(adds(start..files.min(start + 10_000)));
+        let rows = Arc::new(adds(start..files.min(start + 10_000), file_of));
         writer.write(&batch(&schema, 2, &rows)?).map_err(io::Error::other)?;
     }
     writer.close().map_err(io::Error::other)?;

@@ -29,7 +29,7 @@ use super::log_store::{COMMIT_BYTES, LogStore, View};
 use super::look::is_unchanged;
 use super::read_ahead::ReadAhead;
 use super::repeats::{no_repeats, subjects};
-use super::selective_read::{SelectiveReader, has_partition_values};
+use super::selective_read::{KnownPartitions, SelectiveReader, has_partition_values};
 use crate::limits::Limits;
 use crate::s3_error::S3ErrorKind;
 
@@ -229,12 +229,14 @@ impl KernelEngines {
                 .build();
             Arc::new(engine)
         };
+        let known = Arc::<Mutex<KnownPartitions>>::default();
         let selective = |store: &Arc<LogStore>, batch_rows: NonZero<usize>| {
             Arc::new(SelectiveReader {
                 store: Arc::clone(store) as Arc<dyn ObjectStore>,
                 executor: Arc::clone(&executor),
                 batch_rows: batch_rows.get(),
                 files_ahead: FILES_READ_AHEAD.get(),
+                known: Arc::clone(&known),
             })
         };
         let small = Arc::new(store.viewed(View { batch_rows: SMALL_BATCH_ROWS.get(), ..store.view() }));

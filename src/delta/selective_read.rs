@@ -2,11 +2,12 @@
 //!
 //! The partition values of a row group are decoded first. The other columns, statistics and paths above all, are then decoded
 //! for the rows of selected files, and pages without such a row are not unpacked. A row group without one is not fetched
-//! any further.
+//! any further. Which partitions a row group has is remembered, so that the next query passes over those that it does not
+//! need.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
 use buoyant_kernel::arrow::array::{
@@ -27,7 +28,7 @@ use buoyant_kernel::parquet::arrow::arrow_reader::{
 };
 use buoyant_kernel::parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
 use buoyant_kernel::parquet::errors::Result as ParquetResult;
-use buoyant_kernel::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use buoyant_kernel::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use buoyant_kernel::schema::{DataType, SchemaRef};
 use buoyant_kernel::{DeltaResult, EngineData, Error as KernelError, FileDataReadResultIterator, FileMeta};
 use buoyant_kernel_engine::executor::TaskExecutor;
@@ -41,8 +42,14 @@ use super::file_selection::{Choice, FileSelection};
 
 const PARTITION_VALUES: &str = "add.partitionValues";
 
-/// For how many different partition values it is remembered what becomes of their files.
-const CHOICES_KEPT: usize = 64 * 1024;
+/// How many partitions of a row group are told apart.
+const PARTITIONS_MET: usize = 64 * 1024;
+
+/// The most bytes of partition values that are kept of a row group.
+const GROUP_BYTES: usize = 256 * 1024;
+
+/// The same of all row groups of a table.
+const KEPT_BYTES: usize = 2 * 1024 * 1024;
 
 /// Reads Parquet files of a log as the kernel's engine does.
 pub(super) struct SelectiveReader {
@@ -51,6 +58,7 @@ pub(super) struct SelectiveReader {
     pub(super) batch_rows: usize,
     /// How many files are opened ahead.
     pub(super) files_ahead: usize,
+    pub(super) known: Arc<Mutex<KnownPartitions>>,
 }
 
 type Batches = BoxStream<'static, DeltaResult<RecordBatch>>;
@@ -64,12 +72,15 @@ impl SelectiveReader {
         schema: &SchemaRef,
         selection: &Arc<FileSelection>,
     ) -> DeltaResult<FileDataReadResultIterator> {
-        let (store, batch_rows, files_ahead) = (Arc::clone(&self.store), self.batch_rows, self.files_ahead);
-        let (files, schema, selection) = (files.to_vec(), Arc::clone(schema), Arc::clone(selection));
-        let opened = stream::iter(files).map(move |file| {
-            open(Arc::clone(&store), file, Arc::clone(&schema), Arc::clone(&selection), batch_rows)
-        });
-        let mut batches: Option<Batches> = Some(opened.buffered(files_ahead).try_flatten().boxed());
+        let reading = Reading {
+            store: Arc::clone(&self.store),
+            batch_rows: self.batch_rows,
+            known: Arc::clone(&self.known),
+            schema: Arc::clone(schema),
+            selection: Arc::clone(selection),
+        };
+        let opened = stream::iter(files.to_vec()).map(move |file| reading.clone().open(file));
+        let mut batches: Option<Batches> = Some(opened.buffered(self.files_ahead).try_flatten().boxed());
         let executor = Arc::clone(&self.executor);
         Ok(Box::new(std::iter::from_fn(move || {
             let mut rest = batches.take()?;
@@ -86,39 +97,63 @@ pub(super) fn has_partition_values(schema: &SchemaRef) -> bool {
     matches!(add, Some(DataType::Struct(add)) if add.field("partitionValues").is_some())
 }
 
-async fn open(
+#[derive(Clone)]
+struct Reading {
     store: Arc<dyn ObjectStore>,
-    file: FileMeta,
+    batch_rows: usize,
+    known: Arc<Mutex<KnownPartitions>>,
     schema: SchemaRef,
     selection: Arc<FileSelection>,
-    batch_rows: usize,
-) -> DeltaResult<Batches> {
-    let location = file.location.to_string();
-    let path = Path::from_url_path(file.location.path())?;
-    // The size of a sidecar is what its action says. If it is 0, it is not known.
-    let size = if file.size == 0 { store.head(&path).await?.size } else { file.size };
-    let mut reader = StoredFile { store, path, size };
-    let metadata = ArrowReaderMetadata::load_async(&mut reader, reader_options()).await?;
-    let (ordering, mask) = parquet_read_plan(&schema, &metadata)?;
-    if ordering_needs_row_indexes(&ordering) {
-        return Err(KernelError::generic("actions have no row indexes"));
+}
+
+impl Reading {
+    async fn open(self, file: FileMeta) -> DeltaResult<Batches> {
+        let Self { store, batch_rows, known, schema, selection } = self;
+        let path = Path::from_url_path(file.location.path())?;
+        // The size of a sidecar is what its action says. If it is 0, it is not known.
+        let size = if file.size == 0 { store.head(&path).await?.size } else { file.size };
+        let mut reader = StoredFile { store, path, size };
+        let metadata = ArrowReaderMetadata::load_async(&mut reader, reader_options()).await?;
+        let (ordering, mask) = parquet_read_plan(&schema, &metadata)?;
+        if ordering_needs_row_indexes(&ordering) {
+            return Err(KernelError::generic("actions have no row indexes"));
+        }
+        let mut choices = Choices::new(selection, schema.num_fields() == 1);
+        let rows = metadata.metadata().row_groups().iter().map(|group| group.num_rows().unsigned_abs());
+        let rows: Vec<u64> = rows.collect();
+        let key = FileKey::of(&file, metadata.metadata());
+        let groups = choices.groups_to_read(&known, &key, rows.len());
+        let values = ProjectionMask::columns(metadata.parquet_schema(), [PARTITION_VALUES]);
+        let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)
+            .with_batch_size(batch_rows)
+            .with_row_groups(groups.clone())
+            // Of nested columns, such as these, nothing is kept anyway.
+            .with_max_predicate_cache_size(0);
+        if let Some(mask) = mask {
+            builder = builder.with_projection(mask);
+        }
+        let location = file.location.to_string();
+        // Row groups are decoded one after the other, and no batch has rows of two.
+        let mut groups = groups.into_iter().filter_map(move |group| Some((group, *rows.get(group)?)));
+        let mut current = groups.next();
+        let filter = ArrowPredicateFn::new(values, move |batch: RecordBatch| {
+            let kept = choices.of(&batch);
+            if let Some((group, left)) = &mut current {
+                *left = left.saturating_sub(batch.num_rows() as u64);
+                if *left == 0 {
+                    choices.end_group(&known, &key, *group);
+                    current = groups.next();
+                }
+            }
+            Ok::<_, ArrowError>(kept)
+        });
+        let batches = builder.with_row_filter(RowFilter::new(vec![Box::new(filter)])).build()?;
+        let batches = batches.map(move |batch| {
+            let batch = fixup_parquet_read(batch?, &ordering, None, Some(&location), Some(&schema))?;
+            Ok(batch.into())
+        });
+        Ok(batches.boxed())
     }
-    let values = ProjectionMask::columns(metadata.parquet_schema(), [PARTITION_VALUES]);
-    let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)
-        .with_batch_size(batch_rows)
-        // Of nested columns, such as these, nothing is kept anyway.
-        .with_max_predicate_cache_size(0);
-    if let Some(mask) = mask {
-        builder = builder.with_projection(mask);
-    }
-    let mut choices = Choices::new(selection);
-    let filter = ArrowPredicateFn::new(values, move |batch| Ok::<_, ArrowError>(choices.of(&batch)));
-    let batches = builder.with_row_filter(RowFilter::new(vec![Box::new(filter)])).build()?;
-    let batches = batches.map(move |batch| {
-        let batch = fixup_parquet_read(batch?, &ordering, None, Some(&location), Some(&schema))?;
-        Ok(batch.into())
-    });
-    Ok(batches.boxed())
 }
 
 /// A file that columns are fetched from.
@@ -147,56 +182,202 @@ impl AsyncFileReader for StoredFile {
     }
 }
 
-/// Decides on the rows of one file. A row is dropped only if its file is known not to be selected: those without an `add`
-/// action, and those without partition values, stay.
+/// Decides on the rows of one file. A row is dropped only if it is known not to be needed: `add` actions without partition
+/// values stay.
 struct Choices {
     selection: Arc<FileSelection>,
-    /// What was decided, by the partition values: many files have the same.
-    known: HashMap<Vec<u8>, Choice, RandomState>,
-    key: Vec<u8>,
+    /// Whether only `add` actions are read.
+    adds_only: bool,
+    group: RowGroup,
+}
+
+/// The partitions that were met in a row group.
+#[derive(Default)]
+struct RowGroup {
+    numbers: HashMap<Vec<u8>, usize, RandomState>,
+    partitions: Vec<(Choice, u64)>,
+    /// The partition of the row before, and its number.
+    last: (Vec<u8>, usize),
+    /// Whether rows are needed whatever the partitions are.
+    is_needed: bool,
+    /// Whether there were too many to know them all.
+    is_incomplete: bool,
 }
 
 impl Choices {
-    fn new(selection: Arc<FileSelection>) -> Self {
-        Self { selection, known: HashMap::default(), key: Vec::new() }
+    fn new(selection: Arc<FileSelection>, adds_only: bool) -> Self {
+        Self { selection, adds_only, group: RowGroup::default() }
     }
 
     /// Whether each row of a batch is kept.
     fn of(&mut self, batch: &RecordBatch) -> BooleanArray {
         let rows = batch.num_rows();
-        let Some(values) = ValuesColumn::of(batch) else { return BooleanArray::from(vec![true; rows]) };
-        let (mut left_out, mut last) = (0, Choice::Given);
-        self.key.clear();
+        let (Some(values), group) = (ValuesColumn::of(batch), &mut self.group) else {
+            self.group.is_needed = true;
+            return BooleanArray::from(vec![true; rows]);
+        };
+        let mut left_out = 0;
         let kept = (0..rows).map(|row| {
+            if self.adds_only && values.add.is_null(row) {
+                return false;
+            }
             let Some(entries) = values.entries(row).filter(|entries| !entries.is_empty()) else {
+                group.is_needed = true;
                 return true;
             };
-            // Neighbours often have the same values, and then nothing is looked up.
-            if !values.has_key(entries.clone(), &self.key) {
-                values.write_key(entries.clone(), &mut self.key);
-                last = self.choose(&values, entries);
-            }
-            left_out += u64::from(last == Choice::LeftOut);
-            last == Choice::Given
+            let choice = group.meet(&values, entries, &self.selection);
+            left_out += u64::from(choice == Choice::LeftOut);
+            choice == Choice::Given
         });
         let kept = BooleanBuffer::from_iter(kept);
         self.selection.count_left_out(left_out);
         BooleanArray::new(kept, None)
     }
 
-    fn choose(&mut self, values: &ValuesColumn, entries: Range<usize>) -> Choice {
-        if let Some(&known) = self.known.get(&self.key) {
-            return known;
-        }
-        // Of a key that occurs twice, the last value counts, as elsewhere.
-        let find = |name: &str| entries.clone().rev().find(|&entry| values.keys.value(entry) == name);
-        let choice = self.selection.choose(|name| find(name).map(|entry| values.value(entry)));
-        if self.known.len() >= CHOICES_KEPT {
-            self.known.clear();
-        }
-        self.known.insert(self.key.clone(), choice);
-        choice
+    /// The row groups of a file that have rows which are needed, or may have. Counts the files of the others.
+    fn groups_to_read(&self, known: &Mutex<KnownPartitions>, file: &FileKey, groups: usize) -> Vec<usize> {
+        let is_needed = |group: &usize| {
+            let Some(partitions) = lock(known).get(file, *group) else { return true };
+            let mut left_out = 0;
+            for (partition, rows) in partitions.iter() {
+                match choose(&self.selection, partition) {
+                    Choice::Given => return true,
+                    Choice::LeftOut => left_out += rows,
+                    Choice::Withheld => {}
+                }
+            }
+            self.selection.count_left_out(left_out);
+            false
+        };
+        (0..groups).filter(is_needed).collect()
     }
+
+    /// Remembers the partitions of a row group that was read to its end.
+    fn end_group(&mut self, known: &Mutex<KnownPartitions>, file: &FileKey, number: usize) {
+        let group = std::mem::take(&mut self.group);
+        // Without other rows: whoever reads them reads the row group.
+        if group.is_needed || group.is_incomplete || !self.adds_only {
+            return;
+        }
+        let rows = |number: usize| group.partitions.get(number).map_or(0, |(_, rows)| *rows);
+        let partitions: Partitions =
+            group.numbers.into_iter().map(|(partition, number)| (partition, rows(number))).collect();
+        lock(known).keep(file, number, partitions);
+    }
+}
+
+impl RowGroup {
+    /// What becomes of the file of a row.
+    fn meet(&mut self, values: &ValuesColumn, entries: Range<usize>, selection: &FileSelection) -> Choice {
+        // Neighbours often have the same values, and then nothing is looked up.
+        if !values.are(entries.clone(), &self.last.0) {
+            values.write(entries, &mut self.last.0);
+            self.last.1 = match self.numbers.get(&self.last.0) {
+                Some(&number) => number,
+                None => self.add(selection),
+            };
+        }
+        let Some((choice, rows)) = self.partitions.get_mut(self.last.1) else { return Choice::Given };
+        *rows += 1;
+        *choice
+    }
+
+    /// Adds the partition of the row, and returns its number.
+    fn add(&mut self, selection: &FileSelection) -> usize {
+        if self.partitions.len() >= PARTITIONS_MET {
+            self.numbers.clear();
+            self.partitions.clear();
+            self.is_incomplete = true;
+        }
+        let number = self.partitions.len();
+        self.partitions.push((choose(selection, &self.last.0), 0));
+        self.numbers.insert(self.last.0.clone(), number);
+        number
+    }
+}
+
+/// Decides on the files of a partition.
+fn choose(selection: &FileSelection, partition: &[u8]) -> Choice {
+    let values: Vec<_> = values_of(partition).collect();
+    // Of a key that occurs twice, the last value counts, as elsewhere.
+    selection.choose(|name| values.iter().rev().find(|(key, _)| *key == name).map(|(_, value)| *value))
+}
+
+/// Which partitions row groups have, and how many rows are about files of each. Oldest out first.
+#[derive(Debug, Default)]
+pub(super) struct KnownPartitions {
+    files: HashMap<FileKey, HashMap<usize, Arc<Partitions>>>,
+    order: VecDeque<FileKey>,
+    bytes: usize,
+}
+
+type Partitions = Vec<(Vec<u8>, u64)>;
+
+/// What tells a file from all others, also from one that is written in its place.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct FileKey {
+    url: String,
+    size: u64,
+    last_modified: i64,
+    /// The rows, the sizes and the offset of each row group. The time of a file may be known to the second only.
+    groups: Vec<[i64; 4]>,
+}
+
+impl FileKey {
+    fn of(file: &FileMeta, metadata: &ParquetMetaData) -> Self {
+        let offset =
+            |group: &RowGroupMetaData| group.columns().first().map_or(0, |column| column.data_page_offset());
+        let groups = metadata.row_groups().iter();
+        let groups = groups
+            .map(|group| [group.num_rows(), group.total_byte_size(), group.compressed_size(), offset(group)]);
+        Self {
+            url: file.location.to_string(),
+            size: file.size,
+            last_modified: file.last_modified,
+            groups: groups.collect(),
+        }
+    }
+}
+
+fn lock(known: &Mutex<KnownPartitions>) -> MutexGuard<'_, KnownPartitions> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl KnownPartitions {
+    /// How many bytes it holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The partitions of a row group, if it was read before.
+    fn get(&self, file: &FileKey, group: usize) -> Option<Arc<Partitions>> {
+        self.files.get(file)?.get(&group).cloned()
+    }
+
+    fn keep(&mut self, file: &FileKey, group: usize, partitions: Partitions) {
+        let bytes = bytes_of(&partitions);
+        if bytes > GROUP_BYTES {
+            return;
+        }
+        if !self.files.contains_key(file) {
+            self.order.push_back(file.clone());
+        }
+        let groups = self.files.entry(file.clone()).or_default();
+        self.bytes += bytes;
+        if let Some(before) = groups.insert(group, Arc::new(partitions)) {
+            self.bytes -= bytes_of(&before);
+        }
+        while self.bytes > KEPT_BYTES {
+            let Some(oldest) = self.order.pop_front() else { break };
+            let groups = self.files.remove(&oldest).unwrap_or_default();
+            self.bytes -= groups.values().map(|partitions| bytes_of(partitions)).sum::<usize>();
+        }
+    }
+}
+
+/// What partitions take in memory.
+fn bytes_of(partitions: &Partitions) -> usize {
+    partitions.iter().map(|(partition, _)| partition.len() + size_of::<(Vec<u8>, u64)>()).sum()
 }
 
 /// The partition values of a batch of actions.
@@ -227,33 +408,113 @@ impl ValuesColumn {
         Some(end(row)?..end(row + 1)?)
     }
 
-    fn value(&self, entry: usize) -> Option<&str> {
-        (!self.values.is_null(entry)).then(|| self.values.value(entry))
+    /// Keys and values, one after the other.
+    fn texts(&self, entries: Range<usize>) -> impl Iterator<Item = Option<&str>> {
+        let value = |entry| (!self.values.is_null(entry)).then(|| self.values.value(entry));
+        entries.flat_map(move |entry| [Some(self.keys.value(entry)), value(entry)])
     }
 
-    /// The parts of a text that tells entries from all others, each after its length. The length of a null is one that no
-    /// text has.
-    fn parts(&self, entries: Range<usize>) -> impl Iterator<Item = (u32, &[u8])> {
-        entries
-            .flat_map(|entry| [Some(self.keys.value(entry)), self.value(entry)])
-            .map(|text| text.map_or((u32::MAX, &[] as &[u8]), |text| (text.len() as u32, text.as_bytes())))
-    }
-
-    fn write_key(&self, entries: Range<usize>, key: &mut Vec<u8>) {
-        key.clear();
-        key.extend((entries.len() as u32).to_le_bytes());
-        for (length, text) in self.parts(entries) {
-            key.extend(length.to_le_bytes());
-            key.extend_from_slice(text);
+    /// Writes the name of a partition: keys and values, each after its length.
+    fn write(&self, entries: Range<usize>, partition: &mut Vec<u8>) {
+        partition.clear();
+        for text in self.texts(entries) {
+            partition.extend(length_of(text));
+            partition.extend_from_slice(text.unwrap_or_default().as_bytes());
         }
     }
 
-    /// Whether `key` is what [`Self::write_key`] would write.
-    fn has_key(&self, entries: Range<usize>, key: &[u8]) -> bool {
-        let Some(rest) = key.strip_prefix(&(entries.len() as u32).to_le_bytes()) else { return false };
-        let rest = self.parts(entries).try_fold(rest, |rest, (length, text)| {
-            rest.strip_prefix(&length.to_le_bytes())?.strip_prefix(text)
+    /// Whether [`Self::write`] would write this.
+    fn are(&self, entries: Range<usize>, partition: &[u8]) -> bool {
+        let rest = self.texts(entries).try_fold(partition, |rest, text| {
+            rest.strip_prefix(&length_of(text))?.strip_prefix(text.unwrap_or_default().as_bytes())
         });
         rest.is_some_and(<[u8]>::is_empty)
+    }
+}
+
+/// The length of a text. A null has one that no text has.
+fn length_of(text: Option<&str>) -> [u8; 4] {
+    text.and_then(|text| u32::try_from(text.len()).ok()).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+/// The keys and values that [`ValuesColumn::write`] wrote.
+fn values_of(partition: &[u8]) -> impl Iterator<Item = (&str, Option<&str>)> {
+    let mut rest = partition;
+    let mut next = move || {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let length = u32::from_le_bytes(*length);
+        if length == u32::MAX {
+            rest = after;
+            return Some(None);
+        }
+        let (text, after) = after.split_at_checked(usize::try_from(length).ok()?)?;
+        rest = after;
+        std::str::from_utf8(text).ok().map(Some)
+    };
+    std::iter::from_fn(move || Some((next()??, next()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use buoyant_kernel::arrow::array::{MapBuilder, StringBuilder};
+
+    fn column(rows: &[&[(&str, Option<&str>)]]) -> ValuesColumn {
+        let mut maps = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
+        for row in rows {
+            for (key, value) in *row {
+                maps.keys().append_value(key);
+                maps.values().append_option(*value);
+            }
+            maps.append(true).unwrap();
+        }
+        let maps = maps.finish();
+        let (keys, values) = (maps.keys().as_string().clone(), maps.values().as_string().clone());
+        ValuesColumn { add: StructArray::new_empty_fields(rows.len(), None), maps, keys, values }
+    }
+
+    #[test]
+    fn names_of_partitions_are_told_apart_and_read_again() {
+        let rows: [&[(&str, Option<&str>)]; 8] = [
+            &[("a", Some("b"))],
+            &[("a", None)],
+            &[("a", Some(""))],
+            &[("ab", Some(""))],
+            &[("a", Some("bc"))],
+            &[("ab", Some("c"))],
+            &[("a", Some("b")), ("c", Some("d"))],
+            &[("ä", Some("\u{10ffff}")), ("c", None)],
+        ];
+        let column = column(&rows);
+        let mut names = Vec::new();
+        for (row, expected) in rows.iter().enumerate() {
+            let mut name = Vec::new();
+            let entries = column.entries(row).unwrap();
+            column.write(entries.clone(), &mut name);
+            assert_eq!(values_of(&name).collect::<Vec<_>>(), *expected);
+            assert!(column.are(entries.clone(), &name));
+            assert!(!names.iter().any(|other: &Vec<u8>| column.are(entries.clone(), other)));
+            names.push(name);
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_files_is_bounded() {
+        let file =
+            |number| FileKey { url: "f".to_owned(), size: 1, last_modified: number, groups: Vec::new() };
+        let partitions = |length: usize| vec![(vec![0; length], 1)];
+        let mut known = KnownPartitions::default();
+        known.keep(&file(0), 0, partitions(GROUP_BYTES));
+        assert_eq!(known.bytes(), 0, "too large for one row group");
+        for number in 0..100 {
+            known.keep(&file(number), 0, partitions(GROUP_BYTES / 2));
+            known.keep(&file(number), 1, partitions(10));
+            known.keep(&file(number), 1, partitions(20));
+            assert!(known.bytes() <= KEPT_BYTES);
+            assert!(known.get(&file(number), 1).is_some());
+        }
+        assert!(known.get(&file(0), 1).is_none());
+        let counted: usize = known.files.values().flat_map(HashMap::values).map(|kept| bytes_of(kept)).sum();
+        assert_eq!(known.bytes(), counted);
     }
 }

@@ -219,3 +219,30 @@ async fn what_no_selected_file_needs_is_not_read() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_groups_that_are_known_to_have_no_selected_file_are_passed_over() {
+    let log = Log::new();
+    let days = (0..1000)
+        .map(|n| add_with(&format!("f{n}"), json!({"partitionValues": {"day": format!("d{}", n / 100)}})));
+    log.commit(0, &[protocol(1, 2), metadata()].into_iter().chain(days).collect::<Vec<_>>()).await;
+    log.checkpoint(None).await;
+    let name = checkpoint_name(0);
+    log.put(&name, in_row_groups(&read_parquet(log.get(&name).await))).await;
+    let table = log.table();
+    blocking(move || {
+        let snapshot = table.latest().unwrap();
+        let read = |sql: &str| {
+            let mut files = table.files_matching(&snapshot, &predicates(sql)).unwrap();
+            let left_out = files.left_out();
+            (rest(&mut files, usize::MAX).len(), left_out())
+        };
+        for _ in 0..3 {
+            assert_eq!(read("day = 'd0'"), (100, 900));
+            assert_eq!(read("day = 'd7' OR day = 'd2'"), (200, 800));
+            assert_eq!(read("day = 'd42'"), (0, 1000));
+            assert_eq!(read("day IS NOT NULL"), (1000, 0));
+        }
+    })
+    .await;
+}
