@@ -144,9 +144,11 @@ impl OpenFiles {
         check_as_of(shared, &query.as_of)?;
         shared.check_start(place.origin.version)?;
         let table = app.open(shared)?;
-        place.check_rules()?;
+        let hints = if place.refreshed { Hints::default() } else { query.hints.clone() };
+        if hints.predicate_bytes() > 0 {
+            place.check_rules()?;
+        }
         let FilesPlace { origin, position, stats, rows, refreshed, .. } = place;
-        let hints = if refreshed { Hints::default() } else { query.hints.clone() };
         let open = move |delta: &DeltaTable| {
             let hints = ParsedHints::new(&hints);
             Ok((delta.files_matching_from(&origin, position, &hints.predicates)?, hints))

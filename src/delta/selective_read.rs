@@ -48,7 +48,10 @@ const PARTITIONS_MET: usize = 64 * 1024;
 /// The most bytes of partition values that are kept of a row group.
 const GROUP_BYTES: usize = 256 * 1024;
 
-/// The same of all row groups of a table.
+/// The most bytes of columns of several row groups that are fetched together.
+const EARLY_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The most bytes of partition values that are kept of all row groups of a table.
 const KEPT_BYTES: usize = 2 * 1024 * 1024;
 
 /// Reads Parquet files of a log as the kernel's engine does.
@@ -112,7 +115,7 @@ impl Reading {
         let path = Path::from_url_path(file.location.path())?;
         // The size of a sidecar is what its action says. If it is 0, it is not known.
         let size = if file.size == 0 { store.head(&path).await?.size } else { file.size };
-        let mut reader = StoredFile { store, path, size };
+        let mut reader = StoredFile { store, path, size, early: HashMap::new() };
         let metadata = ArrowReaderMetadata::load_async(&mut reader, reader_options()).await?;
         let (ordering, mask) = parquet_read_plan(&schema, &metadata)?;
         if ordering_needs_row_indexes(&ordering) {
@@ -124,6 +127,7 @@ impl Reading {
         let key = FileKey::of(&file, metadata.metadata());
         let groups = choices.groups_to_read(&known, &key, rows.len());
         let values = ProjectionMask::columns(metadata.parquet_schema(), [PARTITION_VALUES]);
+        reader.fetch_early(metadata.metadata(), &groups, &values).await;
         let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)
             .with_batch_size(batch_rows)
             .with_row_groups(groups.clone())
@@ -161,6 +165,31 @@ struct StoredFile {
     store: Arc<dyn ObjectStore>,
     path: Path,
     size: u64,
+    /// Columns that were fetched before the reader asks for them.
+    early: HashMap<(u64, u64), Bytes>,
+}
+
+impl StoredFile {
+    /// Fetches columns of several row groups together. The reader asks for those of one row group after the other, and each
+    /// time takes a round trip.
+    async fn fetch_early(&mut self, metadata: &ParquetMetaData, groups: &[usize], columns: &ProjectionMask) {
+        let groups = groups.iter().filter_map(|&group| metadata.row_groups().get(group));
+        let ranges: Vec<Range<u64>> = groups
+            .flat_map(RowGroupMetaData::columns)
+            .zip((0..metadata.file_metadata().schema_descr().num_columns()).cycle())
+            .filter(|(_, number)| columns.leaf_included(*number))
+            .map(|(column, _)| column.byte_range())
+            .map(|(start, length)| start..start.saturating_add(length))
+            .collect();
+        let bytes = ranges.iter().map(|range| range.end - range.start).fold(0, u64::saturating_add);
+        if bytes > EARLY_BYTES {
+            return;
+        }
+        // If this fails, the reader asks again, and then it is an error.
+        if let Ok(fetched) = self.store.get_ranges(&self.path, &ranges).await {
+            self.early = ranges.into_iter().map(|range| (range.start, range.end)).zip(fetched).collect();
+        }
+    }
 }
 
 impl AsyncFileReader for StoredFile {
@@ -169,7 +198,14 @@ impl AsyncFileReader for StoredFile {
     }
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, ParquetResult<Vec<Bytes>>> {
-        async move { Ok(self.store.get_ranges(&self.path, &ranges).await?) }.boxed()
+        async move {
+            let early = ranges.iter().map(|range| self.early.get(&(range.start, range.end)).cloned());
+            if let Some(early) = early.collect() {
+                return Ok(early);
+            }
+            Ok(self.store.get_ranges(&self.path, &ranges).await?)
+        }
+        .boxed()
     }
 
     fn get_metadata<'a>(
