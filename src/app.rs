@@ -2,8 +2,9 @@
 
 mod answers;
 mod table;
+mod tables;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use chrono::Utc;
 
@@ -21,9 +22,7 @@ use answers::Answers;
 pub use answers::{InFlight, MemoryAccount};
 pub use table::OpenTable;
 use table::WarmTable;
-
-/// How many tables keep their newest snapshot in memory. Each also keeps up to 16 MiB of its log.
-const WARM_TABLES: usize = 64;
+use tables::WarmTables;
 
 /// Everything that handlers use. One for each process.
 pub struct App {
@@ -37,16 +36,10 @@ pub struct App {
     pub prefix: String,
     /// What a table, a recipient or a sender may cost.
     pub limits: Limits,
-    tables: Mutex<Vec<KeptTable>>,
+    tables: Arc<WarmTables>,
     gate: Gate,
     answers: Arc<Answers>,
     commits: Arc<CommitBudget>,
-}
-
-/// A table that was opened, and where it is.
-struct KeptTable {
-    location: Location,
-    table: Arc<WarmTable>,
 }
 
 impl App {
@@ -66,7 +59,7 @@ impl App {
             token_key,
             prefix,
             limits,
-            tables: Mutex::default(),
+            tables: WarmTables::new(limits.cache_bytes),
             gate: Gate::new(limits),
             answers: Arc::new(Answers::new(limits)),
             commits: Arc::new(CommitBudget::new(limits.range_kept_bytes)),
@@ -98,18 +91,14 @@ impl App {
         };
         let location = resolve(&settings.location)?;
         let allowed = settings.allowed_locations.iter().map(resolve).collect::<Result<_>>()?;
-        let table = match self.warm(&location) {
-            Some(table) => table,
-            None => {
-                let store = self.storage.open(&location)?;
-                let runtime = tokio::runtime::Handle::current();
-                let commits = Arc::clone(&self.commits);
-                let delta = DeltaTable::with_budget(store.store, store.root, runtime, self.limits, commits);
-                let table = Arc::new(WarmTable::new(delta, self.gate.lane(lane_name(&location))));
-                self.keep(&location, table)
-            }
-        };
-        Ok(OpenTable::new(table, location, allowed, record.access.clone()))
+        let (table, used) = self.tables.get(&location, || {
+            let store = self.storage.open(&location)?;
+            let runtime = tokio::runtime::Handle::current();
+            let commits = Arc::clone(&self.commits);
+            let delta = DeltaTable::with_budget(store.store, store.root, runtime, self.limits, commits);
+            Ok(WarmTable::new(delta, self.gate.lane(lane_name(&location))))
+        })?;
+        Ok(OpenTable::new(table, location, allowed, record.access.clone()).used(used))
     }
 
     /// The signer of the files of a table that was opened. Its URLs begin to be good now.
@@ -123,35 +112,6 @@ impl App {
     pub fn begin_answer(&self, recipient: &str) -> Result<InFlight> {
         self.answers.begin(recipient)
     }
-
-    /// The table at a location, if it was opened before.
-    fn warm(&self, location: &Location) -> Option<Arc<WarmTable>> {
-        used(&mut self.tables(), location)
-    }
-
-    /// Keeps a table, unless another request was faster.
-    fn keep(&self, location: &Location, table: Arc<WarmTable>) -> Arc<WarmTable> {
-        let mut tables = self.tables();
-        if let Some(faster) = used(&mut tables, location) {
-            return faster;
-        }
-        if tables.len() >= WARM_TABLES {
-            tables.remove(0);
-        }
-        tables.push(KeptTable { location: location.clone(), table: Arc::clone(&table) });
-        table
-    }
-
-    fn tables(&self) -> MutexGuard<'_, Vec<KeptTable>> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The table at a location, which moves to the end as the one used last.
-fn used(tables: &mut [KeptTable], location: &Location) -> Option<Arc<WarmTable>> {
-    let at = tables.iter().position(|kept| kept.location == *location)?;
-    tables[at..].rotate_left(1);
-    tables.last().map(|kept| Arc::clone(&kept.table))
 }
 
 /// Names what hangs together with a location: its bucket, or a directory by itself, since no two need be on the same

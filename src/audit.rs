@@ -1,22 +1,29 @@
-//! One event for each request: who asked for what, and how it ended. From the same facts come the metrics that
-//! CloudWatch takes out of the log ("embedded metric format").
+//! One event for each request: who asked for what, and how it ended. On Lambda, CloudWatch takes metrics out of the same
+//! line ("embedded metric format").
 //!
 //! The event is written when the answer is over, streamed or not. It never has a token or a signature.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use chrono::Utc;
-use serde_json::{Value, json};
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Fault};
 
 /// The namespace of the metrics.
 const NAMESPACE: &str = "deltashare";
 
-/// The name of the function whose metrics are written to standard output. Not set if no metrics are written.
-static METRICS: OnceLock<String> = OnceLock::new();
+/// The name of the function whose events are written to standard output with metrics. Not set if the server is no
+/// function.
+static FUNCTION: OnceLock<String> = OnceLock::new();
+
+/// How long the function took to start.
+static START: OnceLock<Duration> = OnceLock::new();
+
+/// The most memory that the process has used, in MB, as far as events have said.
+static MEMORY: AtomicU64 = AtomicU64::new(0);
 
 /// Whether a request has been answered since the process began.
 static WARM: AtomicBool = AtomicBool::new(false);
@@ -25,10 +32,15 @@ tokio::task_local! {
     static CURRENT: Arc<Audit>;
 }
 
-/// Writes metrics to standard output from now on, where Lambda's log takes them from. The name of the function tells
-/// the metrics of servers in one region apart.
+/// Writes events with metrics to standard output from now on, where Lambda's log takes them from. The name of the function
+/// tells the metrics of servers in one region apart.
 pub fn write_metrics(function: String) {
-    METRICS.get_or_init(|| function);
+    FUNCTION.get_or_init(|| function);
+}
+
+/// Tells how long the function took until it was ready for the first event, which has this as `init_ms`.
+pub fn ready_after(start: Duration) {
+    START.get_or_init(|| start);
 }
 
 /// The facts of one request. The event is written when the last owner drops it.
@@ -137,9 +149,15 @@ impl Drop for Audit {
     fn drop(&mut self) {
         let duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let facts = self.facts();
-        event(&facts, duration_ms, self.cold);
-        if let Some(function) = METRICS.get() {
-            metrics(function, &facts, duration_ms);
+        match FUNCTION.get() {
+            Some(function) => {
+                let instance = Instance {
+                    start_ms: START.get().filter(|_| self.cold).map(Duration::as_millis),
+                    memory_mb: grown_memory(),
+                };
+                print_line(&function_line(function, &facts, duration_ms, &instance, Utc::now()).to_string());
+            }
+            None => event(&facts, duration_ms, self.cold),
         }
     }
 }
@@ -170,6 +188,19 @@ impl Outcome {
             (None, _) => Self::Answered,
         }
     }
+
+    /// The level of the event and its message.
+    fn told(self, has_fault: bool) -> (&'static str, &'static str) {
+        match self {
+            Self::Answered => ("INFO", "answered"),
+            // The recipient can do nothing about it.
+            Self::Refused if has_fault => ("WARN", "refused"),
+            Self::Refused => ("INFO", "refused"),
+            Self::Gone => ("INFO", "gone"),
+            Self::Broken => ("ERROR", "broken"),
+            Self::Failed => ("ERROR", "failed"),
+        }
+    }
 }
 
 fn event(facts: &Facts, duration_ms: u64, cold: bool) {
@@ -178,7 +209,7 @@ fn event(facts: &Facts, duration_ms: u64, cold: bool) {
         None => (None, None, None),
     };
     macro_rules! write {
-        ($level:ident, $outcome:literal) => {
+        ($level:ident, $message:ident) => {
             tracing::$level!(
                 request.id = facts.request_id,
                 api.request.id = facts.api_request_id,
@@ -203,76 +234,157 @@ fn event(facts: &Facts, duration_ms: u64, cold: bool) {
                 error.message = message,
                 error.source = source,
                 fault = facts.fault.map(Fault::as_str),
-                $outcome
+                "{}",
+                $message
             )
         };
     }
-    match Outcome::of(facts) {
-        Outcome::Answered => write!(info, "answered"),
-        // The recipient can do nothing about it.
-        Outcome::Refused if facts.fault.is_some() => write!(warn, "refused"),
-        Outcome::Refused => write!(info, "refused"),
-        Outcome::Gone => write!(info, "gone"),
-        Outcome::Broken => write!(error, "broken"),
-        Outcome::Failed => write!(error, "failed"),
+    let (level, message) = Outcome::of(facts).told(facts.fault.is_some());
+    match level {
+        "ERROR" => write!(error, message),
+        "WARN" => write!(warn, message),
+        _ => write!(info, message),
     }
 }
 
-/// One line that CloudWatch makes metrics of: latency in milliseconds, the life of the shortest URL in seconds.
-/// What alarms watch is also counted over every action.
-fn metrics(function: &str, facts: &Facts, duration_ms: u64) {
-    let outcome = Outcome::of(facts);
-    let metric = |name: &str, unit: &str| json!({"Name": name, "Unit": unit});
-    let mut names = vec![
-        metric("Latency", "Milliseconds"),
-        metric("Errors", "Count"),
-        metric("Gone", "Count"),
-        metric("Broken", "Count"),
-        metric("AuthFailures", "Count"),
-        metric("FilesSigned", "Count"),
-        metric("BytesGranted", "Bytes"),
-    ];
-    let life = facts.urls_end.map(|end| (end - Utc::now().timestamp_millis()) / 1000);
-    let mut watched =
-        vec![metric("AuthFailures", "Count"), metric("Broken", "Count"), metric("ProviderFaults", "Count")];
-    if life.is_some() {
-        names.push(metric("ShortestUrlLife", "Seconds"));
-        watched.push(metric("ShortestUrlLife", "Seconds"));
+/// What an event says of the instance of the function.
+#[derive(Default)]
+struct Instance {
+    /// How long it took to start, in the first event.
+    start_ms: Option<u128>,
+    /// The most memory that it has used, if that is more than an event has said before.
+    memory_mb: Option<u64>,
+}
+
+/// The most memory that the process has used so far, if it has grown since the last event.
+fn grown_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = peak.trim().strip_suffix(" kB")?.parse().ok()?;
+    let megabytes = kilobytes.div_ceil(1024);
+    (MEMORY.fetch_max(megabytes, Ordering::Relaxed) < megabytes).then_some(megabytes)
+}
+
+/// Members of an object of JSON, without those that say nothing.
+#[derive(Default)]
+struct Members(Map<String, Value>);
+
+impl Members {
+    fn set(&mut self, name: &str, value: impl Into<Value>) {
+        self.0.insert(name.to_owned(), value.into());
     }
-    let mut line = json!({
-        "_aws": {
-            "Timestamp": Utc::now().timestamp_millis(),
-            "CloudWatchMetrics": [
-                {"Namespace": NAMESPACE, "Dimensions": [["FunctionName", "Action"]], "Metrics": names},
-                {"Namespace": NAMESPACE, "Dimensions": [["FunctionName"]], "Metrics": watched},
-            ],
-        },
-        "FunctionName": function,
-        "Action": facts.action,
-        "Latency": duration_ms,
-        "Errors": u8::from(matches!(outcome, Outcome::Failed | Outcome::Broken)),
-        "Gone": u8::from(outcome == Outcome::Gone),
-        "Broken": u8::from(outcome == Outcome::Broken),
-        "AuthFailures": u8::from(facts.status == 401),
-        "ProviderFaults": u8::from(facts.fault.is_some()),
-        "FilesSigned": facts.files,
-        "BytesGranted": facts.bytes,
-    });
-    if let Some(life) = life {
-        line["ShortestUrlLife"] = json!(life);
-    }
-    if let Some(fault) = facts.fault {
-        line["Fault"] = json!(fault.as_str());
-        let counted = json!({
-            "Namespace": NAMESPACE,
-            "Dimensions": [["FunctionName", "Fault"]],
-            "Metrics": [metric("ProviderFaults", "Count")],
-        });
-        if let Some(Value::Array(spaces)) = line.pointer_mut("/_aws/CloudWatchMetrics") {
-            spaces.push(counted);
+
+    fn set_some(&mut self, name: &str, value: Option<impl Into<Value>>) {
+        if let Some(value) = value {
+            self.set(name, value);
         }
     }
-    print_line(&line.to_string());
+
+    /// A metric, which is also a member. Returns how the format refers to it.
+    fn metric(&mut self, (name, unit): (&str, Option<&str>), value: impl Into<Value>) -> Value {
+        self.set(name, value);
+        match unit {
+            Some(unit) => json!({"Name": name, "Unit": unit}),
+            None => json!({"Name": name}),
+        }
+    }
+}
+
+/// The event of a request and its metrics, in one object. CloudWatch Logs bills each byte, so that every fact is there once,
+/// under the name of its metric if it has one, and a count of 0 is left out: its sum is the same.
+fn function_line(
+    function: &str,
+    facts: &Facts,
+    duration_ms: u64,
+    instance: &Instance,
+    now: DateTime<Utc>,
+) -> Value {
+    let outcome = Outcome::of(facts);
+    let (level, message) = outcome.told(facts.fault.is_some());
+    let mut line = Members::default();
+    // Lambda reads these two, and adds a timestamp to a line that has none.
+    line.set("timestamp", now.to_rfc3339_opts(SecondsFormat::Millis, true));
+    line.set("level", level);
+    line.set("message", message);
+    line.set("request.id", facts.request_id.as_str());
+    line.set_some("recipient", facts.recipient.as_deref());
+    line.set_some("token.id", facts.token_id.as_deref());
+    line.set_some("object", facts.object.as_deref());
+    line.set_some("version", facts.version);
+    line.set_some("format", facts.format);
+    line.set_some("left_out", facts.left_out);
+    line.set_some("limit_reached", facts.limit_reached.then_some(true));
+    line.set_some("hints_ignored", facts.hints_ignored.as_deref());
+    line.set_some("filter_fault", facts.filter_fault.as_deref());
+    line.set("http.status", facts.status);
+    line.set_some("user_agent", facts.user_agent.as_deref());
+    line.set_some("source_ip", facts.source_ip.as_deref());
+    line.set_some("cold", instance.start_ms.map(|_| true));
+    line.set_some("init_ms", instance.start_ms.and_then(|start| u64::try_from(start).ok()));
+    line.set_some("memory_mb", instance.memory_mb);
+    if let Some((code, text, source)) = &facts.error {
+        // Only the body of an error names it.
+        line.set_some("api.request.id", facts.api_request_id.as_deref());
+        line.set("error.code", *code);
+        line.set("error.message", text.as_str());
+        line.set_some("error.source", source.as_deref());
+    }
+    line.set("FunctionName", function);
+    line.set("Action", facts.action);
+    let life = facts.urls_end.map(|end| (end - now.timestamp_millis()) / 1000);
+    let spaces = metrics(&mut line, facts, outcome, duration_ms, life);
+    line.set("_aws", json!({"Timestamp": now.timestamp_millis(), "CloudWatchMetrics": spaces}));
+    Value::Object(line.0)
+}
+
+/// Latency in milliseconds, the life of the shortest URL in seconds, and counts. What alarms watch is also there for every
+/// action together. Counts have no unit, which means the same.
+fn metrics(
+    line: &mut Members,
+    facts: &Facts,
+    outcome: Outcome,
+    duration_ms: u64,
+    life: Option<i64>,
+) -> Vec<Value> {
+    let mut of_action = vec![line.metric(("Latency", Some("Milliseconds")), duration_ms)];
+    let mut watched = Vec::new();
+    if matches!(outcome, Outcome::Failed | Outcome::Broken) {
+        of_action.push(line.metric(("Errors", None), 1));
+    }
+    if outcome == Outcome::Gone {
+        of_action.push(line.metric(("Gone", None), 1));
+    }
+    if facts.files > 0 {
+        of_action.push(line.metric(("FilesSigned", None), facts.files));
+        of_action.push(line.metric(("BytesGranted", Some("Bytes")), facts.bytes));
+    }
+    if outcome == Outcome::Broken {
+        watched.push(line.metric(("Broken", None), 1));
+    }
+    if facts.status == 401 {
+        watched.push(line.metric(("AuthFailures", None), 1));
+    }
+    if let Some(life) = life {
+        watched.push(line.metric(("ShortestUrlLife", Some("Seconds")), life));
+    }
+    let mut faults = Vec::new();
+    if let Some(fault) = facts.fault {
+        line.set("fault", fault.as_str());
+        line.set("Fault", fault.as_str());
+        faults.push(line.metric(("ProviderFaults", None), 1));
+    }
+    let spaces = [
+        (json!([["FunctionName", "Action"]]), of_action),
+        (json!([["FunctionName", "Action"], ["FunctionName"]]), watched),
+        (json!([["FunctionName"], ["FunctionName", "Fault"]]), faults),
+    ];
+    spaces
+        .into_iter()
+        .filter(|(_, metrics)| !metrics.is_empty())
+        .map(|(dimensions, metrics)| {
+            json!({"Namespace": NAMESPACE, "Dimensions": dimensions, "Metrics": metrics})
+        })
+        .collect()
 }
 
 #[expect(clippy::print_stdout, reason = "the log of a Lambda function is its standard output")]

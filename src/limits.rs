@@ -98,6 +98,9 @@ pub struct Limits {
     pub chunk_seconds: u64,
     /// How many bytes of commits all answers together keep between their two passes over a range of changes.
     pub range_kept_bytes: usize,
+    /// How many bytes of memory the tables that were read may keep together for later requests, as estimated after each
+    /// request. Tables that a request uses count, and stay.
+    pub cache_bytes: usize,
 }
 
 impl Default for Limits {
@@ -140,6 +143,7 @@ impl Default for Limits {
             recipient_answer_bytes: 256 << 20,
             chunk_seconds: 60,
             range_kept_bytes: 64 << 20,
+            cache_bytes: 64 << 20,
         }
     }
 }
@@ -186,8 +190,8 @@ impl Limits {
 }
 
 /// Limits that stand for nothing when they are 0.
-const MAY_BE_ZERO: [&str; 4] =
-    ["log_listing_seconds", "unavailable_millis", "range_kept_bytes", "bucket_queue"];
+const MAY_BE_ZERO: [&str; 5] =
+    ["log_listing_seconds", "unavailable_millis", "range_kept_bytes", "bucket_queue", "cache_bytes"];
 
 /// The largest number that a limit is set to, far below what would overflow.
 const MAX_NUMBER: u64 = 1 << 48;

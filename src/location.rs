@@ -24,6 +24,15 @@ pub enum Location {
     Local(PathBuf),
 }
 
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::S3 { bucket, prefix, .. } => write!(f, "s3://{bucket}/{prefix}"),
+            Self::Local(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
 /// Why a location was refused, as a sentence for the person who wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocationError {

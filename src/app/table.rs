@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::tables::TableUse;
 use crate::delta::{DeltaTable, Snapshot};
 use crate::error::{Error, ErrorCode, Result};
 use crate::flight::Flights;
@@ -42,6 +43,14 @@ impl WarmTable {
             versions: Flights::default(),
             unavailable: Mutex::default(),
         }
+    }
+
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.delta.kept_bytes()
+    }
+
+    pub(super) fn release_paused(&self, bytes: usize) -> usize {
+        self.delta.release_paused(bytes)
     }
 
     async fn run<T: Send + 'static>(
@@ -96,6 +105,12 @@ impl OpenTable {
     ) -> Self {
         let delta = shared.delta.with_access(access);
         Self { shared, delta, location, allowed }
+    }
+
+    /// The same table, for a request that uses it until its last clone, or the last one of its log, is dropped.
+    pub(super) fn used(self, used: TableUse) -> Self {
+        let delta = self.delta.holding(Arc::new(used));
+        Self { delta, ..self }
     }
 
     /// The table's log, with the files that are shared. What blocks is for [`OpenTable::run`].

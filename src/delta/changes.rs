@@ -114,7 +114,15 @@ pub(super) struct RemovedFiles {
     pub(super) files: HashMap<FileKey, RemovedFile>,
 }
 
+/// What a paused cursor keeps of a commit that it has not read.
+const COMMIT_BYTES_KEPT: usize = 300;
+
 impl RemovedFiles {
+    /// About how many bytes of memory it takes.
+    fn kept_bytes(&self) -> usize {
+        self.files.len() * 400
+    }
+
     /// Nothing is known yet, so nothing is completed.
     pub(super) fn unknown() -> Arc<Self> {
         Arc::new(Self { partitioned: true, files: HashMap::new() })
@@ -336,6 +344,12 @@ impl ChangeCursor {
     /// How many bytes of the log the cursor holds: the actions of a commit, and as much again for its text.
     pub fn held_bytes(&self) -> usize {
         self.commit.as_ref().map_or(0, |commit| commit.bytes.saturating_mul(2))
+    }
+
+    /// About how many bytes of memory it takes while it is paused.
+    pub(super) fn kept_bytes(&self) -> usize {
+        let commits = self.range.commits.len() + self.commits.len();
+        size_of::<Self>() + self.held_bytes() + commits * COMMIT_BYTES_KEPT + self.removed.kept_bytes()
     }
 
     /// Which files the cursor gives.

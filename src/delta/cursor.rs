@@ -165,6 +165,11 @@ impl FileCursor {
         self.batch.as_ref().map_or(0, |batch| batch.bytes().saturating_mul(2))
     }
 
+    /// About how many bytes of memory it takes while it is paused.
+    pub(super) fn kept_bytes(&self) -> usize {
+        size_of::<Self>() + self.held_bytes() + self.scan.kept_bytes()
+    }
+
     /// How many files come before the next one.
     pub fn position(&self) -> u64 {
         self.position

@@ -195,6 +195,20 @@ impl LogEngine {
         })
     }
 
+    /// Its store.
+    pub(super) fn store(&self) -> &Arc<LogStore> {
+        &self.store
+    }
+
+    /// About how many bytes of memory it and its other views keep.
+    pub(super) fn kept_bytes(&self) -> usize {
+        let sound = self.fence.sound.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let sound = sound * (size_of::<(String, u64, i64)>() + 2 * self.log().as_str().len());
+        // Both readers have the same.
+        let partitions = self.inner.selective.first().map_or(0, |reader| reader.kept_bytes());
+        self.store.kept_bytes() + sound + partitions
+    }
+
     /// What this view leaves out.
     pub(super) fn hidden(&self) -> &HiddenFiles {
         &self.fence.hidden

@@ -9,6 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::Read as _;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -40,6 +41,9 @@ const TAIL_BYTES: u64 = 256 * 1024;
 /// What is kept of one table's log.
 const KEPT_BYTES: usize = 16 * 1024 * 1024;
 
+/// What a file that is kept takes besides its bytes and its path, which is there three times.
+const FILE_BYTES: usize = 600;
+
 /// Parquet readers ask for these bytes first: the length of the metadata and the magic number.
 const PARQUET_FOOTER_BYTES: u64 = END_BYTES as u64;
 
@@ -66,6 +70,8 @@ pub(super) struct LogStore {
     /// The commit that was listed last: the newest one, if the listing went on to the end of the log.
     listed: Arc<Mutex<Option<ObjectMeta>>>,
     view: View,
+    /// The most bytes of a row group that were fetched together. A paused list of files may hold as many.
+    row_group_bytes: Arc<AtomicUsize>,
     limits: Limits,
 }
 
@@ -87,6 +93,7 @@ struct Footers {
     files: HashMap<Path, Arc<Footer>>,
     order: VecDeque<Path>,
     columns: usize,
+    bytes: usize,
 }
 
 /// Bytes of files, oldest out first.
@@ -109,8 +116,8 @@ struct Piece {
 
 impl LogStore {
     pub(super) fn new(inner: Arc<dyn ObjectStore>, view: View, limits: Limits) -> Self {
-        let (kept, footers, listed) = Default::default();
-        Self { inner, kept, footers, listed, view, limits }
+        let (kept, footers, listed, row_group_bytes) = Default::default();
+        Self { inner, kept, footers, listed, row_group_bytes, view, limits }
     }
 
     /// The same store, with the same memory, read in another way.
@@ -121,7 +128,8 @@ impl LogStore {
             Arc::clone(&self.footers),
             Arc::clone(&self.listed),
         );
-        Self { inner, kept, footers, listed, view, limits: self.limits }
+        let row_group_bytes = Arc::clone(&self.row_group_bytes);
+        Self { inner, kept, footers, listed, row_group_bytes, view, limits: self.limits }
     }
 
     pub(super) fn view(&self) -> View {
@@ -130,6 +138,18 @@ impl LogStore {
 
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// About how many bytes of memory this and its other views keep: bytes of files, and footers.
+    pub(super) fn kept_bytes(&self) -> usize {
+        let kept = self.kept();
+        let files: usize = kept.files.keys().map(|path| FILE_BYTES + 3 * path.as_ref().len()).sum();
+        kept.bytes + files + self.footers().bytes
+    }
+
+    /// About how many bytes a list of files holds that was paused within a checkpoint.
+    pub(super) fn row_group_bytes(&self) -> usize {
+        self.row_group_bytes.load(Ordering::Relaxed)
     }
 
     /// Reads a commit as it is now, whatever was kept of it. Keeps it, unless it is large.
@@ -299,6 +319,7 @@ impl LogStore {
             return Err(LogRejection::RowGroup.into());
         }
         memory_for(packed, 0).await?;
+        self.row_group_bytes.fetch_max(usize::try_from(packed).unwrap_or(usize::MAX), Ordering::Relaxed);
         let fetch = |range| async move {
             let range = Some(GetRange::Bounded(range));
             self.get_columns(location, GetOptions { range, ..GetOptions::default() }).await?.bytes().await
@@ -347,14 +368,22 @@ fn pieces_of(file: std::fs::File) -> BoxStream<'static, Result<Bytes>> {
 impl Footers {
     fn keep(&mut self, location: &Path, footer: Footer) {
         self.columns += footer.len();
+        self.bytes += footer.kept_bytes();
         match self.files.insert(location.clone(), Arc::new(footer)) {
-            Some(before) => self.columns -= before.len(),
+            Some(before) => self.forget(&before),
             None => self.order.push_back(location.clone()),
         }
         while self.columns > COLUMNS_KEPT && self.order.len() > 1 {
             let Some(oldest) = self.order.pop_front() else { break };
-            self.columns -= self.files.remove(&oldest).map_or(0, |footer| footer.len());
+            if let Some(footer) = self.files.remove(&oldest) {
+                self.forget(&footer);
+            }
         }
+    }
+
+    fn forget(&mut self, footer: &Footer) {
+        self.columns -= footer.len();
+        self.bytes -= footer.kept_bytes();
     }
 }
 

@@ -47,6 +47,17 @@ pub struct Metadata {
     pub created_time: Option<i64>,
 }
 
+impl Metadata {
+    /// About how many bytes of memory it takes.
+    pub(super) fn kept_bytes(&self) -> usize {
+        let maps = [&self.format_options, &self.configuration];
+        let entries = maps.into_iter().flatten().map(|(key, value)| 96 + key.len() + value.len());
+        let names = self.partition_columns.iter().map(|name| size_of::<String>() + name.len());
+        let text = self.schema_string.len() + self.description.as_ref().map_or(0, String::len);
+        size_of::<Self>() + text + entries.chain(names).sum::<usize>()
+    }
+}
+
 /// How many files a version has, and how many bytes they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileStats {

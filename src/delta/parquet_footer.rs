@@ -21,10 +21,15 @@ const ROWS_OF_A_BYTE: u64 = 16;
 /// What follows the metadata of a Parquet file: its length, and the magic number.
 pub(super) const END_BYTES: usize = 8;
 
+/// What a column of the schema takes.
+const SCHEMA_COLUMN_BYTES: usize = 300;
+
 /// The columns of a file, by the bytes that hold them.
 #[derive(Debug)]
 pub(super) struct Footer {
     columns: HashMap<(u64, u64), Vec<Column>>,
+    /// How many columns the schema has, which the columns of all row groups share.
+    schema_columns: usize,
 }
 
 impl Footer {
@@ -61,12 +66,18 @@ impl Footer {
         if rows > file_bytes.saturating_mul(ROWS_OF_A_BYTE) {
             return Err(LogRejection::Rows);
         }
-        Ok(Self { columns })
+        Ok(Self { columns, schema_columns: metadata.file_metadata().schema_descr().num_columns() })
     }
 
     /// How much it holds.
     pub(super) fn len(&self) -> usize {
         self.columns.len()
+    }
+
+    /// About how many bytes of memory it takes. Each list of columns has room for four.
+    pub(super) fn kept_bytes(&self) -> usize {
+        const ENTRY: usize = size_of::<((u64, u64), Vec<Column>)>() + 4 * size_of::<Column>();
+        self.columns.capacity() * ENTRY + self.schema_columns * SCHEMA_COLUMN_BYTES
     }
 
     /// Checks columns that were fetched to be read together, as many rows at a time. Returns what a batch of rows takes.

@@ -49,6 +49,14 @@ const FIRST_SLOTS: usize = 1 << 15;
 /// By how much the next table is larger.
 const GROWTH: usize = 8;
 
+impl SeenFiles {
+    /// How many bytes of memory it takes.
+    pub(super) fn kept_bytes(&self) -> usize {
+        let slots: usize = self.digests.tables.iter().map(Vec::len).sum();
+        slots * size_of::<u32>() + self.batch.capacity() * size_of::<u64>()
+    }
+}
+
 impl Digests {
     /// Puts digests in, and calls `again` with the numbers of those that seem to be there.
     fn insert_all(&mut self, digests: &[u64], mut again: impl FnMut(usize)) {

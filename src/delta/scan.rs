@@ -99,6 +99,13 @@ impl Scan {
         Ok(Self { batches: Some(batches), replay, seen, repeats: None })
     }
 
+    /// About how many bytes of memory it takes: the files that were seen, and what was fetched of a checkpoint.
+    pub(super) fn kept_bytes(&self) -> usize {
+        let reads_checkpoint = self.seen.is_some() && self.batches.is_some();
+        let fetched = if reads_checkpoint { self.replay.engine.store().row_group_bytes() } else { 0 };
+        fetched + self.seen.as_ref().map_or(0, SeenFiles::kept_bytes)
+    }
+
     /// The version as the kernel replays it.
     pub(super) fn kernel(&self) -> &SnapshotRef {
         &self.replay.kernel

@@ -15,6 +15,9 @@ const TYPE_CHANGES: &str = "delta.typeChanges";
 /// long ones are in each other hundreds of times.
 const PATH_BYTES: usize = 64 << 20;
 
+/// What the maps of a schema take for a column besides its path.
+const COLUMN_BYTES: usize = 160;
+
 /// A schema that was read, as far as answers depend on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schema {
@@ -59,6 +62,16 @@ pub enum Primitive {
 }
 
 impl Schema {
+    /// How many columns it has at any depth.
+    pub(super) fn num_columns(&self) -> usize {
+        self.physical_names.len()
+    }
+
+    /// About how many bytes of memory it takes: two maps whose keys are paths.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.num_columns() * COLUMN_BYTES + 2 * self.path_bytes
+    }
+
     /// Reads a `schemaString`. 400 when it is no schema, or has a type that Delta does not have.
     pub fn parse(text: &str) -> Result<Self> {
         let value = read_schema(text)?;

@@ -67,6 +67,11 @@ pub(super) struct SelectiveReader {
 type Batches = BoxStream<'static, DeltaResult<RecordBatch>>;
 
 impl SelectiveReader {
+    /// How many bytes of partition values are kept.
+    pub(super) fn kept_bytes(&self) -> usize {
+        lock(&self.known).bytes
+    }
+
     /// The rows of these files, as batches with this schema, without those whose `add` action is about a file that is not
     /// selected.
     pub(super) fn read(
@@ -380,11 +385,6 @@ fn lock(known: &Mutex<KnownPartitions>) -> MutexGuard<'_, KnownPartitions> {
 }
 
 impl KnownPartitions {
-    /// How many bytes it holds.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// The partitions of a row group, if it was read before.
     fn get(&self, file: &FileKey, group: usize) -> Option<Arc<Partitions>> {
         self.files.get(file)?.get(&group).cloned()
@@ -541,16 +541,16 @@ mod tests {
         let partitions = |length: usize| vec![(vec![0; length], 1)];
         let mut known = KnownPartitions::default();
         known.keep(&file(0), 0, partitions(GROUP_BYTES));
-        assert_eq!(known.bytes(), 0, "too large for one row group");
+        assert_eq!(known.bytes, 0, "too large for one row group");
         for number in 0..100 {
             known.keep(&file(number), 0, partitions(GROUP_BYTES / 2));
             known.keep(&file(number), 1, partitions(10));
             known.keep(&file(number), 1, partitions(20));
-            assert!(known.bytes() <= KEPT_BYTES);
+            assert!(known.bytes <= KEPT_BYTES);
             assert!(known.get(&file(number), 1).is_some());
         }
         assert!(known.get(&file(0), 1).is_none());
         let counted: usize = known.files.values().flat_map(HashMap::values).map(|kept| bytes_of(kept)).sum();
-        assert_eq!(known.bytes(), counted);
+        assert_eq!(known.bytes, counted);
     }
 }

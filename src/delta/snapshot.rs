@@ -17,6 +17,15 @@ use crate::protocol::capabilities::TableFeatures;
 /// For how many filters the files of a version are counted once.
 const SHARED_STATS_KEPT: usize = 64;
 
+/// What the kernel keeps of a column of the schema.
+const COLUMN_BYTES: usize = 1250;
+
+/// What it keeps of its mapping to another name in files, if columns are mapped.
+const MAPPING_BYTES: usize = 1700;
+
+/// What the kernel keeps of a file of the log besides its URL.
+const FILE_BYTES: usize = 470;
+
 /// What one pass over the files finds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Totals {
@@ -130,6 +139,20 @@ impl Snapshot {
         if known.len() > SHARED_STATS_KEPT {
             known.pop_front();
         }
+    }
+
+    /// About how many bytes of memory it takes: the schema and the files of the log that it was built from, as the kernel and
+    /// this server keep them.
+    pub(super) fn kept_bytes(&self) -> usize {
+        let listed = &self.kernel.log_segment().listed;
+        let files = listed.ascending_commit_files.len() + listed.checkpoint_parts.len();
+        let files = files * (FILE_BYTES + 2 * self.engine.log().as_str().len());
+        let mapping = if self.schema.has_physical_names() { MAPPING_BYTES } else { 0 };
+        let kernel = self.schema.num_columns() * (COLUMN_BYTES + mapping) + self.metadata.kept_bytes();
+        let own = self.metadata.kept_bytes() + self.schema.kept_bytes();
+        let mended = self.mended.get().map_or(0, |mended| mended.kept_bytes());
+        let stats = self.shared_stats.lock().unwrap_or_else(PoisonError::into_inner).len();
+        files + kernel + own + mended + stats * size_of::<(FileAccess, FileStats)>()
     }
 
     pub(super) fn kernel(&self) -> &SnapshotRef {

@@ -1,5 +1,6 @@
 //! A table: where its versions are opened, and the newest one kept.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -29,6 +30,9 @@ const PAUSED_KEPT: usize = 4;
 /// How many older versions are kept: enough for the pages of a few queries of past versions.
 const OLDER_KEPT: usize = 4;
 
+/// What a table takes of which nothing is kept: its engine and its store.
+const TABLE_BYTES: usize = 16 * 1024;
+
 /// A Delta table at a location. Cheap to clone; clones share the engine and the newest snapshot. Lists of files and of
 /// changes have those that may be read: see [`DeltaTable::with_access`].
 ///
@@ -54,6 +58,7 @@ const OLDER_KEPT: usize = 4;
 pub struct DeltaTable {
     shared: Arc<Shared>,
     access: FileAccess,
+    held: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 struct Shared {
@@ -112,14 +117,20 @@ impl DeltaTable {
             paused_files: Mutex::default(),
             paused_changes: Mutex::default(),
         };
-        Self { shared: Arc::new(shared), access: FileAccess::everything() }
+        Self { shared: Arc::new(shared), access: FileAccess::everything(), held: None }
     }
 
     /// The same table, of which only some files may be read. What is kept in memory is shared, and lists that were paused
     /// continue only with the same access.
     #[must_use]
     pub fn with_access(&self, access: FileAccess) -> Self {
-        Self { shared: Arc::clone(&self.shared), access }
+        Self { shared: Arc::clone(&self.shared), access, held: self.held.clone() }
+    }
+
+    /// The same table, which with its clones holds something until the last of them is dropped.
+    #[must_use]
+    pub fn holding(self, held: Arc<dyn Any + Send + Sync>) -> Self {
+        Self { held: Some(held), ..self }
     }
 
     /// The newest version. If nothing was committed since the last call, this takes requests for two files of the log, or
@@ -373,8 +384,30 @@ impl DeltaTable {
         keep(&self.shared.paused_changes, cursor);
     }
 
+    /// About how many bytes of memory the table keeps for later requests: what was read of its log, its snapshots, and lists
+    /// that were paused.
+    pub fn kept_bytes(&self) -> usize {
+        let Shared { engine, known, paused_files, paused_changes, .. } = &*self.shared;
+        let snapshots: usize = {
+            let known = locked(known);
+            known.newest.iter().chain(&known.older).map(|snapshot| snapshot.kept_bytes()).sum()
+        };
+        let files: usize = locked(paused_files).iter().map(FileCursor::kept_bytes).sum();
+        let changes: usize = locked(paused_changes).iter().map(ChangeCursor::kept_bytes).sum();
+        TABLE_BYTES + engine.kept_bytes() + snapshots + files + changes
+    }
+
+    /// Drops paused lists, oldest first, until they kept so many bytes. Returns how many lists these were. Their next pages
+    /// read the log from its start.
+    pub fn release_paused(&self, bytes: usize) -> usize {
+        let Shared { paused_files, paused_changes, .. } = &*self.shared;
+        let (released, freed) = release(paused_files, bytes, FileCursor::kept_bytes);
+        let (more, _) = release(paused_changes, bytes.saturating_sub(freed), ChangeCursor::kept_bytes);
+        released + more
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.shared.known.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.shared.known)
     }
 
     /// Remembers a snapshot unless a newer one is known, and returns the newer of the two.
@@ -387,16 +420,33 @@ impl DeltaTable {
     }
 }
 
+/// Drops cursors, oldest first, until they kept so many bytes: how many, and the bytes.
+fn release<T>(paused: &Paused<T>, bytes: usize, kept_bytes: impl Fn(&T) -> usize) -> (usize, usize) {
+    let mut paused = locked(paused);
+    let (mut released, mut freed) = (0, 0);
+    while freed < bytes
+        && let Some(cursor) = paused.pop_front()
+    {
+        released += 1;
+        freed += kept_bytes(&cursor);
+    }
+    (released, freed)
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Takes out the cursor that is furthest among those that suit.
 fn take<T, K: Ord>(paused: &Paused<T>, suits: impl Fn(&T) -> bool, position: impl Fn(&T) -> K) -> Option<T> {
-    let mut paused = paused.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut paused = locked(paused);
     let suiting = paused.iter().enumerate().filter(|(_, cursor)| suits(cursor));
     let best = suiting.max_by_key(|(_, cursor)| position(cursor)).map(|(at, _)| at)?;
     paused.remove(best)
 }
 
 fn keep<T>(paused: &Paused<T>, cursor: T) {
-    let mut paused = paused.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut paused = locked(paused);
     paused.push_back(cursor);
     if paused.len() > PAUSED_KEPT {
         paused.pop_front();

@@ -24,6 +24,9 @@ use crate::ndjson::Bounds;
 /// The header that carries the id under which the log has a request.
 const REQUEST_ID_HEADER: &str = "x-request-id";
 
+/// How much of the client's `User-Agent` an event has: the name and the version of the client, and of what it runs on.
+const USER_AGENT_CHARS: usize = 128;
+
 /// The address that a front door says a request came from, in its extensions.
 #[derive(Debug, Clone)]
 pub struct SourceIp(pub String);
@@ -59,7 +62,7 @@ async fn front(State(front): State<Front>, mut request: Request) -> Response {
         request_id: ids.request.clone(),
         api_request_id: ids.api.clone(),
         action: if is_file { "GetFile" } else { routes::action(&method, &path) },
-        user_agent: user_agent.map(|text| text.chars().take(256).collect()),
+        user_agent: user_agent.map(|text| text.chars().take(USER_AGENT_CHARS).collect()),
         source_ip,
         ..Facts::default()
     });

@@ -281,6 +281,54 @@ def test_recipients_do_not_see_each_other(server):
             assert values(Reader(server, name, "own").changes(startingVersion=0).lines) == [region]
 
 
+@pytest.fixture(scope="module")
+def bytes_kept(catalog):
+    """What the table keeps after a query, as the log says when nothing may be kept."""
+    nothing = Server("--shares", catalog, "--limit", "cache_bytes=0")
+    Reader(nothing, "acme", "own").post({})
+    line = nothing.wait_for_log("a table is no longer kept")
+    assert nothing.stop() == 0
+    return int(re.search(r"freed_bytes=(\d+)", line)[1])
+
+
+@pytest.mark.parametrize("cache", ["everything", "nothing", "no paused lists"])
+def test_recipients_who_page_by_turns_get_only_theirs(server, catalog, bytes_kept, cache):
+    """The same warm table, with lists that are paused, given up, or dropped with the table."""
+    limit = {"everything": 64 << 20, "nothing": 0, "no paused lists": bytes_kept + 1000}[cache]
+    small = Server("--shares", catalog, "--limit", f"cache_bytes={limit}")
+    cases = [(name, form, what) for what in ("files", "changes") for form in FORMATS
+             for name, share in (("acme", "own"), ("globex", "own"), ("everything", "all"))]
+    shares = {"acme": "own", "globex": "own", "everything": "all"}
+
+    def page(mine, what, token):
+        more = {"pageToken": token} if token else {}
+        if what == "files":
+            return mine.post({"maxFiles": 1, **more}).lines
+        return mine.changes(startingVersion=0, maxFiles=1, **more).lines
+
+    try:
+        found, tokens = {case: [] for case in cases}, dict.fromkeys(cases)
+        left = list(cases)
+        while left:
+            for case in list(left):
+                name, form, what = case
+                lines = page(Reader(small, name, shares[name], headers=FORMATS[form]), what, tokens[case])
+                found[case] += stable(lines)
+                tokens[case] = lines[-1]["endStreamAction"].get("nextPageToken")
+                if tokens[case] is None:
+                    left.remove(case)
+        for (name, form, what), paged in found.items():
+            whole = Reader(server, name, shares[name], headers=FORMATS[form])
+            lines = whole.post({}).lines if what == "files" else whole.changes(startingVersion=0).lines
+            assert len(paged) > 1 and paged == stable(lines), (name, form, what)
+        log = "".join(small.log)
+        assert ("paused lists of a table are no longer kept" in log) == (cache != "everything")
+        assert ("a table is no longer kept" in log) >= (cache == "nothing")
+    finally:
+        assert small.stop() == 0
+    assert "panicked" not in "".join(small.log)
+
+
 def test_filters_of_the_table_and_the_grant_both_hold(server):
     lines = Reader(server, "both", "eu").post({}).lines
     assert parts(lines) and all(part["partitionValues"] == {"region": "EU", "day": "2024-05-02"} for part in parts(lines))

@@ -1,5 +1,6 @@
 """The Lambda binary, started as Lambda starts it: DynamoDB, S3 and STS of our own behind it, API Gateway before it."""
 
+import datetime
 import gzip
 import http.client
 import json
@@ -151,16 +152,33 @@ def test_every_kind_of_request(function):
         time.sleep(0.05)
 
 
-def events(function, request_id):
-    """What the log has of a request: the event, and the line of metrics that came with it."""
+def event_of(function, request_id):
+    """The event of a request, with its metrics."""
     end = time.monotonic() + 20
     while time.monotonic() < end:
         lines = [json.loads(line) for line in list(function.log) if line.startswith("{")]
-        found = [at for at, line in enumerate(lines) if line.get("request.id") == request_id and "action" in line]
-        if found and len(lines) > found[0] + 1:
-            return lines[found[0]], lines[found[0] + 1]
+        found = [line for line in lines if line.get("request.id") == request_id and "Action" in line]
+        if found:
+            assert len(found) == 1
+            return found[0]
         time.sleep(0.05)
     raise AssertionError("the log has no event of the request")
+
+
+def metrics_of(event):
+    """The metrics that CloudWatch takes out of an event, by their dimensions: {dimensions: {name: value}}."""
+    found = {}
+    for directive in event["_aws"]["CloudWatchMetrics"]:
+        assert directive["Namespace"] == "deltashare"
+        for dimensions in directive["Dimensions"]:
+            assert all(isinstance(event[name], str) for name in dimensions)
+            metrics = found.setdefault(tuple(dimensions), {})
+            for metric in directive["Metrics"]:
+                assert metric["Name"] not in metrics and isinstance(event[metric["Name"]], int)
+                assert metric.get("Unit") in (None, "Milliseconds", "Bytes", "Seconds")
+                metrics[metric["Name"]] = event[metric["Name"]]
+    assert abs(event["_aws"]["Timestamp"] / 1000 - time.time()) < 3600
+    return found
 
 
 @pytest.mark.parametrize("level", ["trace", "lambda_runtime=trace,lambda_http=trace,aws_smithy_runtime=trace,aws_sigv4=trace,hyper=trace,deltashare=trace"])
@@ -171,7 +189,7 @@ def test_no_secret_is_logged_however_much_is_asked_for(stack, level):
         assert ask(function, "GET", "/shares").status == 200
         answer = ask(function, "POST", f"{TABLE_PATH}py_versions/query", body=b"{}")
         assert answer.status == 200
-        events(function, answer.headers["x-request-id"])
+        event_of(function, answer.headers["x-request-id"])
     finally:
         function.stop()
     log = "".join(function.log)
@@ -186,27 +204,43 @@ def test_each_request_is_an_event_and_metrics(function):
     ask(function, "GET", "/health")
     answer = ask(function, "POST", f"{TABLE_PATH}py_odd_partitions/query", body=b"{}", headers={"User-Agent": "tests/1"})
     files = [line["file"] for line in answer.lines[2:]]
-    event, metrics = events(function, answer.headers["x-request-id"])
-    assert (event["recipient"], event["token.id"], event["action"]) == ("acme", "1", "QueryTable")
+    event = event_of(function, answer.headers["x-request-id"])
+    assert (event["recipient"], event["token.id"], event["Action"]) == ("acme", "1", "QueryTable")
     assert (event["object"], event["version"], event["format"]) == ("Retail.Sales.py_odd_partitions", 0, "parquet")
-    assert (event["files"], event["bytes"]) == (len(files), sum(file["size"] for file in files))
     assert (event["http.status"], event["user_agent"], event["source_ip"]) == (200, "tests/1", "127.0.0.1")
-    assert event["message"] == "answered" and event["cold"] is False and event["duration_ms"] >= 0
-    spaces, watched = metrics["_aws"]["CloudWatchMetrics"]
-    assert spaces["Namespace"] == watched["Namespace"] == "deltashare" and metrics["FunctionName"] == "deltashare"
-    assert spaces["Dimensions"] == [["FunctionName", "Action"]] and watched["Dimensions"] == [["FunctionName"]]
-    assert {metric["Name"] for metric in watched["Metrics"]} == {
-        "AuthFailures", "Broken", "ProviderFaults", "ShortestUrlLife"}
-    assert {metric["Name"] for metric in spaces["Metrics"]} == {
-        "Latency", "Errors", "Gone", "Broken", "AuthFailures", "FilesSigned", "BytesGranted", "ShortestUrlLife"}
-    assert all(metric["Name"] in metrics for metric in spaces["Metrics"])
-    assert (metrics["Action"], metrics["FilesSigned"], metrics["BytesGranted"]) == ("QueryTable", event["files"], event["bytes"])
-    assert 1800 < metrics["ShortestUrlLife"] <= 3600 and not any(metrics[name] for name in ("Errors", "Gone", "Broken", "AuthFailures"))
+    assert (event["level"], event["message"]) == ("INFO", "answered") and "cold" not in event
+    assert abs(datetime.datetime.fromisoformat(event["timestamp"]).timestamp() - time.time()) < 60
+    size = sum(file["size"] for file in files)
+    assert 1800 < event["ShortestUrlLife"] <= 3600 and event["Latency"] >= 0
+    watched = {"ShortestUrlLife": event["ShortestUrlLife"]}
+    assert metrics_of(event) == {
+        ("FunctionName", "Action"): {"Latency": event["Latency"], "FilesSigned": len(files), "BytesGranted": size, **watched},
+        ("FunctionName",): watched,
+    }
+    assert event["FunctionName"] == "deltashare" and not {"Errors", "Gone", "Broken", "AuthFailures", "ProviderFaults"} & set(event)
 
     refused = ask(function, "GET", "/shares", token="dss_unknown")
-    event, metrics = events(function, refused.headers["x-request-id"])
+    event = event_of(function, refused.headers["x-request-id"])
     assert event["message"] == "refused" and event["error.code"] == "UNAUTHENTICATED" and "recipient" not in event
-    assert metrics["AuthFailures"] == 1 and "ShortestUrlLife" not in metrics
+    assert metrics_of(event) == {
+        ("FunctionName", "Action"): {"Latency": event["Latency"], "AuthFailures": 1}, ("FunctionName",): {"AuthFailures": 1}}
+
+
+def test_the_first_event_of_an_instance_says_how_it_started(stack):
+    function = start(stack)
+    try:
+        first, second = (event_of(function, ask(function, "GET", "/shares").headers["x-request-id"]) for _ in range(2))
+    finally:
+        function.stop()
+    assert first["cold"] is True and 0 < first["init_ms"] < 20_000 and 5 < first["memory_mb"] < 500
+    assert not {"cold", "init_ms"} & set(second) and second.get("memory_mb", 500) > first["memory_mb"]
+
+
+def test_a_long_user_agent_is_cut(function):
+    answer = ask(function, "GET", "/shares", headers={"User-Agent": "é" + "x" * 500})
+    assert "user_agent" not in event_of(function, answer.headers["x-request-id"]), "it is not ASCII"
+    answer = ask(function, "GET", "/shares", headers={"User-Agent": "x" * 500})
+    assert event_of(function, answer.headers["x-request-id"])["user_agent"] == "x" * 128
 
 
 def test_urls_are_signed_by_the_role_and_by_no_other(function):
@@ -338,7 +372,7 @@ def test_a_function_url(stack, tables, tmp_path):
             answer = ask(function, "POST", f"{TABLE_PATH}py_versions/query", body=b'{"version": 1}', prefix="",
                          headers={"Content-Type": content_type})
             assert answer.status == 200 and answer.headers["delta-table-version"] == "1"
-        event, _ = events(function, answer.headers["x-request-id"])
+        event = event_of(function, answer.headers["x-request-id"])
         assert event["source_ip"] == "127.0.0.1"
         assert ask(function, "HEAD", f"{TABLE_PATH}py_versions", prefix="").headers["delta-table-version"] == "3"
     finally:
@@ -357,7 +391,7 @@ def test_an_answer_that_has_begun_ends_visibly_at_the_deadline(stack):
         assert 3 < len(lines) < MANY and b"INCOMPLETE ANSWER" in cut.body
         told = ask(function, "POST", f"{TABLE_PATH}many/query", body=body, headers=headers)
         assert "took too long" in told.lines[-1]["endStreamAction"]["errorMessage"]
-        event, _ = events(function, told.headers["x-request-id"])
+        event = event_of(function, told.headers["x-request-id"])
         assert event["message"] == "broken" and event["error.code"] == "TEMPORARILY_UNAVAILABLE"
     finally:
         function.stop()

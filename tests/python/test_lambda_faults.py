@@ -14,7 +14,7 @@ import pytest
 
 from conftest import TOKEN, write_profile
 from faults import RESET, SILENCE, Times, Way, answer, cut, delay, rewrite, s3_error, wait_until
-from test_lambda import TABLE_PATH, ask, events, stack, start  # noqa: F401
+from test_lambda import TABLE_PATH, ask, event_of, metrics_of, stack, start  # noqa: F401
 
 QUERY = f"{TABLE_PATH}change_data_feed/query"
 IN_TIME = 20
@@ -140,13 +140,15 @@ def test_what_the_provider_must_mend_is_logged_and_counted_by_its_kind(stack, wa
     function = start(stack, environment=ways.environment | {"RUST_LOG": "warn,deltashare=error,deltashare::audit=info"}, seconds=60)
     try:
         refused = ask(function, "POST", QUERY, body=b"{}")
-        event, metrics = events(function, refused.headers["x-request-id"])
+        event = event_of(function, refused.headers["x-request-id"])
     finally:
         getattr(ways, way).rule = None
         function.stop()
     assert (refused.status, event["level"], event["fault"]) == (status, level, fault)
     assert event["object"] == "Retail.Sales.change_data_feed" and event["error.source"]
-    assert (metrics["ProviderFaults"], metrics["Fault"]) == (1, fault)
+    found = metrics_of(event)
+    assert event["Fault"] == fault and found["FunctionName",]["ProviderFaults"] == found["FunctionName", "Fault"]["ProviderFaults"] == 1
+    assert "FilesSigned" not in event and event.get("Errors") == (1 if level == "ERROR" else None)
     assert refused.json["requestId"] == event["request.id"] and refused.json["apiRequestId"] == event["api.request.id"]
 
 

@@ -3,6 +3,7 @@
 import collections
 import gzip
 import json
+import math
 import re
 import threading
 import time
@@ -16,7 +17,7 @@ from conftest import ROOT, TOKEN, Server, hash_of
 from faults import Way, s3_error
 from lambda_runtime import Lambda
 from test_dynamodb import TABLE, make_table, put
-from test_lambda import ask
+from test_lambda import ask, event_of
 
 BUCKET = "counted"
 ROLE = "arn:aws:iam::000000000000:role/signer"
@@ -260,7 +261,7 @@ def billed(aws, s3, way, tmp_path_factory):
             location=f"s3://{BUCKET}/{name}", historyShared=True)
     put(dynamodb, "RECIPIENT#acme", "RECIPIENT", name="acme", status="active")
     put(dynamodb, "RECIPIENT#acme", "SHARE#retail", share="Retail", recipient="acme")
-    put(dynamodb, f"TOKEN#{hash_of(TOKEN)}", "TOKEN", recipient="acme", id="1", expires="never")
+    put(dynamodb, f"TOKEN#{hash_of(TOKEN)}", "TOKEN", recipient="acme", id="5f3a9c1e", expires="never")
     Log(s3, "ten").create(10)
     for name in ("medium", "large"):
         directory = tmp_path_factory.mktemp("billed") / name
@@ -312,3 +313,41 @@ def test_the_page_on_costs_has_the_requests_of_a_query(billed, name, heading):
     rows = rows_of_costs(heading)
     assert rows["S3, HEAD and GET"] == f"{asked['HEAD'] + asked['GET']} × 0.40"
     assert rows["DynamoDB: token, recipient, grant, share and table"] == f"{sum(read.values())} × 0.125"
+
+
+# As API Gateway and CloudFormation give them, with the longest text that an event keeps of a client.
+USUAL = {"FunctionName": "deltashare-Function-0123456789AB", "source_ip": "203.0.113.100", "user_agent": "x" * 128}
+
+
+@pytest.mark.parametrize("heading,method,path", [
+    ("Listing shares, schemas or tables", "GET", "/shares"),
+    ("Querying a table of ten files", "POST", f"{TABLES}ten/query"),
+    ("Querying a table of 100,000 files", "POST", f"{TABLES}large/query"),
+    ("The first 6 MB of an answer", "POST", f"{TABLES}medium/query"),
+])
+def test_the_page_on_costs_has_the_size_of_an_event(billed, heading, method, path):
+    function, _, _ = billed
+    lines = []
+    for _ in range(2):
+        answer = ask(function, method, path, body=b'{"maxFiles":10}' if method == "POST" else None,
+                     headers={"User-Agent": USUAL["user_agent"], "Accept-Encoding": "gzip"})
+        event = event_of(function, answer.headers["x-request-id"])
+        lines = [line for line in list(function.log) if event["request.id"] in line]
+    # Nothing else is logged of a request.
+    assert len(lines) == 1 and not {"cold", "init_ms"} & set(event) and answer.status == 200
+    event.pop("memory_mb", None)
+    measured = len(json.dumps(event | USUAL, separators=(",", ":"))) + 1
+    print(f"{heading}: {measured} bytes")
+    told = math.ceil(measured / 100) / 10
+    assert rows_of_costs(heading)[f"logs, {told} KB each"] == f"{told} × 0.50"
+
+
+def test_the_page_on_costs_has_the_size_of_the_event_of_an_unknown_token(billed):
+    function, _, _ = billed
+    answer = ask(function, "GET", "/shares", token="dss_unknown", headers={"User-Agent": USUAL["user_agent"]})
+    event = event_of(function, answer.headers["x-request-id"])
+    event.pop("memory_mb", None)
+    measured = len(json.dumps(event | USUAL, separators=(",", ":"))) + 1
+    print(f"unknown token: {measured} bytes")
+    told = math.ceil(measured / 100) / 10 * 0.50
+    assert f"3.50 + 0.20 + 0.13 + 0.125 + {told:.2f} = " in (ROOT / "infra/cost.md").read_text()

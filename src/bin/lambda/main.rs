@@ -45,6 +45,7 @@ const MARGIN: Duration = Duration::from_secs(2);
 const LARGEST: u64 = 199_000_000;
 
 fn main() -> Result<(), lambda_http::Error> {
+    let began = Instant::now();
     deltashare::allocator::use_one_heap();
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,buoyant_kernel=off,deltashare=info,lambda=info"));
@@ -53,10 +54,10 @@ fn main() -> Result<(), lambda_http::Error> {
     audit::write_metrics(std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default());
     // The log is read by one thread while another signs.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(run())
+    runtime.block_on(run(began))
 }
 
-async fn run() -> Result<(), lambda_http::Error> {
+async fn run(began: Instant) -> Result<(), lambda_http::Error> {
     let config = Config::from_env(|name| std::env::var(name).ok())?;
     let runtime_api = Connections::to(&config.runtime_api).map(Arc::new);
     let base_path: Arc<str> = config.base_path.as_str().into();
@@ -88,6 +89,7 @@ async fn run() -> Result<(), lambda_http::Error> {
             })
         }
     });
+    audit::ready_after(began.elapsed());
     lambda_runtime::run(answer).await
 }
 
