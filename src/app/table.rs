@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::delta::{DeltaTable, Snapshot};
+use crate::delta::{DeltaTable, NextReads, Snapshot};
 use crate::error::{Error, ErrorCode, Result};
 use crate::flight::Flights;
 use crate::gate::{self, Lane};
@@ -21,6 +21,8 @@ pub struct OpenTable {
     pub location: Location,
     /// Other locations that its log may refer to.
     pub allowed: Vec<Location>,
+    /// What is read of the newest version once it is open.
+    next: NextReads,
 }
 
 /// What requests for one table have in common.
@@ -95,7 +97,13 @@ impl OpenTable {
         access: FileAccess,
     ) -> Self {
         let delta = shared.delta.with_access(access);
-        Self { shared, delta, location, allowed }
+        Self { shared, delta, location, allowed, next: NextReads::default() }
+    }
+
+    /// The same table, if that much is read of its newest version once [`OpenTable::latest`] has returned it.
+    #[must_use]
+    pub fn to_read(self, next: NextReads) -> Self {
+        Self { next, ..self }
     }
 
     /// The table's log, with the files that are shared. What blocks is for [`OpenTable::run`].
@@ -124,7 +132,8 @@ impl OpenTable {
     /// same time.
     pub async fn latest(&self) -> Result<Arc<Snapshot>> {
         let shared = Arc::clone(&self.shared);
-        self.shared.newest.join((), move || shared.run(DeltaTable::latest)).await
+        let next = self.next;
+        self.shared.newest.join((), move || shared.run(move |delta| delta.latest_for(next))).await
     }
 
     /// An exact version, in the same way. Fails when there is no such version, or no longer.
