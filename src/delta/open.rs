@@ -17,9 +17,9 @@ use super::history::Log;
 use super::log_names::{LogFile, file_name};
 use super::log_store::Part;
 use super::metadata::{Metadata, Protocol};
+use super::prefetch::NextReads;
 use super::snapshot::Snapshot;
 use super::stand_in::{UncheckedTable, snapshot_with_stand_in, suits_scan};
-use super::table::NextReads;
 use crate::error::{Error, Result};
 
 /// How many damaged checkpoints are passed over one by one before only the commits are tried. Each try reads the log

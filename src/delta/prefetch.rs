@@ -24,6 +24,15 @@ const PARTS: usize = 16;
 /// The most bytes that are fetched. The store keeps twice as many, so that none is dropped before it was read.
 const BYTES: u64 = 8 * 1024 * 1024;
 
+/// What a caller who opens the newest version reads of it next.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NextReads {
+    /// The files.
+    pub files: bool,
+    /// The number of files and their size: [`Snapshot::file_stats`](super::Snapshot::file_stats).
+    pub totals: bool,
+}
+
 /// Files that are being fetched. Dropping it ends what the kernel did not ask for.
 pub(super) struct Prefetch {
     store: Arc<LogStore>,

@@ -15,6 +15,7 @@ use super::history::Log;
 use super::kept_commits::{CommitBudget, KeptCommits};
 use super::metadata::FileStats;
 use super::open::{RefreshResult, is_newest, open_from, open_listed, open_newest, open_version, refresh};
+use super::prefetch::NextReads;
 use super::snapshot::Snapshot;
 use super::survey::{Survey, survey};
 use crate::error::{ErrorCode, Result};
@@ -53,15 +54,6 @@ const OLDER_KEPT: usize = 4;
 pub struct DeltaTable {
     shared: Arc<Shared>,
     access: FileAccess,
-}
-
-/// What a caller who opens the newest version reads of it next.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NextReads {
-    /// The files.
-    pub files: bool,
-    /// The number of files and their size: [`Snapshot::file_stats`].
-    pub totals: bool,
 }
 
 struct Shared {
