@@ -47,6 +47,7 @@ impl Prefetch {
         Self { store, runtime, turns: Arc::new(Semaphore::new(FILES)), fetches: Vec::new() }
     }
 
+    /// Sends the request for a part of a file.
     pub(super) fn begin(&mut self, location: Path, part: Part) {
         let turn = Arc::clone(&self.turns).acquire_owned();
         let fetch = self.store.fetch(&self.runtime, &location, part, turn);
