@@ -199,10 +199,12 @@ impl Storage {
             }
             Location::S3 { bucket, prefix, role } => {
                 let bucket = self.bucket(bucket, role.as_ref());
-                let region = bucket.region().await.map_err(not_ready)?;
+                let (region, credentials) =
+                    futures::future::join(bucket.region(), bucket.credentials()).await;
+                let region = region.map_err(not_ready)?;
                 Ok(SigningParams {
                     root: Root::new(location, prefix.len()),
-                    credentials: bucket.credentials().await.map_err(not_ready)?,
+                    credentials: credentials.map_err(not_ready)?,
                     region: region.to_owned(),
                     url: bucket.url(region).under(prefix),
                 })

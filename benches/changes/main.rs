@@ -184,7 +184,7 @@ async fn poll(root: &Path) {
 }
 
 async fn pages(root: &Path) {
-    let table = generate::table(root, FILES, false).unwrap();
+    let table = generate::table(root, FILES, generate::Layout::Mixed, false).unwrap();
     let (store, endpoint) = Store::serve(&table, Duration::ZERO).await;
     let query = |paging: String| {
         let body = format!("{{{paging}}}");

@@ -14,7 +14,7 @@ use crate::protocol::actions::{
     DeltaMetadata, DeltaMetadataWrapper, DeltaProtocol, DeltaProtocolWrapper, Format, MetadataLine,
     ParquetMetadata, ParquetProtocol, ProtocolLine, URL_AND_DIRECTORY,
 };
-use crate::protocol::capabilities::ResponseFormat;
+use crate::protocol::capabilities::{Capabilities, ResponseFormat};
 use crate::protocol::json::write_json;
 
 /// How the `protocol` and `metaData` lines of an answer are written.
@@ -50,6 +50,11 @@ impl Head {
             ResponseFormat::Delta => table.file_stats(snapshot).map(Some),
             ResponseFormat::Parquet => Ok(None),
         }
+    }
+
+    /// Whether [`Head::stats`] reads totals for a client, whatever the table is like. Those of some of the files are counted.
+    pub fn needs_totals(capabilities: &Capabilities, table: &TableRecord) -> bool {
+        capabilities.needs_delta() && !table.access.is_filtered()
     }
 
     /// The head lines of a snapshot.

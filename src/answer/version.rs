@@ -12,7 +12,7 @@ use super::tokens::RefreshClaims;
 use super::writer::{LineCursor, Step};
 use crate::app::{App, OpenTable};
 use crate::auth::SharedTable;
-use crate::delta::{DeltaTable, FileCursor, FileStats, SELECTION_RULES, Snapshot};
+use crate::delta::{DeltaTable, FileCursor, FileStats, NextReads, SELECTION_RULES, Snapshot};
 use crate::error::{Error, Result};
 use crate::ndjson::Lines;
 use crate::protocol::capabilities::{Capabilities, FileIdHash, ResponseFormat};
@@ -29,16 +29,19 @@ pub struct OpenVersion {
 }
 
 impl OpenVersion {
-    /// Opens a shared table as of what a request asks for.
+    /// Opens a shared table as of what a request asks for. `next` is what the answer has of the newest version, if that is asked for.
     ///
     /// 400 if the request names a version and the provider does not share history, or if the version is older than the
     /// oldest one shared.
-    pub async fn open(app: &App, shared: &SharedTable, as_of: &AsOf) -> Result<Self> {
+    pub async fn open(app: &App, shared: &SharedTable, as_of: &AsOf, next: NextReads) -> Result<Self> {
         check_as_of(shared, as_of)?;
         if let AsOf::Version(version) = as_of {
             shared.check_start(*version)?;
         }
-        let table = app.open(shared)?;
+        let table = app.open(shared)?.to_read(match as_of {
+            AsOf::Latest => next,
+            AsOf::Version(_) | AsOf::Timestamp { .. } => NextReads::default(),
+        });
         let snapshot = match as_of {
             AsOf::Latest => {
                 let snapshot = table.latest().await?;

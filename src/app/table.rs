@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::tables::TableUse;
-use crate::delta::{DeltaTable, Snapshot};
+use crate::delta::{DeltaTable, NextReads, Snapshot};
 use crate::error::{Error, ErrorCode, Result};
 use crate::flight::Flights;
 use crate::gate::{self, Lane};
@@ -22,6 +22,8 @@ pub struct OpenTable {
     pub location: Location,
     /// Other locations that its log may refer to.
     pub allowed: Vec<Location>,
+    /// What is read of the newest version once it is open.
+    next: NextReads,
 }
 
 /// What requests for one table have in common.
@@ -104,7 +106,13 @@ impl OpenTable {
         access: FileAccess,
     ) -> Self {
         let delta = shared.delta.with_access(access);
-        Self { shared, delta, location, allowed }
+        Self { shared, delta, location, allowed, next: NextReads::default() }
+    }
+
+    /// The same table, if that much is read of its newest version once [`OpenTable::latest`] has returned it.
+    #[must_use]
+    pub fn to_read(self, next: NextReads) -> Self {
+        Self { next, ..self }
     }
 
     /// The same table, for a request that uses it until its last clone, or the last one of its log, is dropped.
@@ -139,7 +147,8 @@ impl OpenTable {
     /// same time.
     pub async fn latest(&self) -> Result<Arc<Snapshot>> {
         let shared = Arc::clone(&self.shared);
-        self.shared.newest.join((), move || shared.run(DeltaTable::latest)).await
+        let next = self.next;
+        self.shared.newest.join((), move || shared.run(move |delta| delta.latest_for(next))).await
     }
 
     /// An exact version, in the same way. Fails when there is no such version, or no longer.

@@ -4,6 +4,7 @@
 
 use buoyant_kernel::Engine as _;
 use serde::Deserialize;
+use url::Url;
 
 use super::engine::LogEngine;
 use super::failure::{Cause, cause, failure};
@@ -12,7 +13,12 @@ use crate::error::Result;
 use crate::s3_error::S3ErrorKind;
 
 /// A larger checksum lists every file, and is not worth reading for its totals.
-const MOST_BYTES: u64 = 1024 * 1024;
+pub(super) const CHECKSUM_BYTES: u64 = 1024 * 1024;
+
+/// The checksum of a version.
+pub(super) fn checksum_name(engine: &LogEngine, version: u64) -> Url {
+    engine.log_file(&format!("{version:020}.crc"))
+}
 
 /// What a checksum says of the files of a version.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -29,10 +35,9 @@ impl Checksum {
     /// Reads the checksum of a version; `None` if there is none, or if it cannot be read for a reason that says nothing
     /// of the rest of the log.
     pub(super) fn read(engine: &LogEngine, version: u64) -> Result<Option<Self>> {
-        let mut file = engine.log().clone();
-        file.set_path(&format!("{}{version:020}.crc", file.path()));
+        let file = checksum_name(engine, version);
         let storage = engine.storage_handler();
-        let read = storage.read_files(vec![(file, Some(0..MOST_BYTES))]).map_err(failure)?.next();
+        let read = storage.read_files(vec![(file, Some(0..CHECKSUM_BYTES))]).map_err(failure)?.next();
         match read {
             // A checksum that is cut off at the limit does not parse either, and is not needed.
             Some(Ok(bytes)) => Ok(serde_json::from_slice(&bytes).ok()),

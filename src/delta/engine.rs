@@ -9,7 +9,8 @@ use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use buoyant_kernel::object_store::ObjectStore;
+use buoyant_kernel::object_store::path::Path;
+use buoyant_kernel::object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
 use buoyant_kernel::schema::{DataType, SchemaRef, StructField, StructType};
 use buoyant_kernel::{
     DeltaResult, DeltaResultIterator, DeltaResultIteratorStatic, Engine, EngineData, Error as KernelError,
@@ -18,15 +19,17 @@ use buoyant_kernel::{
 };
 use buoyant_kernel_engine::{DefaultEngine, DefaultEngineBuilder};
 use bytes::Bytes;
+use futures::future::join;
 use url::Url;
 
 use super::action_guard::{check_names, check_texts};
 use super::executor::{StoppableExecutor, batch_is_decoded, unless_stopped, wait_for_memory};
-use super::failure::{Cause, cause, failure};
+use super::failure::{Cause, cause, failure, store_cause};
 use super::file_selection::FileSelection;
 use super::log_names::{LAST_CHECKPOINT, LogFile, file_name};
 use super::log_store::{COMMIT_BYTES, LogStore, View};
 use super::look::is_unchanged;
+use super::prefetch::{Hint, Prefetch};
 use super::read_ahead::ReadAhead;
 use super::repeats::{no_repeats, subjects};
 use super::selective_read::{KnownPartitions, SelectiveReader, has_partition_values};
@@ -63,6 +66,16 @@ struct KernelEngines {
     for_large_files: Arc<DefaultEngine<StoppableExecutor>>,
     /// The reader of checkpoints of which only some files are needed, for files of both kinds.
     selective: [Arc<SelectiveReader>; 2],
+}
+
+/// A listing of a log, as far as it was wanted.
+pub(super) struct LogPage {
+    /// By their names.
+    pub(super) files: Vec<FileMeta>,
+    /// Those that the kernel does not see.
+    pub(super) hidden: Vec<FileMeta>,
+    /// Whether these are all files of the log.
+    pub(super) is_whole: bool,
 }
 
 /// The engine of one table, or a view of it.
@@ -161,6 +174,46 @@ impl LogEngine {
         Ok(files)
     }
 
+    /// The first files of the log, at most so many, and at the same time what `_last_checkpoint` says, if anything.
+    /// Blocks.
+    pub(super) fn first_page(&self, most: usize) -> DeltaResult<(LogPage, DeltaResult<Option<Hint>>)> {
+        let log = Path::from(self.log().path());
+        let hint = Path::from(self.log_file(LAST_CHECKPOINT).path());
+        let hint = async { self.store.get(&hint).await?.bytes().await };
+        // The thread may block, as for the requests that these replace.
+        let (hint, listed) = self.runtime.block_on(join(hint, self.store.files_from(&log, 0, most)));
+        let hint = match hint {
+            Ok(hint) => Ok(Hint::read(&hint)),
+            Err(error) if is_no_hint(store_cause(&error)) => Ok(None),
+            Err(error) => Err(error.into()),
+        };
+        Ok((self.page(listed?), hint))
+    }
+
+    /// The files of the versions from `version` on. Blocks.
+    pub(super) fn page_from(&self, version: u64) -> DeltaResult<LogPage> {
+        let log = Path::from(self.log().path());
+        let listed = self.runtime.block_on(self.store.files_from(&log, version, usize::MAX))?;
+        Ok(self.page(listed))
+    }
+
+    fn page(&self, (listed, is_whole): (Vec<ObjectMeta>, bool)) -> LogPage {
+        let in_log = |file: ObjectMeta| {
+            let mut location = self.log().clone();
+            location.set_path(&format!("/{}", file.location));
+            let last_modified = file.last_modified.timestamp_millis();
+            self.fence.in_log(FileMeta { location, last_modified, size: file.size })
+        };
+        let (hidden, files) =
+            listed.into_iter().filter_map(in_log).partition(|file| self.fence.hides(&file.location));
+        LogPage { files, hidden, is_whole }
+    }
+
+    /// What fetches files of the log before they are asked for.
+    pub(super) fn prefetch(&self) -> Prefetch {
+        Prefetch::new(&self.store, &self.runtime)
+    }
+
     /// Whole commits with every action, fetched together, in this order.
     pub(super) fn read_ahead(&self, commits: Vec<FileMeta>) -> DeltaResult<ReadAhead> {
         self.fence.admit_all(&commits)?;
@@ -220,7 +273,7 @@ impl LogEngine {
     }
 
     /// The URL of a file in `_delta_log/`.
-    fn log_file(&self, name: &str) -> Url {
+    pub(super) fn log_file(&self, name: &str) -> Url {
         let mut file = self.log().clone();
         file.set_path(&format!("{}{name}", self.log().path()));
         file
@@ -390,17 +443,19 @@ fn has_large(files: &[FileMeta]) -> bool {
     files.iter().any(|file| file.size >= LARGE_FILE_BYTES)
 }
 
+/// Whether a failed request for `_last_checkpoint` means that there is none. S3 answers 403 for a file that does not exist if the
+/// caller may list only a part of the bucket.
+fn is_no_hint(cause: Cause) -> bool {
+    matches!(cause, Cause::Missing | Cause::Denied | Cause::Storage(S3ErrorKind::Key | S3ErrorKind::Archived))
+}
+
 /// Keeps the version of `_last_checkpoint`. The schema and the actions that it may repeat are the
 /// checkpoint's to tell: a hint that is wrong about them would hide files.
 fn version_of_hint(hint: &[u8]) -> Bytes {
-    #[derive(serde::Deserialize)]
-    struct Hint {
-        version: u64,
-    }
-    match serde_json::from_slice(hint) {
+    match Hint::read(hint) {
         // The kernel requires `size`, and uses it for nothing but its log.
-        Ok(Hint { version }) => Bytes::from(format!(r#"{{"version":{version},"size":0}}"#)),
-        Err(_) => Bytes::new(),
+        Some(Hint { version, .. }) => Bytes::from(format!(r#"{{"version":{version},"size":0}}"#)),
+        None => Bytes::new(),
     }
 }
 
@@ -464,13 +519,8 @@ impl StorageHandler for FencedHandler<dyn StorageHandler> {
         let log = self.fence.log.clone();
         Ok(Box::new(read.map(move |hint| match hint {
             Ok(hint) => Ok(version_of_hint(&hint)),
-            // S3 answers this for a file that does not exist if the caller may list only a part of the bucket.
-            Err(error) => Err(match cause(&error) {
-                Cause::Denied | Cause::Storage(S3ErrorKind::Key | S3ErrorKind::Archived) => {
-                    KernelError::file_not_found(&log)
-                }
-                _ => error,
-            }),
+            Err(error) if is_no_hint(cause(&error)) => Err(KernelError::file_not_found(&log)),
+            Err(error) => Err(error),
         })))
     }
 

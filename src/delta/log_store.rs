@@ -22,6 +22,9 @@ use buoyant_kernel::object_store::{
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use super::executor::{memory_for, stoppable, unless_stopped};
 use super::json_guard::JsonGuard;
@@ -36,7 +39,7 @@ use crate::limits::Limits;
 pub(super) const COMMIT_BYTES: u64 = 1024 * 1024;
 
 /// How much of the end of a Parquet file is read with its footer.
-const TAIL_BYTES: u64 = 256 * 1024;
+pub(super) const TAIL_BYTES: u64 = 256 * 1024;
 
 /// What is kept of one table's log.
 const KEPT_BYTES: usize = 16 * 1024 * 1024;
@@ -67,6 +70,8 @@ pub(super) struct LogStore {
     inner: Arc<dyn ObjectStore>,
     kept: Arc<Mutex<KeptPieces>>,
     footers: Arc<Mutex<Footers>>,
+    /// What is fetched before the kernel asks for it.
+    fetches: Arc<Mutex<HashMap<Path, Fetch>>>,
     /// The commit that was listed last: the newest one, if the listing went on to the end of the log.
     listed: Arc<Mutex<Option<ObjectMeta>>>,
     view: View,
@@ -74,6 +79,40 @@ pub(super) struct LogStore {
     row_group_bytes: Arc<AtomicUsize>,
     limits: Limits,
 }
+
+/// Which part of a file is fetched before it is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Part {
+    /// A small file, as a whole.
+    Whole,
+    /// The end of a Parquet file that has so many bytes.
+    End(u64),
+    /// At most so many bytes.
+    Start(u64),
+}
+
+impl Part {
+    /// How the kernel asks for it.
+    fn range(self) -> Option<GetRange> {
+        match self {
+            Self::Whole => None,
+            Self::End(size) => Some(GetRange::Bounded(size.saturating_sub(PARQUET_FOOTER_BYTES)..size)),
+            Self::Start(most) => Some(GetRange::Bounded(0..most)),
+        }
+    }
+}
+
+/// A request that was sent before the file is asked for. All who ask for the file wait for it.
+#[derive(Debug, Clone)]
+struct Fetch {
+    range: Option<GetRange>,
+    /// Its sender is dropped when the request is over.
+    over: watch::Receiver<()>,
+    result: Arc<Mutex<Option<Fetched>>>,
+}
+
+/// What was fetched, unless that is kept.
+type Fetched = Result<Option<Piece>>;
 
 /// How a store is read.
 #[derive(Debug, Clone, Copy)]
@@ -116,20 +155,21 @@ struct Piece {
 
 impl LogStore {
     pub(super) fn new(inner: Arc<dyn ObjectStore>, view: View, limits: Limits) -> Self {
-        let (kept, footers, listed, row_group_bytes) = Default::default();
-        Self { inner, kept, footers, listed, row_group_bytes, view, limits }
+        let (kept, footers, fetches, listed, row_group_bytes) = Default::default();
+        Self { inner, kept, footers, fetches, listed, row_group_bytes, view, limits }
     }
 
     /// The same store, with the same memory, read in another way.
     pub(super) fn viewed(&self, view: View) -> Self {
-        let (inner, kept, footers, listed) = (
+        let (inner, kept, footers, fetches, listed) = (
             Arc::clone(&self.inner),
             Arc::clone(&self.kept),
             Arc::clone(&self.footers),
+            Arc::clone(&self.fetches),
             Arc::clone(&self.listed),
         );
         let row_group_bytes = Arc::clone(&self.row_group_bytes);
-        Self { inner, kept, footers, listed, row_group_bytes, view, limits: self.limits }
+        Self { inner, kept, footers, fetches, listed, row_group_bytes, view, limits: self.limits }
     }
 
     pub(super) fn view(&self) -> View {
@@ -155,7 +195,7 @@ impl LogStore {
     /// Reads a commit as it is now, whatever was kept of it. Keeps it, unless it is large.
     pub(super) async fn read_commit(&self, location: &Path) -> Result<()> {
         self.kept().forget(location);
-        self.get(location, GetOptions::default()).await.map(drop)
+        self.read(location, GetOptions::default()).await.map(drop)
     }
 
     /// Whether the commit that was listed last, with the time `last_modified`, has the same ETag as `found`.
@@ -169,10 +209,105 @@ impl LogStore {
         })
     }
 
+    /// Lists the files of versions from `version` on, at most so many. The result also says whether these are all.
+    pub(super) async fn files_from(
+        &self,
+        log: &Path,
+        version: u64,
+        most: usize,
+    ) -> Result<(Vec<ObjectMeta>, bool)> {
+        let mut listed = self.list_with_offset(Some(log), &log.clone().join(format!("{version:020}")));
+        let mut files = Vec::new();
+        while files.len() < most {
+            let Some(file) = listed.next().await.transpose()? else { return Ok((files, true)) };
+            let name = file.location.prefix_match(log).and_then(|mut rest| rest.next());
+            // Names of versions come first; `_sidecars/` and others may hold thousands of files.
+            if name.is_some_and(|name| name.as_ref().bytes().next().is_some_and(|byte| byte > b'9')) {
+                return Ok((files, true));
+            }
+            files.push(file);
+        }
+        Ok((files, false))
+    }
+
+    /// Sends a request before the file is asked for, as soon as it is `turn`. Whoever asks while it is under way gets its answer
+    /// or its error.
+    pub(super) fn fetch(
+        self: &Arc<Self>,
+        runtime: &Handle,
+        location: &Path,
+        part: Part,
+        turn: impl Future<Output: Send> + Send + 'static,
+    ) -> AbortHandle {
+        let (sender, over) = watch::channel(());
+        let result = Arc::new(Mutex::new(None));
+        let fetch = Fetch { range: part.range(), over, result: Arc::clone(&result) };
+        self.fetches().insert(location.clone(), fetch);
+        let (this, location) = (Arc::clone(self), location.clone());
+        // Not on behalf of a request: others may get the answer.
+        let task = runtime.spawn(async move {
+            let _turn = turn.await;
+            let fetched = this.fetched(&location, part).await;
+            // A failure must not be remembered, and what is kept need not be.
+            if !matches!(fetched, Ok(Some(_))) {
+                this.forget_fetch(&location);
+            }
+            *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(fetched);
+            drop(sender);
+        });
+        task.abort_handle()
+    }
+
+    /// Forgets a request that was sent before the file was asked for.
+    pub(super) fn forget_fetch(&self, location: &Path) {
+        self.fetches().remove(location);
+    }
+
+    async fn fetched(&self, location: &Path, part: Part) -> Fetched {
+        let options = GetOptions { range: part.range(), ..GetOptions::default() };
+        let result = self.read(location, options.clone()).await?;
+        if self.kept().get(location, options.range.as_ref(), self.view).is_some() {
+            return Ok(None);
+        }
+        // What grew since it was listed is left to whoever reads it in pieces.
+        if result.range.end - result.range.start > COMMIT_BYTES {
+            return Ok(None);
+        }
+        let meta = result.meta.clone();
+        Ok(Some(Piece { meta, start: 0, data: result.bytes().await?, written: None }))
+    }
+
+    fn fetches(&self) -> MutexGuard<'_, HashMap<Path, Fetch>> {
+        self.fetches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn get(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        // Before what is kept is looked at: a request under way is forgotten after its answer is kept.
+        let fetch = self.fetches().get(location).cloned();
+        if let Some(mut fetch) = fetch {
+            // Nothing is ever sent.
+            let _ = fetch.over.changed().await;
+            let fetched = fetch.result.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match fetched {
+                Some(Ok(Some(piece))) => {
+                    self.forget_fetch(location);
+                    if fetch.range == options.range {
+                        return piece.all(self.view);
+                    }
+                }
+                Some(Err(error)) if fetch.range == options.range => return Err(error),
+                // The answer is kept, or it went to somebody else, or the request was ended.
+                Some(Ok(None) | Err(_)) | None => {}
+            }
+        }
         if let Some(kept) = self.kept().get(location, options.range.as_ref(), self.view) {
             return kept;
         }
+        self.read(location, options).await
+    }
+
+    /// Reads from S3, and keeps what is read more than once.
+    async fn read(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let name = location.filename().unwrap_or_default();
         let is_parquet = name.ends_with(".parquet");
         match &options.range {
@@ -197,9 +332,7 @@ impl LogStore {
                     false => Ok(result),
                 }
             }
-            None if name.ends_with(".json") => {
-                Ok(self.guarded(self.inner.get_opts(location, options).await?))
-            }
+            None if name.ends_with(".json") => self.small_json(location, options).await,
             None => Err(LogRejection::Malformed.into()),
             Some(GetRange::Bounded(range))
                 if range.end.saturating_sub(range.start) > self.limits.log_commit_bytes =>
@@ -231,6 +364,21 @@ impl LogStore {
         };
         meta.size = data.len() as u64;
         let piece = Piece { meta, start: 0, data, written };
+        self.kept().keep(location, &piece)?;
+        piece.all(self.view)
+    }
+
+    /// A file of actions that is not a commit. A small one is kept, because the kernel reads a checkpoint in JSON three
+    /// times.
+    async fn small_json(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let result = self.inner.get_opts(location, options).await?;
+        if result.meta.size > COMMIT_BYTES {
+            return Ok(self.guarded(result));
+        }
+        let meta = result.meta.clone();
+        let data = result.bytes().await?;
+        self.guard().count(&data)?;
+        let piece = Piece { meta, start: 0, data, written: None };
         self.kept().keep(location, &piece)?;
         piece.all(self.view)
     }

@@ -5,15 +5,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use buoyant_kernel::log_segment::LogSegment;
+use buoyant_kernel::object_store::path::Path;
 use buoyant_kernel::{DeltaResult, Engine, FileMeta, Snapshot as KernelSnapshot, SnapshotRef};
 
+use super::checksum::{CHECKSUM_BYTES, checksum_name};
 use super::engine::{HiddenFiles, LogEngine};
 use super::failure::{
     Cause, OpenError, cause, damaged, empty_commit, failure, no_log, not_available, unpanicked,
 };
 use super::history::Log;
 use super::log_names::{LogFile, file_name};
+use super::log_store::Part;
 use super::metadata::{Metadata, Protocol};
+use super::prefetch::NextReads;
 use super::snapshot::Snapshot;
 use super::stand_in::{UncheckedTable, snapshot_with_stand_in, suits_scan};
 use crate::error::{Error, Result};
@@ -29,6 +33,9 @@ const LISTINGS: u64 = 4;
 /// How many versions the kernel looks for in one listing.
 const VERSIONS_OF_A_LISTING: u64 = 1_000;
 
+/// How many files one answer of S3 lists.
+const PAGE_FILES: usize = 1_000;
+
 /// What a refresh found.
 pub(super) enum RefreshResult {
     /// Nothing was committed.
@@ -43,7 +50,24 @@ pub(super) enum RefreshResult {
 /// then without the newest checkpoint, and so on, as long as what is left reaches back to a checkpoint
 /// or to version 0.
 pub(super) fn open_version(engine: &Arc<LogEngine>, version: Option<u64>) -> Result<Snapshot> {
-    match build(engine, version) {
+    opened(engine, version, build(engine, version))
+}
+
+/// Opens the newest version of a log that nothing is known of.
+pub(super) fn open_newest(engine: &Arc<LogEngine>, next: NextReads) -> Result<Snapshot> {
+    // To ask a directory for one file after the other costs nothing.
+    if engine.root().scheme() != "s3" {
+        return open_version(engine, None);
+    }
+    opened(engine, None, build_newest(engine, next))
+}
+
+fn opened(
+    engine: &Arc<LogEngine>,
+    version: Option<u64>,
+    built: Result<Snapshot, OpenError>,
+) -> Result<Snapshot> {
+    match built {
         Ok(snapshot) => Ok(snapshot),
         Err(OpenError::Final(error)) => Err(error),
         Err(OpenError::Damaged(error)) => {
@@ -130,6 +154,41 @@ fn open_around(
         _ if log.has_empty_commit(target) => Err(empty_commit().with_source(error)),
         _ => Err(error),
     }
+}
+
+/// Builds the newest version with as few round trips as possible. The first answer of S3 lists the whole log if that has
+/// no more than a thousand files, and shows its newest checkpoint. `_last_checkpoint`, which is asked for at the same time,
+/// is needed for longer logs only.
+fn build_newest(engine: &Arc<LogEngine>, next: NextReads) -> Result<Snapshot, OpenError> {
+    let (mut page, hint) = engine.first_page(PAGE_FILES)?;
+    let hint = match hint {
+        Ok(None) | Err(_) if page.is_whole => None,
+        Ok(Some(hint)) if page.is_whole => Some(hint),
+        Ok(Some(hint)) => {
+            page = engine.page_from(hint.version)?;
+            Some(hint)
+        }
+        Ok(None) => return build(engine, None),
+        Err(error) => return Err(error.into()),
+    };
+    let (mut ahead, mut totals) = (engine.prefetch(), engine.prefetch());
+    ahead.begin_newest(&page.files, hint.as_ref().filter(|_| next.files));
+    let latest = Log::of(page.files.clone()).latest();
+    let checksum = latest.map(|latest| checksum_name(engine, latest));
+    let checksum = checksum.filter(|name| page.hidden.iter().any(|file| file.location == *name));
+    if let Some(checksum) = checksum.as_ref().filter(|_| next.totals) {
+        totals.begin(Path::from(checksum.path()), Part::Start(CHECKSUM_BYTES));
+    }
+    let hidden = HiddenFiles { last_checkpoint: true, ..HiddenFiles::default() };
+    let listed = engine.hiding(hidden).with_listing(page.files);
+    let snapshot = build_in(&listed, engine, None)?;
+    if next.totals {
+        snapshot.find_checksum(checksum.is_some() && latest == Some(snapshot.version()));
+    }
+    if next.files {
+        ahead.leave();
+    }
+    Ok(snapshot)
 }
 
 fn build(engine: &Arc<LogEngine>, version: Option<u64>) -> Result<Snapshot, OpenError> {

@@ -179,6 +179,16 @@ impl Snapshot {
         }
     }
 
+    /// Reads the version checksum if a listing that was made just now has it, and never otherwise.
+    pub(super) fn find_checksum(&self, is_listed: bool) {
+        if !is_listed {
+            self.checksum.get_or_init(|| None);
+        } else if let Err(error) = self.checksum() {
+            // It is asked for again when it is needed.
+            tracing::debug!(error = %error, "a version checksum cannot be read");
+        }
+    }
+
     fn checksum(&self) -> Result<Option<Checksum>> {
         if let Some(known) = self.checksum.get() {
             return Ok(*known);

@@ -15,7 +15,8 @@ use super::failure::{failure, not_available};
 use super::history::Log;
 use super::kept_commits::{CommitBudget, KeptCommits};
 use super::metadata::FileStats;
-use super::open::{RefreshResult, is_newest, open_from, open_listed, open_version, refresh};
+use super::open::{RefreshResult, is_newest, open_from, open_listed, open_newest, open_version, refresh};
+use super::prefetch::NextReads;
 use super::scan::Columns;
 use super::snapshot::Snapshot;
 use super::survey::{Survey, survey};
@@ -138,6 +139,12 @@ impl DeltaTable {
     ///
     /// Never an older version than an earlier call returned, unless the table was created again.
     pub fn latest(&self) -> Result<Arc<Snapshot>> {
+        self.latest_for(NextReads::default())
+    }
+
+    /// The same for a caller who reads more of that version next. If the table was not read before, that is fetched together
+    /// with what the version is opened from.
+    pub fn latest_for(&self, next: NextReads) -> Result<Arc<Snapshot>> {
         let engine = &self.shared.engine;
         // The lock is not held while the log is read. If two callers read it at the same time, `keep` decides.
         let (newest, listed) = {
@@ -147,7 +154,7 @@ impl DeltaTable {
         // Not the monotonic clock, which may stop while a function is frozen between two requests.
         let now = SystemTime::now();
         let Some(newest) = newest else {
-            let snapshot = open_version(engine, None)?;
+            let snapshot = open_newest(engine, next)?;
             self.known().listed = Some(now);
             return Ok(self.keep(snapshot));
         };

@@ -12,6 +12,7 @@ use chrono::TimeDelta;
 use super::query_headers::QueryHeaders;
 use super::request::{AnswerBounds, Names, read_body};
 use super::response::QueryResponse;
+use crate::answer::head::Head;
 use crate::answer::page::Page;
 use crate::answer::range::OpenRange;
 use crate::answer::tokens::{QueryId, RefreshClaims, TableTokens};
@@ -19,6 +20,7 @@ use crate::answer::version::{OpenFiles, OpenVersion};
 use crate::answer::writer::AnswerEnd;
 use crate::app::{App, InFlight};
 use crate::auth::{Recipient, SharedTable};
+use crate::delta::NextReads;
 use crate::error::Result;
 use crate::ndjson::Bounds;
 use crate::protocol::digest::short_digest;
@@ -123,7 +125,11 @@ impl<'a> Query<'a> {
                 page.refreshes(began);
                 OpenVersion::refresh(app, shared, &refresh).await?.refreshed_files().await?
             }
-            (None, None) => OpenVersion::open(app, shared, &query.as_of).await?.files(&query.hints).await?,
+            (None, None) => {
+                let totals = Head::needs_totals(capabilities, shared.record());
+                let next = NextReads { files: true, totals };
+                OpenVersion::open(app, shared, &query.as_of, next).await?.files(&query.hints).await?
+            }
         };
         let checked = files.check(app, capabilities, page.format(capabilities)?).await?;
         let (format, snapshot, table) = (checked.format, checked.snapshot(), checked.table().clone());
@@ -167,7 +173,7 @@ impl<'a> Query<'a> {
                         let (refresh, _) = self.tokens.unseal_refresh(token)?;
                         OpenVersion::refresh(app, shared, &refresh).await?
                     }
-                    None => OpenVersion::open(app, shared, &query.as_of).await?,
+                    None => OpenVersion::open(app, shared, &query.as_of, NextReads::default()).await?,
                 };
                 if query.hints.predicate_bytes() > MOST_IN_ID {
                     // A limit counts rows that meet the predicates.

@@ -14,7 +14,7 @@ use crate::answer::head::Head;
 use crate::answer::version::OpenVersion;
 use crate::app::App;
 use crate::auth::{Recipient, SharedTable};
-use crate::delta::DeltaTable;
+use crate::delta::{DeltaTable, NextReads};
 use crate::error::{Error, Result};
 use crate::protocol::capabilities::Capabilities;
 use crate::protocol::parameters::QueryParameters;
@@ -81,7 +81,8 @@ pub async fn query_metadata(
     let as_of = parse_metadata_parameters(&parameters)?;
     let QueryHeaders { capabilities, id_hash, .. } = QueryHeaders::parse(&headers)?;
     let shared = SharedTable::find(&*app.catalog, &recipient, &names).await?;
-    let opened = OpenVersion::open(&app, &shared, &as_of).await?;
+    let next = NextReads { files: false, totals: Head::needs_totals(&capabilities, shared.record()) };
+    let opened = OpenVersion::open(&app, &shared, &as_of, next).await?;
     let format = opened.negotiate(&capabilities).await?;
     let head = Head::new(format, shared.record());
     let OpenVersion { table, snapshot } = opened;

@@ -94,6 +94,11 @@ impl Capabilities {
         }
     }
 
+    /// Whether every answer is in delta format.
+    pub fn needs_delta(&self) -> bool {
+        !self.accepts(ResponseFormat::Parquet)
+    }
+
     /// Whether the client declared the Delta reader feature `name`, whatever the case.
     pub fn reads_feature(&self, name: &str) -> bool {
         self.reader_features.contains(&name.to_lowercase())

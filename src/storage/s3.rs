@@ -7,7 +7,7 @@ use axum::http::{Request, StatusCode};
 use chrono::{DateTime, Utc};
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::client::{HttpConnector as _, HttpRequestBody, ReqwestConnector};
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ClientOptions, CredentialProvider as _, ObjectStore, RetryConfig};
 use tokio::sync::OnceCell;
 use url::Url;
 
@@ -210,7 +210,19 @@ impl S3Bucket {
     }
 
     async fn s3(&self) -> object_store::Result<&AmazonS3> {
-        let region = self.region().await?;
+        if let Some(store) = self.store.get() {
+            return Ok(store);
+        }
+        // The first request needs both. A role that cannot be assumed fails it as it would fail here.
+        let assumed = async {
+            match &self.role {
+                Some(role) => role.get_credential().await.map(drop),
+                None => Ok(()),
+            }
+        };
+        let (region, assumed) = futures::future::join(self.region(), assumed).await;
+        let region = region?;
+        assumed?;
         self.store.get_or_try_init(|| async { self.build(region) }).await
     }
 

@@ -154,6 +154,8 @@ class Way:
 
         class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
             daemon_threads = True
+            # As many connections may be opened at once as the server reads files ahead.
+            request_queue_size = 128
 
             def handle_error(self, request, client_address):
                 pass

@@ -13,7 +13,7 @@ import uuid
 import pytest
 from deltalake import DeltaTable
 
-from conftest import ROOT, TOKEN, Server, hash_of
+from conftest import ROOT, SPARK_TABLES, TOKEN, Server, hash_of
 from faults import Way, s3_error
 from lambda_runtime import Lambda
 from test_dynamodb import TABLE, make_table, put
@@ -236,6 +236,84 @@ def test_a_missing_file_that_is_forbidden_is_not_taken_for_missing(reader):
     assert refused.status == 400 and "permission denied" in refused.json["message"]
     reader.way.rule.fault = None
     assert names(reader.query()) == files(6)
+
+
+# ---------------------------------------------------------------------------------------------------------------------------
+# What is fetched before it is asked for
+
+DELTA = {"delta-sharing-capabilities": "responseformat=delta;readerfeatures=v2checkpoint"}
+
+
+@pytest.fixture
+def cold(aws, s3, way, tmp_path):
+    """A server, and tables that it has not read: one of commits, and two with a V2 checkpoint and sidecars."""
+    log, *with_sidecars = (Log(s3, f"{name}-{uuid.uuid4()}") for name in ("commits", "sidecars", "lies"))
+    log.create(5)
+    source = SPARK_TABLES / "v2_checkpoint_parquet/_delta_log"
+    for table in with_sidecars:
+        for file in source.rglob("*"):
+            if file.is_file():
+                s3.upload_file(str(file), BUCKET, f"{table.name}/_delta_log/{file.relative_to(source)}")
+    shares = tmp_path / "shares.yaml"
+    shares.write_text(json.dumps({
+        "version": 1,
+        "shares": [{"name": "retail", "schemas": [{"name": "sales", "tables": [
+            {"name": each.name, "location": f"s3://{BUCKET}/{each.name}"} for each in (log, *with_sidecars)]}]}],
+        "recipients": [{"name": "acme", "shares": ["retail"], "tokens": [{"sha256": hash_of(TOKEN), "expires": "never"}]}],
+    }))
+    way.rule.fault = None
+    way.rule.since()
+    server = Server("--shares", shares, env={**aws.environment, "AWS_ENDPOINT_URL_S3": way.endpoint})
+    yield lambda of, headers=None: server.request("POST", f"{TABLES}{of.name}/query", body=b"{}", headers=headers), log, *with_sidecars
+    way.rule.fault = None
+    assert server.stop() == 0
+    assert "panicked" not in "".join(server.log)
+
+
+def test_a_failure_of_what_is_fetched_early_is_the_answer_once(cold, way):
+    query, log, *_ = cold
+    denied, is_second = s3_error(403, "AccessDenied"), of_commit(log, 2)
+    way.rule.fault = lambda request: denied if is_second(request) else None
+    refused = query(log)
+    assert refused.status == 400 and "permission denied" in refused.json["message"]
+    asked = way.rule.since()
+    assert asked["LIST"] == 1 and asked["GET"] <= 1 + 5 + 1, asked
+    way.rule.fault = None
+    assert names(query(log)) == files(5)
+
+
+def test_a_version_checksum_that_cannot_be_read_changes_no_answer(cold, s3, way):
+    query, log, *_ = cold
+    s3.put_object(Bucket=BUCKET, Key=log.key(4).replace(".json", ".crc"), Body=b"not used")
+    denied = s3_error(403, "AccessDenied")
+    asked = []
+    way.rule.fault = lambda request: asked.append(request.path) or denied if request.path.endswith(".crc") else None
+    answer = query(log, DELTA)
+    assert answer.status == 200 and answer.lines[1]["metaData"]["numFiles"] == 5
+    # Once more if it failed before it was asked for.
+    assert 1 <= len(asked) <= 2
+
+
+@pytest.mark.parametrize("sidecars", [
+    lambda files: [{**file, "sizeInBytes": file["sizeInBytes"] + 1} for file in files],
+    lambda files: [{**file, "sizeInBytes": 5} for file in files],
+    lambda files: [{**file, "sizeInBytes": 0} for file in files],
+    lambda files: [{**file, "path": "gone.parquet"} for file in files],
+    lambda files: [{**file, "path": f"../../{file['path']}"} for file in files],
+    lambda files: files[:1],
+    lambda files: [*files, *({"path": f"{number}.parquet", "sizeInBytes": 10} for number in range(1_000))],
+    lambda files: None,
+])
+def test_what_the_hint_says_of_sidecars_changes_no_answer(cold, s3, way, sidecars):
+    query, _, table, lying = cold
+    hint = json.loads((SPARK_TABLES / "v2_checkpoint_parquet/_delta_log/_last_checkpoint").read_text())
+    hint["v2Checkpoint"]["sidecarFiles"] = sidecars(hint["v2Checkpoint"]["sidecarFiles"])
+    s3.put_object(Bucket=BUCKET, Key=f"{lying.name}/_delta_log/_last_checkpoint", Body=json.dumps(hint).encode())
+    expected = names(query(table))
+    way.rule.since()
+    assert names(query(lying)) == expected and len(expected) > 3
+    # It cannot make the server send many requests.
+    assert way.rule.since()["GET"] <= 1 + 2 + 16 + 4
 
 
 # ---------------------------------------------------------------------------------------------------------------------------
