@@ -45,6 +45,9 @@ const ROOM_SOON: Duration = Duration::from_millis(5);
 /// How long a thread works for one answer before it is another one's turn, if there is one that waits.
 const SLICE: Duration = Duration::from_millis(100);
 
+/// How many bytes wait to be read if the client, or what is in front of this server, is slower than the writer.
+const UNREAD_BYTES: u64 = 512 * 1024;
+
 /// How long a broken answer's last line may take to be sent before the connection is broken.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
@@ -96,6 +99,9 @@ pub struct Bounds {
     /// Whether the processor has nothing else to do while the client, or what is in front of this server, is slower than
     /// the writer. An answer is then compressed better.
     pub alone: bool,
+    /// How many bytes wait in the buffers of the connection, if that can be known. Without it, a slow reader is noticed
+    /// only when these buffers are full, which may hold megabytes.
+    pub unread: Option<fn() -> u64>,
 }
 
 impl Bounds {
@@ -133,7 +139,7 @@ enum Ending {
 pub struct Lines {
     buffer: Vec<u8>,
     gzip: Option<Gzip>,
-    /// Whether the last chunk had to wait for room (`true`) or found all of it (`false`).
+    /// Whether chunks wait for the reader of the last one (`true`), or it takes them as they come (`false`).
     crowded: Option<bool>,
     chunks: mpsc::Sender<Bytes>,
     ending: oneshot::Sender<Ending>,
@@ -308,9 +314,14 @@ impl Lines {
         self.pause = Instant::now() >= self.slice_ends;
         let granted = std::mem::take(&mut self.granted);
         let room = self.chunks.capacity();
-        if room == 0 || room == self.chunks.max_capacity() {
-            self.crowded = Some(room == 0);
-        }
+        let unread = self.bounds.unread.map_or(0, |unread| unread());
+        self.crowded = if room == 0 || unread > UNREAD_BYTES {
+            Some(true)
+        } else if room == self.chunks.max_capacity() && unread < UNREAD_BYTES / 2 {
+            Some(false)
+        } else {
+            None
+        };
         match self.chunks.try_send(chunk) {
             Ok(()) => self.give(granted),
             Err(TrySendError::Closed(_)) => self.gone = true,
@@ -884,6 +895,26 @@ mod tests {
             }
             let expected: String = (0..LINES).map(|number| line(number) + "\n").collect();
             assert!(gunzip(&bytes) == expected);
+            sizes.push(bytes.len());
+        }
+        assert!(sizes[1] < sizes[0], "{sizes:?}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_compressed_better_while_the_buffers_of_the_connection_hold_it() {
+        let line = |number: u64| {
+            format!("{{\"id\":{:032x},\"name\":\"n{number}\"}}", number.wrapping_mul(0xbf58_476d_1ce4_e5b9))
+        };
+        let mut sizes = Vec::new();
+        let held: fn() -> u64 = || UNREAD_BYTES + 1;
+        for unread in [None, Some(held)] {
+            let bounds = Bounds { alone: unread.is_some(), unread, ..Bounds::default() };
+            let body = stream_within(bounds, Encoding::Gzip, FailureLine::NotJson, move |lines| {
+                (0..20_000).try_for_each(|number| write(lines, &line(number)))
+            });
+            // The body takes every chunk as it comes.
+            let (bytes, whole) = read(body.await.unwrap()).await;
+            assert!(whole && gunzip(&bytes).lines().count() == 20_000);
             sizes.push(bytes.len());
         }
         assert!(sizes[1] < sizes[0], "{sizes:?}");

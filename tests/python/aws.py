@@ -17,7 +17,8 @@ REGION = "us-east-1"
 class Aws:
     """One MiniStack, ended by its own process group."""
 
-    def __init__(self, python=sys.executable, services="s3,sts,iam,dynamodb", log=subprocess.DEVNULL):
+    def __init__(self, python=sys.executable, services="s3,sts,iam,dynamodb", log=subprocess.DEVNULL, signatures=True):
+        """`signatures` says whether requests are checked as AWS does."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -28,7 +29,7 @@ class Aws:
         self.environment = {"AWS_ENDPOINT_URL": self.endpoint, "AWS_ENDPOINT_URL_DYNAMODB": self.dynamodb, "AWS_REGION": REGION,
                             "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
         environment = {
-            **os.environ, "AUTH": "true", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(self.port), "MINISTACK_HOST": "127.0.0.1",
+            **os.environ, "AUTH": str(signatures).lower(), "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(self.port), "MINISTACK_HOST": "127.0.0.1",
             "SFTP_ENABLED": "0", "IOT_MTLS_ENABLED": "0", "SERVICES": services, "LOG_LEVEL": "ERROR",
             # Where the functions that it runs find AWS.
             "AWS_ENDPOINT_URL": self.endpoint,

@@ -81,10 +81,12 @@ class Times:
 
 
 class Way:
-    """A proxy on loopback to what listens at `port`. `rule(request)` gives a fault, or None to pass."""
+    """A proxy on loopback to what listens at `port`. `rule(request)` gives a fault, or None to pass.
+
+    `answered(request, content, began)` is called when the answer is there, before it goes out. `began` is when the request came."""
 
     def __init__(self, port):
-        self.target, self.rule, self.over = port, None, threading.Event()
+        self.target, self.rule, self.answered, self.over = port, None, None, threading.Event()
         way = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -92,9 +94,10 @@ class Way:
             disable_nagle_algorithm = True
 
             def pass_on(self):
+                began = time.monotonic()
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                rule = way.rule
-                fault = rule(Request(self.command, self.path, self.headers, body)) if rule else None
+                request = Request(self.command, self.path, self.headers, body)
+                fault = way.rule(request) if way.rule else None
                 kind = fault[0] if fault else None
                 if kind == "reset":
                     return self.reset()
@@ -118,6 +121,8 @@ class Way:
                     content = fault[1](content)
                 if kind == "headers":
                     headers = fault[1]({name.lower(): value for name, value in headers.items()})
+                if way.answered:
+                    way.answered(request, content, began)
                 if kind == "cut":
                     self.send(got.status, headers, content, fault[1])
                     return self.reset()

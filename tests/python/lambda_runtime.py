@@ -46,11 +46,25 @@ class Invocation:
             yield chunk
 
 
+class Pace:
+    """How fast Lambda takes an answer: the first bytes as they come, and the others at a fixed rate."""
+
+    def __init__(self, first=6_000_000, rate=2_000_000):
+        self.first, self.rate, self.since = first, rate, None
+
+    def wait(self, taken):
+        """Returns when more may be taken than these bytes."""
+        if taken > self.first:
+            self.since = self.since or time.monotonic()
+            time.sleep(max(0, self.since + (taken - self.first) / self.rate - time.monotonic()))
+
+
 class Lambda:
     """One function, started as Lambda starts it, and its front."""
 
-    def __init__(self, environment, seconds=30, base_path="", function_url=False, chunk_delay=0):
-        self.function_url, self.chunk_delay = function_url, chunk_delay
+    def __init__(self, environment, seconds=30, base_path="", function_url=False, chunk_delay=0, pace=None):
+        """`pace()` gives what waits after each chunk of an answer, such as a `Pace`."""
+        self.function_url, self.chunk_delay, self.pace = function_url, chunk_delay, pace
         self.waiting, self.invocations, self.base_path, self.seconds = queue.Queue(), {}, base_path, seconds
         self.errors = []
         self.runtime = self._serve(self._runtime_handler())
@@ -66,7 +80,18 @@ class Lambda:
                  "AWS_LAMBDA_FUNCTION_NAME": "deltashare", "AWS_LAMBDA_FUNCTION_VERSION": "1", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1024",
                  "AWS_LAMBDA_LOG_GROUP_NAME": "g", "AWS_LAMBDA_LOG_STREAM_NAME": "s"},
         )
-        threading.Thread(target=lambda: self.log.extend(self.process.stdout), daemon=True).start()
+        threading.Thread(target=lambda: [self.logs(line) for line in self.process.stdout], daemon=True).start()
+
+    def polls(self):
+        """Called when the function asks for an event, and so has ended the one before."""
+        self.polled.put(time.monotonic())
+
+    def begins(self, invocation):
+        """Called before the function gets an event."""
+
+    def logs(self, line):
+        """Called for each line that the function logs."""
+        self.log.append(line)
 
     def started_after(self):
         """Seconds from the start of the process until it asked for the first event."""
@@ -109,9 +134,10 @@ class Lambda:
 
             def do_GET(self):
                 assert self.path == "/2018-06-01/runtime/invocation/next", self.path
-                function.polled.put(time.monotonic())
+                function.polls()
                 invocation = function.waiting.get()
                 function.invocations[invocation.id] = invocation
+                function.begins(invocation)
                 body = json.dumps(invocation.event).encode()
                 self.send_response(200)
                 for name, value in {
@@ -151,9 +177,13 @@ class Lambda:
                     assert self.headers["Lambda-Runtime-Function-Response-Mode"] == "streaming"
                     assert self.headers["Content-Type"] == "application/vnd.awslambda.http-integration-response"
                     invocation = function.invocations.pop(parts[-2])
+                    pace, taken = function.pace() if function.pace else None, 0
                     while size := int(self.rfile.readline().split(b";")[0], 16):
                         invocation.chunks.put(self.rfile.read(size))
                         time.sleep(function.chunk_delay)
+                        taken += size
+                        if pace:
+                            pace.wait(taken)
                         self.rfile.readline()
                     self.rfile.readline()
                     invocation.chunks.put(None)

@@ -2,9 +2,9 @@
 
 mod config;
 mod event;
-mod nodelay;
+mod runtime_api;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
@@ -33,7 +33,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use config::Config;
 use event::{Event, OwnCheck};
-use nodelay::Connections;
+use runtime_api::Connections;
 
 /// How long connections may take to open before the first request; what is not open then opens with it.
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -43,6 +43,9 @@ const MARGIN: Duration = Duration::from_secs(2);
 
 /// The most that an answer may have. Lambda cuts it off at 200 MB.
 const LARGEST: u64 = 199_000_000;
+
+/// The connections to Lambda's Runtime API, where answers go. Not set if they cannot be recognized.
+static RUNTIME_API: OnceLock<Connections> = OnceLock::new();
 
 fn main() -> Result<(), lambda_http::Error> {
     let began = Instant::now();
@@ -59,16 +62,18 @@ fn main() -> Result<(), lambda_http::Error> {
 
 async fn run(began: Instant) -> Result<(), lambda_http::Error> {
     let config = Config::from_env(|name| std::env::var(name).ok())?;
-    let runtime_api = Connections::to(&config.runtime_api).map(Arc::new);
+    if let Some(connections) = Connections::to(&config.runtime_api) {
+        RUNTIME_API.get_or_init(|| connections);
+    }
     let base_path: Arc<str> = config.base_path.as_str().into();
     let gzip = config.gzip;
     let (router, own_check) = build(config).await?;
     let own_check = Arc::new(own_check);
     let requests = service_fn(move |request: lambda_http::Request| {
-        let (router, runtime_api, base_path) = (router.clone(), runtime_api.clone(), base_path.clone());
+        let (router, base_path) = (router.clone(), base_path.clone());
         async move {
-            if let Some(runtime_api) = runtime_api {
-                runtime_api.set_nodelay();
+            if let Some(runtime_api) = RUNTIME_API.get() {
+                runtime_api.find();
             }
             Ok::<_, lambda_http::Error>(answer(router, request, &base_path, gzip).await)
         }
@@ -122,7 +127,12 @@ async fn answer(router: Router, request: lambda_http::Request, base_path: &str, 
     if !gzip {
         request.headers_mut().remove(ACCEPT_ENCODING);
     }
-    request.extensions_mut().insert(Bounds { deadline: Some(deadline), bytes: Some(LARGEST), alone: true });
+    request.extensions_mut().insert(Bounds {
+        deadline: Some(deadline),
+        bytes: Some(LARGEST),
+        alone: true,
+        unread: Some(|| RUNTIME_API.get().map_or(0, Connections::unread)),
+    });
     let mut response = match router.oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},
