@@ -144,22 +144,23 @@ fn tables_say_about_how_much_memory_they_keep() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let _entered = runtime.enter();
     let small = Shape { columns: 5, commits: 10, files_of_a_commit: 1, stats_bytes: 100, mapped: false };
-    let cases: [(&str, Shape, bool, usize, &dyn Fn(&DeltaTable)); 9] = [
-        ("small", small, false, 20, &read_all),
-        ("small, checkpoint", small, true, 20, &read_all),
-        ("300 commits", Shape { commits: 300, ..small }, false, 3, &read_all),
-        ("300 commits, older versions", Shape { commits: 300, ..small }, false, 3, &older_versions),
-        ("1,000 columns", Shape { columns: 1_000, ..small }, false, 5, &read_all),
-        ("1,000 mapped columns", Shape { columns: 1_000, mapped: true, ..small }, false, 5, &read_all),
-        ("large commits", Shape { commits: 5, files_of_a_commit: 1_000, ..small }, false, 5, &read_all),
+    type Work = fn(&DeltaTable);
+    let cases: [(&str, Shape, bool, usize, Work); 9] = [
+        ("small", small, false, 20, read_all),
+        ("small, checkpoint", small, true, 20, read_all),
+        ("300 commits", Shape { commits: 300, ..small }, false, 3, read_all),
+        ("300 commits, older versions", Shape { commits: 300, ..small }, false, 3, older_versions),
+        ("1,000 columns", Shape { columns: 1_000, ..small }, false, 5, read_all),
+        ("1,000 mapped columns", Shape { columns: 1_000, mapped: true, ..small }, false, 5, read_all),
+        ("large commits", Shape { commits: 5, files_of_a_commit: 1_000, ..small }, false, 5, read_all),
         (
             "paused within a checkpoint",
             Shape { commits: 1, files_of_a_commit: 10_000, stats_bytes: 1_000, ..small },
             true,
             2,
-            &pause_files,
+            pause_files,
         ),
-        ("paused changes", Shape { files_of_a_commit: 500, ..small }, false, 2, &pause_changes),
+        ("paused changes", Shape { files_of_a_commit: 500, ..small }, false, 2, pause_changes),
     ];
     let mut wrong = Vec::new();
     for (name, shape, has_checkpoint, tables, work) in cases {

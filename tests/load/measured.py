@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -23,14 +24,9 @@ def memory(pid):
 
 
 def processor_seconds(pid):
-    """The processor time that the threads of a process have used. Threads that have ended do not count."""
-    used = 0
-    for thread in pathlib.Path(f"/proc/{pid}/task").iterdir():
-        try:
-            used += int((thread / "schedstat").read_text().split()[0])
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-    return used / 1e9
+    """The processor time that a process has used, with that of threads that have ended."""
+    # Linux has a clock for each process: this is `clock_getcpuclockid` of its C library.
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 def percentile(values, percent):

@@ -67,7 +67,9 @@ def test_a_server_that_is_always_on(tmp_path):
                           "--rates", "version=3,ten=3")
     assert {kind: report["statuses"] for kind, report in figures["kinds"].items()} == {"version": {"200": 9}, "ten": {"200": 9}}
     asked = figures["all"]["requests"]
-    assert asked.get("HEAD", 0) + asked.get("LIST", 0) == pytest.approx(1)
+    assert asked["units"] > 0
+    # Requests at the same time look for new commits once.
+    assert 0 < asked.get("HEAD", 0) + asked.get("LIST", 0) <= 1
     assert "MB an hour" in output
 
 
