@@ -82,7 +82,7 @@ fn checkpoint(directory: &Path) {
 }
 
 /// What one table of a shape keeps after `work`, as the table and as the allocator say, in bytes.
-fn kept(directory: &Path, tables: usize, work: &dyn Fn(&DeltaTable)) -> (usize, usize) {
+fn kept(directory: &Path, tables: usize, work: fn(&DeltaTable)) -> (usize, usize) {
     let open = || {
         let table = DeltaTable::new(
             Arc::new(LocalFileSystem::new()),

@@ -7,6 +7,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../answer/generate.rs"]
+#[expect(dead_code, reason = "the other benchmark has more kinds of logs")]
 mod generate;
 mod store;
 
