@@ -53,4 +53,4 @@ pub use scan::Scan;
 pub use schema::{Primitive, Schema, read_schema};
 pub use snapshot::Snapshot;
 pub use survey::Survey;
-pub use table::DeltaTable;
+pub use table::{DeltaTable, ReleasedLists};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::tables::TableUse;
-use crate::delta::{DeltaTable, NextReads, Snapshot};
+use crate::delta::{DeltaTable, NextReads, ReleasedLists, Snapshot};
 use crate::error::{Error, ErrorCode, Result};
 use crate::flight::Flights;
 use crate::gate::{self, Lane};
@@ -51,7 +51,7 @@ impl WarmTable {
         self.delta.kept_bytes()
     }
 
-    pub(super) fn release_paused(&self, bytes: usize) -> usize {
+    pub(super) fn release_paused(&self, bytes: usize) -> ReleasedLists {
         self.delta.release_paused(bytes)
     }
 

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::table::WarmTable;
+use crate::delta::ReleasedLists;
 use crate::error::Result;
 use crate::location::Location;
 
@@ -35,7 +36,7 @@ pub(super) struct TableUse {
 /// What was given up to keep less.
 enum Release {
     /// Lists of a table that were paused.
-    Paused { location: Location, lists: usize, bytes: usize },
+    Paused { location: Location, lists: ReleasedLists, bytes: usize },
     /// A table.
     Table(KeptTable),
 }
@@ -86,7 +87,7 @@ impl WarmTables {
         };
         // None of these lines belongs to the request that happened to end.
         tracing::debug!(parent: None, tables, kept_bytes, "a request has used a table");
-        // Outside the lock, because it takes a while to free a large table.
+        // Outside the lock, because it takes a while to free a large table or a list.
         for release in released {
             release.log(tables, kept_bytes, self.limit);
         }
@@ -101,7 +102,7 @@ impl WarmTables {
         let at = too_large.or_else(|| kept.iter().position(is_idle))?;
         let oldest = kept.get_mut(at)?;
         let lists = oldest.table.release_paused(excess);
-        if lists > 0 {
+        if lists.count() > 0 {
             let before = std::mem::replace(&mut oldest.bytes, oldest.table.kept_bytes());
             let bytes = before.saturating_sub(oldest.bytes);
             return Some(Release::Paused { location: oldest.location.clone(), lists, bytes });
@@ -123,7 +124,7 @@ impl Release {
                 tracing::info!(
                     parent: None,
                     table,
-                    lists,
+                    lists = lists.count(),
                     freed_bytes = bytes,
                     tables,
                     kept_bytes,

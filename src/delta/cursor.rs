@@ -274,7 +274,7 @@ impl FileCursor {
     /// Reads the log from its start again, up to where the cursor is.
     fn restart(&mut self) -> Result<()> {
         let (origin, position) = (self.origin.clone(), self.position);
-        self.selection.reset();
+        self.selection.set_left_out(0);
         *self = Self::open(&self.snapshot, Arc::clone(&self.selection), self.columns)?;
         if self.origin != origin {
             return Err(origin_is_gone());

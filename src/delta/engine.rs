@@ -135,6 +135,11 @@ impl LogEngine {
         self.behind(Fence { selection: Some(Arc::clone(selection)), ..self.fence.as_ref().clone() })
     }
 
+    /// Which files are read from checkpoints, if not all are.
+    pub(super) fn selection(&self) -> Option<&Arc<FileSelection>> {
+        self.fence.selection.as_ref()
+    }
+
     /// Whether actions are put right before they are read.
     pub(super) fn mends(&self) -> bool {
         self.store.view().mends

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::metadata::Metadata;
-use crate::predicate::{BoundAccess, Filter, PartitionConditions, Predicate};
+use crate::predicate::{BoundAccess, Filter, PartitionConditions, Predicate, Table};
 
 /// The files that may be read, without those that a query can do without.
 pub(super) struct FileSelection {
@@ -27,10 +27,15 @@ pub(super) enum Choice {
 impl FileSelection {
     /// The files of a version with this metadata that `access` allows and that rows matching all of `predicates` may be in.
     pub(super) fn new(access: BoundAccess, predicates: &Arc<[Predicate]>, metadata: &Metadata) -> Self {
+        Self::of_table(access, predicates, metadata.columns())
+    }
+
+    /// The same for a table with these columns.
+    pub(super) fn of_table(access: BoundAccess, predicates: &Arc<[Predicate]>, table: Table<'_>) -> Self {
         let conditions = if predicates.is_empty() {
             PartitionConditions::default()
         } else {
-            Filter::new(predicates.to_vec(), false, metadata.columns()).partition_conditions()
+            Filter::new(predicates.to_vec(), false, table).partition_conditions()
         };
         Self { access, predicates: Arc::clone(predicates), conditions, left_out: AtomicU64::new(0) }
     }
@@ -70,8 +75,8 @@ impl FileSelection {
         self.left_out.load(Ordering::Relaxed)
     }
 
-    /// Counts from the start, when the log is read from its start.
-    pub(super) fn reset(&self) {
-        self.left_out.store(0, Ordering::Relaxed);
+    /// Sets the count back to what it was, because what follows is or was counted in another pass over the log.
+    pub(super) fn set_left_out(&self, files: u64) {
+        self.left_out.store(files, Ordering::Relaxed);
     }
 }

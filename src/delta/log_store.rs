@@ -111,6 +111,14 @@ struct Fetch {
     result: Arc<Mutex<Option<Fetched>>>,
 }
 
+impl Fetch {
+    /// Whether it is over and a listing shows that the file is another one by now.
+    fn is_of_another(&self, listed: &ObjectMeta) -> bool {
+        let result = self.result.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(&*result, Some(Ok(Some(piece))) if piece.is_of_another(listed))
+    }
+}
+
 /// What was fetched, unless that is kept.
 type Fetched = Result<Option<Piece>>;
 
@@ -562,15 +570,7 @@ impl KeptPieces {
 
     /// Forgets a file that a listing shows to be another one by now.
     fn compare(&mut self, listed: &ObjectMeta) {
-        let changed = self.files.get(&listed.location).is_some_and(|Piece { meta, .. }| {
-            // The precision of the time differs between a listing and a file in some stores.
-            meta.size != listed.size
-                || match (&meta.e_tag, &listed.e_tag) {
-                    (Some(kept), Some(listed)) => kept != listed,
-                    _ => meta.last_modified != listed.last_modified,
-                }
-        });
-        if changed {
+        if self.files.get(&listed.location).is_some_and(|piece| piece.is_of_another(listed)) {
             self.forget(&listed.location);
         }
     }
@@ -590,6 +590,16 @@ impl KeptPieces {
 }
 
 impl Piece {
+    /// Whether a listing shows that the file is another one by now.
+    fn is_of_another(&self, listed: &ObjectMeta) -> bool {
+        // The precision of the time differs between a listing and a file in some stores.
+        self.meta.size != listed.size
+            || match (&self.meta.e_tag, &listed.e_tag) {
+                (Some(kept), Some(listed)) => kept != listed,
+                _ => self.meta.last_modified != listed.last_modified,
+            }
+    }
+
     fn all(&self, view: View) -> Result<GetResult> {
         let written = self.written.as_ref().filter(|_| view.every_action);
         let data = written.unwrap_or(&self.data).clone();
@@ -681,12 +691,18 @@ impl ObjectStore for LogStore {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (kept, last) = (Arc::clone(&self.kept), Arc::clone(&self.listed));
+        let (kept, last, fetches) =
+            (Arc::clone(&self.kept), Arc::clone(&self.listed), Arc::clone(&self.fetches));
         let listed = stoppable(self.inner.list_with_offset(prefix, offset));
         listed
             .inspect(move |file| {
                 let Ok(file) = file else { return };
                 kept.lock().unwrap_or_else(PoisonError::into_inner).compare(file);
+                let mut fetches = fetches.lock().unwrap_or_else(PoisonError::into_inner);
+                if fetches.get(&file.location).is_some_and(|fetch| fetch.is_of_another(file)) {
+                    fetches.remove(&file.location);
+                }
+                drop(fetches);
                 let name = file.location.filename().unwrap_or_default();
                 if let Some(LogFile::Commit(_)) = LogFile::parse(name) {
                     *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(file.clone());

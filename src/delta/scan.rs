@@ -59,9 +59,13 @@ impl Replay {
     /// Reads every file that the scan reads, to tell which ones are named again.
     fn repeats(&self) -> Result<Repeats> {
         let mut repeats = Repeats::default();
+        let left_out = self.engine.selection().map(|selection| selection.left_out());
         let mut batches = self.start(StatsOptions::none()).map_err(OpenError::into_error)?;
         while let Some(batch) = self.next(&mut batches).transpose()? {
             repeats.read(&batch);
+        }
+        if let (Some(selection), Some(left_out)) = (self.engine.selection(), left_out) {
+            selection.set_left_out(left_out);
         }
         Ok(repeats)
     }
@@ -238,7 +242,8 @@ impl Snapshot {
         self.open_scan(Columns::All, None)
     }
 
-    /// The same with some of the columns. With a selection, files that it does not have may be missing. A damaged footer of a checkpoint shows here at the latest. What shows later fails the scan.
+    /// The same with some of the columns. With a selection, files that it does not have may be missing; of a file that a checkpoint
+    /// names twice, against Delta's protocol, the first entry that is selected counts. A damaged footer of a checkpoint shows here at the latest. What shows later fails the scan.
     pub(super) fn open_scan(&self, columns: Columns, selection: Option<&Arc<FileSelection>>) -> Result<Scan> {
         if let Some(mended) = self.mended.get() {
             return mended.open_scan(columns, selection);

@@ -42,13 +42,10 @@ use super::file_selection::{Choice, FileSelection};
 
 const PARTITION_VALUES: &str = "add.partitionValues";
 
-/// How many partitions of a row group are told apart.
-const PARTITIONS_MET: usize = 64 * 1024;
-
-/// The most bytes of partition values that are kept of a row group.
+/// The most bytes of partition values that are kept of a row group, and about as many are held while it is read.
 const GROUP_BYTES: usize = 256 * 1024;
 
-/// The most bytes of columns of several row groups that are fetched together.
+/// The most bytes of columns of several row groups of a file that are fetched together.
 const EARLY_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The most bytes of partition values that are kept of all row groups of a table.
@@ -88,7 +85,9 @@ impl SelectiveReader {
             selection: Arc::clone(selection),
         };
         let opened = stream::iter(files.to_vec()).map(move |file| reading.clone().open(file));
-        let mut batches: Option<Batches> = Some(opened.buffered(self.files_ahead).try_flatten().boxed());
+        // Only footers are read ahead: who waits for memory for a file must not have some for the next one.
+        let batches = opened.buffered(self.files_ahead).and_then(OpenFile::batches).try_flatten();
+        let mut batches: Option<Batches> = Some(batches.boxed());
         let executor = Arc::clone(&self.executor);
         Ok(Box::new(std::iter::from_fn(move || {
             let mut rest = batches.take()?;
@@ -114,56 +113,116 @@ struct Reading {
     selection: Arc<FileSelection>,
 }
 
+/// A file whose footer was read.
+struct OpenFile {
+    reading: Reading,
+    file: FileMeta,
+    reader: StoredFile,
+    metadata: ArrowReaderMetadata,
+}
+
 impl Reading {
-    async fn open(self, file: FileMeta) -> DeltaResult<Batches> {
-        let Self { store, batch_rows, known, schema, selection } = self;
-        let path = Path::from_url_path(file.location.path())?;
+    async fn open(self, file: FileMeta) -> DeltaResult<OpenFile> {
+        let (store, path) = (Arc::clone(&self.store), Path::from_url_path(file.location.path())?);
         // The size of a sidecar is what its action says. If it is 0, it is not known.
         let size = if file.size == 0 { store.head(&path).await?.size } else { file.size };
         let mut reader = StoredFile { store, path, size, early: HashMap::new() };
         let metadata = ArrowReaderMetadata::load_async(&mut reader, reader_options()).await?;
+        Ok(OpenFile { reading: self, file, reader, metadata })
+    }
+}
+
+impl OpenFile {
+    async fn batches(self) -> DeltaResult<Batches> {
+        let Self { reading, file, mut reader, metadata } = self;
+        let Reading { batch_rows, known, schema, selection, .. } = reading;
         let (ordering, mask) = parquet_read_plan(&schema, &metadata)?;
         if ordering_needs_row_indexes(&ordering) {
             return Err(KernelError::generic("actions have no row indexes"));
         }
-        let mut choices = Choices::new(selection, schema.num_fields() == 1);
-        let rows = metadata.metadata().row_groups().iter().map(|group| group.num_rows().unsigned_abs());
-        let rows: Vec<u64> = rows.collect();
         let key = FileKey::of(&file, metadata.metadata());
-        let groups = choices.groups_to_read(&known, &key, rows.len());
+        let known_groups = lock(&known).get(&key);
+        let choices = Choices::new(selection, schema.num_fields() == 1);
+        let (mut groups, mut left) = (Vec::new(), VecDeque::new());
+        for (number, group) in metadata.metadata().row_groups().iter().enumerate() {
+            let is_known = known_groups.as_ref().and_then(|groups| groups.get(&number));
+            if is_known.is_some_and(|partitions| choices.pass_over(partitions)) {
+                continue;
+            }
+            groups.push(number);
+            left.push_back((number, group.num_rows().unsigned_abs()));
+        }
         let values = ProjectionMask::columns(metadata.parquet_schema(), [PARTITION_VALUES]);
         reader.fetch_early(metadata.metadata(), &groups, &values).await;
         let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)
             .with_batch_size(batch_rows)
-            .with_row_groups(groups.clone())
+            .with_row_groups(groups)
             // Of nested columns, such as these, nothing is kept anyway.
             .with_max_predicate_cache_size(0);
         if let Some(mask) = mask {
             builder = builder.with_projection(mask);
         }
-        let location = file.location.to_string();
-        // Row groups are decoded one after the other, and no batch has rows of two.
-        let mut groups = groups.into_iter().filter_map(move |group| Some((group, *rows.get(group)?)));
-        let mut current = groups.next();
-        let filter = ArrowPredicateFn::new(values, move |batch: RecordBatch| {
-            let kept = choices.of(&batch);
-            if let Some((group, left)) = &mut current {
-                *left = left.saturating_sub(batch.num_rows() as u64);
-                if *left == 0 {
-                    choices.end_group(&known, &key, *group);
-                    current = groups.next();
-                }
-            }
-            Ok::<_, ArrowError>(kept)
-        });
+        let progress = Arc::new(Mutex::new(Progress { choices, batch_rows, left, groups: Vec::new() }));
+        let decided = Arc::clone(&progress);
+        let filter = ArrowPredicateFn::new(values, move |batch| lock(&decided).decide(&batch));
         let batches = builder.with_row_filter(RowFilter::new(vec![Box::new(filter)])).build()?;
+        let location = file.location.to_string();
         let batches = batches.map(move |batch| {
             let batch = fixup_parquet_read(batch?, &ordering, None, Some(&location), Some(&schema))?;
             Ok(batch.into())
         });
-        Ok(batches.boxed())
+        let end = stream::once(async move {
+            let groups = lock(&progress).end()?;
+            lock(&known).keep(key, groups);
+            Ok(())
+        });
+        Ok(batches.chain(end.filter_map(async |end: DeltaResult<()>| end.err().map(Err))).boxed())
     }
 }
+
+/// How far a file was decided on. Row groups are decoded one after the other, and no batch has rows of two.
+struct Progress {
+    choices: Choices,
+    batch_rows: usize,
+    /// The row groups that are not over, with the rows that they still have.
+    left: VecDeque<(usize, u64)>,
+    /// The partitions of those that are.
+    groups: Vec<(usize, Partitions)>,
+}
+
+impl Progress {
+    /// Whether each row of the next batch is kept. An error if rows are missing before it, because the reader would not miss
+    /// rows that nobody decides on.
+    fn decide(&mut self, batch: &RecordBatch) -> Result<BooleanArray, ArrowError> {
+        self.leave_groups();
+        let rows = batch.num_rows() as u64;
+        let Some((_, left)) =
+            self.left.front_mut().filter(|(_, left)| rows == (*left).min(self.batch_rows as u64))
+        else {
+            return Err(ArrowError::ParquetError(ROWS_MISSING.to_owned()));
+        };
+        *left -= rows;
+        Ok(self.choices.of(batch))
+    }
+
+    /// Leaves row groups that are over. One without rows has no batch.
+    fn leave_groups(&mut self) {
+        while let Some((number, _)) = self.left.pop_front_if(|(_, left)| *left == 0) {
+            self.groups.extend(self.choices.end_group().map(|partitions| (number, partitions)));
+        }
+    }
+
+    /// The partitions of all row groups. An error if the file has fewer rows than it says.
+    fn end(&mut self) -> DeltaResult<Vec<(usize, Partitions)>> {
+        self.leave_groups();
+        if !self.left.is_empty() {
+            return Err(KernelError::generic(ROWS_MISSING));
+        }
+        Ok(std::mem::take(&mut self.groups))
+    }
+}
+
+const ROWS_MISSING: &str = "a checkpoint lacks partition values of its rows";
 
 /// A file that columns are fetched from.
 struct StoredFile {
@@ -204,9 +263,9 @@ impl AsyncFileReader for StoredFile {
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, ParquetResult<Vec<Bytes>>> {
         async move {
-            let early = ranges.iter().map(|range| self.early.get(&(range.start, range.end)).cloned());
-            if let Some(early) = early.collect() {
-                return Ok(early);
+            if ranges.iter().all(|range| self.early.contains_key(&(range.start, range.end))) {
+                let early = ranges.iter().filter_map(|range| self.early.remove(&(range.start, range.end)));
+                return Ok(early.collect());
             }
             Ok(self.store.get_ranges(&self.path, &ranges).await?)
         }
@@ -237,6 +296,8 @@ struct Choices {
 struct RowGroup {
     numbers: HashMap<Vec<u8>, usize, RandomState>,
     partitions: Vec<(Choice, u64)>,
+    /// The bytes of their names.
+    bytes: usize,
     /// The partition of the row before, and its number.
     last: (Vec<u8>, usize),
     /// Whether rows are needed whatever the partitions are.
@@ -275,35 +336,29 @@ impl Choices {
         BooleanArray::new(kept, None)
     }
 
-    /// The row groups of a file that have rows which are needed, or may have. Counts the files of the others.
-    fn groups_to_read(&self, known: &Mutex<KnownPartitions>, file: &FileKey, groups: usize) -> Vec<usize> {
-        let is_needed = |group: &usize| {
-            let Some(partitions) = lock(known).get(file, *group) else { return true };
-            let mut left_out = 0;
-            for (partition, rows) in partitions.iter() {
-                match choose(&self.selection, partition) {
-                    Choice::Given => return true,
-                    Choice::LeftOut => left_out += rows,
-                    Choice::Withheld => {}
-                }
+    /// Whether a row group with these partitions has no selected file. If so, its files are counted.
+    fn pass_over(&self, partitions: &Partitions) -> bool {
+        let mut left_out = 0;
+        for (partition, rows) in partitions {
+            match choose(&self.selection, partition) {
+                Choice::Given => return false,
+                Choice::LeftOut => left_out += rows,
+                Choice::Withheld => {}
             }
-            self.selection.count_left_out(left_out);
-            false
-        };
-        (0..groups).filter(is_needed).collect()
+        }
+        self.selection.count_left_out(left_out);
+        true
     }
 
-    /// Remembers the partitions of a row group that was read to its end.
-    fn end_group(&mut self, known: &Mutex<KnownPartitions>, file: &FileKey, number: usize) {
+    /// The partitions of a row group that was read to its end; `None` if it must be read whatever is selected.
+    fn end_group(&mut self) -> Option<Partitions> {
         let group = std::mem::take(&mut self.group);
-        // Without other rows: whoever reads them reads the row group.
+        // Other rows than adds are not looked at: whoever wants them reads them.
         if group.is_needed || group.is_incomplete || !self.adds_only {
-            return;
+            return None;
         }
         let rows = |number: usize| group.partitions.get(number).map_or(0, |(_, rows)| *rows);
-        let partitions: Partitions =
-            group.numbers.into_iter().map(|(partition, number)| (partition, rows(number))).collect();
-        lock(known).keep(file, number, partitions);
+        Some(group.numbers.into_iter().map(|(partition, number)| (partition, rows(number))).collect())
     }
 }
 
@@ -325,11 +380,12 @@ impl RowGroup {
 
     /// Adds the partition of the row, and returns its number.
     fn add(&mut self, selection: &FileSelection) -> usize {
-        if self.partitions.len() >= PARTITIONS_MET {
+        if self.bytes > GROUP_BYTES {
             self.numbers.clear();
             self.partitions.clear();
-            self.is_incomplete = true;
+            (self.bytes, self.is_incomplete) = (0, true);
         }
+        self.bytes += bytes_of(&self.last.0);
         let number = self.partitions.len();
         self.partitions.push((choose(selection, &self.last.0), 0));
         self.numbers.insert(self.last.0.clone(), number);
@@ -347,10 +403,13 @@ fn choose(selection: &FileSelection, partition: &[u8]) -> Choice {
 /// Which partitions row groups have, and how many rows are about files of each. Oldest out first.
 #[derive(Debug, Default)]
 pub(super) struct KnownPartitions {
-    files: HashMap<FileKey, HashMap<usize, Arc<Partitions>>>,
+    files: HashMap<FileKey, Arc<Groups>>,
     order: VecDeque<FileKey>,
     bytes: usize,
 }
+
+/// The partitions of row groups by their numbers.
+type Groups = HashMap<usize, Partitions>;
 
 type Partitions = Vec<(Vec<u8>, u64)>;
 
@@ -380,40 +439,60 @@ impl FileKey {
     }
 }
 
-fn lock(known: &Mutex<KnownPartitions>) -> MutexGuard<'_, KnownPartitions> {
-    known.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl KnownPartitions {
-    /// The partitions of a row group, if it was read before.
-    fn get(&self, file: &FileKey, group: usize) -> Option<Arc<Partitions>> {
-        self.files.get(file)?.get(&group).cloned()
+    /// The partitions of those row groups of a file that were read before.
+    fn get(&self, file: &FileKey) -> Option<Arc<Groups>> {
+        self.files.get(file).cloned()
     }
 
-    fn keep(&mut self, file: &FileKey, group: usize, partitions: Partitions) {
-        let bytes = bytes_of(&partitions);
-        if bytes > GROUP_BYTES {
+    /// Adds row groups of a file that was read to its end.
+    fn keep(&mut self, file: FileKey, groups: Vec<(usize, Partitions)>) {
+        let small = groups.into_iter().filter(|(_, partitions)| bytes_of_group(partitions) <= GROUP_BYTES);
+        let mut groups: Groups = small.collect();
+        if groups.is_empty() {
             return;
         }
-        if !self.files.contains_key(file) {
-            self.order.push_back(file.clone());
+        if let Some(before) = self.forget(&file) {
+            for (number, partitions) in before.iter() {
+                groups.entry(*number).or_insert_with(|| partitions.clone());
+            }
         }
-        let groups = self.files.entry(file.clone()).or_default();
-        self.bytes += bytes;
-        if let Some(before) = groups.insert(group, Arc::new(partitions)) {
-            self.bytes -= bytes_of(&before);
-        }
+        self.bytes += bytes_of_file(&file, &groups);
+        self.order.push_back(file.clone());
+        self.files.insert(file, Arc::new(groups));
         while self.bytes > KEPT_BYTES {
-            let Some(oldest) = self.order.pop_front() else { break };
-            let groups = self.files.remove(&oldest).unwrap_or_default();
-            self.bytes -= groups.values().map(|partitions| bytes_of(partitions)).sum::<usize>();
+            let Some(oldest) = self.order.front().cloned() else { break };
+            self.forget(&oldest);
         }
+    }
+
+    fn forget(&mut self, file: &FileKey) -> Option<Arc<Groups>> {
+        let groups = self.files.remove(file)?;
+        self.order.retain(|kept| kept != file);
+        self.bytes -= bytes_of_file(file, &groups);
+        Some(groups)
     }
 }
 
-/// What partitions take in memory.
-fn bytes_of(partitions: &Partitions) -> usize {
-    partitions.iter().map(|(partition, _)| partition.len() + size_of::<(Vec<u8>, u64)>()).sum()
+/// What the name of a partition takes in memory, with the rest of its entry.
+fn bytes_of(partition: &[u8]) -> usize {
+    partition.len() + size_of::<(Vec<u8>, u64)>()
+}
+
+fn bytes_of_group(partitions: &Partitions) -> usize {
+    /// The entry of a map.
+    const ENTRY: usize = 64;
+    ENTRY + partitions.iter().map(|(partition, _)| bytes_of(partition)).sum::<usize>()
+}
+
+/// What is kept of a file, whose key is there twice.
+fn bytes_of_file(file: &FileKey, groups: &Groups) -> usize {
+    let key = size_of::<FileKey>() + file.url.len() + file.groups.len() * size_of::<[i64; 4]>();
+    2 * key + groups.values().map(bytes_of_group).sum::<usize>()
 }
 
 /// The partition values of a batch of actions.
@@ -492,8 +571,11 @@ fn values_of(partition: &[u8]) -> impl Iterator<Item = (&str, Option<&str>)> {
 
 #[cfg(test)]
 mod tests {
+    use buoyant_kernel::arrow::array::{ArrayRef, MapBuilder, StringBuilder};
+    use buoyant_kernel::arrow::datatypes::Field;
+
     use super::*;
-    use buoyant_kernel::arrow::array::{MapBuilder, StringBuilder};
+    use crate::predicate::{FileAccess, Predicate, Table};
 
     fn column(rows: &[&[(&str, Option<&str>)]]) -> ValuesColumn {
         let mut maps = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
@@ -534,23 +616,90 @@ mod tests {
         }
     }
 
+    /// Actions about files of these days.
+    fn adds(days: &[&str]) -> RecordBatch {
+        let rows: Vec<_> = days.iter().map(|day| [("day", Some(*day))]).collect();
+        let rows: Vec<&[(&str, Option<&str>)]> = rows.iter().map(<[_; 1]>::as_slice).collect();
+        let maps = column(&rows).maps;
+        let field = Field::new("partitionValues", maps.data_type().clone(), true);
+        let add = StructArray::new(vec![field].into(), vec![Arc::new(maps)], None);
+        RecordBatch::try_from_iter([("add", Arc::new(add) as ArrayRef)]).unwrap()
+    }
+
+    fn progress(rows: &[u64]) -> Progress {
+        let schema =
+            r#"{"type":"struct","fields":[{"name":"day","type":"string","nullable":true,"metadata":{}}]}"#;
+        let columns = ["day".to_owned()];
+        let table = Table { schema, partition_columns: &columns, is_mapped: false };
+        let access = FileAccess::everything().bind(table);
+        let predicates: Arc<[Predicate]> = Arc::new([Predicate::from_sql("day = 'a'")]);
+        let selection = FileSelection::of_table(access, &predicates, table);
+        let choices = Choices::new(Arc::new(selection), true);
+        Progress {
+            choices,
+            batch_rows: 3,
+            left: (0..).zip(rows.iter().copied()).collect(),
+            groups: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn partitions_are_those_of_their_row_group_also_after_one_without_rows() {
+        let mut progress = progress(&[0, 4, 0, 2, 0]);
+        let kept = |kept: BooleanArray| kept.values().iter().collect::<Vec<_>>();
+        assert_eq!(kept(progress.decide(&adds(&["a", "b", "a"])).unwrap()), [true, false, true]);
+        assert_eq!(kept(progress.decide(&adds(&["a"])).unwrap()), [true]);
+        assert_eq!(kept(progress.decide(&adds(&["c", "c"])).unwrap()), [false, false]);
+        let names = |(number, partitions): &(usize, Partitions)| {
+            let mut partitions = partitions.clone();
+            partitions.sort();
+            let name = |partition: &[u8]| values_of(partition).next().unwrap().1.unwrap().to_owned();
+            (*number, partitions.iter().map(|(name_of, rows)| (name(name_of), *rows)).collect::<Vec<_>>())
+        };
+        let expected =
+            [(0, vec![]), (1, vec![("a", 3), ("b", 1)]), (2, vec![]), (3, vec![("c", 2)]), (4, vec![])];
+        let expected = expected.map(|(number, partitions)| {
+            (number, partitions.iter().map(|(name, rows)| ((*name).to_owned(), *rows)).collect::<Vec<_>>())
+        });
+        let groups = progress.end().unwrap();
+        assert_eq!(groups.iter().map(names).collect::<Vec<_>>(), expected);
+        assert_eq!(progress.choices.selection.left_out(), 3);
+    }
+
+    #[test]
+    fn rows_that_nobody_decides_on_are_an_error() {
+        // The first row group ends before its last row.
+        let mut short = progress(&[5, 3]);
+        assert!(short.decide(&adds(&["a", "a"])).is_err());
+        let mut ended = progress(&[4, 3]);
+        ended.decide(&adds(&["a", "a", "a"])).unwrap();
+        assert!(ended.decide(&adds(&["a", "a", "a"])).is_err());
+        // So that the next one seems to be the rest of it.
+        let mut shifted = progress(&[6, 3]);
+        shifted.decide(&adds(&["a", "a", "a"])).unwrap();
+        shifted.decide(&adds(&["a", "a", "a"])).unwrap();
+        assert!(shifted.end().is_err());
+        let mut long = progress(&[3]);
+        long.decide(&adds(&["a", "a", "a"])).unwrap();
+        assert!(long.decide(&adds(&["a"])).is_err());
+    }
+
     #[test]
     fn what_is_known_of_files_is_bounded() {
         let file =
             |number| FileKey { url: "f".to_owned(), size: 1, last_modified: number, groups: Vec::new() };
         let partitions = |length: usize| vec![(vec![0; length], 1)];
         let mut known = KnownPartitions::default();
-        known.keep(&file(0), 0, partitions(GROUP_BYTES));
+        known.keep(file(0), vec![(0, partitions(GROUP_BYTES))]);
         assert_eq!(known.bytes, 0, "too large for one row group");
         for number in 0..100 {
-            known.keep(&file(number), 0, partitions(GROUP_BYTES / 2));
-            known.keep(&file(number), 1, partitions(10));
-            known.keep(&file(number), 1, partitions(20));
+            known.keep(file(number), vec![(0, partitions(GROUP_BYTES / 2)), (1, Vec::new())]);
+            known.keep(file(number), vec![(1, partitions(20)), (2, partitions(20))]);
             assert!(known.bytes <= KEPT_BYTES);
-            assert!(known.get(&file(number), 1).is_some());
+            assert_eq!(known.get(&file(number)).unwrap().len(), 3);
         }
-        assert!(known.get(&file(0), 1).is_none());
-        let counted: usize = known.files.values().flat_map(HashMap::values).map(|kept| bytes_of(kept)).sum();
-        assert_eq!(known.bytes, counted);
+        assert!(known.get(&file(0)).is_none());
+        let counted: usize = known.files.iter().map(|(file, groups)| bytes_of_file(file, groups)).sum();
+        assert_eq!((known.bytes, known.order.len()), (counted, known.files.len()));
     }
 }

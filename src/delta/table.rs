@@ -404,13 +404,13 @@ impl DeltaTable {
         TABLE_BYTES + engine.kept_bytes() + snapshots + files + changes
     }
 
-    /// Drops paused lists, oldest first, until they kept so many bytes. Returns how many lists these were. Their next pages
-    /// read the log from its start.
-    pub fn release_paused(&self, bytes: usize) -> usize {
+    /// Takes out paused lists, oldest first, until they kept so many bytes. Their next pages read the log from its start. To
+    /// drop the result takes a while.
+    pub fn release_paused(&self, bytes: usize) -> ReleasedLists {
         let Shared { paused_files, paused_changes, .. } = &*self.shared;
-        let (released, freed) = release(paused_files, bytes, FileCursor::kept_bytes);
-        let (more, _) = release(paused_changes, bytes.saturating_sub(freed), ChangeCursor::kept_bytes);
-        released + more
+        let (files, freed) = release(paused_files, bytes, FileCursor::kept_bytes);
+        let (changes, _) = release(paused_changes, bytes.saturating_sub(freed), ChangeCursor::kept_bytes);
+        ReleasedLists { files, changes }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -427,15 +427,28 @@ impl DeltaTable {
     }
 }
 
-/// Drops cursors, oldest first, until they kept so many bytes: how many, and the bytes.
-fn release<T>(paused: &Paused<T>, bytes: usize, kept_bytes: impl Fn(&T) -> usize) -> (usize, usize) {
+/// Lists that were paused and are no longer kept.
+pub struct ReleasedLists {
+    files: Vec<FileCursor>,
+    changes: Vec<ChangeCursor>,
+}
+
+impl ReleasedLists {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.files.len() + self.changes.len()
+    }
+}
+
+/// Takes out cursors, oldest first, until they kept so many bytes, and says how many these are.
+fn release<T>(paused: &Paused<T>, bytes: usize, kept_bytes: impl Fn(&T) -> usize) -> (Vec<T>, usize) {
     let mut paused = locked(paused);
-    let (mut released, mut freed) = (0, 0);
+    let (mut released, mut freed) = (Vec::new(), 0);
     while freed < bytes
         && let Some(cursor) = paused.pop_front()
     {
-        released += 1;
         freed += kept_bytes(&cursor);
+        released.push(cursor);
     }
     (released, freed)
 }
