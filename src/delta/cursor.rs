@@ -118,7 +118,7 @@ impl FileCursor {
     fn open(snapshot: &Arc<Snapshot>, selection: Arc<FileSelection>, columns: Columns) -> Result<Self> {
         // Before the scan is opened: one that others put right meanwhile may then be opened once more.
         let mends = snapshot.mends();
-        let scan = snapshot.open_scan(columns, (!selection.is_everything()).then_some(&selection))?;
+        let scan = snapshot.open_scan(columns, selection.may_pass_over().then_some(&selection))?;
         let partitioned = !snapshot.metadata().partition_columns.is_empty();
         Ok(Self {
             origin: Origin::of(&scan),

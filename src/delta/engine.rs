@@ -304,7 +304,7 @@ impl KernelEngines {
         let known = Arc::<Mutex<KnownPartitions>>::default();
         let selective = |store: &Arc<LogStore>, batch_rows: NonZero<usize>| {
             Arc::new(SelectiveReader {
-                store: Arc::clone(store) as Arc<dyn ObjectStore>,
+                store: Arc::clone(store),
                 executor: Arc::clone(&executor),
                 batch_rows: batch_rows.get(),
                 files_ahead: FILES_READ_AHEAD.get(),

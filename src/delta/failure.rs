@@ -91,7 +91,10 @@ pub(super) fn store_cause(error: &object_store::Error) -> Cause {
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
             Cause::Denied
         }
-        object_store::Error::JoinError { .. } => Cause::Unavailable,
+        // A file was written again while it was read.
+        object_store::Error::JoinError { .. } | object_store::Error::Precondition { .. } => {
+            Cause::Unavailable
+        }
         object_store::Error::Generic { source, .. } => generic_store_cause(source.as_ref()),
         _ => Cause::Damaged,
     }

@@ -53,6 +53,13 @@ impl FileSelection {
         self.access.allows_everything() && self.conditions.is_empty()
     }
 
+    /// Whether files that are not selected may be passed over in a checkpoint before anything but their partition values is read.
+    /// Not if some files are withheld: of a file that a checkpoint names twice, against Delta's protocol, only the first entry
+    /// counts, and passing over that one would give the other.
+    pub(super) fn may_pass_over(&self) -> bool {
+        self.access.allows_everything() && !self.conditions.is_empty()
+    }
+
     /// Decides on a file. `value` gives the value of a partition column by its physical name: `None` if the log has none,
     /// `Some(None)` for a null.
     pub(super) fn choose<'a>(&self, value: impl Fn(&str) -> Option<Option<&'a str>>) -> Choice {

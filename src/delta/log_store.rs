@@ -467,8 +467,29 @@ impl LogStore {
         self.footers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Reads columns of a Parquet file as long as it has this ETag.
+    pub(super) async fn columns_of(
+        &self,
+        location: &Path,
+        ranges: &[Range<u64>],
+        tag: Option<&String>,
+    ) -> Result<Vec<Bytes>> {
+        let read = unless_stopped(self.columns(location, ranges, tag)).await;
+        if let Err(Error::Precondition { .. }) = read {
+            // The next reader begins with the footer of the new file.
+            self.kept().forget(location);
+            self.footers().drop_file(location);
+        }
+        read
+    }
+
     /// Reads columns of a row group, and checks what they unpack into.
-    async fn columns(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+    async fn columns(
+        &self,
+        location: &Path,
+        ranges: &[Range<u64>],
+        tag: Option<&String>,
+    ) -> Result<Vec<Bytes>> {
         let bytes = ranges.iter().map(|range| range.end.saturating_sub(range.start));
         let packed = bytes.fold(0, u64::saturating_add);
         if packed > self.limits.parquet_row_group_bytes {
@@ -477,8 +498,9 @@ impl LogStore {
         memory_for(packed, 0).await?;
         self.row_group_bytes.fetch_max(usize::try_from(packed).unwrap_or(usize::MAX), Ordering::Relaxed);
         let fetch = |range| async move {
-            let range = Some(GetRange::Bounded(range));
-            self.get_columns(location, GetOptions { range, ..GetOptions::default() }).await?.bytes().await
+            let (range, if_match) = (Some(GetRange::Bounded(range)), tag.cloned());
+            let options = GetOptions { range, if_match, ..GetOptions::default() };
+            self.get_columns(location, options).await?.bytes().await
         };
         let fetched = coalesce_ranges(ranges, fetch, OBJECT_STORE_COALESCE_DEFAULT).await?;
         let known = self.footers().files.get(location).cloned();
@@ -497,8 +519,9 @@ impl LogStore {
     }
 
     async fn get_columns(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        if let Some(kept) = self.kept().get(location, options.range.as_ref(), self.view) {
-            return kept;
+        if let Some(Ok(kept)) = self.kept().get(location, options.range.as_ref(), self.view) {
+            options.check_preconditions(&kept.meta)?;
+            return Ok(kept);
         }
         self.inner.get_opts(location, options).await
     }
@@ -522,6 +545,13 @@ fn pieces_of(file: std::fs::File) -> BoxStream<'static, Result<Bytes>> {
 }
 
 impl Footers {
+    fn drop_file(&mut self, location: &Path) {
+        if let Some(footer) = self.files.remove(location) {
+            self.forget(&footer);
+            self.order.retain(|kept| kept != location);
+        }
+    }
+
     fn keep(&mut self, location: &Path, footer: Footer) {
         self.columns += footer.len();
         self.bytes += footer.kept_bytes();
@@ -676,7 +706,7 @@ impl ObjectStore for LogStore {
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         if location.filename().is_some_and(|name| name.ends_with(".parquet")) {
-            return unless_stopped(self.columns(location, ranges)).await;
+            return unless_stopped(self.columns(location, ranges, None)).await;
         }
         let fetch = |range| self.get_range(location, range);
         coalesce_ranges(ranges, fetch, OBJECT_STORE_COALESCE_DEFAULT).await

@@ -21,7 +21,7 @@ use buoyant_kernel::engine::arrow_utils::{
 };
 use buoyant_kernel::engine::reader_options;
 use buoyant_kernel::object_store::path::Path;
-use buoyant_kernel::object_store::{ObjectStore, ObjectStoreExt as _};
+use buoyant_kernel::object_store::{GetOptions, ObjectStore as _, ObjectStoreExt as _};
 use buoyant_kernel::parquet::arrow::ProjectionMask;
 use buoyant_kernel::parquet::arrow::arrow_reader::{
     ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, RowFilter,
@@ -39,6 +39,7 @@ use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as
 
 use super::executor::StoppableExecutor;
 use super::file_selection::{Choice, FileSelection};
+use super::log_store::LogStore;
 
 const PARTITION_VALUES: &str = "add.partitionValues";
 
@@ -53,7 +54,7 @@ const KEPT_BYTES: usize = 2 * 1024 * 1024;
 
 /// Reads Parquet files of a log as the kernel's engine does.
 pub(super) struct SelectiveReader {
-    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) store: Arc<LogStore>,
     pub(super) executor: Arc<StoppableExecutor>,
     pub(super) batch_rows: usize,
     /// How many files are opened ahead.
@@ -106,7 +107,7 @@ pub(super) fn has_partition_values(schema: &SchemaRef) -> bool {
 
 #[derive(Clone)]
 struct Reading {
-    store: Arc<dyn ObjectStore>,
+    store: Arc<LogStore>,
     batch_rows: usize,
     known: Arc<Mutex<KnownPartitions>>,
     schema: SchemaRef,
@@ -126,7 +127,7 @@ impl Reading {
         let (store, path) = (Arc::clone(&self.store), Path::from_url_path(file.location.path())?);
         // The size of a sidecar is what its action says. If it is 0, it is not known.
         let size = if file.size == 0 { store.head(&path).await?.size } else { file.size };
-        let mut reader = StoredFile { store, path, size, early: HashMap::new() };
+        let mut reader = StoredFile { store, path, size, tag: None, early: HashMap::new() };
         let metadata = ArrowReaderMetadata::load_async(&mut reader, reader_options()).await?;
         Ok(OpenFile { reading: self, file, reader, metadata })
     }
@@ -140,11 +141,14 @@ impl OpenFile {
         if ordering_needs_row_indexes(&ordering) {
             return Err(KernelError::generic("actions have no row indexes"));
         }
-        let key = FileKey::of(&file, metadata.metadata());
-        let known_groups = lock(&known).get(&key);
+        let key = reader.tag.clone().map(|tag| FileKey { url: file.location.to_string(), tag });
+        let known_groups = key.as_ref().and_then(|key| lock(&known).get(key));
         let choices = Choices::new(selection, schema.num_fields() == 1);
         let (mut groups, mut left) = (Vec::new(), VecDeque::new());
         for (number, group) in metadata.metadata().row_groups().iter().enumerate() {
+            if group.num_rows() == 0 {
+                continue;
+            }
             let is_known = known_groups.as_ref().and_then(|groups| groups.get(&number));
             if is_known.is_some_and(|partitions| choices.pass_over(partitions)) {
                 continue;
@@ -173,7 +177,9 @@ impl OpenFile {
         });
         let end = stream::once(async move {
             let groups = lock(&progress).end()?;
-            lock(&known).keep(key, groups);
+            if let Some(key) = key {
+                lock(&known).keep(key, groups);
+            }
             Ok(())
         });
         Ok(batches.chain(end.filter_map(async |end: DeltaResult<()>| end.err().map(Err))).boxed())
@@ -226,9 +232,11 @@ const ROWS_MISSING: &str = "a checkpoint lacks partition values of its rows";
 
 /// A file that columns are fetched from.
 struct StoredFile {
-    store: Arc<dyn ObjectStore>,
+    store: Arc<LogStore>,
     path: Path,
     size: u64,
+    /// The ETag that it had when its footer was read. What is read later has the same, or it is an error.
+    tag: Option<String>,
     /// Columns that were fetched before the reader asks for them.
     early: HashMap<(u64, u64), Bytes>,
 }
@@ -250,7 +258,7 @@ impl StoredFile {
             return;
         }
         // If this fails, the reader asks again, and then it is an error.
-        if let Ok(fetched) = self.store.get_ranges(&self.path, &ranges).await {
+        if let Ok(fetched) = self.store.columns_of(&self.path, &ranges, self.tag.as_ref()).await {
             self.early = ranges.into_iter().map(|range| (range.start, range.end)).zip(fetched).collect();
         }
     }
@@ -258,16 +266,26 @@ impl StoredFile {
 
 impl AsyncFileReader for StoredFile {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
-        self.store.get_range(&self.path, range).map_err(Into::into).boxed()
+        async move {
+            let options = GetOptions { range: Some(range.into()), ..GetOptions::default() };
+            let result = self.store.get_opts(&self.path, options).await?;
+            let is_same = GetOptions { if_match: self.tag.clone(), ..GetOptions::default() };
+            is_same.check_preconditions(&result.meta)?;
+            self.tag = self.tag.take().or_else(|| result.meta.e_tag.clone());
+            Ok(result.bytes().await?)
+        }
+        .boxed()
     }
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, ParquetResult<Vec<Bytes>>> {
         async move {
             if ranges.iter().all(|range| self.early.contains_key(&(range.start, range.end))) {
-                let early = ranges.iter().filter_map(|range| self.early.remove(&(range.start, range.end)));
-                return Ok(early.collect());
+                let early = |range: &Range<u64>| self.early.get(&(range.start, range.end)).cloned();
+                let found = ranges.iter().filter_map(early).collect();
+                self.early.retain(|(start, _), _| ranges.iter().all(|range| range.start != *start));
+                return Ok(found);
             }
-            Ok(self.store.get_ranges(&self.path, &ranges).await?)
+            Ok(self.store.columns_of(&self.path, &ranges, self.tag.as_ref()).await?)
         }
         .boxed()
     }
@@ -417,26 +435,7 @@ type Partitions = Vec<(Vec<u8>, u64)>;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct FileKey {
     url: String,
-    size: u64,
-    last_modified: i64,
-    /// The rows, the sizes and the offset of each row group. The time of a file may be known to the second only.
-    groups: Vec<[i64; 4]>,
-}
-
-impl FileKey {
-    fn of(file: &FileMeta, metadata: &ParquetMetaData) -> Self {
-        let offset =
-            |group: &RowGroupMetaData| group.columns().first().map_or(0, |column| column.data_page_offset());
-        let groups = metadata.row_groups().iter();
-        let groups = groups
-            .map(|group| [group.num_rows(), group.total_byte_size(), group.compressed_size(), offset(group)]);
-        Self {
-            url: file.location.to_string(),
-            size: file.size,
-            last_modified: file.last_modified,
-            groups: groups.collect(),
-        }
-    }
+    tag: String,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -491,7 +490,7 @@ fn bytes_of_group(partitions: &Partitions) -> usize {
 
 /// What is kept of a file, whose key is there twice.
 fn bytes_of_file(file: &FileKey, groups: &Groups) -> usize {
-    let key = size_of::<FileKey>() + file.url.len() + file.groups.len() * size_of::<[i64; 4]>();
+    let key = size_of::<FileKey>() + file.url.len() + file.tag.len();
     2 * key + groups.values().map(bytes_of_group).sum::<usize>()
 }
 
@@ -686,8 +685,7 @@ mod tests {
 
     #[test]
     fn what_is_known_of_files_is_bounded() {
-        let file =
-            |number| FileKey { url: "f".to_owned(), size: 1, last_modified: number, groups: Vec::new() };
+        let file = |number| FileKey { url: "f".to_owned(), tag: format!("{number}") };
         let partitions = |length: usize| vec![(vec![0; length], 1)];
         let mut known = KnownPartitions::default();
         known.keep(file(0), vec![(0, partitions(GROUP_BYTES))]);
