@@ -139,7 +139,7 @@ enum Ending {
 pub struct Lines {
     buffer: Vec<u8>,
     gzip: Option<Gzip>,
-    /// Whether chunks wait for the reader of the last one (`true`), or it takes them as they come (`false`).
+    /// Whether chunks wait for the reader of the last one (`true`), or it takes them as they come (`false`). `None` in between.
     crowded: Option<bool>,
     chunks: mpsc::Sender<Bytes>,
     ending: oneshot::Sender<Ending>,

@@ -21,7 +21,8 @@ const FILES: usize = 48;
 /// The most parts of a checkpoint that are fetched: the kernel opens as many at the same time.
 const PARTS: usize = 16;
 
-/// The most bytes that are fetched. The store keeps twice as many, so that none is dropped before it was read.
+/// The most bytes that are fetched, besides footers of Parquet files that are larger than usual. The store keeps twice as many,
+/// so that none is dropped before it was read.
 const BYTES: u64 = 8 * 1024 * 1024;
 
 /// What a caller who opens the newest version reads of it next.
