@@ -1,6 +1,6 @@
 """How many round trips to AWS an operation waits for, one after the other.
 
-A stand-in that is told which requests belong together answers none of a round before all of them have come. A request
+A stand-in knows which requests belong together, and answers none of a round before all of them have come. A request
 that waits for the answer to another one of its round would never come, so an operation that ends within so many rounds
 has no longer chain of requests that wait for each other. The speed of the machine decides nothing.
 """
