@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::batch::{AddFile, Batch};
-use super::failure::{damaged, is_damage};
+use super::failure::{damaged, is_change, is_damage};
 use super::file_selection::{Choice, FileSelection};
 use super::log_names::file_name;
 use super::scan::{Columns, Scan};
@@ -245,8 +245,8 @@ impl FileCursor {
     /// Reads the next batch; `false` at the end.
     fn load(&mut self) -> Result<bool> {
         let batch = match self.scan.next().transpose() {
-            // Connections do not outlive a pause of any length; the log itself is read again.
-            Err(error) if self.idle => {
+            // Connections do not outlive a pause of any length; the log itself is read again, unless it is another one by now.
+            Err(error) if self.idle && !is_change(&error) => {
                 tracing::info!(error = %error, "a paused list of files is read again");
                 // A restarted cursor is not idle, so that an error then is one.
                 self.restart()?;

@@ -22,6 +22,8 @@ pub(super) enum Cause {
     Denied,
     /// S3 says what is wrong with the bucket, the credentials or the clock.
     Storage(S3ErrorKind),
+    /// A file of the log was written again while it was read.
+    Changed,
     /// A file that the log names, or the log itself, is not there.
     Missing,
     /// The table needs what the kernel does not do.
@@ -55,6 +57,7 @@ impl From<KernelError> for OpenError {
             | Cause::NoCredentials
             | Cause::Denied
             | Cause::Storage(_)
+            | Cause::Changed
             | Cause::Unsupported => Self::Final(failure(error)),
             // What the table is in any view of its log.
             Cause::Rejected(LogRejection::Names | LogRejection::Schema) => Self::Final(failure(error)),
@@ -80,6 +83,9 @@ pub(super) fn cause(error: &KernelError) -> Cause {
 
 /// Finds the cause of an error of the object store.
 pub(super) fn store_cause(error: &object_store::Error) -> Cause {
+    if let object_store::Error::Precondition { .. } = error {
+        return Cause::Changed;
+    }
     match std::error::Error::source(error).and_then(S3Error::behind).and_then(|answer| answer.kind()) {
         Some(S3ErrorKind::Denied) => return Cause::Denied,
         Some(S3ErrorKind::Busy) => return Cause::Unavailable,
@@ -91,10 +97,7 @@ pub(super) fn store_cause(error: &object_store::Error) -> Cause {
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
             Cause::Denied
         }
-        // A file was written again while it was read.
-        object_store::Error::JoinError { .. } | object_store::Error::Precondition { .. } => {
-            Cause::Unavailable
-        }
+        object_store::Error::JoinError { .. } => Cause::Unavailable,
         object_store::Error::Generic { source, .. } => generic_store_cause(source.as_ref()),
         _ => Cause::Damaged,
     }
@@ -201,6 +204,7 @@ pub(super) fn failure(error: KernelError) -> Error {
             Error::unavailable(UNAVAILABLE).with_explanation(why).explained_by(of_store(&error))
         }
         Cause::NoCredentials => Error::unavailable(UNAVAILABLE).explained_by(of_store(&error)),
+        Cause::Changed => Error::unavailable(CHANGED),
         Cause::Denied => explained(&error, Error::unreadable_table(DENIED).with_fault(Fault::AccessDenied)),
         Cause::Storage(kind) => explained(&error, in_storage(kind)),
         Cause::Missing => Error::unreadable_table("The table cannot be read: table files missing."),
@@ -263,6 +267,8 @@ fn of_store<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::e
 
 const DENIED: &str = "The table cannot be read: permission denied by the table's storage.";
 
+const CHANGED: &str = "The log of the table was changed while it was read. Please restart the query.";
+
 const UNAVAILABLE: &str = "The table's storage does not answer; try again later.";
 
 const DAMAGED: &str = "The table cannot be read: its Delta log is damaged or incomplete.";
@@ -323,6 +329,11 @@ fn without_debug_text(text: &str) -> Option<String> {
 /// Whether this is the error for a log that cannot be right.
 pub(super) fn is_damage(error: &Error) -> bool {
     error.message().starts_with(DAMAGED.trim_end_matches('.'))
+}
+
+/// Whether this is the error for a log that was changed while it was read.
+pub(super) fn is_change(error: &Error) -> bool {
+    error.message() == CHANGED
 }
 
 /// Turns a panic into an error like any other: the kernel and the Parquet reader panic on some damaged files.
@@ -389,6 +400,10 @@ mod tests {
             (
                 http("Server returned non-2xx status code: 403 Forbidden: <Code>AccessDenied</Code>"),
                 Cause::Denied,
+            ),
+            (
+                object_store::Error::Precondition { path: "x".to_owned(), source: "changed".into() },
+                Cause::Changed,
             ),
             (http("Server returned non-2xx status code: 416 Range Not Satisfiable: "), Cause::Damaged),
             (http("HTTP error: error sending request"), Cause::Unavailable),

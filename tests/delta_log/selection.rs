@@ -246,3 +246,44 @@ async fn row_groups_that_are_known_to_have_no_selected_file_are_passed_over() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_does_not_go_on_in_a_checkpoint_that_was_written_again() {
+    let log = Log::new();
+    // Larger than what is kept of the end of a checkpoint.
+    let stats = json!({"numRecords": 1, "padding": "x".repeat(2_000)}).to_string();
+    let adds = (0..1000).map(|n| {
+        let stats = format!("{stats}{n:0>500}");
+        add_with(&format!("f{n}"), json!({"partitionValues": {"day": format!("d{}", n % 2)}, "stats": stats}))
+    });
+    log.commit(0, &[protocol(1, 2), metadata()].into_iter().chain(adds).collect::<Vec<_>>()).await;
+    log.checkpoint(None).await;
+    let name = checkpoint_name(0);
+    let batches = read_parquet(log.get(&name).await);
+    log.put(&name, in_row_groups(&batches)).await;
+    let table = log.table();
+    let read_on = table.clone();
+    let (origin, position) = blocking(move || {
+        let mut files = table.files_matching(&table.latest().unwrap(), &predicates("day = 'd1'")).unwrap();
+        assert_eq!(rest(&mut files, 60).len(), 60);
+        let place = (files.origin().clone(), files.position());
+        table.pause_files(files);
+        place
+    })
+    .await;
+    // The same bytes: what tells the files apart is the ETag.
+    log.put(&name, in_row_groups(&batches)).await;
+    blocking(move || {
+        let predicates = predicates("day = 'd1'");
+        let mut files = read_on.files_matching_from(&origin, position, &predicates).unwrap();
+        let error = loop {
+            match files.advance() {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("the list went on"),
+                Err(error) => break error,
+            }
+        };
+        assert!(error.message().contains("was changed while it was read"), "{}", error.message());
+    })
+    .await;
+}
