@@ -242,8 +242,9 @@ impl Snapshot {
         self.open_scan(Columns::All, None)
     }
 
-    /// The same with some of the columns. With a selection, files that it does not have may be missing; of a file that a checkpoint
-    /// names twice, against Delta's protocol, the first entry that is selected counts. A damaged footer of a checkpoint shows here at the latest. What shows later fails the scan.
+    /// The same with some of the columns. With a selection, files that it does not have may be missing; of a file that a
+    /// checkpoint names twice, against Delta's protocol, the first entry that is selected counts. A damaged footer of a
+    /// checkpoint shows here at the latest. What shows later fails the scan.
     pub(super) fn open_scan(&self, columns: Columns, selection: Option<&Arc<FileSelection>>) -> Result<Scan> {
         if let Some(mended) = self.mended.get() {
             return mended.open_scan(columns, selection);

@@ -149,8 +149,8 @@ impl OpenFile {
             if group.num_rows() == 0 {
                 continue;
             }
-            let is_known = known_groups.as_ref().and_then(|groups| groups.get(&number));
-            if is_known.is_some_and(|partitions| choices.pass_over(partitions)) {
+            let partitions = known_groups.as_ref().and_then(|groups| groups.get(&number));
+            if partitions.is_some_and(|partitions| choices.pass_over(partitions)) {
                 continue;
             }
             groups.push(number);
@@ -176,7 +176,9 @@ impl OpenFile {
             Ok(batch.into())
         });
         let end = stream::once(async move {
-            let groups = lock(&progress).end()?;
+            let mut groups = lock(&progress).end()?;
+            groups
+                .retain(|(number, _)| known_groups.as_ref().is_none_or(|known| !known.contains_key(number)));
             if let Some(key) = key {
                 lock(&known).keep(key, groups);
             }
@@ -254,7 +256,7 @@ impl StoredFile {
             .map(|(start, length)| start..start.saturating_add(length))
             .collect();
         let bytes = ranges.iter().map(|range| range.end - range.start).fold(0, u64::saturating_add);
-        if bytes > EARLY_BYTES {
+        if ranges.is_empty() || bytes > EARLY_BYTES {
             return;
         }
         // If this fails, the reader asks again, and then it is an error.
@@ -313,7 +315,8 @@ struct Choices {
 #[derive(Default)]
 struct RowGroup {
     numbers: HashMap<Vec<u8>, usize, RandomState>,
-    partitions: Vec<(Choice, u64)>,
+    /// Whether the files of each are selected, and in how many rows it was met.
+    partitions: Vec<(bool, u64)>,
     /// The bytes of their names.
     bytes: usize,
     /// The partition of the row before, and its number.
@@ -345,9 +348,9 @@ impl Choices {
                 group.is_needed = true;
                 return true;
             };
-            let choice = group.meet(&values, entries, &self.selection);
-            left_out += u64::from(choice == Choice::LeftOut);
-            choice == Choice::Given
+            let is_selected = group.meet(&values, entries, &self.selection);
+            left_out += u64::from(!is_selected);
+            is_selected
         });
         let kept = BooleanBuffer::from_iter(kept);
         self.selection.count_left_out(left_out);
@@ -356,15 +359,10 @@ impl Choices {
 
     /// Whether a row group with these partitions has no selected file. If so, its files are counted.
     fn pass_over(&self, partitions: &Partitions) -> bool {
-        let mut left_out = 0;
-        for (partition, rows) in partitions {
-            match choose(&self.selection, partition) {
-                Choice::Given => return false,
-                Choice::LeftOut => left_out += rows,
-                Choice::Withheld => {}
-            }
+        if partitions.iter().any(|(partition, _)| is_selected(&self.selection, partition)) {
+            return false;
         }
-        self.selection.count_left_out(left_out);
+        self.selection.count_left_out(partitions.iter().map(|(_, rows)| rows).sum());
         true
     }
 
@@ -381,8 +379,8 @@ impl Choices {
 }
 
 impl RowGroup {
-    /// What becomes of the file of a row.
-    fn meet(&mut self, values: &ValuesColumn, entries: Range<usize>, selection: &FileSelection) -> Choice {
+    /// Whether the file of a row is selected.
+    fn meet(&mut self, values: &ValuesColumn, entries: Range<usize>, selection: &FileSelection) -> bool {
         // Neighbours often have the same values, and then nothing is looked up.
         if !values.are(entries.clone(), &self.last.0) {
             values.write(entries, &mut self.last.0);
@@ -391,9 +389,9 @@ impl RowGroup {
                 None => self.add(selection),
             };
         }
-        let Some((choice, rows)) = self.partitions.get_mut(self.last.1) else { return Choice::Given };
+        let Some((is_selected, rows)) = self.partitions.get_mut(self.last.1) else { return true };
         *rows += 1;
-        *choice
+        *is_selected
     }
 
     /// Adds the partition of the row, and returns its number.
@@ -405,17 +403,18 @@ impl RowGroup {
         }
         self.bytes += bytes_of(&self.last.0);
         let number = self.partitions.len();
-        self.partitions.push((choose(selection, &self.last.0), 0));
+        self.partitions.push((is_selected(selection, &self.last.0), 0));
         self.numbers.insert(self.last.0.clone(), number);
         number
     }
 }
 
-/// Decides on the files of a partition.
-fn choose(selection: &FileSelection, partition: &[u8]) -> Choice {
+/// Whether the files of a partition are selected.
+fn is_selected(selection: &FileSelection, partition: &[u8]) -> bool {
     let values: Vec<_> = values_of(partition).collect();
     // Of a key that occurs twice, the last value counts, as elsewhere.
-    selection.choose(|name| values.iter().rev().find(|(key, _)| *key == name).map(|(_, value)| *value))
+    let value = |name: &str| values.iter().rev().find(|(key, _)| *key == name).map(|(_, value)| *value);
+    selection.choose(value) == Choice::Given
 }
 
 /// Which partitions row groups have, and how many rows are about files of each. Oldest out first.
@@ -456,9 +455,7 @@ impl KnownPartitions {
             return;
         }
         if let Some(before) = self.forget(&file) {
-            for (number, partitions) in before.iter() {
-                groups.entry(*number).or_insert_with(|| partitions.clone());
-            }
+            groups.extend(Arc::unwrap_or_clone(before));
         }
         self.bytes += bytes_of_file(&file, &groups);
         self.order.push_back(file.clone());
