@@ -39,6 +39,7 @@ mod stand_in;
 mod survey;
 mod table;
 mod thrift;
+mod totals;
 
 pub use batch::{AddFile, Batch, DeletionVector, TextMap};
 pub use changes::{

@@ -350,6 +350,61 @@ async fn counting_files() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn counts_and_lists_agree_on_deletion_vectors_and_files_that_come_back() {
+    let vector = |id: &str, offset: Option<i32>| json!({"storageType": "u", "pathOrInlineDv": id, "offset": offset, "sizeInBytes": 40, "cardinality": 1});
+    let with = |path: &str, size: u64, vector: &serde_json::Value| {
+        add_with(path, json!({"size": size, "deletionVector": vector}))
+    };
+    let without = |path: &str, vector: &serde_json::Value| {
+        let mut action = remove(path);
+        action["remove"]["deletionVector"] = vector.clone();
+        action
+    };
+    let (first, second) =
+        (vector("ab^-aqEH.-t@S}K{vb[*k^", Some(1)), vector("ab^-aqEH.-t@S}K{vb[*k^", Some(50)));
+    let definition = [features(&["deletionVectors"], &["deletionVectors"]), metadata()];
+    let commits = [
+        [&definition[..], &[add_with("f0", json!({"size": 1})), add_with("f1", json!({"size": 20}))]]
+            .concat(),
+        vec![remove("f0"), with("f0", 300, &first)],
+        vec![without("f0", &first), with("f0", 4_000, &second), remove("f1")],
+        vec![add_with("f1", json!({"size": 50_000})), add_with("f2", json!({"size": 600_000}))],
+        vec![remove("f2"), remove("never")],
+        vec![without("f0", &second), add_with("f0", json!({"size": 7_000_000}))],
+    ];
+    // The newest files of each version with their sizes; each is read from commits, and from a checkpoint of any version before.
+    let expected: [&[(&str, u64)]; 6] = [
+        &[("f0", 1), ("f1", 20)],
+        &[("f0", 300), ("f1", 20)],
+        &[("f0", 4_000)],
+        &[("f0", 4_000), ("f1", 50_000), ("f2", 600_000)],
+        &[("f0", 4_000), ("f1", 50_000)],
+        &[("f0", 7_000_000), ("f1", 50_000)],
+    ];
+    for checkpoint in [None, Some(0), Some(1), Some(2), Some(3), Some(4), Some(5)] {
+        let log = Log::new();
+        for (version, (actions, expected)) in commits.iter().zip(expected).enumerate() {
+            log.write(actions).await;
+            if checkpoint == Some(version) {
+                log.checkpoint(None).await;
+            }
+            let paths = expected.iter().map(|(path, _)| (*path).to_owned()).collect();
+            assert_eq!(read(&log).await.unwrap(), (version as u64, paths), "{checkpoint:?}");
+            let table = log.table();
+            let (stats, has_vectors) = blocking(move || {
+                let snapshot = table.latest().unwrap();
+                (snapshot.count_files().unwrap(), snapshot.has_deletion_vectors().unwrap())
+            })
+            .await;
+            let (num_files, size_bytes) =
+                (expected.len() as u64, expected.iter().map(|(_, size)| size).sum());
+            assert_eq!(stats, FileStats { num_files, size_bytes }, "version {version}, {checkpoint:?}");
+            assert_eq!(has_vectors, (1..5).contains(&version), "version {version}, {checkpoint:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn checksum_gives_the_number_of_files() {
     let log = Log::new();
     log.commits(2).await;

@@ -140,6 +140,13 @@ impl SeenFiles {
         self.files
     }
 
+    /// Whether any of these files seems to be there twice, or to have been read before, by their digests.
+    pub(super) fn has_repeats(&mut self, digests: &[u64]) -> bool {
+        let mut has_repeats = false;
+        self.digests.insert_all(digests, |_| has_repeats = true);
+        has_repeats
+    }
+
     /// Reads the files of the next batch.
     pub(super) fn read(&mut self, batch: &Batch) -> Vec<Suspect> {
         self.batch.clear();

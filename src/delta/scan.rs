@@ -14,6 +14,7 @@ use super::metadata::FileStats;
 use super::open::{open_mended, open_without_checkpoint};
 use super::repeats::{Repeats, SeenFiles};
 use super::snapshot::{Snapshot, Totals};
+use super::totals;
 use crate::error::{Error, Result};
 use crate::protocol::capabilities::TableFeatures;
 
@@ -222,6 +223,10 @@ impl Snapshot {
     }
 
     fn count(&self) -> Result<Totals> {
+        let is_usual = self.mended.get().is_none() && !self.has_stand_in() && !self.engine().mends();
+        if is_usual && let Some(totals) = totals::count(self)? {
+            return Ok(totals);
+        }
         let mut totals = Totals { stats: FileStats { num_files: 0, size_bytes: 0 }, has_vectors: false };
         for batch in self.open_scan(Columns::WithoutStats, None)? {
             let batch = batch?;
