@@ -401,6 +401,55 @@ def test_the_profile_of_a_token_at_hand(world, tmp_path):
     assert "No such file" in admin.error(2, "profile", "acme", "--token-file", tmp_path / "none")
 
 
+def test_tokens_that_expire_soon_are_listed_over_all_recipients(world):
+    admin, *_ = world
+    admin.run("share", "create", "retail")
+    for name, expires in (("soon", "10d"), ("later", "20d"), ("always", "never")):
+        admin.run("recipient", "create", name, "--expires", expires)
+    admin.run("recipient", "create", "gone", "--expires", "1s")
+    time.sleep(2)
+    everyone = [(token["recipient"], token["state"]) for token in admin.json("token", "list")]
+    assert everyone == [("always", "live"), ("gone", "ended"), ("later", "live"), ("soon", "live")]
+    of = lambda *arguments: [token["recipient"] for token in admin.json("token", "list", "--expiring", *arguments)]
+    assert of("14d") == ["soon"] and of("30d") == ["later", "soon"] and of("1h") == []
+    assert len(admin.json("token", "list", "soon", "--expiring", "14d")) == 1
+    assert admin.json("token", "list", "later", "--expiring", "14d") == []
+    assert "there is no recipient 'none'" in admin.error(3, "token", "list", "none", "--expiring", "14d")
+    assert "No token expires" in admin.run("token", "list", "--expiring", "1h").stderr
+    warned = admin.run("check").stderr
+    assert "the last token of recipient soon" in warned and "every token of recipient gone has expired" in warned
+    assert "later" not in warned and "always" not in warned
+
+
+def test_a_new_token_works_with_the_lines_that_are_printed_for_a_share_file(tables, tmp_path):
+    run = lambda *arguments: subprocess.run([str(BINARY), "token", "new", *arguments], capture_output=True, text=True, timeout=60)
+    shares = f"version: 1\nshares:\n- name: s\n  schemas:\n  - name: d\n    tables:\n    - name: t\n      location: {tables['py_versions']}\n"
+    file = tmp_path / "shares.yaml"
+
+    def reads(lines, token):
+        file.write_text(f"{shares}recipients:\n- name: acme\n  shares: [s]\n{lines}")
+        server = Server("--shares", file)
+        try:
+            return server.request("GET", "/shares", token=token).status
+        finally:
+            server.stop()
+
+    shown = run("--expires", "1h").stdout
+    token, lines = re.match(r"token:  (dss_\S+)\nsha256: [0-9a-f]{64}\n\n((?:.*\n)+)", shown).groups()
+    assert hash_of(token) in lines
+    assert reads(lines, token) == 200 and reads(lines, token + "x") == 401
+    made = json.loads(run("--output", "json").stdout)
+    assert made["sha256"] == hash_of(made["token"])
+    profile = tmp_path / "acme.share"
+    done = run("--profile", str(profile), "--endpoint", "http://127.0.0.1:1/delta-sharing/")
+    token = json.loads(profile.read_text())["bearerToken"]
+    assert token not in done.stdout + done.stderr and hash_of(token) in done.stdout
+    assert profile.stat().st_mode & 0o777 == 0o600
+    assert reads(done.stdout, token) == 200
+    assert run("--profile", str(profile), "--endpoint", "http://127.0.0.1:1/").returncode == 2
+    assert run("--profile", str(tmp_path / "other")).returncode == 2
+
+
 def test_a_recipient_that_is_deleted(world, tmp_path):
     admin, server, client, table = world
     token = token_of(retail(admin, tmp_path))

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::io::IsTerminal as _;
 
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use deltashare::catalog::TableSettings;
 use deltashare::catalog::diff::{CatalogChange, until};
 use deltashare::catalog::dynamodb::keys::Key;
 use deltashare::catalog::dynamodb::{
-    GrantBefore, GrantFilter, ListedGrant, ListedTable, MissingRecord, RecipientChanges, ReplacedToken,
-    WriteError, Writer,
+    FoundToken, GrantBefore, GrantFilter, ListedGrant, ListedTable, MissingRecord, RecipientChanges,
+    ReplacedToken, WriteError, Writer,
 };
 use deltashare::catalog::state::{CatalogState, TableState};
 use deltashare::check::{self, TableCheck, TableChecker};
@@ -23,6 +23,8 @@ use super::arguments::{
     TableCommand, TokenCommand, properties, s3_location, s3_locations,
 };
 use super::aws::Aws;
+use super::expiring::expires_within;
+use super::new_token;
 use super::next_step;
 use super::output::{Output, Row, confirm, printable};
 use super::plan::{self, Apply, Plan};
@@ -484,7 +486,19 @@ impl Admin {
                     "Recipient '{recipient}' has a new token.\n{profile}.\nIts other tokens stay valid; to see them: {list}"
                 ));
             }
-            TokenCommand::List { recipient } => {
+            // `main` runs it without a catalog.
+            TokenCommand::New(options) => new_token::run(&options, &self.common)?,
+            TokenCommand::List { recipient: None, expiring } => self.list_all_tokens(expiring).await?,
+            TokenCommand::List { recipient: Some(recipient), expiring: Some(expiring) } => {
+                let tokens = self.writer.tokens(&recipient).await?;
+                if tokens.is_empty() && !self.writer.has_recipient(&recipient).await? {
+                    return Err(MissingRecord::recipient(&recipient).into());
+                }
+                let now = Utc::now();
+                let soon = tokens.iter().filter(|token| expires_within(token, now, expiring));
+                self.list(&rows::TOKEN, &soon.map(rows::token).collect::<Vec<_>>());
+            }
+            TokenCommand::List { recipient: Some(recipient), expiring: None } => {
                 let tokens = self.writer.tokens(&recipient).await?;
                 self.list(&rows::TOKEN, &tokens.iter().map(rows::token).collect::<Vec<_>>());
                 for token in &tokens {
@@ -530,6 +544,26 @@ impl Admin {
                     "Token '{token}' of '{recipient}' was revoked: requests with it now get 401. {URLS_LIVE_ON}"
                 ));
             }
+        }
+        Ok(())
+    }
+
+    /// Lists the tokens of every recipient, or only those that expire within a time.
+    async fn list_all_tokens(&self, expiring: Option<TimeDelta>) -> Result<(), Failure> {
+        let (recipients, now) = (self.writer.recipients().await?, Utc::now());
+        let is_listed =
+            |token: &FoundToken| expiring.is_none_or(|expiring| expires_within(token, now, expiring));
+        let rows = recipients.iter().flat_map(|recipient| {
+            let listed = recipient.tokens.iter().filter(|token| is_listed(token));
+            listed.map(|token| rows::token_of(recipient, token))
+        });
+        let rows: Vec<Row> = rows.collect();
+        self.list(&rows::TOKEN_OF, &rows);
+        if rows.is_empty() {
+            self.output.note(match expiring {
+                Some(_) => "No token expires within this time.",
+                None => "There is no token yet.",
+            });
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use deltashare::role::RoleArn;
 use uuid::Uuid;
 
 use super::Failure;
+use super::new_token::NewTokenOptions;
 use super::output::Output;
 use super::serve::parse_role;
 
@@ -377,11 +378,19 @@ pub(crate) enum TokenCommand {
         #[command(flatten)]
         token: TokenOptions,
     },
-    /// List the tokens of a recipient, including those that only one of the two records has.
-    #[command(after_help = "Example:\n  deltashare token list acme")]
+    /// Create a token for a share file, and print its hash. Nothing is stored.
+    #[command(
+        after_help = "Examples:\n  deltashare token new\n  deltashare token new --expires 30d --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share"
+    )]
+    New(NewTokenOptions),
+    /// List the tokens of one recipient or of all, including those that only one of the two records has.
+    #[command(after_help = "Examples:\n  deltashare token list acme\n  deltashare token list --expiring 14d")]
     List {
-        /// The recipient.
-        recipient: String,
+        /// The recipient. Default: all recipients.
+        recipient: Option<String>,
+        /// List only valid tokens that expire within this time, such as 14d or 48h.
+        #[arg(long, value_name = "TIME", value_parser = parse_time)]
+        expiring: Option<TimeDelta>,
     },
     /// Replace the current token with a new one.
     #[command(
@@ -551,7 +560,7 @@ fn parse_time(text: &str) -> Result<TimeDelta, String> {
         .ok_or_else(|| "not a time such as 30m, 24h or 90d".to_owned())
 }
 
-fn parse_expires(text: &str) -> Result<Expires, String> {
+pub(crate) fn parse_expires(text: &str) -> Result<Expires, String> {
     if text == "never" {
         return Ok(Expires(None));
     }

@@ -7,6 +7,7 @@ mod function;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chrono::Utc;
 use clap::Args;
 use deltashare::catalog::dynamodb::{BadRecord, CatalogContents};
 use deltashare::catalog::state::CatalogState;
@@ -19,7 +20,7 @@ use serde_json::json;
 use super::aws::Aws;
 use super::output::{printable, printable_lines};
 use super::serve::parse_role;
-use super::{Failure, blocking, next_step, share_file};
+use super::{Failure, blocking, expiring, next_step, share_file};
 use buckets::Buckets;
 
 /// How many tables are opened at the same time.
@@ -29,7 +30,8 @@ const AT_ONCE: usize = 8;
 ///
 /// For each bucket, also checks the settings that stop recipients: Requester Pays, lifecycle rules that delete shared
 /// files, and bucket policies and KMS keys that deny access to the role. With --function, the deployed function opens the
-/// tables with its own role, for which you need only lambda:InvokeFunction.
+/// tables with its own role, for which you need only lambda:InvokeFunction. Without it, warns of recipients whose last
+/// token has expired or expires within 14 days.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  deltashare check --signer-role arn:aws:iam::123456789012:role/signer\n  deltashare check -f shares.yaml\n  deltashare check --function deltashare-Function-EXAMPLE\n\nExits with 1 if a record or a table cannot be read, or if a setting of a bucket will stop recipients."
@@ -98,6 +100,7 @@ async fn check(options: &Check) -> Result<(), Failure> {
         shown.table(&found);
     }
     share_file::warn_of_missing_properties(&state);
+    share_file::warn_of_each(&expiring::warnings(&state, Utc::now()));
     let lacking = buckets.lacking().await;
     if !lacking.is_empty() {
         eprintln!("not checked, because your credentials lack the permission: {}", lacking.join(", "));

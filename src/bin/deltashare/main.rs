@@ -12,8 +12,10 @@ mod command_line;
 mod connections;
 mod descriptors;
 mod example;
+mod expiring;
 mod explain;
 mod find_table;
+mod new_token;
 mod next_step;
 mod output;
 mod plan;
@@ -136,6 +138,9 @@ fn main() -> ExitCode {
         Command::Profile(options) => admin::run(&options.common.clone(), AdminCommand::Profile(options)),
         Command::Export(export) => admin::run(&export.common, AdminCommand::Export),
         Command::Revoke(grant) => admin::run(&grant.common, AdminCommand::Revoke(grant.options)),
+        Command::Token(arguments::Group { command: arguments::TokenCommand::New(options), common }) => {
+            new_token::run(&options, &common)
+        }
         Command::Token(group) => admin::run(&group.common, AdminCommand::Token(group.command)),
     };
     match done {

@@ -12,7 +12,7 @@ use deltashare::protocol::names::Name;
 use deltashare::protocol::profile::Profile;
 use uuid::Uuid;
 
-use super::arguments::{ProfileOptions, ProfileTarget, TokenOptions};
+use super::arguments::{Expires, ProfileOptions, ProfileTarget, TokenOptions};
 use super::next_step::command;
 use super::{Failure, example};
 
@@ -59,23 +59,41 @@ impl ProfileFile {
 /// A token that was created, and the profile that hands it over.
 pub(crate) struct CreatedToken {
     pub(crate) token: NewToken,
-    profile: ProfileFile,
+    text: String,
+    profile: Option<ProfileFile>,
 }
 
 impl CreatedToken {
     pub(crate) fn new(options: &TokenOptions) -> Result<Self, Failure> {
-        let now = Utc::now();
-        let expires = options.expires.0.map(|life| to_seconds(now + life));
-        let token = example::Token::random()?.text;
-        let profile = ProfileFile::new(&options.to, token.clone(), expires)?;
+        let created = Self::without_profile(options.expires)?;
+        let profile = ProfileFile::new(&options.to, created.text.clone(), created.token.expires)?;
+        Ok(Self { profile: Some(profile), ..created })
+    }
+
+    /// A token that its creator hands over.
+    pub(crate) fn without_profile(expires: Expires) -> Result<Self, Failure> {
+        let expires = expires.0.map(|life| to_seconds(Utc::now() + life));
+        let text = example::Token::random()?.text;
         let id = Uuid::new_v4().simple().to_string().chars().take(8).collect();
-        Ok(Self { token: NewToken { id, hash: TokenHash::of(&token), expires, created: None }, profile })
+        let token = NewToken { id, hash: TokenHash::of(&text), expires, created: None };
+        Ok(Self { token, text, profile: None })
+    }
+
+    /// The token itself, which is a secret.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether a profile hands it over.
+    pub(crate) fn has_profile(&self) -> bool {
+        self.profile.is_some()
     }
 
     /// Writes the profile, and says where it is and what to do with it.
     pub(crate) fn hand_over(&self) -> Result<String, Failure> {
         let (id, until) = (&self.token.id, until(self.token.expires));
-        self.profile.write().map_err(|reason| {
+        let Some(profile) = &self.profile else { return Err(Failure::failed("the token has no profile")) };
+        profile.write().map_err(|reason| {
             Failure::failed(format!(
                 "the token {id} was created and is valid {until}, but {reason}; revoke the token and create another"
             ))
@@ -83,7 +101,7 @@ impl CreatedToken {
         Ok(format!(
             "{} the only copy of the token {id}, which is valid {until}. Send it to the recipient as you would send \
              a password",
-            self.profile.subject()
+            profile.subject()
         ))
     }
 }

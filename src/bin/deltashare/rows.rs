@@ -38,6 +38,9 @@ pub(crate) const OPENED_TABLE: [&str; 7] =
 /// What is shown of a token.
 pub(crate) const TOKEN: [&str; 5] = ["id", "expires", "created", "state", "sha256"];
 
+/// The same in a list of the tokens of several recipients.
+pub(crate) const TOKEN_OF: [&str; 6] = ["recipient", "id", "expires", "created", "state", "sha256"];
+
 /// What is shown of a recipient in a list.
 pub(crate) const LISTED_RECIPIENT: [&str; 7] =
     ["name", "status", "shares", "liveTokens", "tokenLimit", "nextExpiry", "comment"];
@@ -113,6 +116,12 @@ pub(crate) fn token(token: &FoundToken) -> Row {
     let expires = if token.fault.is_some() { String::new() } else { expiry::format(token.expires) };
     let hash = token.hash.map_or_else(String::new, |hash| hash.short().to_string());
     vec![text(&token.id), text(expires), text(&token.created), text(state), text(hash)]
+}
+
+/// A row in the columns of [`TOKEN_OF`].
+pub(crate) fn token_of(recipient: &ListedRecipient, of: &FoundToken) -> Row {
+    let name = recipient.name.clone().or(|| text(&recipient.name_in_key));
+    std::iter::once(name).chain(token(of)).collect()
 }
 
 /// A row in the columns of [`LISTED_RECIPIENT`].

@@ -81,7 +81,12 @@ const MOST_LINES: usize = 20;
 
 /// Says which recipients see nothing because they lack a property that a filter reads.
 pub(crate) fn warn_of_missing_properties(state: &CatalogState) {
-    for line in some_of(&state.missing_properties()) {
+    warn_of_each(&state.missing_properties());
+}
+
+/// Prints warnings of one kind.
+pub(crate) fn warn_of_each<T: ToString>(warnings: &[T]) {
+    for line in some_of(warnings) {
         eprintln!("warning: {}", printable(&line));
     }
 }
