@@ -120,6 +120,7 @@ class Watched:
     def __init__(self, browser, **options):
         """`options` are those of a context: `viewport`, `color_scheme`, `java_script_enabled`…"""
         self.context = browser.new_context(**options)
+        self.context.set_default_timeout(15_000)
         self.page = self.context.new_page()
         self.requests, self.problems = [], []
         self.page.on("request", lambda request: self.requests.append(request))

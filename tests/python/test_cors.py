@@ -106,7 +106,7 @@ def test_other_origins_may_not(open_to_app, origin):
 @pytest.mark.parametrize("origin", [APP, "http://localhost:3000"])
 def test_a_preflight_needs_no_token_and_says_nothing_of_the_catalog(open_to_app, path, origin):
     answer = open_to_app.request("OPTIONS", path, token=None, headers={"Origin": origin, **ASKS})
-    assert (answer.status, answer.content) == (204, b"")
+    assert (answer.status, answer.body) == (204, b"")
     headers = of_cors(answer)
     assert headers.pop("access-control-allow-origin") == origin and headers.pop("vary") == "origin"
     assert names(headers.pop("access-control-allow-methods")) == {"GET", "HEAD", "POST"}

@@ -51,7 +51,9 @@ def shares(tmp_path_factory):
         set_commit_times(directory)
         tables.append({"name": name, "location": str(directory), "historyShared": name != "customers"})
     hostile = {"name": HOSTILE_TABLE, "location": str(hostile_table(home / "hostile"))}
-    broken = {"name": "broken", "location": str(home / "nothing")}
+    (home / "broken/_delta_log").mkdir(parents=True)
+    (home / "broken/_delta_log" / f"{0:020}.json").write_text("damaged")
+    broken = {"name": "broken", "location": str(home / "broken")}
     path = home / "shares.yaml"
     path.write_text(json.dumps({
         "version": 1,
@@ -110,7 +112,7 @@ def answer(server, method, path, accept, **headers):
     answer = server.request(method, path, headers={**({"Accept": accept} if accept else {}), **sent}, token=None, below_prefix=False)
     for own in ("date", "x-request-id"):
         answer.headers.pop(own)
-    return answer.status, answer.headers, re.sub(rb',"requestId":"[^"]+"', b"", answer.content)
+    return answer.status, answer.headers, re.sub(rb',"requestId":"[^"]+"', b"", answer.body)
 
 
 @pytest.mark.parametrize("path", ["/", "/delta-sharing", "/delta-sharing/", "//", "/delta-sharing//"])
@@ -193,8 +195,9 @@ def tokens_sent(page):
 def test_a_recipient_sees_what_is_shared(browser_page, server, profile, base):
     page = open_profile(browser_page, server, profile, base)
     page.get_by_role("button", name="products").wait_for()
-    assert page.locator("summary").first.text_content() == f"{HOSTILE} 2 tables"
-    assert page.locator("nav h4").all_text_contents() == [HOSTILE, "sales"]
+    page.get_by_role("button", name="broken").wait_for()
+    assert page.locator("summary").all_text_contents() == ["retail 3 tables", f"{HOSTILE} 2 tables"]
+    assert page.locator("nav h4").all_text_contents() == ["sales", HOSTILE]
     said = facts(page, "#profile-facts")
     assert said["Server"] == server.endpoint and re.match(r"Expires in \d+ years, on .*\b299[89]\b", said["Token"])
     assert page.origins() == {root_of(server)}

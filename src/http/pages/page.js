@@ -259,16 +259,15 @@ function columns(about) {
 function snippets(where, clients) {
   const shown = element('div', {});
   const current = clients.find((one) => one.id === client) ?? clients[0];
-  const choices = clients.flatMap((one) => [
+  const choices = clients.map((one) => element('label', { class: 'choice' },
     element('input', {
-      type: 'radio', name: 'client', id: `client-${one.id}`, value: one.id, class: 'hidden-input', checked: one === current,
+      type: 'radio', name: 'client', id: `client-${one.id}`, value: one.id, checked: one === current,
       onchange: () => {
         client = one.id;
         showClient(one);
       },
     }),
-    element('label', { for: `client-${one.id}` }, one.name),
-  ]);
+    element('span', {}, one.name)));
   const showClient = (one) => {
     const hints = [`Run the code in the directory that contains ${where.file}.`, ...one.hints(where)];
     shown.replaceChildren(
