@@ -22,9 +22,8 @@ FONTS = """<?xml version="1.0"?>
   <dir>{root}/usr/share/fonts</dir>
   <dir>/usr/share/fonts</dir>
   <cachedir>{home}/fonts</cachedir>
-  <alias><family>sans-serif</family><prefer><family>DejaVu Sans</family></prefer></alias>
-  <alias><family>system-ui</family><prefer><family>DejaVu Sans</family></prefer></alias>
   <alias><family>monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias>
+  <match target="pattern"><edit name="family" mode="append_last"><string>DejaVu Sans</string></edit></match>
 </fontconfig>
 """
 
@@ -47,6 +46,7 @@ def find_browser():
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (CACHE / "complete").exists():
             fetch()
+            (CACHE / "fonts.conf").write_text(FONTS.format(root=CACHE / "root", home=CACHE))
             (CACHE / "complete").touch()
     path, environment = unpacked()
     if not starts(path, environment):
@@ -80,7 +80,6 @@ def fetch():
         subprocess.run(["dpkg-deb", "-x", package, CACHE / "root"], check=True)
         package.unlink()
     shutil.rmtree(CACHE / "lists")
-    (CACHE / "fonts.conf").write_text(FONTS.format(root=CACHE / "root", home=CACHE))
 
 
 def user():

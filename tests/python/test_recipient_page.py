@@ -211,14 +211,14 @@ def test_a_table_has_its_columns_version_and_size(browser_page, server, profile)
     said = facts(page)
     log = ROOT / "examples/tables/orders/_delta_log"
     version = max(int(commit.stem) for commit in log.glob("*.json"))
-    assert said["Version"] == str(version) and said["Partitioned by"] == "day"
+    assert said["Version"] == str(version) and said["Partitioned by"] == "order_date"
     assert (said["Older versions"], said["Change data feed"]) == ("shared", "shared")
     assert re.fullmatch(r"[\d.]+ kB in \d+ files", said["Size"])
     # The time that `set_commit_times` gave the newest commit.
     time = datetime.datetime.fromisoformat(page.locator("#table time").get_attribute("datetime"))
     assert time == datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(hours=version)
     rows = [row.locator("th, td").all_text_contents() for row in page.locator("tbody tr").all()]
-    assert ["daypartition", "date", "yes"] in [row[:3] for row in rows]
+    assert ["order_datepartition", "date", "yes"] in [row[:3] for row in rows]
     page.show("table")
     assert page.locator("#message").text_content() == ""
 

@@ -63,7 +63,8 @@ function duration(milliseconds) {
 }
 
 function moment(date) {
-  return new Intl.DateTimeFormat('en', { dateStyle: 'long', timeStyle: 'short' }).format(date);
+  const parts = { year: 'numeric', month: 'long', day: 'numeric', hour: 'numeric', minute: '2-digit', timeZoneName: 'short' };
+  return new Intl.DateTimeFormat('en', parts).format(date);
 }
 
 /** When a token expires, in words, and whether it has. */
