@@ -15,7 +15,8 @@ use tower::ServiceExt as _;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::{local_file, routes};
+use super::cors::{self, Cors, CorsOrigins};
+use super::{local_file, pages, routes};
 use crate::app::App;
 use crate::audit::{Audit, Facts};
 use crate::error::{Error, RequestIds};
@@ -31,19 +32,40 @@ const USER_AGENT_CHARS: usize = 128;
 #[derive(Debug, Clone)]
 pub struct SourceIp(pub String);
 
-/// The server: the protocol's endpoints, and the local gateway if there is one.
+/// What browsers get beside the answers of the protocol.
+#[derive(Debug, Clone)]
+pub struct Browsers {
+    /// Whether a browser that opens `/` gets the page for recipients.
+    pub pages: bool,
+    /// The origins whose pages may read answers.
+    pub origins: CorsOrigins,
+}
+
+impl Default for Browsers {
+    fn default() -> Self {
+        Self { pages: true, origins: CorsOrigins::default() }
+    }
+}
+
+/// The server: the protocol's endpoints, the page for recipients, and the local gateway if there is one.
 ///
 /// Paths are tidied before they are routed, never by a redirect, because a redirected POST becomes a
 /// GET: repeated slashes count as one, a slash at the end as none, and the prefix may be left out.
 pub fn router(app: Arc<App>) -> Router {
+    router_for(app, Browsers::default())
+}
+
+/// The same, for browsers that get something else.
+pub fn router_for(app: Arc<App>, browsers: Browsers) -> Router {
     let endpoints = routes::endpoints(Arc::clone(&app));
-    Router::new().fallback(front).with_state(Front { app, endpoints })
+    Router::new().fallback(front).with_state(Front { app, endpoints, browsers: Arc::new(browsers) })
 }
 
 #[derive(Clone)]
 struct Front {
     app: Arc<App>,
     endpoints: Router,
+    browsers: Arc<Browsers>,
 }
 
 async fn front(State(front): State<Front>, mut request: Request) -> Response {
@@ -56,19 +78,31 @@ async fn front(State(front): State<Front>, mut request: Request) -> Response {
         true => request.uri().path().to_owned(),
         false => tidy(request.uri().path(), &front.app.prefix),
     };
+    let origins = request.extensions_mut().remove::<CorsOrigins>();
+    let cors = Cors::of(origins.as_ref().unwrap_or(&front.browsers.origins), &method, request.headers());
+    let is_page = front.browsers.pages && path == "/" && pages::is_asked_for(&method, request.headers());
     let source_ip = request.extensions_mut().remove::<SourceIp>().map(|SourceIp(address)| address);
     let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
     let audit = Audit::begin(Facts {
         request_id: ids.request.clone(),
         api_request_id: ids.api.clone(),
-        action: if is_file { "GetFile" } else { routes::action(&method, &path) },
+        action: match () {
+            () if cors.is_preflight() => "Preflight",
+            () if is_file => "GetFile",
+            () if is_page => "GetPage",
+            () => routes::action(&method, &path),
+        },
         user_agent: user_agent.map(|text| text.chars().take(USER_AGENT_CHARS).collect()),
         source_ip,
         ..Facts::default()
     });
     let span =
         tracing::info_span!("request", request.id = %ids.request, http.method = %method, http.path = %path);
-    let mut response = if is_file {
+    let mut response = if cors.is_preflight() {
+        cors::preflight()
+    } else if is_page {
+        pages::answer(request.headers())
+    } else if is_file {
         local_file::serve(&front.app, request, &audit).instrument(span).await
     } else {
         *request.uri_mut() = with_path(request.uri(), &path);
@@ -98,6 +132,7 @@ async fn front(State(front): State<Front>, mut request: Request) -> Response {
     if let Ok(id) = HeaderValue::from_str(&ids.request) {
         response.headers_mut().insert(REQUEST_ID_HEADER, id);
     }
+    cors.describe(response.headers_mut());
     response
 }
 

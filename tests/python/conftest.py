@@ -1,5 +1,6 @@
 """The real server, over every test table, for the released Python client and for raw requests."""
 
+import contextlib
 import datetime
 import hashlib
 import http.client
@@ -193,3 +194,40 @@ def aws():
     aws = Aws()
     yield aws
     aws.stop()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium; tests are skipped where the machine has none and cannot fetch one."""
+    from browser import Missing, launched
+
+    with contextlib.ExitStack() as stack:
+        try:
+            browser = stack.enter_context(launched())
+        except Missing as lacking:
+            pytest.skip(str(lacking))
+        yield browser
+
+
+@pytest.fixture
+def open_page(browser):
+    """Opens pages of a browser, `open_page(**options)`, which may complain of nothing and ask nobody but loopback."""
+    from browser import Watched
+
+    pages = []
+
+    def open_page(**options):
+        pages.append(Watched(browser, **options))
+        return pages[-1]
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert [problem for page in pages for problem in page.problems] == []
+    assert {origin for page in pages for origin in page.origins() if not re.match(r"http://(127\.0\.0\.1|localhost):", origin)} == set()
+
+
+@pytest.fixture
+def browser_page(open_page):
+    """One page with a desktop's viewport."""
+    return open_page(viewport={"width": 1200, "height": 900})

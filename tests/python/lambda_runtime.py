@@ -62,9 +62,10 @@ class Pace:
 class Lambda:
     """One function, started as Lambda starts it, and its front."""
 
-    def __init__(self, environment, seconds=30, base_path="", function_url=False, chunk_delay=0, pace=None):
+    def __init__(self, environment, seconds=30, base_path="", function_url=False, chunk_delay=0, pace=None, stage_variables=None):
         """`pace()` gives what waits after each chunk of an answer, such as a `Pace`."""
         self.function_url, self.chunk_delay, self.pace = function_url, chunk_delay, pace
+        self.stage_variables = stage_variables
         self.waiting, self.invocations, self.base_path, self.seconds = queue.Queue(), {}, base_path, seconds
         self.errors = []
         self.runtime = self._serve(self._runtime_handler())
@@ -248,7 +249,7 @@ class Lambda:
                     self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
                     self.wfile.flush()
 
-            do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = answer
+            do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = do_OPTIONS = answer
 
             def log_message(self, *_):
                 pass
@@ -268,7 +269,7 @@ class Lambda:
             "headers": dict(headers.items()), "multiValueHeaders": {name: headers.get_all(name) for name in headers},
             "queryStringParameters": {name: values[-1] for name, values in parameters.items()} or None,
             "multiValueQueryStringParameters": parameters or None,
-            "pathParameters": {"proxy": urllib.parse.unquote(event_path.lstrip("/"))}, "stageVariables": None,
+            "pathParameters": {"proxy": urllib.parse.unquote(event_path.lstrip("/"))}, "stageVariables": self.stage_variables,
             "requestContext": {
                 "resourceId": "abc123", "resourcePath": "/{proxy+}", "httpMethod": method, "path": path, "accountId": "000000000000",
                 "protocol": "HTTP/1.1", "stage": STAGE, "requestId": str(uuid.uuid4()), "apiId": "api", "domainName": "127.0.0.1",

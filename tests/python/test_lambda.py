@@ -416,3 +416,49 @@ def test_every_fault_of_the_environment_is_told(stack):
         assert "DELTASHARE_TABLE is not set" in log and "DELTASHARE_URL_TTL is not a number" in log
     finally:
         function.stop()
+
+
+@pytest.mark.parametrize("path", ["", "/"])
+def test_a_browser_gets_the_page_below_the_stage(function, path):
+    html = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    answer = ask(function, "GET", path, headers=html, token=None)
+    assert answer.status == 200 and answer.headers["content-type"] == "text/html; charset=utf-8" and b"<main>" in answer.body
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    again = ask(function, "GET", path, headers={**html, "If-None-Match": answer.headers["etag"]}, token=None)
+    assert (again.status, again.body) == (304, b"")
+    assert ask(function, "GET", path, headers={"Accept": "*/*"}, token=None).json["errorCode"] == "RESOURCE_DOES_NOT_EXIST"
+
+
+def test_the_page_shows_what_the_function_shares(function, profile, browser_page):
+    browser_page.goto(function.endpoint.rstrip("/"))
+    browser_page.locator("#file").set_input_files(str(profile))
+    browser_page.get_by_role("button", name="change_data_feed").click()
+    browser_page.get_by_text("Older versions").wait_for()
+    assert "Last commit" in browser_page.locator("#table").text_content()
+
+
+def test_the_page_can_be_switched_off(stack):
+    function = start(stack, environment={"DELTASHARE_PAGES": "off"})
+    try:
+        assert ask(function, "GET", "/", headers={"Accept": "text/html"}, token=None).status == 404
+    finally:
+        function.stop()
+
+
+@pytest.mark.parametrize("variable, allowed", [
+    ("https://app.example.com,http://localhost:3000", "http://localhost:3000"), ("any", "*"), ("https://app.example.com", None), ("not an origin", None),
+    (None, None),
+])
+def test_origins_come_from_the_stage(stack, variable, allowed):
+    function = start(stack, stage_variables=variable and {"corsOrigins": variable})
+    try:
+        origin = {"Origin": "http://localhost:3000"}
+        asks = {**origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        preflight = ask(function, "OPTIONS", f"{TABLE_PATH}py_versions/query", headers=asks, token=None)
+        listed, refused = ask(function, "GET", "/shares", headers=origin), ask(function, "GET", "/shares", headers=origin, token=None)
+        assert (preflight.status, listed.status, refused.status) == (204 if allowed else 405, 200, 401)
+        for answer in (preflight, listed, refused):
+            assert answer.headers.get("access-control-allow-origin") == allowed
+        assert not allowed or "authorization" in preflight.headers["access-control-allow-headers"]
+    finally:
+        function.stop()

@@ -12,7 +12,7 @@ use deltashare::app::App;
 use deltashare::catalog::Catalog;
 use deltashare::catalog::dynamodb::{self, DynamoDbCatalog};
 use deltashare::catalog::share_file::{ShareFile, ShareFileCatalog};
-use deltashare::http::router;
+use deltashare::http::{Browsers, CorsOrigin, CorsOrigins, router_for};
 use deltashare::limits::Limits;
 use deltashare::logging;
 use deltashare::protocol::tokens::TokenKey;
@@ -67,7 +67,7 @@ const LIMITS_WITH_OPTIONS: [(&str, &str); 4] = [
 /// the reason, and keeps the previous one.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  deltashare serve\n  deltashare serve --shares shares.yaml --listen 127.0.0.1:0\n  deltashare serve --shares shares.yaml --listen 0.0.0.0:8080 --public-url https://sharing.example.com\n  deltashare serve --catalog dynamodb:deltashare\n  deltashare serve --shares shares.yaml --limit log_commit_bytes=268435456\n\nEnvironment: RUST_LOG sets what is logged to standard error, such as RUST_LOG=warn. For tables in S3 and\nDynamoDB: whatever the AWS CLI takes, such as AWS_PROFILE, or AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and\nAWS_SESSION_TOKEN; AWS_REGION, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL_STS, AWS_ENDPOINT_URL_DYNAMODB."
+    after_help = "Examples:\n  deltashare serve\n  deltashare serve --shares shares.yaml --listen 127.0.0.1:0\n  deltashare serve --shares shares.yaml --listen 0.0.0.0:8080 --public-url https://sharing.example.com\n  deltashare serve --catalog dynamodb:deltashare\n  deltashare serve --shares shares.yaml --limit log_commit_bytes=268435456\n  deltashare serve --shares shares.yaml --cors-origin https://app.example.com\n\nEnvironment: RUST_LOG sets what is logged to standard error, such as RUST_LOG=warn. For tables in S3 and\nDynamoDB: whatever the AWS CLI takes, such as AWS_PROFILE, or AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and\nAWS_SESSION_TOKEN; AWS_REGION, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL_STS, AWS_ENDPOINT_URL_DYNAMODB."
 )]
 pub(crate) struct Options {
     /// The share file: the reference server's YAML, plus recipients. Default: the examples.
@@ -134,6 +134,15 @@ pub(crate) struct Options {
     /// Another limit of docs/limits.md by its name, such as log_commit_bytes=268435456. Repeat the option for several.
     #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = parse_limit)]
     limits: Vec<String>,
+
+    /// An origin whose web pages can read answers in a browser, such as https://app.example.com, or * for every
+    /// origin. Repeat the option for several. Default: no other origin.
+    #[arg(long = "cors-origin", value_name = "ORIGIN", value_parser = CorsOrigin::parse)]
+    cors_origins: Vec<CorsOrigin>,
+
+    /// Do not serve the page for recipients, which a browser gets at the endpoint.
+    #[arg(long)]
+    no_pages: bool,
 
     /// The file to write the profile of the example recipient to.
     #[arg(long, value_name = "FILE", default_value = "example.share", conflicts_with = "shares")]
@@ -266,7 +275,9 @@ async fn serve(options: Options, limits: Limits) -> Result<(), Failure> {
         None => configured.token_key(&aws.sdk).await?,
     };
     let Serving { catalog, watcher, hints } = configured.serve(gateway, &options, &endpoint)?;
-    let router = router(Arc::new(App::new(catalog, storage, token_key, &prefix, limits)));
+    let origins = CorsOrigins(options.cors_origins.clone());
+    let browsers = Browsers { pages: !options.no_pages, origins };
+    let router = router_for(Arc::new(App::new(catalog, storage, token_key, &prefix, limits)), browsers);
     let stopped = asked_to_stop();
     println!(
         "listening on http://{address}/{}",

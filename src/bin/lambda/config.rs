@@ -26,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     /// `DELTASHARE_GZIP`: `off` if something between the function and its clients undoes compression. Default: `on`.
     pub(crate) gzip: bool,
+    /// `DELTASHARE_PAGES`: `off` if browsers get no page at the endpoint. Default: `on`.
+    pub(crate) pages: bool,
     /// `DELTASHARE_SIGNER_ROLE_ARN`: the role that reads and signs, and gives recipients credentials for
     /// directories. Required. The rest is what Lambda sets.
     pub(crate) s3: S3Options,
@@ -76,14 +78,15 @@ impl Config {
             faults.push(format!("DELTASHARE_LIMITS: {fault}"));
             limits
         });
-        let gzip = match get("DELTASHARE_GZIP").as_deref() {
+        let mut switch = |name: &str| match get(name).as_deref() {
             None | Some("on") => true,
             Some("off") => false,
             Some(_) => {
-                faults.push("DELTASHARE_GZIP is neither on nor off".to_owned());
+                faults.push(format!("{name} is neither on nor off"));
                 true
             }
         };
+        let (gzip, pages) = (switch("DELTASHARE_GZIP"), switch("DELTASHARE_PAGES"));
         let s3 = S3Options::from_env(&variable).unwrap_or_else(|fault| {
             faults.push(fault);
             S3Options::default()
@@ -100,6 +103,7 @@ impl Config {
             url_ttl: Duration::from_secs(url_ttl),
             limits,
             gzip,
+            pages,
             s3: S3Options { signer_role, ..s3 },
             runtime_api,
         })
@@ -143,6 +147,7 @@ mod tests {
         assert!(!format!("{config:?}").contains("hidden"));
         assert_eq!(read(&[]).unwrap().url_ttl, Duration::from_secs(3600));
         assert!(config.gzip && !read(&[("DELTASHARE_GZIP", "off")]).unwrap().gzip);
+        assert!(config.pages && !read(&[("DELTASHARE_PAGES", "off")]).unwrap().pages);
     }
 
     #[test]
@@ -153,6 +158,7 @@ mod tests {
             ("DELTASHARE_URL_TTL", "60"),
             ("DELTASHARE_LIMITS", "depth=1"),
             ("DELTASHARE_GZIP", "no"),
+            ("DELTASHARE_PAGES", "false"),
             ("AWS_SECRET_ACCESS_KEY", ""),
         ])
         .unwrap_err()
@@ -161,6 +167,7 @@ mod tests {
             "DELTASHARE_TABLE is not set",
             "DELTASHARE_SIGNER_ROLE_ARN is not the ARN of a role",
             "DELTASHARE_GZIP is neither on nor off",
+            "DELTASHARE_PAGES is neither on nor off",
             "DELTASHARE_LIMITS: there is no limit 'depth'",
             "DELTASHARE_URL_TTL is not a number from 900 to 3600",
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",

@@ -17,7 +17,7 @@ use deltashare::app::App;
 use deltashare::audit;
 use deltashare::catalog::dynamodb::{self, DynamoDbCatalog};
 use deltashare::error::RequestIds;
-use deltashare::http::{SourceIp, router};
+use deltashare::http::{Browsers, CorsOrigin, CorsOrigins, SourceIp, router_for};
 use deltashare::logging;
 use deltashare::ndjson::Bounds;
 use deltashare::protocol::tokens::TokenKey;
@@ -114,7 +114,8 @@ async fn build(config: Config) -> Result<(Router, OwnCheck), lambda_http::Error>
     let key = TokenKey::new(&key?);
     let app = Arc::new(App::new(Arc::new(catalog), storage, key, &config.base_path, config.limits));
     let own_check = OwnCheck { app: Arc::clone(&app), sdk, catalog: config.table, signer_role };
-    Ok((router(app), own_check))
+    let browsers = Browsers { pages: config.pages, origins: CorsOrigins::default() };
+    Ok((router_for(app, browsers), own_check))
 }
 
 /// Answers one event, or says in time that it cannot.
@@ -123,7 +124,9 @@ async fn answer(router: Router, request: lambda_http::Request, base_path: &str, 
     let deadline = in_time(context.deadline);
     // Compression is undone on the way from a function URL.
     let gzip = gzip && matches!(request.request_context_ref(), Some(RequestContext::ApiGatewayV1(_)));
+    let origins = cors_origins(&request);
     let mut request = http_request(request, context.request_id, base_path);
+    request.extensions_mut().insert(origins);
     if !gzip {
         request.headers_mut().remove(ACCEPT_ENCODING);
     }
@@ -140,6 +143,31 @@ async fn answer(router: Router, request: lambda_http::Request, base_path: &str, 
     // API Gateway renames the header of an answer that it streams.
     response.headers_mut().remove(CONTENT_LENGTH);
     response
+}
+
+/// The stage variable with the origins whose pages may read answers, separated by commas; `any` for every origin. A stage
+/// can have other origins than another one of the same function, and a change needs no other version of the function.
+const CORS_ORIGINS: &str = "corsOrigins";
+
+/// The origins of the stage that the request came by. Function URLs have no stage variables: AWS itself adds headers to
+/// their answers.
+fn cors_origins(request: &lambda_http::Request) -> CorsOrigins {
+    let variables = request.stage_variables_ref();
+    let text = variables.and_then(|variables| variables.first(CORS_ORIGINS)).unwrap_or_default();
+    // A stage variable cannot have an asterisk.
+    let text = if text == "any" { "*" } else { text };
+    let origins = text.split(',').map(str::trim).filter(|origin| !origin.is_empty());
+    CorsOrigins(
+        origins
+            .filter_map(|origin| match CorsOrigin::parse(origin) {
+                Ok(origin) => Some(origin),
+                Err(reason) => {
+                    tracing::error!(origin, reason, "the stage variable {CORS_ORIGINS} cannot be read");
+                    None
+                }
+            })
+            .collect(),
+    )
 }
 
 /// The last moment to answer. `deadline` is when Lambda ends the function, in milliseconds since 1970.

@@ -43,6 +43,8 @@ MOST = LEAST | {
     "MaxConcurrency": "100",
     "Limits": "log_depth=1000, answers=10",
     "Gzip": "off",
+    "Pages": "off",
+    "CorsOrigins": "https://app.example.com,http://localhost:3000",
     "ServeTable": "restored",
 }
 

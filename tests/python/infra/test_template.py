@@ -120,6 +120,55 @@ def test_errors_of_api_gateway_have_the_body_of_every_other_error(least):
         assert ("gatewayresponse.header.Retry-After" in headers) == (response.get("statusCode") in ("429", "503")), name
 
 
+def headers_of_gateway_responses(stack):
+    responses = stack.one("AWS::ApiGateway::RestApi")["Body"]["x-amazon-apigateway-gateway-responses"].values()
+    return [{name.lower().removeprefix("gatewayresponse.header."): value for name, value in response["responseParameters"].items()}
+            for response in responses]
+
+
+def test_without_origins_nothing_is_allowed(least):
+    assert not any(name.startswith("access-control-") for headers in headers_of_gateway_responses(least) for name in headers)
+    assert "Variables" not in least.one("AWS::ApiGateway::Stage")
+    assert "Cors" not in Stack(LEAST | {"FunctionUrl": "true"}).one("AWS::Lambda::Url")
+
+
+@pytest.mark.parametrize("origins, variable", [
+    ("https://app.example.com,http://localhost:3000", "https://app.example.com,http://localhost:3000"), ("*", "any"),
+])
+def test_origins_reach_the_function_by_the_stage(origins, variable):
+    stack = Stack(LEAST | {"CorsOrigins": origins, "FunctionUrl": "true", "Waf": "true"})
+    assert stack.one("AWS::ApiGateway::Stage")["Variables"] == {"corsOrigins": variable}
+    # What API Gateway allows in the value of a stage variable.
+    assert re.fullmatch(r"[A-Za-z0-9\-._~:/?#&=,]+", variable)
+    for headers in headers_of_gateway_responses(stack):
+        assert headers["access-control-allow-origin"] == "'*'"
+        assert {"x-request-id", "retry-after"} == set(headers["access-control-expose-headers"].strip("'").split(", "))
+    for rule in stack.one("AWS::WAFv2::WebACL")["Rules"][:2]:
+        headers = rule["Action"]["Block"]["CustomResponse"]["ResponseHeaders"]
+        assert {"Name": "Access-Control-Allow-Origin", "Value": "*"} in headers
+    assert stack.one("AWS::Lambda::Url")["Cors"]["AllowOrigins"] == origins.split(",")
+
+
+def test_a_function_url_allows_the_headers_that_the_server_allows(most):
+    source = (ROOT / "src/http/cors.rs").read_text()
+    texts = re.findall(r"HeaderValue = HeaderValue::from_static\(\s*\"((?:[^\"]|\\\n)+)\"", source)
+    methods, sent, received = ({name.strip(" \\\n") for name in text.split(",")} for text in texts[:3])
+    cors = most.one("AWS::Lambda::Url")["Cors"]
+    assert set(cors["AllowMethods"]) == methods
+    # Ranges and encodings are those of files and of compressed answers, which function URLs do not have.
+    assert set(cors["AllowHeaders"]) == sent - {"range"}
+    assert set(cors["ExposeHeaders"]) == received - {"accept-ranges", "content-encoding", "content-range"}
+
+
+@pytest.mark.parametrize("origins, right", [
+    ("", True), ("*", True), ("https://app.example.com", True), ("https://a.example,http://localhost:3000", True),
+    ("https://app.example.com/", False), ("https://app.example.com/path", False), ("app.example.com", False), ("https://a.example, https://b.example", False),
+    ("https://a.example,*", False), ("null", False), ("https://A.example", False),
+])
+def test_only_origins_are_accepted(least, origins, right):
+    assert bool(re.fullmatch(least.template["Parameters"]["CorsOrigins"]["AllowedPattern"], origins)) == right
+
+
 def test_the_codes_and_statuses_are_those_of_the_server():
     source = (ROOT / "src/error.rs").read_text()
     names = dict(re.findall(r"Self::(\w+) => \"(\w+)\"", source))
@@ -143,6 +192,7 @@ def test_the_function(architecture):
         "DELTASHARE_BASE_PATH": "",
         "DELTASHARE_GZIP": "on",
         "DELTASHARE_LIMITS": "",
+        "DELTASHARE_PAGES": "on",
         "DELTASHARE_URL_TTL": "3600",
         "RUST_LOG": "warn,buoyant_kernel=off,deltashare=INFO,deltashare::audit=INFO,lambda=INFO",
     }
