@@ -1,6 +1,7 @@
 //! Everything that knows HTTP: the table of contents, one function for each endpoint, and the parts of requests and
 //! responses. A handler parses, finds what is shared, asks the table, and answers.
 
+pub mod activation;
 pub mod changes;
 pub mod credentials;
 pub mod discovery;

@@ -12,8 +12,10 @@ use deltashare::protocol::names::Name;
 use deltashare::protocol::profile::Profile;
 use uuid::Uuid;
 
+use super::activation::ActivationLink;
 use super::arguments::{ProfileOptions, ProfileTarget, TokenOptions};
 use super::next_step::command;
+use super::output::Output;
 use super::{Failure, example};
 
 /// A profile on its way to a file that is not there yet, or to standard output.
@@ -56,26 +58,56 @@ impl ProfileFile {
     }
 }
 
-/// A token that was created, and the profile that hands it over.
+/// A token that was created, and what hands it over.
 pub(crate) struct CreatedToken {
     pub(crate) token: NewToken,
-    profile: ProfileFile,
+    handover: Handover,
+}
+
+enum Handover {
+    Profile(ProfileFile),
+    Link(ActivationLink),
 }
 
 impl CreatedToken {
-    pub(crate) fn new(options: &TokenOptions) -> Result<Self, Failure> {
+    /// A token of a recipient that may read these shares.
+    pub(crate) fn new(options: &TokenOptions, recipient: &str, shares: &[String]) -> Result<Self, Failure> {
         let now = Utc::now();
         let expires = options.expires.0.map(|life| to_seconds(now + life));
         let token = example::Token::random()?.text;
         let profile = ProfileFile::new(&options.to, token.clone(), expires)?;
         let id = Uuid::new_v4().simple().to_string().chars().take(8).collect();
-        Ok(Self { token: NewToken { id, hash: TokenHash::of(&token), expires, created: None }, profile })
+        let mut token =
+            NewToken { id, hash: TokenHash::of(&token), expires, created: None, activation: None };
+        if !options.link.activation {
+            return Ok(Self { token, handover: Handover::Profile(profile) });
+        }
+        let (link, stored) = ActivationLink::new(options, recipient, shares, &profile.text, expires)?;
+        token.activation = Some(stored);
+        Ok(Self { token, handover: Handover::Link(link) })
     }
 
-    /// Writes the profile, and says where it is and what to do with it.
-    pub(crate) fn hand_over(&self) -> Result<String, Failure> {
+    /// The link that hands the token over, if it is not a profile.
+    pub(crate) fn link(&self) -> Option<&ActivationLink> {
+        match &self.handover {
+            Handover::Profile(_) => None,
+            Handover::Link(link) => Some(link),
+        }
+    }
+
+    /// Writes the profile or the link, and says where it is and what to do with it. A link for scripts is written later.
+    pub(crate) fn hand_over(&self, output: Output) -> Result<String, Failure> {
         let (id, until) = (&self.token.id, until(self.token.expires));
-        self.profile.write().map_err(|reason| {
+        let profile = match &self.handover {
+            Handover::Profile(profile) => profile,
+            Handover::Link(link) => {
+                if output == Output::Text {
+                    println!("{}", link.text);
+                }
+                return Ok(link.sentence(id, &until));
+            }
+        };
+        profile.write().map_err(|reason| {
             Failure::failed(format!(
                 "the token {id} was created and is valid {until}, but {reason}; revoke the token and create another"
             ))
@@ -83,7 +115,7 @@ impl CreatedToken {
         Ok(format!(
             "{} the only copy of the token {id}, which is valid {until}. Send it to the recipient as you would send \
              a password",
-            self.profile.subject()
+            profile.subject()
         ))
     }
 }
