@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::predicate::{FileAccess, PartitionFilter};
+use crate::protocol::activation::ActivationId;
 use crate::protocol::names::Name;
 
 use properties::Properties;
@@ -162,6 +163,17 @@ impl TableRecord {
     }
 }
 
+/// What an activation link hands out, or shows before that.
+#[derive(Debug, Clone)]
+pub struct Activation {
+    /// The recipient that it is for.
+    pub recipient: Arc<str>,
+    /// Names the token of the profile in logs.
+    pub token_id: Arc<str>,
+    /// The profile or the invitation, encrypted with a key that only the link has.
+    pub ciphertext: Vec<u8>,
+}
+
 /// One page of a listing, and where the next one begins.
 #[derive(Debug)]
 pub struct ListPage<T> {
@@ -238,6 +250,18 @@ pub trait Catalog: Send + Sync {
         schema: &'a str,
         table: &'a str,
     ) -> BoxFuture<'a, Result<Option<TableRecord>>>;
+
+    /// What the page of an activation link shows: the invitation. `None` if the link was used, has expired, or never existed,
+    /// or if its token no longer works. Changes nothing. Only a catalog that commands write to has links.
+    fn invitation(&self, _: ActivationId) -> BoxFuture<'_, Result<Option<Activation>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Uses an activation link up: the profile, which is deleted. `None` as above. Of several calls at the same time, one gets
+    /// the profile.
+    fn activate(&self, _: ActivationId) -> BoxFuture<'_, Result<Option<Activation>>> {
+        Box::pin(async { Ok(None) })
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! responses. A handler parses, finds what is shared, asks the table, and answers. Browsers also get a page, and pages of
 //! other sites the answers that they are allowed to read.
 
+pub mod activation;
 pub mod changes;
 mod cors;
 pub mod credentials;

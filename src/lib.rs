@@ -76,6 +76,9 @@
 //! | `GET …/tables/{table}/changes` | [`http::changes::query_changes`] |
 //! | `POST …/tables/{table}/queries/{queryId}` | [`http::query::query_result`] |
 //! | `POST …/tables/{table}/temporary-table-credentials` | [`http::credentials::temporary_table_credentials`] |
+//! | `GET /activate` | [`http::activation::activation_page`] |
+//! | `POST /activate/invitation` | [`http::activation::show_invitation`] |
+//! | `POST /activate` | [`http::activation::activate`] |
 
 pub mod allocator;
 pub mod answer;

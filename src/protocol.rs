@@ -3,6 +3,7 @@
 //! Sections named in this module are those of `PROTOCOL.md` in delta-io/delta-sharing.
 
 pub mod actions;
+pub mod activation;
 pub mod capabilities;
 pub mod digest;
 pub mod json;

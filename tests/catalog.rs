@@ -28,6 +28,7 @@ use deltashare::catalog::{Caller, Catalog, PageRequest, TokenHash, TokenRecord};
 use deltashare::error::ErrorCode;
 use deltashare::location::Location;
 use deltashare::predicate::{FileAccess, PartitionFilter};
+use deltashare::protocol::activation::ActivationSecret;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -850,6 +851,11 @@ fn attribute(value: &serde_json::Value) -> AttributeValue {
         "S" => AttributeValue::S(value.as_str().unwrap().to_owned()),
         "N" => AttributeValue::N(value.as_str().unwrap().to_owned()),
         "BOOL" => AttributeValue::Bool(value.as_bool().unwrap()),
+        "B" => {
+            let bytes =
+                base64::Engine::decode(&base64::engine::general_purpose::STANDARD, value.as_str().unwrap());
+            AttributeValue::B(aws_sdk_dynamodb::primitives::Blob::new(bytes.unwrap()))
+        }
         "L" => AttributeValue::L(value.as_array().unwrap().iter().map(attribute).collect()),
         "M" => AttributeValue::M(attributes(value)),
         other => panic!("the page has an attribute of type {other}"),
@@ -882,6 +888,13 @@ async fn documented_records_make_a_share() {
         stores.access,
         access(&["region = ${recipient.region}", "year IN (2025, 2026)"], &[("region", "EU")])
     );
+    let secret = ActivationSecret::parse("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8").unwrap();
+    let invitation = catalog.invitation(secret.id()).await.unwrap().unwrap();
+    let profile = catalog.activate(secret.id()).await.unwrap().unwrap();
+    assert_eq!((&*profile.recipient, &*profile.token_id), ("acme", "5f3a9c1e"));
+    assert_ne!(profile.ciphertext, invitation.ciphertext);
+    assert!(catalog.invitation(secret.id()).await.unwrap().is_none());
+    assert!(catalog.activate(secret.id()).await.unwrap().is_none());
 }
 
 /// What stands at the endpoint instead of DynamoDB.

@@ -6,6 +6,7 @@
 //! then read with the others. Throttling and failures of the network are tried again within a deadline and then answered with 503:
 //! never with 401, never with an empty list.
 
+mod activations;
 pub mod contents;
 mod item_reader;
 pub mod keys;
@@ -32,12 +33,14 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::{
-    Caller, Catalog, ListPage, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord,
-    properties::Properties, unknown_token,
+    Activation, Caller, Catalog, ListPage, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash,
+    TokenRecord, properties::Properties, unknown_token,
 };
 use crate::error::{Error, Fault, Result};
 use crate::predicate::PartitionFilter;
+use crate::protocol::activation::ActivationId;
 
+pub use activations::{NewActivation, UnusedLink};
 pub use contents::CatalogContents;
 use item_reader::{ItemReader, failed, unavailable};
 use keys::Key;
@@ -238,6 +241,14 @@ impl GrantedShare {
 }
 
 impl Catalog for DynamoDbCatalog {
+    fn invitation(&self, id: ActivationId) -> BoxFuture<'_, Result<Option<Activation>>> {
+        self.read_invitation(id).boxed()
+    }
+
+    fn activate(&self, id: ActivationId) -> BoxFuture<'_, Result<Option<Activation>>> {
+        self.use_link(id).boxed()
+    }
+
     fn caller(&self, hash: TokenHash) -> BoxFuture<'_, Result<Option<Caller>>> {
         async move {
             // A token that has expired, as far as is remembered, is read again: it may have been extended.

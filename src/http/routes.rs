@@ -6,7 +6,7 @@ use axum::Router;
 use axum::http::Method;
 use axum::routing::{MethodRouter, get, head, post};
 
-use super::{changes, credentials, discovery, query, table};
+use super::{activation, changes, credentials, discovery, query, table};
 use crate::app::App;
 use crate::error::Error;
 
@@ -15,7 +15,7 @@ use crate::error::Error;
 type Route = (&'static str, &'static str, fn() -> MethodRouter<Arc<App>>);
 
 /// Every route below the prefix.
-const ROUTES: [Route; 13] = [
+const ROUTES: [Route; 16] = [
     ("/shares", "ListShares", || get(discovery::list_shares)),
     ("/shares/{share}", "GetShare", || get(discovery::get_share)),
     ("/shares/{share}/schemas", "ListSchemas", || get(discovery::list_schemas)),
@@ -40,6 +40,9 @@ const ROUTES: [Route; 13] = [
         "GenerateTemporaryTableCredential",
         || post(credentials::temporary_table_credentials),
     ),
+    ("/activate", "Activate", || post(activation::activate)),
+    ("/activate", "GetActivation", || get(activation::activation_page)),
+    ("/activate/invitation", "GetActivation", || post(activation::show_invitation)),
     ("/health", "Health", || get(async || "ok\n")),
 ];
 
@@ -57,7 +60,12 @@ pub(super) fn endpoints(app: Arc<App>) -> Router {
 
 /// The action that a request asks for. It is also known of requests whose method is not allowed.
 pub(super) fn action(method: &Method, path: &str) -> &'static str {
-    let is_known = |route: &&Route| matches(route.0, path) && (route.0 != TABLE || method == Method::HEAD);
+    let has_method = |route: &Route| match *route {
+        (TABLE, ..) => method == Method::HEAD,
+        (_, "Activate", _) => method == Method::POST,
+        _ => true,
+    };
+    let is_known = |route: &&Route| matches(route.0, path) && has_method(route);
     ROUTES.iter().find(is_known).map_or("Unknown", |(_, action, _)| action)
 }
 
@@ -77,6 +85,19 @@ fn matches(route: &str, path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_post_activates() {
+        for (method, path, asked) in [
+            (Method::GET, "/activate", "GetActivation"),
+            (Method::HEAD, "/activate", "GetActivation"),
+            (Method::POST, "/activate", "Activate"),
+            (Method::POST, "/activate/invitation", "GetActivation"),
+            (Method::GET, "/activate/other", "Unknown"),
+        ] {
+            assert_eq!(action(&method, path), asked, "{method} {path}");
+        }
+    }
 
     #[test]
     fn an_escaped_slash_separates_nothing() {

@@ -505,6 +505,7 @@ async fn every_token_is_found_ended_and_deleted_however_a_script_wrote_it() {
         hash: hash("dss_new"),
         expires: None,
         created: None,
+        activation: None,
     };
     let ends = writer.rotate_token("acme", &new, chrono::TimeDelta::hours(1)).await.unwrap();
     assert_eq!(ends.len(), 1);

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::arguments::{
     Common, GrantOptions, ProfileOptions, RecipientCommand, RevokeOptions, SchemaCommand, ShareCommand,
-    TableCommand, TokenCommand, properties, s3_location, s3_locations,
+    TableCommand, TokenCommand, TokenOptions, properties, s3_location, s3_locations,
 };
 use super::aws::Aws;
 use super::expiring::expires_within;
@@ -402,10 +402,10 @@ impl Admin {
                 let name = share_name(&recipient)?;
                 let shares = share.iter().map(|share| share_name(share)).collect::<Result<Vec<_>, _>>()?;
                 let properties = properties(property, &[])?;
-                let made = CreatedToken::new(&token)?;
+                let made = CreatedToken::new(&token, &recipient, &share)?;
                 let comment = comment.as_deref();
                 self.writer.create_recipient(&name, comment, &properties, &shares, &made.token).await?;
-                let profile = made.hand_over()?;
+                let handover = made.hand_over(self.output)?;
                 let reads = match share.as_slice() {
                     [] => {
                         let grant = self.command_about("grant", &recipient, "--share SHARE");
@@ -413,7 +413,7 @@ impl Admin {
                     }
                     shares => format!("can read {}.", shares.join(", ")),
                 };
-                self.done(&format!("Recipient '{recipient}' was created and {reads}\n{profile}."));
+                self.created(&made, &format!("Recipient '{recipient}' was created and {reads}\n{handover}."));
             }
             RecipientCommand::List => {
                 let recipients = self.writer.recipients().await?;
@@ -478,13 +478,14 @@ impl Admin {
     async fn token(&self, command: TokenCommand) -> Result<(), Failure> {
         match command {
             TokenCommand::Create { recipient, token } => {
-                let made = CreatedToken::new(&token)?;
+                let made = self.new_token(&token, &recipient).await?;
                 self.writer.create_token(&recipient, &made.token).await?;
-                let profile = made.hand_over()?;
+                let handover = made.hand_over(self.output)?;
                 let list = self.command_about("token list", &recipient, "");
-                self.done(&format!(
-                    "Recipient '{recipient}' has a new token.\n{profile}.\nIts other tokens stay valid; to see them: {list}"
-                ));
+                let what = format!(
+                    "Recipient '{recipient}' has a new token.\n{handover}.\nIts other tokens stay valid; to see them: {list}"
+                );
+                self.created(&made, &what);
             }
             // `main` runs it without a catalog.
             TokenCommand::New(options) => new_token::run(&options, &self.common)?,
@@ -523,19 +524,27 @@ impl Admin {
                 }
             }
             TokenCommand::Rotate { recipient, grace, token } => {
-                let made = CreatedToken::new(&token)?;
+                let made = self.new_token(&token, &recipient).await?;
                 let ends = self.writer.rotate_token(&recipient, &made.token, grace).await?;
-                let profile = made.hand_over()?;
+                let handover = made.hand_over(self.output)?;
                 let now = Utc::now();
                 let ends: Vec<_> = ends
                     .iter()
-                    .map(|ReplacedToken { id, end }| match *end > now {
-                        true => format!("The old token {id} is valid {}.", until(Some(*end))),
-                        false => format!("The old token {id} has expired."),
+                    .map(|ReplacedToken { id, end, had_link }| {
+                        let link = if *had_link {
+                            " Its activation link was not used, and was deleted."
+                        } else {
+                            ""
+                        };
+                        match *end > now {
+                            true => format!("The old token {id} is valid {}.{link}", until(Some(*end))),
+                            false => format!("The old token {id} has expired.{link}"),
+                        }
                     })
                     .collect();
                 let ends = if ends.is_empty() { "It had no other token.".to_owned() } else { ends.join(" ") };
-                self.done(&format!("Recipient '{recipient}' has a new token.\n{profile}.\n{ends}"));
+                let what = format!("Recipient '{recipient}' has a new token.\n{handover}.\n{ends}");
+                self.created(&made, &what);
             }
             TokenCommand::Revoke { recipient, token, yes } => {
                 confirm(yes, &format!("Revoke token '{token}' of '{recipient}' now?"))?;
@@ -592,6 +601,22 @@ impl Admin {
 
     fn done(&self, what: &str) {
         self.output.done(what);
+    }
+
+    /// Says that a token was created. Scripts get its activation link with that.
+    fn created(&self, made: &CreatedToken, what: &str) {
+        let values = made.link().map(|link| link.values()).unwrap_or_default();
+        self.output.done_with(what, &values);
+    }
+
+    /// A token of a recipient that exists, for what it may read now.
+    async fn new_token(&self, options: &TokenOptions, recipient: &str) -> Result<CreatedToken, Failure> {
+        // Only the page of an activation link shows the shares.
+        let shares = match options.link.activation {
+            true => self.writer.granted_shares(recipient).await?,
+            false => Vec::new(),
+        };
+        CreatedToken::new(options, recipient, &shares)
     }
 
     fn list(&self, columns: &[&str], rows: &[Row]) {

@@ -294,9 +294,9 @@ impl TableChanges {
     after_help = "Example:\n  deltashare recipient create acme --share retail --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share"
 )]
 pub(crate) enum RecipientCommand {
-    /// Create a recipient with a token, and write its profile. The token is not shown again.
+    /// Create a recipient with a token, and write its profile or an activation link. The token is not shown again.
     #[command(
-        after_help = "Example:\n  deltashare recipient create acme --share retail --expires 90d --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share"
+        after_help = "Examples:\n  deltashare recipient create acme --share retail --expires 90d --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share\n  deltashare recipient create acme --share retail --endpoint https://sharing.example.com/delta-sharing/ --activation"
     )]
     Create {
         /// The name.
@@ -370,7 +370,7 @@ pub(crate) enum RecipientCommand {
 pub(crate) enum TokenCommand {
     /// Create another token. A recipient has at most two tokens that have not expired.
     #[command(
-        after_help = "Example:\n  deltashare token create acme --expires 30d --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share"
+        after_help = "Examples:\n  deltashare token create acme --expires 30d --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share\n  deltashare token create acme --endpoint https://sharing.example.com/delta-sharing/ --activation"
     )]
     Create {
         /// The recipient.
@@ -392,9 +392,9 @@ pub(crate) enum TokenCommand {
         #[arg(long, value_name = "TIME", value_parser = parse_time)]
         expiring: Option<TimeDelta>,
     },
-    /// Replace the current token with a new one.
+    /// Replace the current token with a new one. Unused activation links of the recipient stop working.
     #[command(
-        after_help = "Example:\n  deltashare token rotate acme --grace 24h --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share"
+        after_help = "Examples:\n  deltashare token rotate acme --grace 24h --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share\n  deltashare token rotate acme --endpoint https://sharing.example.com/delta-sharing/ --activation --activation-expires 7d"
     )]
     Rotate {
         /// The recipient.
@@ -498,6 +498,29 @@ pub(crate) struct TokenOptions {
     pub(crate) expires: Expires,
     #[command(flatten)]
     pub(crate) to: ProfileTarget,
+    #[command(flatten)]
+    pub(crate) link: ActivationOptions,
+}
+
+/// A link that hands the profile over.
+#[derive(Args)]
+pub(crate) struct ActivationOptions {
+    /// Print a link instead of the profile. The recipient opens it in a browser, and downloads the profile once. The profile
+    /// is stored in the DynamoDB table, encrypted with a key that only the link has.
+    #[arg(long, conflicts_with = "profile")]
+    pub(crate) activation: bool,
+    /// How long the link is valid, such as 12h or 7d; 30d at most. It never outlives the token.
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = parse_link_expires,
+        default_value = "72h",
+        requires = "activation"
+    )]
+    pub(crate) activation_expires: TimeDelta,
+    /// Who invites, such as the name of your company; the page of the link shows it. Default: the host of the endpoint.
+    #[arg(long, value_name = "NAME", value_parser = parse_provider, requires = "activation")]
+    pub(crate) activation_from: Option<String>,
 }
 
 #[derive(Clone, Copy)]
@@ -571,6 +594,25 @@ pub(crate) fn parse_expires(text: &str) -> Result<Expires, String> {
     Ok(Expires(Some(time)))
 }
 
+/// The longest life of an activation link.
+const MAX_LINK: TimeDelta = TimeDelta::days(30);
+
+fn parse_link_expires(text: &str) -> Result<TimeDelta, String> {
+    let time = parse_time(text)?;
+    if time <= TimeDelta::zero() {
+        return Err("the link would already have expired".to_owned());
+    }
+    if time > MAX_LINK { Err("must be at most 30d".to_owned()) } else { Ok(time) }
+}
+
+fn parse_provider(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    match text.chars().count() {
+        1..=100 if !text.chars().any(char::is_control) => Ok(text.to_owned()),
+        _ => Err("not a name of 1 to 100 characters".to_owned()),
+    }
+}
+
 /// A location in S3, as it is written in a record.
 pub(crate) fn s3_location(text: &str) -> Result<WrittenLocation, Failure> {
     let lies = text.split_once("://").is_some_and(|(scheme, _)| ["s3", "s3a", "s3n"].contains(&scheme));
@@ -604,6 +646,8 @@ mod tests {
         assert_eq!(days("never"), Ok(None));
         assert!(days("90").unwrap_err().contains("90d for days"));
         assert_eq!(parse_time("0"), Ok(TimeDelta::zero()));
+        assert_eq!(parse_link_expires("30d"), Ok(TimeDelta::days(30)));
+        assert!(parse_link_expires("0").is_err() && parse_link_expires("721h").is_err());
         for text in ["", "d", "90 d", "90days", "-1d", "1.5h", "99999999999999999999d", "36601d", "９d"] {
             assert!(parse_time(text).is_err(), "{text}");
         }

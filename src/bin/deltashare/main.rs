@@ -2,6 +2,8 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod activate;
+mod activation;
 mod admin;
 mod arguments;
 mod aws;
@@ -65,6 +67,7 @@ enum Command {
     /// Create, list, rotate, and revoke tokens.
     Token(arguments::Group<arguments::TokenCommand>),
     Profile(arguments::ProfileOptions),
+    Activate(activate::Options),
     /// Grant a share to a recipient.
     ///
     /// The recipient sees every file of the tables of the share, unless the grant or a table has a filter. If the grant
@@ -134,6 +137,7 @@ fn main() -> ExitCode {
         Command::Check(check) => check::run(&check),
         Command::Explain(options) => explain::run(&options),
         Command::Checkpoint(options) => checkpoint::run(&options),
+        Command::Activate(options) => activate::run(&options),
         Command::Verify(options) => verify::run(&options),
         Command::Profile(options) => admin::run(&options.common.clone(), AdminCommand::Profile(options)),
         Command::Export(export) => admin::run(&export.common, AdminCommand::Export),

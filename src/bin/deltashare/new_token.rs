@@ -7,8 +7,8 @@ use deltashare::catalog::expiry;
 use serde_json::json;
 
 use super::Failure;
-use super::arguments::{Common, Expires, ProfileTarget, TokenOptions, parse_expires};
-use super::profile::CreatedToken;
+use super::arguments::{Common, Expires, ProfileTarget, parse_expires};
+use super::profile::{CreatedToken, generate};
 
 /// What a new token takes.
 #[derive(Args)]
@@ -28,36 +28,40 @@ pub(crate) struct NewTokenOptions {
 /// Creates a token and prints what a share file has of it. Nothing is stored, and AWS is not contacted.
 pub(crate) fn run(options: &NewTokenOptions, common: &Common) -> Result<(), Failure> {
     let target = options.endpoint.clone().zip(options.profile.clone());
-    let created = match target {
+    // What was said when the profile was written, or else the token.
+    let (token, handed_over) = match target {
         Some((endpoint, profile)) => {
             let to = ProfileTarget { endpoint, profile: Some(profile) };
-            CreatedToken::new(&TokenOptions { expires: options.expires, to })?
+            let created = CreatedToken::with_profile(options.expires, &to)?;
+            let said = created.hand_over(common.output)?;
+            (created.token, Ok(said))
         }
-        None => CreatedToken::without_profile(options.expires)?,
+        None => {
+            let (token, text) = generate(options.expires)?;
+            (token, Err(text))
+        }
     };
-    let handed_over = created.has_profile().then(|| created.hand_over()).transpose()?;
-    let (token, hash) = (&created.token, created.token.hash.to_hex());
+    let hash = token.hash.to_hex();
     let expires = expiry::format(token.expires);
     if common.is_json() {
         let mut shown = json!({"id": token.id, "sha256": hash, "expires": expires});
-        if handed_over.is_none()
-            && let Some(fields) = shown.as_object_mut()
-        {
-            fields.insert("token".to_owned(), created.text().into());
+        if let (Err(text), Some(fields)) = (&handed_over, shown.as_object_mut()) {
+            fields.insert("token".to_owned(), text.as_str().into());
         }
         println!("{shown}");
         return Ok(());
     }
-    if handed_over.is_none() {
-        println!("token:  {}", created.text());
-        println!("sha256: {hash}\n");
+    if let Err(text) = &handed_over {
+        println!("token:  {text}\nsha256: {hash}\n");
     }
     println!("  tokens:\n  - sha256: {hash}\n    expires: {expires}\n    id: '{}'", token.id);
     let next = match handed_over {
-        Some(said) => format!("{said}. Add the lines above to the recipient in the share file."),
-        None => "Add these lines to the recipient in the share file. The token is not stored: put it into the recipient's \
-                 profile, and send it as you would send a password."
-            .to_owned(),
+        Ok(said) => format!("{said}. Add the lines above to the recipient in the share file."),
+        Err(_) => {
+            "Add these lines to the recipient in the share file. The token is not stored: put it into the recipient's \
+             profile, and send it as you would send a password."
+                .to_owned()
+        }
     };
     common.output.note(&next);
     Ok(())

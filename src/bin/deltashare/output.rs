@@ -30,6 +30,18 @@ impl Output {
         }
     }
 
+    /// The same, with values for scripts.
+    pub(crate) fn done_with(self, what: &str, values: &[(&str, String)]) {
+        match self {
+            Self::Text => self.done(what),
+            Self::Json => {
+                let values = values.iter().map(|(name, value)| ((*name).to_owned(), value.as_str().into()));
+                let done = std::iter::once(("done".to_owned(), what.into()));
+                println!("{}", Value::Object(done.chain(values).collect()));
+            }
+        }
+    }
+
     /// Says what there is to know about what is printed, to people.
     pub(crate) fn note(self, what: &str) {
         if self == Self::Text {

@@ -12,8 +12,10 @@ use deltashare::protocol::names::Name;
 use deltashare::protocol::profile::Profile;
 use uuid::Uuid;
 
+use super::activation::ActivationLink;
 use super::arguments::{Expires, ProfileOptions, ProfileTarget, TokenOptions};
 use super::next_step::command;
+use super::output::Output;
 use super::{Failure, example};
 
 /// A profile on its way to a file that is not there yet, or to standard output.
@@ -56,43 +58,65 @@ impl ProfileFile {
     }
 }
 
-/// A token that was created, and the profile that hands it over.
+/// A token that was created, and what hands it over.
 pub(crate) struct CreatedToken {
     pub(crate) token: NewToken,
-    text: String,
-    profile: Option<ProfileFile>,
+    handover: Handover,
+}
+
+enum Handover {
+    Profile(ProfileFile),
+    Link(ActivationLink),
+}
+
+/// A new token, which is not stored yet, and its text, which is a secret.
+pub(crate) fn generate(expires: Expires) -> Result<(NewToken, String), Failure> {
+    let expires = expires.0.map(|life| to_seconds(Utc::now() + life));
+    let text = example::Token::random()?.text;
+    let id = Uuid::new_v4().simple().to_string().chars().take(8).collect();
+    Ok((NewToken { id, hash: TokenHash::of(&text), expires, created: None, activation: None }, text))
 }
 
 impl CreatedToken {
-    pub(crate) fn new(options: &TokenOptions) -> Result<Self, Failure> {
-        let created = Self::without_profile(options.expires)?;
-        let profile = ProfileFile::new(&options.to, created.text.clone(), created.token.expires)?;
-        Ok(Self { profile: Some(profile), ..created })
+    /// A token of a recipient that may read these shares.
+    pub(crate) fn new(options: &TokenOptions, recipient: &str, shares: &[String]) -> Result<Self, Failure> {
+        if !options.link.activation {
+            return Self::with_profile(options.expires, &options.to);
+        }
+        let (mut token, text) = generate(options.expires)?;
+        let profile = ProfileFile::new(&options.to, text, token.expires)?;
+        let (link, stored) = ActivationLink::new(options, recipient, shares, &profile.text, token.expires)?;
+        token.activation = Some(stored);
+        Ok(Self { token, handover: Handover::Link(link) })
     }
 
-    /// A token that its creator hands over.
-    pub(crate) fn without_profile(expires: Expires) -> Result<Self, Failure> {
-        let expires = expires.0.map(|life| to_seconds(Utc::now() + life));
-        let text = example::Token::random()?.text;
-        let id = Uuid::new_v4().simple().to_string().chars().take(8).collect();
-        let token = NewToken { id, hash: TokenHash::of(&text), expires, created: None };
-        Ok(Self { token, text, profile: None })
+    /// A token that a profile hands over.
+    pub(crate) fn with_profile(expires: Expires, to: &ProfileTarget) -> Result<Self, Failure> {
+        let (token, text) = generate(expires)?;
+        let profile = ProfileFile::new(to, text, token.expires)?;
+        Ok(Self { token, handover: Handover::Profile(profile) })
     }
 
-    /// The token itself, which is a secret.
-    pub(crate) fn text(&self) -> &str {
-        &self.text
+    /// The link that hands the token over, if it is not a profile.
+    pub(crate) fn link(&self) -> Option<&ActivationLink> {
+        match &self.handover {
+            Handover::Profile(_) => None,
+            Handover::Link(link) => Some(link),
+        }
     }
 
-    /// Whether a profile hands it over.
-    pub(crate) fn has_profile(&self) -> bool {
-        self.profile.is_some()
-    }
-
-    /// Writes the profile, and says where it is and what to do with it.
-    pub(crate) fn hand_over(&self) -> Result<String, Failure> {
+    /// Writes the profile or the link, and says where it is and what to do with it. A link for scripts is written later.
+    pub(crate) fn hand_over(&self, output: Output) -> Result<String, Failure> {
         let (id, until) = (&self.token.id, until(self.token.expires));
-        let Some(profile) = &self.profile else { return Err(Failure::failed("the token has no profile")) };
+        let profile = match &self.handover {
+            Handover::Profile(profile) => profile,
+            Handover::Link(link) => {
+                if output == Output::Text {
+                    println!("{}", link.text);
+                }
+                return Ok(link.sentence(id, &until));
+            }
+        };
         profile.write().map_err(|reason| {
             Failure::failed(format!(
                 "the token {id} was created and is valid {until}, but {reason}; revoke the token and create another"

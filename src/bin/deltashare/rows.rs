@@ -1,6 +1,7 @@
 //! What is shown of records: their columns, and a row for each record.
 
 use chrono::Utc;
+use deltashare::catalog::diff::until;
 use deltashare::catalog::dynamodb::{
     FoundToken, LIVE_TOKENS, ListedGrant, ListedRecipient, ListedSchema, ListedShare, ListedTable,
     WrittenValue,
@@ -36,7 +37,7 @@ pub(crate) const OPENED_TABLE: [&str; 7] =
     ["schema", "name", "location", "version", "files", "bytes", "region"];
 
 /// What is shown of a token.
-pub(crate) const TOKEN: [&str; 5] = ["id", "expires", "created", "state", "sha256"];
+pub(crate) const TOKEN: [&str; 6] = ["id", "expires", "created", "state", "sha256", "unusedLink"];
 
 /// The same in a list of the tokens of several recipients.
 pub(crate) const TOKEN_OF: [&str; 6] = ["recipient", "id", "expires", "created", "state", "sha256"];
@@ -115,7 +116,10 @@ pub(crate) fn token(token: &FoundToken) -> Row {
     };
     let expires = if token.fault.is_some() { String::new() } else { expiry::format(token.expires) };
     let hash = token.hash.map_or_else(String::new, |hash| hash.short().to_string());
-    vec![text(&token.id), text(expires), text(&token.created), text(state), text(hash)]
+    // One that has expired may still have its record.
+    let link = token.link.as_ref().and_then(|link| link.expires).filter(|expires| *expires > Utc::now());
+    let link = link.map_or(WrittenValue::Nothing, |end| text(until(Some(end))));
+    vec![text(&token.id), text(expires), text(&token.created), text(state), text(hash), link]
 }
 
 /// A row in the columns of [`TOKEN_OF`].

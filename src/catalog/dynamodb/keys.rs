@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use crate::catalog::TokenHash;
+use crate::protocol::activation::ActivationId;
 use crate::protocol::names::Name;
 
 /// The name of the partition key attribute.
@@ -63,6 +64,11 @@ impl Key {
         Self::new(format!("TOKEN#{}", hash.to_hex()), "TOKEN")
     }
 
+    /// What an activation link hands out.
+    pub fn activation(id: ActivationId) -> Self {
+        Self::new(format!("{ACTIVATIONS}{}", id.to_hex()), "ACTIVATION")
+    }
+
     /// A recipient.
     pub fn recipient(recipient: &str) -> Self {
         Self::new(recipient_partition(recipient), "RECIPIENT")
@@ -104,8 +110,10 @@ impl Key {
     }
 }
 
-/// The partition of what servers share; the only one they may write to.
+/// The partition of what servers share; the only one they may put an item into.
 pub const SERVER: &str = "SERVER";
+/// What the partitions of activations begin with; servers may delete their items.
+pub const ACTIVATIONS: &str = "ACTIVATION#";
 /// What the sort keys of a recipient's tokens begin with.
 pub const TOKENS: &str = "TOKEN#";
 /// What the sort keys of a recipient's grants begin with.

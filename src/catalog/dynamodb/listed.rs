@@ -312,6 +312,12 @@ impl Writer {
         Ok(Some(ListedRecipient::read(record, shares, self.tokens(recipient).await?)))
     }
 
+    /// The names of the shares that are granted to a recipient.
+    pub async fn granted_shares(&self, recipient: &str) -> Result<Vec<String>> {
+        let grants = self.query(&keys::recipient_partition(recipient), keys::GRANTS).await?;
+        Ok(grants.iter().map(|grant| string(grant, "share").to_owned()).collect())
+    }
+
     /// Whether there is a record of the recipient.
     pub async fn has_recipient(&self, recipient: &str) -> Result<bool> {
         Ok(self.get(&Key::recipient(recipient)).await?.is_some())

@@ -168,7 +168,7 @@ impl Writer {
         let listed = Key::granted_to("", recipient).sort;
         let who = Name::key_of(recipient);
         let is_of_recipient = |item: &Item| match records::kind(item) {
-            Kind::Token => Name::key_of(string(item, "recipient")) == who,
+            Kind::Token | Kind::Activation => Name::key_of(string(item, "recipient")) == who,
             Kind::GrantedTo => string(item, keys::SORT) == listed,
             _ => string(item, keys::PARTITION) == key.partition && string(item, keys::SORT) != key.sort,
         };

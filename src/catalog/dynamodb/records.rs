@@ -43,7 +43,7 @@ pub(super) const SIGNER_ROLE: &str = "signerRole";
 pub struct BadRecord {
     /// What the record is, such as `table`.
     pub kind: &'static str,
-    /// Its partition key; of a token, no more than the first digits of its hash.
+    /// Its partition key; of a token or an activation, no more than the first digits of its hash or id.
     pub partition: String,
     /// Its sort key.
     pub sort: String,
@@ -126,8 +126,9 @@ impl<'a> Reader<'a> {
 
     fn unreadable(&self, reason: &str) -> BadRecord {
         let (partition, sort) = (self.key(keys::PARTITION), self.key(keys::SORT));
-        // Of a token's hash, as much as names it.
-        let shown = if partition.starts_with(keys::TOKENS) { keys::TOKENS.len() + 8 } else { usize::MAX };
+        // Of a token's hash or the id of an activation, as much as names it.
+        let secret = [keys::TOKENS, keys::ACTIVATIONS].into_iter().find(|kind| partition.starts_with(kind));
+        let shown = secret.map_or(usize::MAX, |kind| kind.len() + 8);
         BadRecord {
             kind: self.kind,
             partition: partition.chars().take(shown).collect(),
@@ -286,6 +287,39 @@ pub(super) fn listed_token(item: &Item) -> Result<(String, TokenHash)> {
     let in_key = || reader.key(keys::SORT).strip_prefix(keys::TOKENS).unwrap_or_default();
     let id = reader.text("id")?.filter(|id| !id.is_empty()).unwrap_or_else(in_key);
     Ok((id.to_owned(), hash))
+}
+
+/// What an activation link hands out, as it is stored. Both texts are encrypted with keys that only the link has.
+pub(super) struct StoredActivation {
+    /// The recipient's name.
+    pub(super) recipient: Name,
+    /// The hash of the token in the profile.
+    pub(super) token: TokenHash,
+    /// When the link expires.
+    pub(super) expires: DateTime<Utc>,
+    /// What the page shows.
+    pub(super) invitation: Vec<u8>,
+    /// The profile.
+    pub(super) profile: Vec<u8>,
+}
+
+/// What an activation link hands out.
+pub(super) fn activation(item: &Item) -> Result<StoredActivation> {
+    let reader = Reader::new("activation", item)?;
+    let bytes = |name: &str| {
+        let bytes = reader.get(name, |value| Some(value.as_b().ok()?.as_ref().to_vec()), "binary")?;
+        bytes.ok_or_else(|| reader.unreadable(&format!("has no attribute {name}")))
+    };
+    let token = TokenHash::from_hex(reader.required("sha256")?)
+        .ok_or_else(|| reader.unreadable("has an attribute sha256 that is not 64 hexadecimal digits"))?;
+    let expires = reader.expiry("expires")?.ok_or_else(|| reader.unreadable("never expires"))?;
+    Ok(StoredActivation {
+        recipient: reader.name("recipient", Name::share)?,
+        token,
+        expires,
+        invitation: bytes("invitation")?,
+        profile: bytes("profile")?,
+    })
 }
 
 /// A recipient as it is stored.
@@ -448,6 +482,7 @@ pub(super) fn table_alone(item: &Item) -> Result<TableRecord> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Token,
+    Activation,
     Recipient,
     Grant,
     ListedToken,
@@ -467,6 +502,7 @@ pub(super) fn kind(item: &Item) -> Kind {
     };
     match (partition.split_once('#').map(|(kind, _)| kind), sort) {
         (Some("TOKEN"), "TOKEN") => Kind::Token,
+        (Some("ACTIVATION"), "ACTIVATION") => Kind::Activation,
         (Some("RECIPIENT"), "RECIPIENT") => Kind::Recipient,
         (Some("RECIPIENT"), _) => of(&[(keys::GRANTS, Kind::Grant), (keys::TOKENS, Kind::ListedToken)]),
         (Some("SHARE"), "SHARE") => Kind::Share,

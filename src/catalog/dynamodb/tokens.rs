@@ -3,6 +3,7 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
+use super::activations::{NewActivation, UnusedLink};
 use super::keys::{self, Key};
 use super::records::{self, Item, Kind, key_of, text as string};
 use super::transaction::{LARGEST, Step};
@@ -26,6 +27,8 @@ pub struct NewToken {
     pub expires: Option<DateTime<Utc>>,
     /// When it was created; `None` for now.
     pub created: Option<String>,
+    /// What an activation link hands out, if the profile is handed over by one.
+    pub activation: Option<NewActivation>,
 }
 
 /// A token of a recipient, read from its two records, or from one of them if the other is missing.
@@ -45,6 +48,8 @@ pub struct FoundToken {
     pub is_listed: bool,
     /// Why a record of it cannot be read.
     pub fault: Option<String>,
+    /// The activation link that would hand it out, if there is one that was not used.
+    pub link: Option<UnusedLink>,
     /// The keys of its records, as they were written.
     records: Vec<Key>,
 }
@@ -63,6 +68,7 @@ impl FoundToken {
             is_known: read.is_ok(),
             is_listed: false,
             fault: read.err().map(|bad| bad.reason),
+            link: None,
             records: vec![key_of(item)],
         }
     }
@@ -79,6 +85,7 @@ impl FoundToken {
             is_known: false,
             is_listed: true,
             fault: read.err().map(|bad| bad.reason),
+            link: None,
             records: vec![key_of(item)],
         }
     }
@@ -100,6 +107,8 @@ pub struct ReplacedToken {
     pub id: String,
     /// When it expires.
     pub end: DateTime<Utc>,
+    /// Whether an activation link would have handed it out, which was deleted.
+    pub had_link: bool,
 }
 
 /// The turn to change a recipient's tokens.
@@ -114,7 +123,7 @@ struct Turn {
 /// The partition of the recipient that a token or a grant is of.
 pub(super) fn owner(item: &Item) -> Option<String> {
     match records::kind(item) {
-        Kind::Token => Some(keys::recipient_partition(string(item, "recipient"))),
+        Kind::Token | Kind::Activation => Some(keys::recipient_partition(string(item, "recipient"))),
         Kind::ListedToken | Kind::Grant => Some(string(item, keys::PARTITION).to_owned()),
         _ => None,
     }
@@ -137,6 +146,12 @@ pub(super) fn tokens_of(records: &[&Item]) -> Vec<FoundToken> {
                 token.records.extend(listed.records);
             }
             None => tokens.push(listed),
+        }
+    }
+    for item in of_kind(Kind::Activation) {
+        let hash = TokenHash::from_hex(string(item, "sha256"));
+        if let Some(token) = tokens.iter_mut().find(|token| token.hash.is_some() && token.hash == hash) {
+            token.link = Some(UnusedLink::read(item));
         }
     }
     let age = |token: &FoundToken| (expiry::parse(&token.created).flatten(), token.created.clone());
@@ -192,7 +207,9 @@ impl Writer {
             let end = if age == 0 { now + grace } else { now };
             let end = old.expires.map_or(end, |expires| expires.min(end));
             steps.extend(self.end_steps(recipient, old, Some(end)).await?);
-            ends.push(ReplacedToken { id: old.id.clone(), end });
+            // Nobody should find an old link and get a token that ends sooner than its profile says.
+            steps.extend(old.link.as_ref().map(|link| self.delete_any(&link.key)));
+            ends.push(ReplacedToken { id: old.id.clone(), end, had_link: old.link.is_some() });
         }
         steps.extend(self.token_steps(&who, token));
         if steps.len() > LARGEST {
@@ -251,7 +268,8 @@ impl Writer {
     }
 
     async fn remove_token(&self, token: &FoundToken) -> Result<()> {
-        self.transact(token.records.iter().map(|key| self.delete_any(key)).collect()).await
+        let records = token.records.iter().chain(token.link.as_ref().map(|link| &link.key));
+        self.transact(records.map(|key| self.delete_any(key)).collect()).await
     }
 
     /// Takes the turn to change a recipient's tokens: the step fails if they were changed since.
@@ -274,7 +292,7 @@ impl Writer {
         let parsed = TokenHash::from_hex(hash);
         let hash = parsed.ok_or_else(|| WriteError::Refused(format!("{hash} is not a hash")))?;
         let TokenState { id, expires, created } = token.clone();
-        self.create_token(recipient, &NewToken { id, hash, expires, created }).await
+        self.create_token(recipient, &NewToken { id, hash, expires, created, activation: None }).await
     }
 
     /// Changes when the token with this hash expires, from `before`.
@@ -300,7 +318,7 @@ impl Writer {
         self.remove_token(&found_token(recipient, hash, self.tokens(recipient).await?)?).await
     }
 
-    pub(super) fn token_steps(&self, recipient: &str, token: &NewToken) -> [Step; 2] {
+    pub(super) fn token_steps(&self, recipient: &str, token: &NewToken) -> Vec<Step> {
         let now = || Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
         let mut item = Item::from([
             ("recipient".to_owned(), text(recipient)),
@@ -311,10 +329,13 @@ impl Writer {
         let attributes = || item.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
         let mut listed: Vec<_> = attributes();
         listed.push(("sha256", text(token.hash.to_hex())));
-        [
+        let mut steps = vec![
             self.put_new(&Key::token(token.hash), attributes(), "the token".to_owned()),
             self.put_new(&Key::token_of(recipient, &token.id), listed, format!("token '{}'", token.id)),
-        ]
+        ];
+        let activation = token.activation.as_ref();
+        steps.extend(activation.map(|activation| self.activation_step(recipient, token.hash, activation)));
+        steps
     }
 }
 

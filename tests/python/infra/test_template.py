@@ -213,15 +213,18 @@ def test_the_table_survives(stack):
     assert "TableName" not in table, "a named table could not be replaced"
 
 
-def test_the_server_reads_records_and_writes_one(stack):
+def test_the_server_reads_records_writes_one_and_deletes_activations(stack):
     document = stack.one("AWS::IAM::Policy")["PolicyDocument"]
     assert actions(document) == {
         "dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query", "dynamodb:Scan", "dynamodb:PutItem",
-        "sts:AssumeRole", "logs:CreateLogStream", "logs:PutLogEvents",
+        "dynamodb:DeleteItem", "sts:AssumeRole", "logs:CreateLogStream", "logs:PutLogEvents",
     }
     made = statements(document)["MakeTokenKey"]
     assert made["Action"] == "dynamodb:PutItem"
     assert made["Condition"] == {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": ["SERVER"]}}
+    used = statements(document)["UseActivationLinks"]
+    assert used["Action"] == "dynamodb:DeleteItem" and used["Resource"] == made["Resource"]
+    assert used["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["ACTIVATION#*"]}}
     role = stack.of_type("AWS::IAM::Role")["ServerRole"]
     assert not role.get("Policies") and not role.get("ManagedPolicyArns")
     assert "*" not in [statement["Resource"] for statement in document["Statement"]]
