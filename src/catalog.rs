@@ -6,6 +6,7 @@
 pub mod diff;
 pub mod dynamodb;
 pub mod expiry;
+pub mod grant;
 pub mod properties;
 mod settings;
 #[cfg(feature = "cli")]
@@ -19,10 +20,11 @@ use futures::future::BoxFuture;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::predicate::{FileAccess, PartitionFilter};
+use crate::predicate::FileAccess;
 use crate::protocol::activation::ActivationId;
 use crate::protocol::names::Name;
 
+use grant::GrantState;
 use properties::Properties;
 pub use settings::TableSettings;
 
@@ -156,10 +158,10 @@ impl TableRecord {
         self.settings.directory().filter(|_| !self.access.is_filtered())
     }
 
-    /// The table for a caller with these properties, whose grant has this filter. The table's own filter applies too.
-    #[must_use]
-    fn for_caller(self, grant: Option<&PartitionFilter>, properties: &Properties) -> Self {
-        Self { access: self.settings.access(grant, properties), ..self }
+    /// The table for a caller with these properties, if this grant shares it. The table's own filter applies too.
+    fn for_caller(self, grant: &GrantState, properties: &Properties) -> Option<Self> {
+        let is_shared = grant.includes(self.schema.key(), self.name.key());
+        is_shared.then(|| Self { access: self.settings.access(grant.filter.as_ref(), properties), ..self })
     }
 }
 

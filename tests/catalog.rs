@@ -5,10 +5,12 @@
 
 #[path = "catalog/filters.rs"]
 mod filters;
+#[path = "catalog/patterns.rs"]
+mod patterns;
 #[path = "catalog/round_trip.rs"]
 mod round_trip;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 

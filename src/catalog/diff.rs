@@ -6,6 +6,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 
 use super::expiry;
+use super::grant::{GrantState, TablePatterns};
 use super::properties::Properties;
 use super::settings::{Difference, shown_filter};
 use super::state::{CatalogState, RecipientState, ShareState, TableState, TokenState};
@@ -44,14 +45,9 @@ pub enum CatalogChange {
     /// A recipient is gone.
     RemoveRecipient { recipient: String },
     /// A share is granted.
-    Grant { recipient: String, share: String, filter: Option<PartitionFilter> },
-    /// The filter of a grant differs.
-    GrantFilter {
-        recipient: String,
-        share: String,
-        before: Option<PartitionFilter>,
-        after: Option<PartitionFilter>,
-    },
+    Grant { recipient: String, share: String, grant: GrantState },
+    /// What a grant shares differs: its tables, its filter, or both.
+    UpdateGrant { recipient: String, share: String, before: GrantState, after: GrantState },
     /// A share is no longer granted.
     Revoke { recipient: String, share: String },
     /// A token is new.
@@ -84,11 +80,31 @@ impl CatalogChange {
     /// The filters of an existing table or grant, before and after, if they differ.
     fn filters(&self) -> Option<(Option<&PartitionFilter>, Option<&PartitionFilter>)> {
         let (before, after) = match self {
-            Self::GrantFilter { before, after, .. } => (before, after),
+            Self::UpdateGrant { before, after, .. } => (&before.filter, &after.filter),
             Self::UpdateTable { before, after, .. } => (&before.settings.filter, &after.settings.filter),
             _ => return None,
         };
         (before != after).then_some((before.as_ref(), after.as_ref()))
+    }
+
+    /// How the tables of an existing grant change.
+    fn tables(&self) -> Width {
+        match self {
+            Self::UpdateGrant { before, after, .. } => {
+                Width::of_tables(before.tables.as_ref(), after.tables.as_ref())
+            }
+            _ => Width::Same,
+        }
+    }
+
+    /// Whether the change can share tables of an existing grant that it did not share.
+    pub fn adds_tables(&self) -> bool {
+        matches!(self.tables(), Width::Wider | Width::Other)
+    }
+
+    /// Whether a share or a schema loses tables.
+    pub fn removes_tables(&self) -> bool {
+        matches!(self, Self::RemoveShare { .. } | Self::RemoveSchema { .. } | Self::RemoveTable { .. })
     }
 
     /// Whether the change removes a filter.
@@ -114,13 +130,101 @@ impl CatalogChange {
     }
 
     /// The order of changes: new filters first, removed filters last, so that nobody sees more in between when a filter moves
-    /// from a table to its grants, or when the recipient is removed that a filter was for.
+    /// from a table to its grants, or when the recipient is removed that a filter was for. Likewise grants lose tables before
+    /// tables are added, and get more tables after tables were removed.
     fn rank(&self) -> u8 {
-        match self.filters() {
-            Some((None, Some(_))) => 0,
-            Some((Some(_), Some(_))) | None => 1,
-            Some((_, None)) => 2,
+        let filters = match self.filters() {
+            Some((None, Some(_))) => Width::Narrower,
+            Some((Some(_), Some(_))) | None => Width::Same,
+            Some((_, None)) => Width::Wider,
+        };
+        match (self.tables(), filters) {
+            (Width::Narrower | Width::Other, _) | (_, Width::Narrower) => 0,
+            (Width::Wider, _) | (_, Width::Wider) => 2,
+            (Width::Same, _) => 1,
         }
+    }
+}
+
+/// How what is shared compares with what was shared before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Width {
+    Same,
+    /// Nothing that was not shared before.
+    Narrower,
+    /// Everything that was shared before.
+    Wider,
+    /// Neither is certain.
+    Other,
+}
+
+impl Width {
+    fn of_tables(before: Option<&TablePatterns>, after: Option<&TablePatterns>) -> Self {
+        match (before, after) {
+            (before, after) if before == after => Self::Same,
+            (Some(before), Some(after)) if before.cover(after) => Self::Narrower,
+            (Some(before), Some(after)) if after.cover(before) => Self::Wider,
+            (Some(_), Some(_)) => Self::Other,
+            (None, _) => Self::Narrower,
+            (Some(_), None) => Self::Wider,
+        }
+    }
+
+    /// A note for the reader of a plan.
+    fn of_tables_noted(self) -> &'static str {
+        match self {
+            Self::Same | Self::Narrower => "",
+            Self::Wider => " (shares more tables than before)",
+            Self::Other => " (can share other tables than before)",
+        }
+    }
+}
+
+/// The tables of a grant as changes show them.
+fn shown_tables(tables: Option<&TablePatterns>) -> String {
+    tables.map_or_else(|| "all".to_owned(), |tables| format!("[{tables}]"))
+}
+
+/// What a grant shares, as the end of a line about it.
+fn granted(grant: &GrantState) -> String {
+    let tables = grant.tables.as_ref().map_or_else(String::new, |tables| format!(", tables [{tables}]"));
+    tables + &with_filter(grant.filter.as_ref())
+}
+
+/// What makes a grant into another one. If it gets fewer tables and loses its filter, or the other way round, it changes twice,
+/// so that each change can come where it belongs.
+fn grant_changes(
+    recipient: &str,
+    share: &str,
+    before: &GrantState,
+    after: &GrantState,
+    changes: &mut Vec<CatalogChange>,
+) {
+    let mut change = |before: &GrantState, after: &GrantState| {
+        changes.push(CatalogChange::UpdateGrant {
+            recipient: recipient.to_owned(),
+            share: share.to_owned(),
+            before: before.clone(),
+            after: after.clone(),
+        });
+    };
+    let tables = Width::of_tables(before.tables.as_ref(), after.tables.as_ref());
+    let narrowed = match (tables, &before.filter, &after.filter) {
+        (Width::Narrower, Some(_), None) => {
+            Some(GrantState { tables: after.tables.clone(), filter: before.filter.clone() })
+        }
+        (Width::Wider, None, Some(_)) => {
+            Some(GrantState { tables: before.tables.clone(), filter: after.filter.clone() })
+        }
+        _ => None,
+    };
+    match narrowed {
+        Some(narrowed) => {
+            change(before, &narrowed);
+            change(&narrowed, after);
+        }
+        None if before != after => change(before, after),
+        None => {}
     }
 }
 
@@ -222,12 +326,26 @@ impl fmt::Display for CatalogChange {
             Self::RemoveRecipient { recipient } => {
                 write!(f, "- recipient {recipient}, with its tokens and grants")
             }
-            Self::Grant { recipient, share, filter } => {
-                write!(f, "+ grant of {share} to {recipient}{}", with_filter(filter.as_ref()))
+            Self::Grant { recipient, share, grant } => {
+                write!(f, "+ grant of {share} to {recipient}{}", granted(grant))
             }
-            Self::GrantFilter { recipient, share, before, after } => {
-                let (before, after) = (shown_filter(before.as_ref()), shown_filter(after.as_ref()));
-                write!(f, "~ grant of {share} to {recipient}: filter {before} -> {after}{}", self.widening())
+            Self::UpdateGrant { recipient, share, before, after } => {
+                let mut differences = Vec::new();
+                if before.tables != after.tables {
+                    let (tables, note) =
+                        (shown_tables(before.tables.as_ref()), self.tables().of_tables_noted());
+                    differences
+                        .push(format!("tables {tables} -> {}{note}", shown_tables(after.tables.as_ref())));
+                }
+                if before.filter != after.filter {
+                    let filter = shown_filter(before.filter.as_ref());
+                    differences.push(format!(
+                        "filter {filter} -> {}{}",
+                        shown_filter(after.filter.as_ref()),
+                        self.widening()
+                    ));
+                }
+                write!(f, "~ grant of {share} to {recipient}: {}", differences.join(", "))
             }
             Self::Revoke { recipient, share } => write!(f, "- grant of {share} to {recipient}"),
             Self::AddToken { recipient, hash, token } => {
@@ -261,7 +379,8 @@ impl TableState {
 
 impl CatalogState {
     /// What makes `self` into `wanted`, in an order in which it can be done: what is added before what needs it,
-    /// what is removed after what needed it. Filters that are new come first, and filters that go come last.
+    /// what is removed after what needed it. Filters that are new come first, and filters that go come last; so do fewer and more
+    /// tables of a grant.
     pub fn changes_to(&self, wanted: &Self) -> Vec<CatalogChange> {
         let mut changes = Vec::new();
         for (key, after) in &wanted.shares {
@@ -375,14 +494,14 @@ fn recipient(before: Option<&RecipientState>, after: &RecipientState, changes: &
     let (no_shares, no_tokens) = (BTreeMap::new(), BTreeMap::new());
     let shares = before.map_or(&no_shares, |before| &before.shares);
     let tokens = before.map_or(&no_tokens, |before| &before.tokens);
-    for (share, filter) in &after.shares {
-        let (recipient, share, after) = (name(), share.clone(), filter.clone());
-        match shares.get(&share) {
-            None => changes.push(CatalogChange::Grant { recipient, share, filter: after }),
-            Some(before) if *before != after => {
-                changes.push(CatalogChange::GrantFilter { recipient, share, before: before.clone(), after });
-            }
-            Some(_) => {}
+    for (share, grant) in &after.shares {
+        match shares.get(share) {
+            None => changes.push(CatalogChange::Grant {
+                recipient: name(),
+                share: share.clone(),
+                grant: grant.clone(),
+            }),
+            Some(before) => grant_changes(&after.name, share, before, grant, changes),
         }
     }
     let revoked = shares.keys().filter(|share| !after.shares.contains_key(*share));

@@ -8,12 +8,14 @@
 
 mod activations;
 pub mod contents;
+mod granted;
 mod item_reader;
 pub mod keys;
 mod listed;
 mod recipient_changes;
 mod recipients;
 pub mod records;
+mod seen;
 mod shares;
 mod tokens;
 mod transaction;
@@ -34,23 +36,24 @@ use futures::future::BoxFuture;
 
 use super::{
     Activation, Caller, Catalog, ListPage, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash,
-    TokenRecord, properties::Properties, unknown_token,
+    TokenRecord, grant::GrantState, properties::Properties, unknown_token,
 };
 use crate::error::{Error, Fault, Result};
-use crate::predicate::PartitionFilter;
 use crate::protocol::activation::ActivationId;
 
 pub use activations::{NewActivation, UnusedLink};
 pub use contents::CatalogContents;
+use granted::decided;
 use item_reader::{ItemReader, failed, unavailable};
 use keys::Key;
 pub use listed::{
     ListedGrant, ListedRecipient, ListedSchema, ListedShare, ListedTable, ShownSchema, ShownShare,
     WrittenValue,
 };
-pub use recipient_changes::{GrantBefore, GrantFilter, RecipientChanges};
+pub use recipient_changes::{GrantBefore, GrantChanges, GrantFilter, GrantTables, RecipientChanges};
 pub use records::BadRecord;
 use records::Item;
+pub use seen::{SeenTable, SeenTables};
 pub use tokens::{FoundToken, LIVE_TOKENS, NewToken, ReplacedToken, to_seconds};
 pub use write_error::{MissingRecord, WriteError};
 pub use writer::Writer;
@@ -215,7 +218,7 @@ impl DynamoDbCatalog {
             Error::unreadable_table(message).with_fault(Fault::Record).with_source(bad)
         })?;
         let share = share.and_then(records::StoredShare::served);
-        Ok((share.map(|record| GrantedShare { record, filter: grant.filter, properties }), other))
+        Ok((share.map(|record| GrantedShare { record, state: grant.state, properties }), other))
     }
 
     /// The share, if it is granted to the caller.
@@ -227,16 +230,16 @@ impl DynamoDbCatalog {
 /// A share, as it is granted to a caller.
 struct GrantedShare {
     record: ShareRecord,
-    /// The filter of the grant.
-    filter: Option<PartitionFilter>,
+    /// What is granted of it.
+    state: GrantState,
     /// The caller's.
     properties: Properties,
 }
 
 impl GrantedShare {
-    /// A table of the share, with the caller's access to it.
-    fn table(&self, item: &Item) -> Result<TableRecord, BadRecord> {
-        Ok(records::table(item, &self.record)?.for_caller(self.filter.as_ref(), &self.properties))
+    /// A table of the share, with the caller's access to it. `None` if it is not granted.
+    fn table(&self, item: &Item) -> Result<Option<TableRecord>, BadRecord> {
+        Ok(records::table(item, &self.record)?.for_caller(&self.state, &self.properties))
     }
 }
 
@@ -303,13 +306,21 @@ impl Catalog for DynamoDbCatalog {
     ) -> BoxFuture<'a, Result<Option<SchemaPage>>> {
         async move {
             let partition = keys::share_partition(share);
-            let (granted, found) = tokio::try_join!(
-                self.granted(caller, share),
-                self.reader.query(&partition, keys::SCHEMAS, &page)
-            )?;
-            let Some(share) = granted else { return Ok(None) };
+            let ((granted, _), whole) = decided(
+                self.granted_with(caller, share, None).boxed(),
+                |(granted, _)| granted.as_ref().is_none_or(|granted| granted.state.tables.is_none()),
+                self.reader.query(&partition, keys::SCHEMAS, &page).boxed(),
+            )
+            .await?;
+            let Some(granted) = granted else { return Ok(None) };
+            let found = match (whole, &granted.state.tables) {
+                (Some(whole), _) => whole,
+                (None, Some(patterns)) => self.reader.granted_schemas(share, patterns, &page).await?,
+                (None, None) => return Ok(None),
+            };
             let items = found.items.iter().filter_map(|item| self.listed(records::schema(item))).collect();
-            Ok(Some(SchemaPage { share, schemas: ListPage { items, more_after: found.more_after } }))
+            let schemas = ListPage { items, more_after: found.more_after };
+            Ok(Some(SchemaPage { share: granted.record, schemas }))
         }
         .boxed()
     }
@@ -325,15 +336,23 @@ impl Catalog for DynamoDbCatalog {
             let partition = keys::share_partition(share);
             let prefix = schema.map_or_else(|| keys::TABLES.to_owned(), keys::tables_of);
             let schema_key = schema.map(|schema| Key::schema(share, schema));
-            let ((granted, schema_item), found) = tokio::try_join!(
-                self.granted_with(caller, share, schema_key),
-                self.reader.query(&partition, &prefix, &page)
-            )?;
+            let ((granted, schema_item), whole) = decided(
+                self.granted_with(caller, share, schema_key).boxed(),
+                |(granted, _)| granted.as_ref().is_none_or(|granted| granted.state.tables.is_none()),
+                self.reader.query(&partition, &prefix, &page).boxed(),
+            )
+            .await?;
             let Some(granted) = granted.filter(|_| schema.is_none() || schema_item.is_some()) else {
                 return Ok(None);
             };
-            let tables = found.items.iter().filter_map(|item| self.listed(granted.table(item)));
-            let items = tables.collect();
+            let found = match (whole, &granted.state.tables) {
+                (Some(whole), _) => Some(whole),
+                (None, Some(patterns)) => self.reader.granted_tables(share, schema, patterns, &page).await?,
+                (None, None) => None,
+            };
+            let Some(found) = found else { return Ok(None) };
+            let items =
+                found.items.iter().filter_map(|item| self.listed(granted.table(item)).flatten()).collect();
             Ok(Some(ListPage { items, more_after: found.more_after }))
         }
         .boxed()
@@ -349,8 +368,10 @@ impl Catalog for DynamoDbCatalog {
         async move {
             let key = Key::table(share, schema, table);
             let (granted, found) = self.granted_with(caller, share, Some(key)).await?;
+            // A record that cannot be read must not tell anyone that there is a table which is not granted.
+            let granted = granted.filter(|granted| granted.state.includes_named(schema, table));
             match (granted, found) {
-                (Some(share), Some(item)) => share.table(&item).map(Some).map_err(|bad| {
+                (Some(share), Some(item)) => share.table(&item).map_err(|bad| {
                     self.report(&bad);
                     let message =
                         "The record of the table cannot be read. Contact the provider of the share.";

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+use super::grant::{GrantState, SchemaScope};
 use super::properties::Properties;
 use super::state::{
     CatalogState, MissingProperties, RecipientState, SchemaState, ShareState, TableState, TokenState,
@@ -70,8 +71,8 @@ pub struct ShareFile {
     tokens: HashMap<TokenHash, TokenRecord>,
     /// When tokens were created, if the file says so.
     created: HashMap<TokenHash, String>,
-    /// Keys of the shares granted to each recipient, with the filters of the grants.
-    grants: HashMap<Arc<str>, BTreeMap<String, Option<PartitionFilter>>>,
+    /// Keys of the shares granted to each recipient, with what is granted of them.
+    grants: HashMap<Arc<str>, BTreeMap<String, GrantState>>,
     /// What else the file says about recipients.
     notes: HashMap<Arc<str>, RecipientNotes>,
     access: Access,
@@ -97,16 +98,38 @@ struct RecipientNotes {
 /// A share, as it is granted to a recipient.
 struct Granted<'a> {
     share: &'a Share,
-    /// The filter of the grant.
-    filter: Option<&'a PartitionFilter>,
+    /// What is granted of it.
+    state: &'a GrantState,
     /// The recipient's.
     properties: &'a Properties,
 }
 
-impl Granted<'_> {
-    /// A table of the share, with the recipient's access to it.
-    fn table(&self, table: &TableRecord) -> TableRecord {
-        table.clone().for_caller(self.filter, self.properties)
+impl<'a> Granted<'a> {
+    /// A table of the share, with the recipient's access to it. `None` if it is not granted.
+    fn table(&self, table: &TableRecord) -> Option<TableRecord> {
+        table.clone().for_caller(self.state, self.properties)
+    }
+
+    /// The tables that are granted, and of these those of a schema if one is named, with their keys.
+    fn tables(&self, schema: Option<&str>) -> impl Iterator<Item = (&'a str, &'a TableRecord)> {
+        let state = self.state;
+        self.share.tables.iter().filter(move |(_, table)| {
+            schema.is_none_or(|schema| table.schema.key() == schema)
+                && state.includes(table.schema.key(), table.name.key())
+        })
+    }
+
+    /// The schemas that the recipient sees: those that are granted as a whole, and those with a table that is granted. With
+    /// their keys.
+    fn schemas(&self) -> impl Iterator<Item = (&'a str, &'a Name)> {
+        // Only grants with patterns look at the tables.
+        let some: HashSet<&str> = match self.state.tables {
+            Some(_) => self.tables(None).map(|(_, table)| table.schema.key()).collect(),
+            None => HashSet::new(),
+        };
+        let state = self.state;
+        let schemas = self.share.schemas.iter();
+        schemas.filter(move |(key, _)| state.of_schema(key) == SchemaScope::Whole || some.contains(key))
     }
 }
 
@@ -167,8 +190,10 @@ impl ShareFile {
     /// Adds a recipient that is not in the file, with one token; it sees every share.
     pub fn add_guest(&mut self, name: &str, token: &str, expires: DateTime<Utc>) {
         let who: Arc<str> = name.into();
-        self.grants
-            .insert(Arc::clone(&who), self.shares.iter().map(|(key, _)| (key.to_owned(), None)).collect());
+        self.grants.insert(
+            Arc::clone(&who),
+            self.shares.iter().map(|(key, _)| (key.to_owned(), GrantState::default())).collect(),
+        );
         let hash = TokenHash::of(token);
         self.tokens.insert(hash, TokenRecord { recipient: who, id: hash.short(), expires: Some(expires) });
     }
@@ -246,7 +271,8 @@ impl ShareFile {
     pub fn missing_properties(&self) -> Vec<MissingProperties> {
         let reads = |filter: &PartitionFilter| !filter.properties().is_empty();
         let of_tables = self.tables().filter_map(|table| table.settings.filter.as_ref()).any(reads);
-        let mut of_grants = self.grants.values().flat_map(|granted| granted.values().flatten());
+        let granted = self.grants.values().flat_map(BTreeMap::values);
+        let mut of_grants = granted.filter_map(|grant| grant.filter.as_ref());
         // Most files read no property, and a large one takes a while to copy.
         if of_tables || of_grants.any(reads) {
             self.state(&CatalogState::default()).missing_properties()
@@ -259,8 +285,8 @@ impl ShareFile {
     fn granted<'a>(&'a self, recipient: &str, share: &str) -> Option<Granted<'a>> {
         const NONE: &Properties = &Properties::new();
         let key = Name::key_of(share);
-        let filter = self.grants.get(recipient)?.get(&key)?.as_ref();
+        let state = self.grants.get(recipient)?.get(&key)?;
         let properties = self.notes.get(recipient).map_or(NONE, |notes| &notes.properties);
-        Some(Granted { share: self.shares.get(&key)?, filter, properties })
+        Some(Granted { share: self.shares.get(&key)?, state, properties })
     }
 }

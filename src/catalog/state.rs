@@ -5,6 +5,7 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 
+use super::grant::GrantState;
 use super::properties::Properties;
 use super::{TableRecord, TableSettings};
 use crate::predicate::PartitionFilter;
@@ -63,8 +64,8 @@ pub struct RecipientState {
     pub comment: Option<String>,
     /// What filters read of it.
     pub properties: Properties,
-    /// The shares that are granted to it, by the keys of their names, with the filters of the grants.
-    pub shares: BTreeMap<String, Option<PartitionFilter>>,
+    /// The shares that are granted to it, by the keys of their names, with what is granted of them.
+    pub shares: BTreeMap<String, GrantState>,
     /// Its tokens, by their hashes: 64 hexadecimal digits.
     pub tokens: BTreeMap<String, TokenState>,
 }
@@ -119,15 +120,20 @@ impl fmt::Display for MissingProperties {
     }
 }
 
+/// The keys of a schema and of a table in it.
+type TableKeys<'a> = (&'a str, &'a str);
+
 impl CatalogState {
-    /// The filters of a table, named `share.schema.table`, and of the grants of its share, each with its owner, such as
+    /// The filters of a table, named `share.schema.table`, and of the grants that share it, each with its owner, such as
     /// `the grant to acme`.
     pub fn filters_of(&self, name: &str, table: &TableState) -> Vec<(String, PartitionFilter)> {
         let own = table.settings.filter.iter().map(|filter| ("the table".to_owned(), filter.clone()));
         // The name of a share may have points in it.
-        let key = Name::key_of(name.rsplitn(3, '.').nth(2).unwrap_or_default());
+        let mut parts = name.rsplitn(3, '.').map(Name::key_of);
+        let [table, schema, share] = [(); 3].map(|()| parts.next().unwrap_or_default());
         let of_grants = self.recipients.values().filter_map(|recipient| {
-            let filter = recipient.shares.get(&key)?.clone()?;
+            let grant = recipient.shares.get(&share).filter(|grant| grant.includes(&schema, &table))?;
+            let filter = grant.filter.clone()?;
             Some((format!("the grant to {}", recipient.name), filter))
         });
         own.chain(of_grants).collect()
@@ -137,22 +143,22 @@ impl CatalogState {
     pub fn missing_properties(&self) -> Vec<MissingProperties> {
         let read = |filter: &PartitionFilter| filter.properties().into_iter().map(str::to_owned).collect();
         // What the filters of each share's tables read, so that tables are not looked at for each recipient.
-        let mut of_tables: BTreeMap<&str, Vec<(String, BTreeSet<String>)>> = BTreeMap::new();
+        let mut of_tables: BTreeMap<&str, Vec<(TableKeys<'_>, String, BTreeSet<String>)>> = BTreeMap::new();
         for (key, share) in &self.shares {
-            for schema in share.schemas.values() {
-                for table in schema.tables.values() {
+            for (schema_key, schema) in &share.schemas {
+                for (table_key, table) in &schema.tables {
                     let names: BTreeSet<String> =
                         table.settings.filter.as_ref().map(read).unwrap_or_default();
                     if !names.is_empty() {
                         let name = format!("{}.{}.{}", share.name, schema.name, table.name);
-                        of_tables.entry(key).or_default().push((name, names));
+                        of_tables.entry(key).or_default().push(((schema_key, table_key), name, names));
                     }
                 }
             }
         }
         let mut missing = Vec::new();
         for recipient in self.recipients.values().filter(|recipient| recipient.active) {
-            for (key, filter) in &recipient.shares {
+            for (key, grant) in &recipient.shares {
                 let mut look = |of: &str, names: &BTreeSet<String>| {
                     let lacks = names.iter().filter(|name| !recipient.properties.contains_key(*name));
                     let properties: BTreeSet<String> = lacks.cloned().collect();
@@ -164,11 +170,15 @@ impl CatalogState {
                     is_missing
                 };
                 let share = self.shares.get(key).map_or(key, |share| &share.name);
-                if filter.as_ref().is_some_and(|filter| look(share, &read(filter))) {
+                if grant.filter.as_ref().is_some_and(|filter| look(share, &read(filter))) {
                     continue;
                 }
-                for (table, names) in of_tables.get(key.as_str()).into_iter().flatten() {
-                    look(table, names);
+                for ((schema_key, table_key), table, names) in
+                    of_tables.get(key.as_str()).into_iter().flatten()
+                {
+                    if grant.includes(schema_key, table_key) {
+                        look(table, names);
+                    }
                 }
             }
         }

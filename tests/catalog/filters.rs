@@ -2,8 +2,10 @@
 
 use deltashare::catalog::diff::CatalogChange;
 use deltashare::catalog::dynamodb::{
-    CatalogContents, GrantBefore, GrantFilter, NewToken, RecipientChanges, WriteError,
+    CatalogContents, GrantBefore, GrantChanges, GrantFilter, GrantTables, NewToken, RecipientChanges,
+    WriteError,
 };
+use deltashare::catalog::grant::GrantState;
 use deltashare::catalog::properties::Properties;
 use deltashare::protocol::names::Name;
 
@@ -69,7 +71,7 @@ async fn gives_access(catalog: &dyn Catalog) {
     }
 }
 
-async fn applied(engine: &Engine, text: &str) -> Vec<String> {
+pub(super) async fn applied(engine: &Engine, text: &str) -> Vec<String> {
     let writer = engine.writer();
     let now = writer.read().await.unwrap().state;
     let changes = now.changes_to(&ShareFile::parse(text, None).unwrap().state(&now));
@@ -79,7 +81,12 @@ async fn applied(engine: &Engine, text: &str) -> Vec<String> {
     changes.iter().map(ToString::to_string).collect()
 }
 
-async fn item(engine: &Engine, key: &Key) -> HashMap<String, AttributeValue> {
+/// A change of the filter of a grant, which leaves its tables out.
+fn only(filter: GrantFilter) -> GrantChanges {
+    GrantChanges { tables: GrantTables::Unspecified, filter }
+}
+
+pub(super) async fn item(engine: &Engine, key: &Key) -> HashMap<String, AttributeValue> {
     let text = |text: &String| AttributeValue::S(text.clone());
     let get = engine.client.get_item().table_name(&engine.table).consistent_read(true);
     get.key(PARTITION, text(&key.partition)).key(SORT, text(&key.sort)).send().await.unwrap().item.unwrap()
@@ -150,7 +157,7 @@ async fn a_record_with_a_filter_is_one_that_older_servers_refuse() {
             "~ table Retail.s.some: filter region = ${recipient.region} -> none (shares more rows than before)",
         ]
     );
-    writer.grant("EU", &retail, GrantFilter::Set(None)).await.unwrap();
+    writer.grant("EU", &retail, only(GrantFilter::Set(None))).await.unwrap();
     for (key, format) in [
         (Key::table("retail", "s", "all"), "2"),
         (Key::table("retail", "s", "some"), "1"),
@@ -178,7 +185,7 @@ async fn a_filter_that_cannot_be_read_is_never_taken_for_none() {
         ("is not a filter: ", &[("filter", text("region <> 'EU'")), format("2")]),
         ("is not a filter: ", &[("filter", text("region = 'EU' OR"))]),
         ("has format 2, but no attribute filter", &[("Filter", text("region = 'EU'")), format("2")]),
-        ("has format 3", &[("filter", text("region = 'EU'")), format("3")]),
+        ("has format 4", &[("filter", text("region = 'EU'")), format("4")]),
     ];
     let engine = Engine::start().await;
     applied(&engine, FILE).await;
@@ -304,12 +311,13 @@ async fn a_grant_loses_its_filter_only_if_the_command_says_so() {
     let filter = |text: &str| GrantFilter::Set(Some(PartitionFilter::parse(text).unwrap()));
     let stored = async || {
         let state = writer.read().await.unwrap().state;
-        state.recipients["eu"].shares["retail"].as_ref().map(|filter| filter.text().to_owned())
+        state.recipients["eu"].shares["retail"].filter.as_ref().map(|filter| filter.text().to_owned())
     };
     let before = |text: Option<&str>| {
-        Some(GrantBefore { filter: text.map(|text| PartitionFilter::parse(text).unwrap()), readable: true })
+        let filter = text.map(|text| PartitionFilter::parse(text).unwrap());
+        Some(GrantBefore { state: GrantState { tables: None, filter }, readable: true })
     };
-    let refused = writer.grant("eu", &retail, GrantFilter::Unspecified).await.unwrap_err();
+    let refused = writer.grant("eu", &retail, only(GrantFilter::Unspecified)).await.unwrap_err();
     assert!(matches!(refused, WriteError::Refused(_)), "{refused}");
     assert!(
         refused.to_string().contains("year = ${recipient.year}")
@@ -317,17 +325,17 @@ async fn a_grant_loses_its_filter_only_if_the_command_says_so() {
     );
     assert_eq!(stored().await.as_deref(), Some("year = ${recipient.year}"));
 
-    let said = writer.grant("eu", &retail, filter("year = 2025")).await.unwrap();
+    let said = writer.grant("eu", &retail, only(filter("year = 2025"))).await.unwrap();
     assert_eq!(said, before(Some("year = ${recipient.year}")));
     assert_eq!(stored().await.as_deref(), Some("year = 2025"));
     assert_eq!(
-        writer.grant("eu", &retail, GrantFilter::Set(None)).await.unwrap(),
+        writer.grant("eu", &retail, only(GrantFilter::Set(None))).await.unwrap(),
         before(Some("year = 2025"))
     );
     assert_eq!(stored().await, None);
-    assert_eq!(writer.grant("eu", &retail, GrantFilter::Unspecified).await.unwrap(), before(None));
+    assert_eq!(writer.grant("eu", &retail, only(GrantFilter::Unspecified)).await.unwrap(), before(None));
     writer.revoke("eu", "retail").await.unwrap();
-    assert_eq!(writer.grant("eu", &retail, filter("year = 2026")).await.unwrap(), None);
+    assert_eq!(writer.grant("eu", &retail, only(filter("year = 2026"))).await.unwrap(), None);
     assert_eq!(stored().await.as_deref(), Some("year = 2026"));
 
     // One that cannot be read is replaced only if the command says with what.
@@ -336,21 +344,21 @@ async fn a_grant_loses_its_filter_only_if_the_command_says_so() {
     let unreadable =
         [("share", text("Retail")), ("filter", AttributeValue::Null(true)), ("colour", text("blue"))];
     engine.put(&key, &unreadable).await;
-    let refused = writer.grant("eu", &retail, GrantFilter::Unspecified).await.unwrap_err();
+    let refused = writer.grant("eu", &retail, only(GrantFilter::Unspecified)).await.unwrap_err();
     assert!(matches!(refused, WriteError::Unreadable(_)), "{refused}");
-    let said = writer.grant("eu", &retail, filter("year = 2024")).await.unwrap();
-    assert_eq!(said, Some(GrantBefore { filter: None, readable: false }));
+    let said = writer.grant("eu", &retail, only(filter("year = 2024"))).await.unwrap();
+    assert_eq!(said, Some(GrantBefore { state: GrantState::default(), readable: false }));
     assert_eq!(stored().await.as_deref(), Some("year = 2024"));
     assert_eq!(item(&engine, &key).await["colour"], text("blue"), "what a script added is kept");
 
     // One that a newer version wrote is never replaced: its other attributes may restrict what is shared.
-    let newer = [("share", text("Retail")), ("format", AttributeValue::N("3".to_owned()))];
+    let newer = [("share", text("Retail")), ("format", AttributeValue::N("4".to_owned()))];
     engine.put(&key, &newer).await;
     for filter in [filter("year = 2024"), GrantFilter::Set(None), GrantFilter::Unspecified] {
-        let refused = writer.grant("eu", &retail, filter).await.unwrap_err();
+        let refused = writer.grant("eu", &retail, only(filter)).await.unwrap_err();
         assert!(matches!(refused, WriteError::Unreadable(_)), "{refused}");
     }
-    assert_eq!(item(&engine, &key).await["format"], AttributeValue::N("3".to_owned()));
+    assert_eq!(item(&engine, &key).await["format"], AttributeValue::N("4".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -402,21 +410,22 @@ async fn a_change_of_a_filter_or_of_properties_begins_from_what_the_plan_saw() {
     let writer = engine.writer();
     let (recipient, share) = ("eu".to_owned(), "retail".to_owned());
     let filter = |text: &str| Some(PartitionFilter::parse(text).unwrap());
+    let grant = |filter| GrantState { tables: None, filter };
     let properties = |region: &str| [("region".to_owned(), region.to_owned())].into();
     for change in [
-        CatalogChange::GrantFilter {
+        CatalogChange::UpdateGrant {
             recipient: recipient.clone(),
             share: share.clone(),
-            before: filter("year = 2023"),
-            after: None,
+            before: grant(filter("year = 2023")),
+            after: grant(None),
         },
-        CatalogChange::GrantFilter {
+        CatalogChange::UpdateGrant {
             recipient: "lacks".to_owned(),
             share: "gone".to_owned(),
-            before: None,
-            after: filter("year = 2023"),
+            before: grant(None),
+            after: grant(filter("year = 2023")),
         },
-        CatalogChange::Grant { recipient: recipient.clone(), share, filter: None },
+        CatalogChange::Grant { recipient: recipient.clone(), share, grant: grant(None) },
         CatalogChange::RecipientProperties { recipient, before: properties("US"), after: properties("CA") },
     ] {
         let error = writer.apply(&change).await.unwrap_err();

@@ -420,7 +420,10 @@ async fn what_a_script_left_half_done_is_named_and_never_becomes_a_permission() 
     let CatalogContents { state, bad, unwritable, unpaired } = engine.writer().read().await.unwrap();
     assert!(bad.is_empty() && unwritable.is_empty(), "{bad:?} {unwritable:?}");
     let acme = &state.recipients["acme"];
-    assert_eq!(acme.shares, [("retail".to_owned(), None)].into());
+    assert_eq!(
+        acme.shares,
+        [("retail".to_owned(), deltashare::catalog::grant::GrantState::default())].into()
+    );
     let mut tokens: Vec<_> = acme.tokens.values().map(|token| token.id.as_str()).collect();
     tokens.sort_unstable();
     assert_eq!(tokens, ["early", "two ends", "unlisted"]);

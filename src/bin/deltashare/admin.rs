@@ -8,13 +8,12 @@ use deltashare::catalog::TableSettings;
 use deltashare::catalog::diff::{CatalogChange, until};
 use deltashare::catalog::dynamodb::keys::Key;
 use deltashare::catalog::dynamodb::{
-    FoundToken, GrantBefore, GrantFilter, ListedGrant, ListedTable, MissingRecord, RecipientChanges,
-    ReplacedToken, WriteError, Writer,
+    FoundToken, ListedGrant, ListedTable, MissingRecord, RecipientChanges, ReplacedToken, SeenTables,
+    WriteError, Writer, WrittenValue,
 };
 use deltashare::catalog::state::{CatalogState, TableState};
 use deltashare::check::{self, TableCheck, TableChecker};
 use deltashare::location::WrittenLocation;
-use deltashare::predicate::PartitionFilter;
 use deltashare::protocol::names::{InvalidName, Name};
 use uuid::Uuid;
 
@@ -24,6 +23,7 @@ use super::arguments::{
 };
 use super::aws::Aws;
 use super::expiring::expires_within;
+use super::grants::{self, Access, MOST_SEEN, SEEN};
 use super::new_token;
 use super::next_step;
 use super::output::{Output, Row, confirm, printable};
@@ -155,34 +155,20 @@ impl Admin {
     }
 
     async fn grant(&self, options: GrantOptions) -> Result<(), Failure> {
-        let GrantOptions { recipient, share, filter, no_filter } = options;
-        let said = no_filter || filter.is_some();
-        let wanted = if said { GrantFilter::Set(filter.clone()) } else { GrantFilter::Unspecified };
-        let before = self.writer.grant(&recipient, &share_name(&share)?, wanted).await?;
-        let with = |filter: &PartitionFilter| format!("the filter {filter}");
-        let now = filter.as_ref().map_or_else(|| "no filter".to_owned(), with);
-        let before = match before {
-            Some(GrantBefore { readable: true, filter: before }) if before != filter => {
-                Some(before.as_ref().map_or_else(|| "no filter".to_owned(), with))
-            }
-            Some(GrantBefore { readable: false, .. }) => {
-                Some("a record that servers could not read".to_owned())
-            }
-            _ => None,
-        };
-        self.done(&match before {
-            Some(before) => format!(
-                "Share '{share}' is granted to '{recipient}' with {now} from the next request; before, the grant had \
-                 {before}. {URLS_LIVE_ON}"
-            ),
-            None => match &filter {
-                None => format!("Share '{share}' is granted to '{recipient}', which sees it with its next request."),
-                Some(filter) => format!(
-                    "Share '{share}' is granted to '{recipient}' with {}. The grant applies from the next request.",
-                    with(filter)
-                ),
-            },
-        });
+        let (share, changes) = options.changes()?;
+        let now = changes.state();
+        let before = self.writer.grant(&options.recipient, &share_name(&share)?, changes).await?;
+        let is_changed = before.as_ref().is_some_and(|before| !before.readable || before.state != now);
+        let said = grants::said(&share, &options.recipient, before.as_ref(), &now);
+        self.done(&if is_changed { format!("{said} {URLS_LIVE_ON}") } else { said });
+        if let Some(tables) = &now.tables
+            // The grant is in force, whether this can be found out or not.
+            && let Ok(unmatched) = self.writer.unmatched(&share, tables).await
+            && !unmatched.is_empty()
+        {
+            self.output
+                .note(&format!("note: share '{share}' has no table that matches {}", unmatched.join(" or ")));
+        }
         Ok(())
     }
 
@@ -223,7 +209,7 @@ impl Admin {
                     &[
                         ("schemas", &["name"], rows::schemas(found.schemas)),
                         ("tables", &TABLES, rows::tables(&TABLES, &found.tables)),
-                        ("recipients", &["recipient", "filter"], rows::grants(found.recipients)),
+                        ("recipients", &["recipient", "tables", "filter"], rows::grants(found.recipients)),
                     ],
                 );
             }
@@ -431,14 +417,34 @@ impl Admin {
                 let found = self.writer.recipient(&recipient).await?;
                 let found = found.ok_or_else(|| Failure::from(MissingRecord::recipient(&recipient)))?;
                 warn_of_grants(&found.shares);
+                let now = Utc::now();
+                let access = Access::of(&found, now);
+                let until = access.shown(self.output == Output::Json, now);
+                let seen = match access {
+                    Access::Until(_) => self.writer.seen_tables(&recipient, MOST_SEEN).await?,
+                    Access::Nothing(_) => SeenTables::default(),
+                };
                 self.output.record(
-                    &["name", "status", "comment", "properties"],
-                    &vec![found.name, found.status, found.comment, found.properties],
+                    &["name", "status", "comment", "properties", "accessUntil", "moreTables"],
+                    &vec![
+                        found.name,
+                        found.status,
+                        found.comment,
+                        found.properties,
+                        until,
+                        if seen.more { WrittenValue::Flag(true) } else { WrittenValue::Nothing },
+                    ],
                     &[
-                        ("shares", &["share", "filter"], rows::grants(found.shares)),
+                        ("shares", &["share", "tables", "filter"], rows::grants(found.shares)),
                         ("tokens", &rows::TOKEN, found.tokens.iter().map(rows::token).collect()),
+                        ("visibleTables", &SEEN, seen.tables.into_iter().map(grants::seen).collect()),
                     ],
                 );
+                if seen.more {
+                    self.output.note(&format!(
+                        "note: the recipient sees more tables; these are the first {MOST_SEEN}"
+                    ));
+                }
             }
             RecipientCommand::Update {
                 recipient,

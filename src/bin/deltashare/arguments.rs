@@ -316,7 +316,7 @@ pub(crate) enum RecipientCommand {
     /// List the recipients with their grants, the number of their tokens, and when the first token expires.
     #[command(after_help = "Example:\n  deltashare recipient list")]
     List,
-    /// Show the properties, grants, and tokens of a recipient.
+    /// Show the properties, grants, and tokens of a recipient, the tables that it sees now, and until when.
     #[command(after_help = "Example:\n  deltashare recipient show acme")]
     Show {
         /// The name.
@@ -431,11 +431,22 @@ pub(crate) struct Grant {
 pub(crate) struct GrantOptions {
     /// The recipient.
     pub(crate) recipient: String,
+    /// The tables to grant, in which * stands for any characters of a name, such as 'retail.sales.*' for a schema. Short for
+    /// --share and --tables.
+    #[arg(value_name = "SHARE.SCHEMA.TABLE", conflicts_with_all = ["share", "tables", "all_tables"])]
+    pub(crate) granted: Vec<String>,
     /// The share.
+    #[arg(long, required_unless_present = "granted")]
+    pub(crate) share: Option<String>,
+    /// The tables of the share to grant, in which * stands for any characters of a name, such as 'sales.*' for a schema.
+    /// Repeat the option for several. Default: every table.
+    #[arg(long, value_name = "SCHEMA.TABLE", conflicts_with = "all_tables")]
+    pub(crate) tables: Vec<String>,
+    /// Grant every table of the share again.
     #[arg(long)]
-    pub(crate) share: String,
-    /// Share only the files whose partition values meet this condition, in every table of the share, such as
-    /// "region = 'EU'". It can read properties of the recipient: 'region = ${recipient.region}'.
+    pub(crate) all_tables: bool,
+    /// Share only the files whose partition values meet this condition, in every table that is granted, such
+    /// as "region = 'EU'". It can read properties of the recipient: 'region = ${recipient.region}'.
     #[arg(long, value_name = "SQL", value_parser = parse_filter, conflicts_with = "no_filter")]
     pub(crate) filter: Option<PartitionFilter>,
     /// Remove the filter of the grant.

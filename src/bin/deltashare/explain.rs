@@ -118,14 +118,21 @@ impl Reader {
         let missing = |message| Failure { code: 3, message, cause: Cause::Said };
         let found = state.recipients.get(&Name::key_of(recipient));
         let found = found.ok_or_else(|| missing(format!("there is no recipient '{recipient}'")))?;
-        let (share, _, _) = split_table(table)?;
+        let (share, schema, name) = split_table(table)?;
         let grant = found.shares.get(&Name::key_of(share));
         let grant = grant.ok_or_else(|| {
             missing(format!("share '{share}' is not granted to recipient '{}'", found.name))
         })?;
+        if let Some(tables) = grant.tables.as_ref().filter(|_| !grant.includes_named(schema, name)) {
+            return Err(missing(format!(
+                "table '{table}' is not granted to recipient '{}': of share '{share}', the grant includes only the tables {tables}",
+                found.name
+            )));
+        }
         let of_table = settings.settings.filter.iter().map(|filter| ("table", filter.clone()));
-        let filters: Vec<_> = of_table.chain(grant.iter().map(|filter| ("grant", filter.clone()))).collect();
-        let access = settings.settings.access(grant.as_ref(), &found.properties);
+        let filters: Vec<_> =
+            of_table.chain(grant.filter.iter().map(|filter| ("grant", filter.clone()))).collect();
+        let access = settings.settings.access(grant.filter.as_ref(), &found.properties);
         Ok(Self { name: found.name.clone(), filters, access })
     }
 }

@@ -17,6 +17,7 @@ mod example;
 mod expiring;
 mod explain;
 mod find_table;
+mod grants;
 mod new_token;
 mod next_step;
 mod output;
@@ -68,12 +69,16 @@ enum Command {
     Token(arguments::Group<arguments::TokenCommand>),
     Profile(arguments::ProfileOptions),
     Activate(activate::Options),
-    /// Grant a share to a recipient.
+    /// Grant a share, a schema, or some tables to a recipient.
     ///
-    /// The recipient sees every file of the tables of the share, unless the grant or a table has a filter. If the grant
-    /// already has a filter, the command fails unless you set --filter or --no-filter.
+    /// A grant of a share includes every table of it. With --tables, or with names of tables, the grant includes only the
+    /// tables that match. In both cases, tables that are added later and match are shared at once. The recipient sees every
+    /// file of the tables, unless the grant or a table has a filter.
+    ///
+    /// The command replaces the grant of the share, if there is one. If that grant has tables or a filter, the command fails
+    /// unless you set --tables or --all-tables, and --filter or --no-filter.
     #[command(
-        after_help = "Examples:\n  deltashare grant acme --share retail\n  deltashare grant acme --share retail --filter \"region = 'EU'\""
+        after_help = "Examples:\n  deltashare grant acme --share retail\n  deltashare grant acme 'retail.sales.*'\n  deltashare grant acme --share retail --tables 'sales.*' --tables 'stock.eu_*'\n  deltashare grant acme --share retail --filter \"region = 'EU'\""
     )]
     Grant(arguments::Grant),
     /// Revoke a share from a recipient.

@@ -35,7 +35,7 @@ pub(crate) struct Plan {
 /// Change the DynamoDB table to match a share file.
 ///
 /// A file without `recipients` does not change recipients. Deletions need --prune. If recipients or grants would be deleted,
-/// removals of filters need it too.
+/// removals of filters need it too; if tables would be deleted, so do additions to the tables of a grant.
 #[derive(Args)]
 #[command(after_help = "Example:\n  deltashare apply -f shares.yaml --prune")]
 pub(crate) struct Apply {
@@ -225,9 +225,12 @@ pub(crate) async fn plan(writer: &Writer, options: &Plan) -> Result<(), Failure>
 }
 
 /// Whether apply leaves a change out unless --prune is set. A filter stays as long as a recipient or a grant stays that the
-/// file does not have: the filter may be what hides rows from it.
+/// file does not have: the filter may be what hides rows from it. Likewise a grant gets no more tables as long as tables stay
+/// that the file does not have.
 fn needs_prune(change: &CatalogChange, all: &[CatalogChange]) -> bool {
-    change.removes() || (change.removes_filter() && all.iter().any(CatalogChange::ends_access))
+    change.removes()
+        || (change.removes_filter() && all.iter().any(CatalogChange::ends_access))
+        || (change.adds_tables() && all.iter().any(CatalogChange::removes_tables))
 }
 
 /// `held` changes need --prune, of which so many are deletions.

@@ -43,8 +43,8 @@ pub(crate) const TOKEN: [&str; 6] = ["id", "expires", "created", "state", "sha25
 pub(crate) const TOKEN_OF: [&str; 6] = ["recipient", "id", "expires", "created", "state", "sha256"];
 
 /// What is shown of a recipient in a list.
-pub(crate) const LISTED_RECIPIENT: [&str; 7] =
-    ["name", "status", "shares", "liveTokens", "tokenLimit", "nextExpiry", "comment"];
+pub(crate) const LISTED_RECIPIENT: [&str; 8] =
+    ["name", "status", "shares", "tables", "liveTokens", "tokenLimit", "nextExpiry", "comment"];
 
 fn text(text: impl Into<String>) -> WrittenValue {
     WrittenValue::Text(text.into())
@@ -65,9 +65,9 @@ pub(crate) fn schemas(schemas: Vec<ListedSchema>) -> Vec<Row> {
     schemas.into_iter().map(|schema| vec![schema.name]).collect()
 }
 
-/// Names of shares or recipients, and the filters of the grants.
+/// Names of shares or recipients, and the tables and filters of the grants.
 pub(crate) fn grants(grants: Vec<ListedGrant>) -> Vec<Row> {
-    grants.into_iter().map(|grant| vec![grant.name, grant.filter]).collect()
+    grants.into_iter().map(|grant| vec![grant.name, grant.tables, grant.filter]).collect()
 }
 
 /// Rows of tables in these columns of [`TABLE`].
@@ -128,6 +128,22 @@ pub(crate) fn token_of(recipient: &ListedRecipient, of: &FoundToken) -> Row {
     std::iter::once(name).chain(token(of)).collect()
 }
 
+/// The patterns of the grants that are not of a whole share, as `SHARE.SCHEMA.TABLE`.
+fn granted_tables(recipient: &ListedRecipient) -> WrittenValue {
+    let mut named: Vec<String> = Vec::new();
+    for grant in &recipient.shares {
+        if let WrittenValue::List(patterns) = &grant.tables {
+            named.extend(patterns.iter().map(|pattern| format!("{}.{}", grant.name.text(), pattern.text())));
+        }
+    }
+    named.sort_unstable();
+    if named.is_empty() {
+        WrittenValue::Nothing
+    } else {
+        WrittenValue::List(named.into_iter().map(text).collect())
+    }
+}
+
 /// A row in the columns of [`LISTED_RECIPIENT`].
 pub(crate) fn listed_recipient(recipient: &ListedRecipient) -> Row {
     let now = Utc::now();
@@ -140,6 +156,7 @@ pub(crate) fn listed_recipient(recipient: &ListedRecipient) -> Row {
         recipient.name.clone().or(|| text(&recipient.name_in_key)),
         recipient.status.clone(),
         WrittenValue::List(shares.into_iter().map(text).collect()),
+        granted_tables(recipient),
         number(Some(live.len() as u64)),
         number(Some(LIVE_TOKENS as u64)),
         text(next),

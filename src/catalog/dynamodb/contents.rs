@@ -170,7 +170,7 @@ impl CatalogContents {
                         unpaired("is in force, but its share does not list it: its GRANT# record is missing");
                     }
                     if let Some(recipient) = self.state.recipients.get_mut(key) {
-                        recipient.shares.insert(share.clone(), grant.filter);
+                        recipient.shares.insert(share.clone(), grant.state);
                     }
                 }
                 Some(Owner::Hidden) => {}
@@ -190,6 +190,12 @@ impl CatalogContents {
                         && item.get(records::FILTER) != grant.get(records::FILTER) =>
                 {
                     "has a filter that does not apply: only the filter of the recipient's SHARE# record applies"
+                }
+                Some(grant)
+                    if item.contains_key(records::GRANTED_TABLES)
+                        && item.get(records::GRANTED_TABLES) != grant.get(records::GRANTED_TABLES) =>
+                {
+                    "has tables that do not apply: only the tables of the recipient's SHARE# record apply"
                 }
                 Some(_) => continue,
             };

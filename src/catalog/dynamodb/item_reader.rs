@@ -72,6 +72,41 @@ impl ItemReader {
         Ok(wanted.iter().map(|key| found.remove(key)).collect())
     }
 
+    /// When an answer that begins now must be there.
+    pub(super) fn until(&self) -> Instant {
+        Instant::now() + self.deadline
+    }
+
+    /// One request for items of a partition whose sort keys begin with `prefix`, sorted by them: those after the sort key
+    /// `start`, and at most `limit`. Returns the sort key after which the next request starts.
+    pub(super) async fn query_once(
+        &self,
+        partition: &str,
+        prefix: &str,
+        limit: Option<usize>,
+        start: Option<String>,
+        until: Instant,
+    ) -> Result<(Vec<Item>, Option<String>)> {
+        let start = start.map(|sort| key_attributes(&Key { partition: partition.to_owned(), sort }));
+        let request = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .key_condition_expression("#pk = :pk AND begins_with(#sk, :prefix)")
+            .expression_attribute_names("#pk", keys::PARTITION)
+            .expression_attribute_names("#sk", keys::SORT)
+            .expression_attribute_values(":pk", AttributeValue::S(partition.to_owned()))
+            .expression_attribute_values(":prefix", AttributeValue::S(prefix.to_owned()))
+            .set_limit(limit.map(|limit| i32::try_from(limit).unwrap_or(i32::MAX)))
+            .set_exclusive_start_key(start);
+        let answer = tokio::time::timeout_at(until, request.send()).await.map_err(unavailable)?;
+        let answer = answer.map_err(failed)?;
+        let last = answer.last_evaluated_key.filter(|key| !key.is_empty());
+        let next = last.map(|last| key_of(&last).map(|key| key.sort)).transpose()?;
+        Ok((answer.items.unwrap_or_default(), next))
+    }
+
     /// Items of a partition whose sort keys begin with `prefix`, sorted by them.
     pub(super) async fn query(
         &self,
@@ -82,31 +117,17 @@ impl ItemReader {
         if !(Key { partition: partition.to_owned(), sort: prefix.to_owned() }).fits() {
             return Ok(ListPage { items: Vec::new(), more_after: None });
         }
-        let until = Instant::now() + self.deadline;
+        let until = self.until();
         // One more than asked for tells whether there are more.
         let wanted = page.limit.map(|limit| limit + 1);
-        let mut start = page.after.as_ref().filter(|after| !after.is_empty()).map(|after| {
-            key_attributes(&Key { partition: partition.to_owned(), sort: format!("{prefix}{after}") })
-        });
+        let after = page.after.as_ref().filter(|after| !after.is_empty());
+        let mut start = after.map(|after| format!("{prefix}{after}"));
         let mut items = Vec::new();
         loop {
             let left = wanted.map(|wanted| wanted - items.len());
-            let request = self
-                .client
-                .query()
-                .table_name(&self.table)
-                .consistent_read(true)
-                .key_condition_expression("#pk = :pk AND begins_with(#sk, :prefix)")
-                .expression_attribute_names("#pk", keys::PARTITION)
-                .expression_attribute_names("#sk", keys::SORT)
-                .expression_attribute_values(":pk", AttributeValue::S(partition.to_owned()))
-                .expression_attribute_values(":prefix", AttributeValue::S(prefix.to_owned()))
-                .set_limit(left.map(|left| i32::try_from(left).unwrap_or(i32::MAX)))
-                .set_exclusive_start_key(start);
-            let answer = tokio::time::timeout_at(until, request.send()).await.map_err(unavailable)?;
-            let answer = answer.map_err(failed)?;
-            items.extend(answer.items.unwrap_or_default());
-            start = answer.last_evaluated_key.filter(|key| !key.is_empty());
+            let (found, next) = self.query_once(partition, prefix, left, start, until).await?;
+            items.extend(found);
+            start = next;
             if start.is_none() || wanted.is_some_and(|wanted| items.len() >= wanted) {
                 break;
             }

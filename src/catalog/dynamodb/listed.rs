@@ -98,6 +98,8 @@ pub struct ShownShare {
 pub struct ListedGrant {
     /// The name of the recipient or of the share.
     pub name: WrittenValue,
+    /// The patterns of the tables that are granted.
+    pub tables: WrittenValue,
     /// The filter of the grant.
     pub filter: WrittenValue,
     /// Why the record cannot be read; servers then refuse requests for the share.
@@ -171,6 +173,7 @@ impl ListedGrant {
     fn of_recipient(item: &Item) -> Self {
         Self {
             name: WrittenValue::of(item, "share"),
+            tables: WrittenValue::of(item, records::GRANTED_TABLES),
             filter: WrittenValue::of(item, records::FILTER),
             fault: records::grant(item).err(),
         }
@@ -235,7 +238,7 @@ impl Writer {
     pub async fn share(&self, share: &str) -> Result<Option<ShownShare>> {
         let items = self.query(&keys::share_partition(share), "").await?;
         let Some(record) = of_kind(&items, Kind::Share).next() else { return Ok(None) };
-        // What is listed below the share has no filters, because it is not what servers read.
+        // What is listed below the share has no tables and no filters, because it is not what servers read.
         let recipients = stream::iter(of_kind(&items, Kind::GrantedTo)).map(|item| async move {
             let recipient = string(item, keys::SORT).trim_start_matches(keys::GRANTED_TO);
             let share = string(item, keys::PARTITION).trim_start_matches("SHARE#");
@@ -244,8 +247,9 @@ impl Writer {
             let grant = self.get(&key).await?.unwrap_or_default();
             let name = WrittenValue::of(item, "recipient");
             let fault = (!grant.is_empty()).then(|| records::grant(&grant).err()).flatten();
-            let filter = WrittenValue::of(&grant, records::FILTER);
-            Ok::<_, WriteError>(ListedGrant { name, filter, fault })
+            let of = |name| WrittenValue::of(&grant, name);
+            let (tables, filter) = (of(records::GRANTED_TABLES), of(records::FILTER));
+            Ok::<_, WriteError>(ListedGrant { name, tables, filter, fault })
         });
         Ok(Some(ShownShare {
             record: ListedShare::read(record),

@@ -1,5 +1,6 @@
 //! The arguments of changes to recipients and grants, and the grant that a change replaced.
 
+use crate::catalog::grant::{GrantState, TablePatterns};
 use crate::catalog::properties::Properties;
 use crate::predicate::PartitionFilter;
 
@@ -12,11 +13,44 @@ pub enum GrantFilter {
     Set(Option<PartitionFilter>),
 }
 
+/// What happens to the tables of a grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GrantTables {
+    /// A new grant is one of the whole share. Fails if the grant exists for some tables.
+    Unspecified,
+    /// The grant gets these tables, or the whole share, whatever it has now.
+    Set(Option<TablePatterns>),
+}
+
+/// What happens to a grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantChanges {
+    /// Its tables.
+    pub tables: GrantTables,
+    /// Its filter.
+    pub filter: GrantFilter,
+}
+
+impl GrantChanges {
+    /// What is written for a grant that does not exist yet.
+    pub fn state(&self) -> GrantState {
+        let tables = match &self.tables {
+            GrantTables::Unspecified => None,
+            GrantTables::Set(tables) => tables.clone(),
+        };
+        let filter = match &self.filter {
+            GrantFilter::Unspecified => None,
+            GrantFilter::Set(filter) => filter.clone(),
+        };
+        GrantState { tables, filter }
+    }
+}
+
 /// A grant that was replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantBefore {
-    /// The filter that it had; `None` if it had none, or if it could not be read.
-    pub filter: Option<PartitionFilter>,
+    /// What it shared; everything if it could not be read.
+    pub state: GrantState,
     /// Whether its record could be read.
     pub readable: bool,
 }

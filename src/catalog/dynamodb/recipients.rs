@@ -2,16 +2,16 @@
 
 use super::keys;
 use super::keys::Key;
-use super::recipient_changes::{GrantBefore, GrantFilter, RecipientChanges};
+use super::recipient_changes::{GrantBefore, GrantChanges, GrantFilter, GrantTables, RecipientChanges};
 use super::records::{self, Item, Kind, key_of, text as string};
 use super::tokens::NewToken;
 use super::transaction::{LARGEST, Step};
 use super::values::text;
 use super::write_error::{MissingRecord, Result, WriteError};
 use super::writer::{Writer, set_comment};
+use crate::catalog::grant::GrantState;
 use crate::catalog::properties::{Properties, check_properties};
 use crate::catalog::state::RecipientState;
-use crate::predicate::PartitionFilter;
 use crate::protocol::names::Name;
 
 impl Writer {
@@ -34,14 +34,17 @@ impl Writer {
             let share = self.share_name(share.as_str()).await?;
             // A script may have written the grant before the recipient.
             let before = self.get(&Key::grant(who, &share)).await?;
-            if let Some(filter) =
-                before.as_ref().map(records::grant).transpose()?.and_then(|grant| grant.filter)
-            {
+            let stored = before.as_ref().map(records::grant).transpose()?.map(|grant| grant.state);
+            if let Some(stored) = stored.filter(|stored| !stored.is_whole_share()) {
+                let filter = stored.filter.iter().map(|filter| format!("the filter {filter}"));
+                let tables = stored.tables.iter().map(|tables| format!("the tables {tables}"));
+                let with: Vec<_> = tables.chain(filter).collect();
                 return Err(WriteError::Refused(format!(
-                    "there is a grant of share '{share}' to '{who}' with the filter {filter}; leave out --share '{share}'"
+                    "there is a grant of share '{share}' to '{who}' with {}; leave out --share '{share}'",
+                    with.join(" and ")
                 )));
             }
-            steps.extend(self.grant_steps(who, &share, before.as_ref(), None)?);
+            steps.extend(self.grant_steps(who, &share, before.as_ref(), &GrantState::default())?);
         }
         steps.extend(self.token_steps(who, token));
         if steps.len() > LARGEST {
@@ -57,77 +60,85 @@ impl Writer {
         &self,
         recipient: &str,
         share: &Name,
-        filter: GrantFilter,
+        changes: GrantChanges,
     ) -> Result<Option<GrantBefore>> {
         let mut before = None;
         self.put_grant(recipient, share, |who, share, item| {
             let stored = item.map(records::grant);
             before = stored.as_ref().map(|stored| GrantBefore {
-                filter: stored.as_ref().ok().and_then(|stored| stored.filter.clone()),
+                state: stored.as_ref().map(|stored| stored.state.clone()).unwrap_or_default(),
                 readable: stored.is_ok(),
             });
-            match (filter, stored.transpose()) {
-                (GrantFilter::Set(_), Err(bad)) if item.is_some_and(records::is_newer) => Err(bad.into()),
-                (GrantFilter::Set(filter), _) => Ok(filter),
-                (GrantFilter::Unspecified, Err(bad)) => Err(bad.into()),
-                (GrantFilter::Unspecified, Ok(stored)) => match stored.and_then(|stored| stored.filter) {
-                    Some(filter) => Err(WriteError::Refused(format!(
-                        "share '{share}' is granted to '{who}' with the filter {filter}. To change the filter, add --filter; \
-                         to remove it, add --no-filter"
-                    ))),
-                    None => Ok(None),
-                },
+            let (sets_tables, sets_filter) =
+                (changes.tables != GrantTables::Unspecified, changes.filter != GrantFilter::Unspecified);
+            let state = match stored.transpose() {
+                Ok(stored) => stored.map(|stored| stored.state).unwrap_or_default(),
+                // What cannot be read is replaced by what the command says, never by what it leaves out.
+                Err(bad) => {
+                    let needs_tables = item.is_some_and(records::may_have_patterns);
+                    let is_newer = item.is_some_and(records::is_newer);
+                    if is_newer || !sets_filter || (needs_tables && !sets_tables) {
+                        return Err(bad.into());
+                    }
+                    GrantState::default()
+                }
+            };
+            if let (Some(filter), false) = (&state.filter, sets_filter) {
+                return Err(WriteError::Refused(format!(
+                    "share '{share}' is granted to '{who}' with the filter {filter}. To change the filter, add --filter; \
+                     to remove it, add --no-filter"
+                )));
             }
+            if let (Some(tables), false) = (&state.tables, sets_tables) {
+                return Err(WriteError::Refused(format!(
+                    "of share '{share}', only the tables {tables} are granted to '{who}'. To change the tables, add \
+                     --tables; to grant the whole share, add --all-tables"
+                )));
+            }
+            Ok(changes.state())
         })
         .await?;
         Ok(before)
     }
 
-    /// Grants a share that is not granted yet, or is granted with the same filter. Fails with a conflict if the filter is
-    /// another one.
-    pub(super) async fn add_grant(
-        &self,
-        recipient: &str,
-        share: &Name,
-        filter: Option<&PartitionFilter>,
-    ) -> Result<()> {
+    /// Grants a share that is not granted yet, or is granted in the same way. Fails with a conflict if it is granted
+    /// otherwise.
+    pub(super) async fn add_grant(&self, recipient: &str, share: &Name, state: &GrantState) -> Result<()> {
         self.put_grant(recipient, share, |who, share, item| match item.map(records::grant).transpose()? {
-            Some(stored) if stored.filter.as_ref() != filter => {
-                Err(WriteError::Conflict(grant_named(who, share)))
-            }
-            _ => Ok(filter.cloned()),
+            Some(stored) if stored.state != *state => Err(WriteError::Conflict(grant_named(who, share))),
+            _ => Ok(state.clone()),
         })
         .await
     }
 
-    /// Grants a share, or replaces its grant. `decide` gets the names and the grant's record, and says the filter.
+    /// Grants a share, or replaces its grant. `decide` gets the names and the grant's record, and says what is shared.
     async fn put_grant(
         &self,
         recipient: &str,
         share: &Name,
-        decide: impl FnOnce(&str, &str, Option<&Item>) -> Result<Option<PartitionFilter>>,
+        decide: impl FnOnce(&str, &str, Option<&Item>) -> Result<GrantState>,
     ) -> Result<()> {
         let (_, who) = self.recipient_item(recipient).await?;
         let share = self.share_name(share.as_str()).await?;
         let before = self.get(&Key::grant(&who, &share)).await?;
-        let filter = decide(&who, &share, before.as_ref())?;
+        let state = decide(&who, &share, before.as_ref())?;
         let mut steps = vec![self.is_there(&Key::recipient(recipient), MissingRecord::recipient(recipient))];
-        steps.extend(self.grant_steps(&who, &share, before.as_ref(), filter.as_ref())?);
+        steps.extend(self.grant_steps(&who, &share, before.as_ref(), &state)?);
         self.transact(steps).await
     }
 
-    /// Changes the filter of a grant from `before`. Fails with a conflict if it has changed since.
-    pub(super) async fn update_grant_filter(
+    /// Changes what a grant shares from `before`. Fails with a conflict if it has changed since.
+    pub(super) async fn update_grant(
         &self,
         recipient: &str,
         share: &str,
-        before: Option<&PartitionFilter>,
-        after: Option<&PartitionFilter>,
+        before: &GrantState,
+        after: &GrantState,
     ) -> Result<()> {
         let conflict = || WriteError::Conflict(grant_named(recipient, share));
         let item = self.get(&Key::grant(recipient, share)).await?.ok_or_else(conflict)?;
         let stored = records::grant(&item)?;
-        if stored.filter.as_ref() != before {
+        if stored.state != *before {
             return Err(conflict());
         }
         let [step, _] = self.grant_records(recipient, stored.share.as_str(), Some(&item), after)?;
@@ -238,9 +249,9 @@ impl Writer {
         recipient: &str,
         share: &str,
         before: Option<&Item>,
-        filter: Option<&PartitionFilter>,
+        state: &GrantState,
     ) -> Result<[Step; 3]> {
-        let [grant, granted_to] = self.grant_records(recipient, share, before, filter)?;
+        let [grant, granted_to] = self.grant_records(recipient, share, before, state)?;
         Ok([self.share_is_there(share), grant, granted_to])
     }
 
@@ -250,20 +261,21 @@ impl Writer {
         recipient: &str,
         share: &str,
         before: Option<&Item>,
-        filter: Option<&PartitionFilter>,
+        state: &GrantState,
     ) -> Result<[Step; 2]> {
         let (key, what) = (Key::grant(recipient, share), grant_named(recipient, share));
-        let attributes = records::grant_attributes(recipient, share, filter);
+        let attributes = records::grant_attributes(recipient, share, state);
         let grant = match before {
             None => self.put_unless_there(&key, attributes, WriteError::Conflict(what.clone())),
             Some(before) => {
                 let mut after = before.clone();
                 after.remove(records::FILTER);
+                after.remove(records::GRANTED_TABLES);
                 after.extend(attributes.into_iter().map(|(name, value)| (name.to_owned(), value)));
                 self.replace(before, after, what.clone())?
             }
         };
-        let listed = records::grant_attributes(recipient, share, None);
+        let listed = records::grant_attributes(recipient, share, &GrantState::default());
         let granted_to = self.put_any(&Key::granted_to(share, recipient), listed, WriteError::Conflict(what));
         Ok([grant, granted_to])
     }

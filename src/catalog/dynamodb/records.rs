@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 
 use super::keys::{self, Key};
 use super::values::{number, text as value};
+use crate::catalog::grant::{GrantState, TablePatterns};
 use crate::catalog::properties::{self, Properties};
 use crate::catalog::{ShareRecord, TableRecord, TableSettings, TokenHash, TokenRecord, expiry};
 use crate::location::WrittenLocation;
@@ -26,11 +27,17 @@ pub const FORMAT: u32 = 1;
 /// The same for grants and tables with a filter. Older servers would ignore the filter, so they must not read them.
 pub const FILTERED_FORMAT: u32 = 2;
 
+/// The same for grants of some tables, whether they have a filter or not. Older servers would ignore the patterns.
+pub const PATTERNS_FORMAT: u32 = 3;
+
 /// The version of the record format.
 pub(super) const FORMAT_ATTRIBUTE: &str = "format";
 
 /// The filter of a table or a grant.
 pub(super) const FILTER: &str = "filter";
+
+/// The patterns of the tables that a grant shares.
+pub(super) const GRANTED_TABLES: &str = "tables";
 
 /// The properties of a recipient.
 pub(super) const PROPERTIES: &str = "properties";
@@ -92,6 +99,22 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The same for a grant, which may also have patterns.
+    fn granted(item: &'a Item) -> Result<(Self, GrantState)> {
+        let kind = "grant";
+        let this = Self { kind, item };
+        let state = match (this.format()?, this.tables()?) {
+            (PATTERNS_FORMAT, Some(tables)) => GrantState { tables: Some(tables), filter: this.filter()? },
+            // A script that misspells the attribute must not share every table.
+            (PATTERNS_FORMAT, None) => {
+                let reason = format!("has format {PATTERNS_FORMAT}, but no attribute {GRANTED_TABLES}");
+                return Err(this.unreadable(&reason));
+            }
+            (_, tables) => GrantState { tables, filter: Self::filtered(kind, item)?.1 },
+        };
+        Ok((this, state))
+    }
+
     fn format(&self) -> Result<u32> {
         let format = self.number(FORMAT_ATTRIBUTE)?.ok_or_else(|| self.unreadable("has no format"))?;
         u32::try_from(format).map_err(|_| self.unknown_format(format))
@@ -110,6 +133,16 @@ impl<'a> Reader<'a> {
             }),
             Some(_) => Err(self.unreadable(&format!("has an attribute {FILTER} that is not a string"))),
         }
+    }
+
+    /// The patterns of a grant. What is there and is no list of them is never taken for none: that would share every table.
+    fn tables(&self) -> Result<Option<TablePatterns>> {
+        if !self.item.contains_key(GRANTED_TABLES) {
+            return Ok(None);
+        }
+        TablePatterns::parse(&self.texts(GRANTED_TABLES)?).map(Some).map_err(|reason| {
+            self.unreadable(&format!("has an attribute {GRANTED_TABLES} that names no tables: {reason}"))
+        })
     }
 
     /// The properties of a recipient. The reasons never repeat their values.
@@ -377,33 +410,44 @@ pub(super) fn share(item: &Item) -> Result<StoredShare> {
 /// Whether a newer version wrote the record. Its other attributes may restrict what is shared.
 pub(super) fn is_newer(item: &Item) -> bool {
     let format = item.get(FORMAT_ATTRIBUTE).and_then(|format| format.as_n().ok()?.parse::<u64>().ok());
-    format.is_some_and(|format| format > u64::from(FILTERED_FORMAT))
+    format.is_some_and(|format| format > u64::from(PATTERNS_FORMAT))
+}
+
+/// Whether a grant that cannot be read may be one of some tables.
+pub(super) fn may_have_patterns(item: &Item) -> bool {
+    let format = item.get(FORMAT_ATTRIBUTE).and_then(|format| format.as_n().ok());
+    item.contains_key(GRANTED_TABLES) || format.is_some_and(|format| *format == PATTERNS_FORMAT.to_string())
 }
 
 /// A grant as it is stored.
 pub(super) struct StoredGrant {
     /// The share's name.
     pub(super) share: Name,
-    /// Which files of its tables are shared; `None` for every file.
-    pub(super) filter: Option<PartitionFilter>,
+    /// What is shared of it.
+    pub(super) state: GrantState,
 }
 
 /// A grant of a share. The key is what grants it, so the name must be the one in the key.
 pub(super) fn grant(item: &Item) -> Result<StoredGrant> {
-    let (reader, filter) = Reader::filtered("grant", item)?;
+    let (reader, state) = Reader::granted(item)?;
     let share = reader.name("share", Name::share)?;
     reader.must_have_sort_key(&Key::grant("", share.as_str()))?;
-    Ok(StoredGrant { share, filter })
+    Ok(StoredGrant { share, state })
 }
 
-/// The attributes of a grant, without its keys. The filter is the only one that a grant may lack.
+/// The attributes of a grant, without its keys. A grant may lack its patterns and its filter, and no other attributes.
 pub(super) fn grant_attributes(
     recipient: &str,
     share: &str,
-    filter: Option<&PartitionFilter>,
+    state: &GrantState,
 ) -> Vec<(&'static str, AttributeValue)> {
     let mut attributes = vec![("share", value(share)), ("recipient", value(recipient))];
-    attributes.extend(filter_attributes(filter));
+    attributes.extend(filter_attributes(state.filter.as_ref()));
+    if let Some(tables) = &state.tables {
+        attributes.push((GRANTED_TABLES, AttributeValue::L(tables.texts().map(value).collect())));
+        // The last one counts.
+        attributes.push((FORMAT_ATTRIBUTE, number(PATTERNS_FORMAT.into())));
+    }
     attributes
 }
 

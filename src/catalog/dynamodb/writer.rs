@@ -78,11 +78,11 @@ impl Writer {
             CatalogChange::RecipientProperties { recipient, before, after } => {
                 self.update_properties(recipient, before, after).await
             }
-            CatalogChange::Grant { recipient, share, filter } => {
-                self.add_grant(recipient, &checked(share, Name::share)?, filter.as_ref()).await
+            CatalogChange::Grant { recipient, share, grant } => {
+                self.add_grant(recipient, &checked(share, Name::share)?, grant).await
             }
-            CatalogChange::GrantFilter { recipient, share, before, after } => {
-                self.update_grant_filter(recipient, share, before.as_ref(), after.as_ref()).await
+            CatalogChange::UpdateGrant { recipient, share, before, after } => {
+                self.update_grant(recipient, share, before, after).await
             }
             CatalogChange::Revoke { recipient, share } => self.revoke(recipient, share).await,
             CatalogChange::AddToken { recipient, hash, token } => {

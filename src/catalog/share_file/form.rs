@@ -10,10 +10,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_saphyr::Spanned;
 
 use crate::catalog::expiry;
+use crate::catalog::grant::{GrantState, TablePatterns};
 use crate::catalog::properties::Properties;
 use crate::catalog::state::{CatalogState, RecipientState, SchemaState, ShareState, TableState};
 use crate::location::WrittenLocation;
-use crate::predicate::PartitionFilter;
 
 /// The file as it is written. Settings of the reference server that have no effect here are listed so that a
 /// misspelt key is noticed.
@@ -182,6 +182,8 @@ pub(super) struct FileRecipient {
 pub(super) struct FileGrant {
     pub(super) name: Spanned<String>,
     #[serde(default, deserialize_with = "said")]
+    pub(super) tables: Said<Vec<Spanned<String>>>,
+    #[serde(default, deserialize_with = "said")]
     pub(super) filter: Said<String>,
 }
 
@@ -312,7 +314,13 @@ struct ExportedRecipient {
 #[serde(untagged)]
 enum ExportedGrant {
     Name(String),
-    Filtered { name: String, filter: String },
+    Keys {
+        name: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tables: Option<Vec<String>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        filter: Option<String>,
+    },
 }
 
 #[derive(Serialize)]
@@ -359,9 +367,14 @@ impl From<&CatalogState> for Exported {
         };
         let name_of =
             |key: &String| state.shares.get(key).map_or_else(|| key.clone(), |share| share.name.clone());
-        let grant = |(key, filter): (&String, &Option<PartitionFilter>)| match filter {
-            None => ExportedGrant::Name(name_of(key)),
-            Some(filter) => ExportedGrant::Filtered { name: name_of(key), filter: filter.text().to_owned() },
+        let texts = |tables: &TablePatterns| tables.texts().map(str::to_owned).collect();
+        let grant = |(key, grant): (&String, &GrantState)| match grant {
+            grant if grant.is_whole_share() => ExportedGrant::Name(name_of(key)),
+            GrantState { tables, filter } => ExportedGrant::Keys {
+                name: name_of(key),
+                tables: tables.as_ref().map(texts),
+                filter: filter.as_ref().map(|filter| filter.text().to_owned()),
+            },
         };
         let recipient = |recipient: &RecipientState| ExportedRecipient {
             name: recipient.name.clone(),

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::form::{File, FileAuthorization, FileGrant, FileRecipient, FileShare, FileTable, Said, TextOr};
 use super::ordered::Ordered;
 use super::{Access, EVERYONE, RecipientNotes, Share, ShareFile, UnreadableTable, table_key};
+use crate::catalog::grant::{GrantState, TablePattern, TablePatterns};
 use crate::catalog::properties::{self, Properties};
 use crate::catalog::{ShareRecord, TableRecord, TableSettings, TokenHash, TokenRecord, expiry};
 use crate::location::WrittenLocation;
@@ -155,7 +156,7 @@ impl ShareFile {
             this.add_recipient(recipient, text)?;
         }
         if this.is_public() || this.tokens.values().any(|token| &*token.recipient == EVERYONE) {
-            let all = this.shares.iter().map(|(key, _)| (key.to_owned(), None)).collect();
+            let all = this.shares.iter().map(|(key, _)| (key.to_owned(), GrantState::default())).collect();
             this.grants.insert(EVERYONE.into(), all);
         }
         Ok(this)
@@ -211,7 +212,7 @@ impl ShareFile {
         let mut granted = BTreeMap::new();
         for grant in recipient.shares.unwrap_or_default() {
             let at = grant.referenced;
-            let (share, filter) = read_grant(grant, text)?;
+            let (share, state) = read_grant(grant, text)?;
             let key = Name::key_of(&share);
             if self.shares.get(&key).is_none() {
                 let reason =
@@ -219,11 +220,12 @@ impl ShareFile {
                 return Err(ShareFileError::at(at, reason));
             }
             match granted.entry(key) {
-                Entry::Vacant(new) => _ = new.insert(filter),
-                Entry::Occupied(known) if *known.get() == filter => {}
-                Entry::Occupied(_) => {
+                Entry::Vacant(new) => _ = new.insert(state),
+                Entry::Occupied(known) if *known.get() == state => {}
+                Entry::Occupied(known) => {
+                    let what = if known.get().tables == state.tables { "filters" } else { "tables" };
                     let reason =
-                        format!("recipient '{name}' is granted '{share}' twice, with different filters");
+                        format!("recipient '{name}' is granted '{share}' twice, with different {what}");
                     return Err(ShareFileError::at(at, reason));
                 }
             }
@@ -304,19 +306,36 @@ fn checked(
     check(&name.value).map_err(|error| ShareFileError::at(name.referenced, error.to_string()))
 }
 
-/// A share that is granted, and the filter of the grant.
+/// A share that is granted, and what is granted of it.
 fn read_grant(
     grant: Spanned<TextOr<FileGrant>>,
     text: &str,
-) -> std::result::Result<(String, Option<PartitionFilter>), ShareFileError> {
+) -> std::result::Result<(String, GrantState), ShareFileError> {
     let Spanned { value, referenced, defined } = grant;
+    let whole = GrantState::default;
     match value {
-        TextOr::Keys(FileGrant { name, filter }) => Ok((name.value, read_filter(filter)?)),
-        TextOr::Text(name) => Ok((name, None)),
+        TextOr::Keys(FileGrant { name, tables, filter }) => {
+            Ok((name.value, GrantState { tables: read_tables(tables)?, filter: read_filter(filter)? }))
+        }
+        TextOr::Text(name) => Ok((name, whole())),
         // A name is what is written.
-        TextOr::Typed(value) => Ok((written(text, defined).unwrap_or(&value).to_owned(), None)),
+        TextOr::Typed(value) => Ok((written(text, defined).unwrap_or(&value).to_owned(), whole())),
         TextOr::Null => Err(ShareFileError::at(referenced, "a share that is granted has no name")),
     }
+}
+
+fn read_tables(
+    tables: Said<Vec<Spanned<String>>>,
+) -> std::result::Result<Option<TablePatterns>, ShareFileError> {
+    let Some(tables) = not_empty("tables", tables)? else { return Ok(None) };
+    for pattern in &tables.value {
+        TablePattern::parse(&pattern.value)
+            .map_err(|reason| ShareFileError::at(pattern.referenced, format!("tables: {reason}")))?;
+    }
+    let texts: Vec<&str> = tables.value.iter().map(|pattern| pattern.value.as_str()).collect();
+    TablePatterns::parse(&texts)
+        .map(Some)
+        .map_err(|reason| ShareFileError::at(tables.referenced, format!("tables: {reason}")))
 }
 
 fn read_filter(filter: Said<String>) -> std::result::Result<Option<PartitionFilter>, ShareFileError> {

@@ -148,7 +148,7 @@ impl Catalog for ShareFileCatalog {
         let file = self.file();
         let found = file.granted(caller.recipient(), share).map(|granted| {
             let share = granted.share;
-            let schemas = page(share.schemas.iter(), &request, Name::clone)?;
+            let schemas = page(granted.schemas(), &request, Name::clone)?;
             Ok(SchemaPage { share: share.record.clone(), schemas })
         });
         ready(found.transpose()).boxed()
@@ -166,12 +166,12 @@ impl Catalog for ShareFileCatalog {
         let found = file
             .granted(caller.recipient(), share)
             .filter(|granted| {
-                schema.as_ref().is_none_or(|schema| granted.share.schemas.get(schema).is_some())
+                schema.as_ref().is_none_or(|schema| granted.schemas().any(|(key, _)| key == schema))
             })
             .map(|granted| {
-                let of = |table: &TableRecord| schema.as_deref().is_none_or(|key| table.schema.key() == key);
-                let tables = granted.share.tables.iter().filter(|(_, table)| of(table));
-                page(tables, &request, |table| granted.table(table))
+                let page = page(granted.tables(schema.as_deref()), &request, |table| granted.table(table))?;
+                let items = page.items.into_iter().flatten().collect();
+                Ok(ListPage { items, more_after: page.more_after })
             });
         ready(found.transpose()).boxed()
     }
@@ -185,10 +185,9 @@ impl Catalog for ShareFileCatalog {
     ) -> BoxFuture<'a, Result<Option<TableRecord>>> {
         let key = table_key(&Name::key_of(schema), &Name::key_of(table));
         let file = self.file();
-        let found = file.granted(caller.recipient(), share).and_then(|granted| {
-            let table = granted.share.tables.get(&key)?;
-            Some(granted.table(table))
-        });
+        let found = file
+            .granted(caller.recipient(), share)
+            .and_then(|granted| granted.table(granted.share.tables.get(&key)?));
         ready(Ok(found)).boxed()
     }
 }
