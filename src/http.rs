@@ -13,4 +13,5 @@ mod response;
 mod routes;
 pub mod table;
 
-pub use front::{SourceIp, is_health, router};
+pub use front::{is_health, router};
+pub use request::SourceIp;

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::properties::Properties;
+use super::restrictions::Restrictions;
 use super::state::{
     CatalogState, MissingProperties, RecipientState, SchemaState, ShareState, TableState, TokenState,
 };
@@ -85,13 +86,14 @@ pub struct ShareFile {
     pub unreadable: Vec<UnreadableTable>,
 }
 
-/// What a file says about a recipient beside its shares and tokens. What it leaves out is `None`; properties that it leaves
-/// out do not exist.
+/// What a file says about a recipient beside its shares and tokens. What it leaves out is `None`; properties and restrictions
+/// that it leaves out do not exist.
 #[derive(Debug, Default)]
 struct RecipientNotes {
     active: Option<bool>,
     comment: Option<String>,
     properties: Properties,
+    restrictions: Restrictions,
 }
 
 /// A share, as it is granted to a recipient.
@@ -101,12 +103,13 @@ struct Granted<'a> {
     filter: Option<&'a PartitionFilter>,
     /// The recipient's.
     properties: &'a Properties,
+    restrictions: &'a Restrictions,
 }
 
 impl Granted<'_> {
     /// A table of the share, with the recipient's access to it.
     fn table(&self, table: &TableRecord) -> TableRecord {
-        table.clone().for_caller(self.filter, self.properties)
+        table.clone().for_caller(self.filter, self.properties).restricted(self.restrictions)
     }
 }
 
@@ -195,7 +198,8 @@ impl ShareFile {
 
     /// Everything in the file, to be compared with another catalog. What the file leaves out is as it is in `now`: the
     /// ids of shares and tables, which recipients' checkpoints hold, comments, and whether a recipient is disabled. The id
-    /// of a token, and when it was created, never change. Filters and properties are what the file says, and no others.
+    /// of a token, and when it was created, never change. Filters, properties
+    /// and restrictions are what the file says, and no others.
     pub fn state(&self, now: &CatalogState) -> CatalogState {
         let mut state = CatalogState::default();
         for (key, share) in self.shares.iter() {
@@ -213,6 +217,7 @@ impl ShareFile {
                 active: active.or(before.map(|before| before.active)).unwrap_or(true),
                 comment: comment_over(comment, before.and_then(|before| before.comment.as_ref())),
                 properties: notes.map(|notes| notes.properties.clone()).unwrap_or_default(),
+                restrictions: notes.map(|notes| notes.restrictions.clone()).unwrap_or_default(),
                 shares: shares.clone(),
                 tokens: tokens
                     .map(|(hash, token)| {
@@ -261,6 +266,12 @@ impl ShareFile {
         let key = Name::key_of(share);
         let filter = self.grants.get(recipient)?.get(&key)?.as_ref();
         let properties = self.notes.get(recipient).map_or(NONE, |notes| &notes.properties);
-        Some(Granted { share: self.shares.get(&key)?, filter, properties })
+        let restrictions = self.restrictions(recipient);
+        Some(Granted { share: self.shares.get(&key)?, filter, properties, restrictions })
+    }
+
+    fn restrictions(&self, recipient: &str) -> &Restrictions {
+        const NONE: &Restrictions = &Restrictions { allowed_ips: None };
+        self.notes.get(recipient).map_or(NONE, |notes| &notes.restrictions)
     }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 
 use super::properties::Properties;
+use super::restrictions::Restrictions;
 use super::{TableRecord, TableSettings};
 use crate::predicate::PartitionFilter;
 use crate::protocol::names::Name;
@@ -63,6 +64,8 @@ pub struct RecipientState {
     pub comment: Option<String>,
     /// What filters read of it.
     pub properties: Properties,
+    /// What restricts it.
+    pub restrictions: Restrictions,
     /// The shares that are granted to it, by the keys of their names, with the filters of the grants.
     pub shares: BTreeMap<String, Option<PartitionFilter>>,
     /// Its tokens, by their hashes: 64 hexadecimal digits.

@@ -15,6 +15,7 @@ use tower::ServiceExt as _;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use super::request::SourceIp;
 use super::{local_file, routes};
 use crate::app::App;
 use crate::audit::{Audit, Facts};
@@ -26,10 +27,6 @@ const REQUEST_ID_HEADER: &str = "x-request-id";
 
 /// How much of the client's `User-Agent` an event has: the name and the version of the client, and of what it runs on.
 const USER_AGENT_CHARS: usize = 128;
-
-/// The address that a front door says a request came from, in its extensions.
-#[derive(Debug, Clone)]
-pub struct SourceIp(pub String);
 
 /// The server: the protocol's endpoints, and the local gateway if there is one.
 ///
@@ -56,7 +53,7 @@ async fn front(State(front): State<Front>, mut request: Request) -> Response {
         true => request.uri().path().to_owned(),
         false => tidy(request.uri().path(), &front.app.prefix),
     };
-    let source_ip = request.extensions_mut().remove::<SourceIp>().map(|SourceIp(address)| address);
+    let source_ip = request.extensions().get::<SourceIp>().map(|SourceIp(address)| address.clone());
     let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
     let audit = Audit::begin(Facts {
         request_id: ids.request.clone(),

@@ -1,6 +1,7 @@
 //! The arguments of changes to recipients and grants, and the grant that a change replaced.
 
 use crate::catalog::properties::Properties;
+use crate::catalog::restrictions::RestrictionChanges;
 use crate::predicate::PartitionFilter;
 
 /// What happens to the filter of a grant.
@@ -32,4 +33,6 @@ pub struct RecipientChanges<'a> {
     pub properties: Properties,
     /// The names of properties to remove.
     pub no_properties: Vec<String>,
+    /// Restrictions to set or to remove.
+    pub restrictions: RestrictionChanges,
 }
