@@ -98,12 +98,14 @@ impl App {
             let delta = DeltaTable::with_budget(store.store, store.root, runtime, self.limits, commits);
             Ok(WarmTable::new(delta, self.gate.lane(lane_name(&location))))
         })?;
-        Ok(OpenTable::new(table, location, allowed, record.access.clone()).used(used))
+        let table = OpenTable::new(table, location, allowed, record.access.clone());
+        Ok(table.bound_to(record.allowed_ips.clone()).used(used))
     }
 
     /// The signer of the files of a table that was opened. Its URLs begin to be good now.
     pub async fn signer(&self, table: &OpenTable) -> Result<FileSigner> {
-        self.storage.signer(&table.location, &table.allowed, Utc::now()).await
+        let allowed_ips = table.allowed_ips.as_ref();
+        self.storage.bound_signer(&table.location, &table.allowed, allowed_ips, Utc::now()).await
     }
 
     /// Counts one more answer that a recipient has in flight, until the result is dropped.

@@ -5,6 +5,7 @@
 //! exactly like what does not exist.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -34,10 +35,15 @@ const BASIC: GeneralPurpose = GeneralPurpose::new(
 pub struct Recipient(Caller);
 
 impl Recipient {
-    /// Finds out who sent these `Authorization` headers; `None` is one that is not text.
+    /// Finds out who sent these `Authorization` headers; `None` is one that is not text. `source` is the address that the
+    /// request comes from, if it is known: whatever is read for the recipient checks it.
     ///
     /// 401 if the token is unknown or has expired, or if there is none and the catalog needs one.
-    pub async fn authenticate(catalog: &dyn Catalog, headers: &[Option<&str>]) -> Result<Self> {
+    pub async fn authenticate(
+        catalog: &dyn Catalog,
+        headers: &[Option<&str>],
+        source: Option<IpAddr>,
+    ) -> Result<Self> {
         let sent = match headers {
             [] => Authorization::Nothing,
             [header] => header.map_or(Authorization::Unreadable, Authorization::parse),
@@ -52,7 +58,7 @@ impl Recipient {
             },
             Authorization::Unreadable => None,
         };
-        let caller = caller.ok_or_else(unknown_token)?;
+        let caller = caller.ok_or_else(unknown_token)?.from_address(source);
         audit::note(|facts| {
             facts.recipient = Some(Arc::clone(&caller.token.recipient));
             facts.token_id = Some(Arc::clone(&caller.token.id));

@@ -8,11 +8,13 @@ pub mod dynamodb;
 pub mod expiry;
 pub mod grant;
 pub mod properties;
+pub mod restrictions;
 mod settings;
 #[cfg(feature = "cli")]
 pub mod share_file;
 pub mod state;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -20,12 +22,14 @@ use futures::future::BoxFuture;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::network::AllowedIps;
 use crate::predicate::FileAccess;
 use crate::protocol::activation::ActivationId;
 use crate::protocol::names::Name;
 
 use grant::GrantState;
 use properties::Properties;
+use restrictions::Restrictions;
 pub use settings::TableSettings;
 
 /// The SHA-256 of a bearer token: what is stored and looked up in its place.
@@ -101,22 +105,35 @@ pub struct Caller {
     pub token: TokenRecord,
     /// The token, if this was remembered: whatever is read for the caller reads it again.
     remembered: Option<TokenHash>,
+    /// The address that the request comes from, if it is known.
+    source: Option<IpAddr>,
 }
 
 impl Caller {
     /// Who a token stands for that was read just now.
     pub fn checked(token: TokenRecord) -> Self {
-        Self { token, remembered: None }
+        Self { token, remembered: None, source: None }
     }
 
     /// Who the token with this hash stood for when it was read last.
     fn remembered(token: TokenRecord, hash: TokenHash) -> Self {
-        Self { token, remembered: Some(hash) }
+        Self { token, remembered: Some(hash), source: None }
+    }
+
+    /// The same caller, whose request comes from this address.
+    #[must_use]
+    pub fn from_address(self, source: Option<IpAddr>) -> Self {
+        Self { source, ..self }
     }
 
     /// The recipient's name.
     pub fn recipient(&self) -> &str {
         &self.token.recipient
+    }
+
+    /// Refuses the request if the caller's restrictions do.
+    fn check(&self, restrictions: &Restrictions) -> Result<()> {
+        restrictions.check_source(self.source)
     }
 }
 
@@ -147,6 +164,8 @@ pub struct TableRecord {
     /// Which files the caller may read, by the filters of the table and of the grant. Without a caller, by the table's
     /// filter alone and without properties.
     pub access: FileAccess,
+    /// The addresses from which the caller may use URLs of the table's files; `None` for every address.
+    pub allowed_ips: Option<AllowedIps>,
     /// Whether the log already says which of its locations cannot be read, as when a share file is read.
     pub locations_checked: bool,
 }
@@ -162,6 +181,12 @@ impl TableRecord {
     fn for_caller(self, grant: &GrantState, properties: &Properties) -> Option<Self> {
         let is_shared = grant.includes(self.schema.key(), self.name.key());
         is_shared.then(|| Self { access: self.settings.access(grant.filter.as_ref(), properties), ..self })
+    }
+
+    /// The table for a caller with these restrictions.
+    #[must_use]
+    fn restricted(self, restrictions: &Restrictions) -> Self {
+        Self { allowed_ips: restrictions.allowed_ips.clone(), ..self }
     }
 }
 
@@ -205,8 +230,8 @@ pub struct PageRequest {
 
 /// The read side of the sharing model. Names are compared without regard to case.
 ///
-/// Every method that takes a caller answers as if what is not granted to it did not exist, and with 401 if its
-/// token is no longer good.
+/// Every method that takes a caller answers as if what is not granted to it did not exist, with 401 if its
+/// token is no longer good, and with 403 if the caller may not send requests from its address.
 pub trait Catalog: Send + Sync {
     /// Who the token with this hash stands for; `None` if it stands for nobody. Its expiry is not checked. The
     /// answer may be remembered from an earlier request: it is good for nothing but the methods below, which make

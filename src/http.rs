@@ -18,4 +18,5 @@ mod routes;
 pub mod table;
 
 pub use cors::{CorsOrigin, CorsOrigins};
-pub use front::{Browsers, SourceIp, is_health, router, router_for};
+pub use front::{Browsers, is_health, router, router_for};
+pub use request::SourceIp;

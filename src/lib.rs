@@ -28,7 +28,7 @@
 //!
 //! `check` opens a table as `answer` does, for administrators. Beside them are `allocator`, which keeps the
 //! heap small; `limits`, what one table, recipient or sender may cost; `gate`, the threads for work that
-//! blocks; `flight`, work that is done once for many; `location`, where a table is stored; `role`, the name of a
+//! blocks; `flight`, work that is done once for many; `location`, where a table is stored; `network`, ranges of addresses; `role`, the name of a
 //! role at AWS; `s3_error`, what error responses of S3 mean; `logging`, what may be written to the log; and
 //! `audit`, which collects what is known of a request for its event.
 //!
@@ -96,6 +96,7 @@ pub mod limits;
 pub mod location;
 pub mod logging;
 pub mod ndjson;
+pub mod network;
 pub mod predicate;
 pub mod protocol;
 pub mod role;

@@ -28,8 +28,9 @@ use chrono::{DateTime, Utc};
 use object_store::ObjectStore;
 use url::Url;
 
-use crate::error::{Error, Fault, Result};
+use crate::error::{Error, ErrorCode, Fault, Result};
 use crate::location::Location;
+use crate::network::AllowedIps;
 use crate::protocol::digest::short_digest;
 use crate::role::RoleArn;
 use crate::s3_error::S3ErrorKind;
@@ -44,11 +45,14 @@ use resolve::Root;
 use s3::S3Bucket;
 pub use s3::S3Options;
 pub use sts::DirectoryCredentials;
-use sts::{AssumedRole, Sts};
+use sts::{AssumedRole, Directory, Sts};
 use table_store::{RootedStore, SharedStore};
 
 /// How long finding the regions and credentials for one signer may take.
 const SIGNER_READY: Duration = Duration::from_secs(12);
+
+/// How many sessions that are bound to addresses are kept.
+const MOST_BOUND: usize = 1000;
 
 /// The region in the scope of signatures for the gateway; S3-compatible servers use this one.
 const GATEWAY_REGION: &str = "us-east-1";
@@ -72,6 +76,8 @@ pub struct StorageOptions {
 pub struct Storage {
     options: StorageOptions,
     roles: Mutex<HashMap<RoleArn, Arc<AssumedRole>>>,
+    /// The same for sessions that only sign, with URLs for some addresses only.
+    bound_roles: Mutex<HashMap<(RoleArn, AllowedIps), Arc<AssumedRole>>>,
     buckets: Mutex<HashMap<BucketKey, Arc<S3Bucket>>>,
 }
 
@@ -96,7 +102,7 @@ impl fmt::Debug for TableStore {
 impl Storage {
     /// Nothing is opened before it is asked for.
     pub fn new(options: StorageOptions) -> Self {
-        Self { options, roles: Mutex::default(), buckets: Mutex::default() }
+        Self { options, roles: Mutex::default(), bound_roles: Mutex::default(), buckets: Mutex::default() }
     }
 
     /// Assumes the signer role, if there is one, before the first request needs it.
@@ -149,8 +155,23 @@ impl Storage {
         allowed: &[Location],
         now: DateTime<Utc>,
     ) -> Result<FileSigner> {
+        self.bound_signer(location, allowed, None, now).await
+    }
+
+    /// The same, with URLs that work from `allowed_ips` only: the gateway checks this itself, and S3 by the policy of the
+    /// session that signs.
+    ///
+    /// 403 if there is no role of which such a session could be had.
+    pub async fn bound_signer(
+        &self,
+        location: &Location,
+        allowed: &[Location],
+        allowed_ips: Option<&AllowedIps>,
+        now: DateTime<Utc>,
+    ) -> Result<FileSigner> {
         let locations = std::iter::once(location).chain(allowed);
-        let params = futures::future::try_join_all(locations.map(|location| self.signing_params(location)));
+        let params = locations.map(|location| self.signing_params(location, allowed_ips));
+        let params = futures::future::try_join_all(params);
         let params = tokio::time::timeout(SIGNER_READY, params).await.map_err(unavailable)??;
         let mut expires = self.options.url_ttl.min(LONGEST_EXPIRES);
         for left in params.iter().filter_map(|params| params.credentials.expires_at) {
@@ -183,13 +204,17 @@ impl Storage {
         self.bucket(bucket, role.as_ref()).owned_store().await.map_err(not_ready)
     }
 
-    async fn signing_params(&self, location: &Location) -> Result<SigningParams> {
+    async fn signing_params(
+        &self,
+        location: &Location,
+        allowed_ips: Option<&AllowedIps>,
+    ) -> Result<SigningParams> {
         match location {
             Location::Local(path) => {
                 let gateway = self.options.gateway.as_ref();
                 let gateway =
                     gateway.ok_or_else(|| Error::internal("a local directory needs the gateway"))?;
-                let prefix = format!("{}/", gateway.register(path));
+                let prefix = format!("{}/", gateway.register(path, allowed_ips));
                 Ok(SigningParams {
                     root: Root::new(location, prefix.len()),
                     credentials: gateway.credentials().clone(),
@@ -199,12 +224,17 @@ impl Storage {
             }
             Location::S3 { bucket, prefix, role } => {
                 let bucket = self.bucket(bucket, role.as_ref());
-                let (region, credentials) =
-                    futures::future::join(bucket.region(), bucket.credentials()).await;
+                let credentials = async {
+                    match allowed_ips {
+                        None => bucket.credentials().await.map_err(not_ready),
+                        Some(allowed) => self.bound_credentials(role.as_ref(), allowed).await,
+                    }
+                };
+                let (region, credentials) = futures::future::join(bucket.region(), credentials).await;
                 let region = region.map_err(not_ready)?;
                 Ok(SigningParams {
                     root: Root::new(location, prefix.len()),
-                    credentials: credentials.map_err(not_ready)?,
+                    credentials: credentials?,
                     region: region.to_owned(),
                     url: bucket.url(region).under(prefix),
                 })
@@ -212,8 +242,37 @@ impl Storage {
         }
     }
 
-    /// Credentials for `recipient` that read the directory of the table at `location`, and nothing else. They are
-    /// those of the role that reads the table, if it has one of its own.
+    /// Credentials that sign URLs for some addresses only. They never read a log: the server has another address.
+    async fn bound_credentials(&self, role: Option<&RoleArn>, allowed: &AllowedIps) -> Result<Credentials> {
+        let role = role.or(self.options.s3.signer_role.as_ref()).ok_or_else(|| {
+            Error::forbidden(
+                "This server issues no URLs to recipients that can use some addresses only. Contact the provider of the \
+                 share.",
+            )
+            .with_fault(Fault::Role)
+            .with_explanation(
+                "URLs are limited to the allowedIps of a recipient by the session of a role, and this server signs without \
+                 a role: set --signer-role, or signerRole of the table",
+            )
+        })?;
+        let session = {
+            let mut bound = self.bound_roles.lock().unwrap_or_else(PoisonError::into_inner);
+            let key = (role.clone(), allowed.clone());
+            if bound.len() >= MOST_BOUND && !bound.contains_key(&key) {
+                // To forget all of them is simple, and costs each list of addresses one more request to STS.
+                bound.clear();
+            }
+            let new = || Arc::new(AssumedRole::bound(role.clone(), self.sts(), allowed));
+            Arc::clone(bound.entry(key).or_insert_with(new))
+        };
+        session.credentials().await.map_err(|error| match error.code() {
+            ErrorCode::UnsupportedOperation => error,
+            _ => unavailable(error),
+        })
+    }
+
+    /// Credentials for `recipient` that read the directory of the table at `location`, and nothing else, from
+    /// `allowed_ips` if there are any. They are those of the role that reads the table, if it has one of its own.
     ///
     /// 403 if this server has no role to give them with, if the table is not in S3, or if AWS
     /// refuses; 503 if STS does not answer.
@@ -221,6 +280,7 @@ impl Storage {
         &self,
         location: &Location,
         recipient: &str,
+        allowed_ips: Option<&AllowedIps>,
     ) -> Result<DirectoryCredentials> {
         let refused = || Error::forbidden("This server does not give temporary credentials for this table.");
         let Location::S3 { bucket, prefix, role } = location else { return Err(refused()) };
@@ -233,7 +293,7 @@ impl Storage {
         let (region, credentials) =
             tokio::time::timeout(SIGNER_READY, ready).await.map_err(unavailable)?.map_err(not_ready)?;
         let sts = Sts { credentials: Some(credentials), ..self.sts() };
-        sts.assume_for(role, recipient, bucket, &region, prefix).await
+        sts.assume_for(role, recipient, &Directory { bucket, region: &region, prefix }, allowed_ips).await
     }
 
     /// The region that signs for the table at `location`; `None` for a local directory.
@@ -398,7 +458,7 @@ mod tests {
         let gateway = Gateway::new(&Url::parse("http://127.0.0.1:8080").unwrap());
         let request = axum::http::Request::new(axum::body::Body::empty());
         assert_eq!(
-            tokio::spawn(async move { gateway.serve(request).await.status().as_u16() }).await.unwrap(),
+            tokio::spawn(async move { gateway.serve(request, None).await.status().as_u16() }).await.unwrap(),
             404
         );
     }

@@ -62,7 +62,7 @@ impl Server {
             let rest = request.uri().to_string();
             let stripped = rest.strip_prefix(&prefix).filter(|rest| rest.starts_with('/'));
             *request.uri_mut() = stripped.unwrap_or(&rest).parse().unwrap();
-            async move { serving.serve(request).await }
+            async move { serving.serve(request, None).await }
         });
         tokio::spawn(async move { axum::serve(listener, router).await });
         let storage = Storage::new(StorageOptions {
@@ -458,7 +458,7 @@ async fn signatures_are_not_logged() {
     for (url, status) in [(url.clone(), StatusCode::OK), (url.replace("/x?", "/y?"), StatusCode::FORBIDDEN)] {
         let host = server.address.as_str();
         let request = Request::builder().uri(&url).header("host", host).body(Body::empty()).unwrap();
-        assert_eq!(server.gateway.serve(request).await.status(), status);
+        assert_eq!(server.gateway.serve(request, None).await.status(), status);
     }
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     let signature = url.split_once("X-Amz-Signature=").unwrap().1;

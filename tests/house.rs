@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What each module of the library may name. `error` may be named by all.
-const MAY_NAME: [(&str, &[&str]); 22] = [
+const MAY_NAME: [(&str, &[&str]); 23] = [
     ("error", &[]),
     ("audit", &[]),
     ("limits", &[]),
@@ -18,11 +18,12 @@ const MAY_NAME: [(&str, &[&str]); 22] = [
     ("role", &[]),
     ("s3_error", &[]),
     ("logging", &[]),
+    ("network", &[]),
     ("location", &["role"]),
     ("protocol", &[]),
     ("predicate", &["protocol"]),
-    ("catalog", &["protocol", "location", "role", "limits", "predicate"]),
-    ("storage", &["protocol", "location", "role", "limits", "s3_error"]),
+    ("catalog", &["protocol", "location", "role", "limits", "network", "predicate"]),
+    ("storage", &["protocol", "location", "role", "limits", "network", "s3_error"]),
     ("delta", &["protocol", "limits", "gate", "predicate", "s3_error"]),
     ("ndjson", &["audit", "protocol", "limits", "gate"]),
     ("auth", &["audit", "catalog"]),
@@ -34,6 +35,7 @@ const MAY_NAME: [(&str, &[&str]); 22] = [
             "storage",
             "delta",
             "location",
+            "network",
             "predicate",
             "protocol",
             "limits",

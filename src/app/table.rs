@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::flight::Flights;
 use crate::gate::{self, Lane};
 use crate::location::Location;
+use crate::network::AllowedIps;
 use crate::predicate::FileAccess;
 
 /// A shared table, ready to be read: its log and its locations.
@@ -22,6 +23,8 @@ pub struct OpenTable {
     pub location: Location,
     /// Other locations that its log may refer to.
     pub allowed: Vec<Location>,
+    /// The addresses from which the URLs of its files can be used; `None` for every address.
+    pub(super) allowed_ips: Option<AllowedIps>,
     /// What is read of the newest version once it is open.
     next: NextReads,
 }
@@ -106,13 +109,19 @@ impl OpenTable {
         access: FileAccess,
     ) -> Self {
         let delta = shared.delta.with_access(access);
-        Self { shared, delta, location, allowed, next: NextReads::default() }
+        Self { shared, delta, location, allowed, allowed_ips: None, next: NextReads::default() }
     }
 
     /// The same table, if that much is read of its newest version once [`OpenTable::latest`] has returned it.
     #[must_use]
     pub fn to_read(self, next: NextReads) -> Self {
         Self { next, ..self }
+    }
+
+    /// The same table, whose files have URLs for these addresses only.
+    #[must_use]
+    pub(super) fn bound_to(self, allowed_ips: Option<AllowedIps>) -> Self {
+        Self { allowed_ips, ..self }
     }
 
     /// The same table, for a request that uses it until its last clone, or the last one of its log, is dropped.

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use super::expiry;
 use super::grant::{GrantState, TablePatterns};
 use super::properties::Properties;
+use super::restrictions::Restrictions;
 use super::settings::{Difference, shown_filter};
 use super::state::{CatalogState, RecipientState, ShareState, TableState, TokenState};
 use crate::predicate::PartitionFilter;
@@ -42,6 +43,8 @@ pub enum CatalogChange {
     RecipientStatus { recipient: String, active: bool },
     /// The properties of a recipient differ. They change together: filters may read several of them.
     RecipientProperties { recipient: String, before: Properties, after: Properties },
+    /// The restrictions of a recipient differ.
+    RecipientRestrictions { recipient: String, before: Restrictions, after: Restrictions },
     /// A recipient is gone.
     RemoveRecipient { recipient: String },
     /// A share is granted.
@@ -117,10 +120,13 @@ impl CatalogChange {
         matches!(self, Self::RemoveRecipient { .. } | Self::Revoke { .. })
     }
 
-    /// A note for the reader of a plan if a changed filter can share more rows; empty otherwise.
+    /// A note for the reader of a plan if the recipient can read more than before; empty otherwise.
     pub fn widening(&self) -> &'static str {
         if let Self::RecipientProperties { .. } = self {
             return " (filters that read them can share other rows than before)";
+        }
+        if let Self::RecipientRestrictions { before, after, .. } = self {
+            return if before.loses_some(after) { " (removes a restriction)" } else { "" };
         }
         match self.filters() {
             Some((_, None)) => " (shares more rows than before)",
@@ -129,10 +135,13 @@ impl CatalogChange {
         }
     }
 
-    /// The order of changes: new filters first, removed filters last, so that nobody sees more in between when a filter moves
-    /// from a table to its grants, or when the recipient is removed that a filter was for. Likewise grants lose tables before
-    /// tables are added, and get more tables after tables were removed.
+    /// The order of changes: new filters and restrictions first, removed ones last, so that nobody sees more in between when
+    /// a filter moves from a table to its grants, or when the recipient is removed that a filter was for. Likewise grants lose
+    /// tables before tables are added, and get more tables after tables were removed.
     fn rank(&self) -> u8 {
+        if let Self::RecipientRestrictions { before, after, .. } = self {
+            return if before.loses_some(after) { 2 } else { 0 };
+        }
         let filters = match self.filters() {
             Some((None, Some(_))) => Width::Narrower,
             Some((Some(_), Some(_))) | None => Width::Same,
@@ -304,10 +313,16 @@ impl fmt::Display for CatalogChange {
                 if !recipient.active {
                     f.write_str(", disabled")?;
                 }
-                match property_changes(&Properties::new(), &recipient.properties) {
-                    changes if changes.is_empty() => Ok(()),
-                    changes => write!(f, ", {changes}"),
+                let restrictions = Restrictions::default().changes_to(&recipient.restrictions);
+                for changes in [property_changes(&Properties::new(), &recipient.properties), restrictions] {
+                    if !changes.is_empty() {
+                        write!(f, ", {changes}")?;
+                    }
                 }
+                Ok(())
+            }
+            Self::RecipientRestrictions { recipient, before, after } => {
+                write!(f, "~ recipient {recipient}: {}{}", before.changes_to(after), self.widening())
             }
             Self::RecipientProperties { recipient, before, after } => {
                 let changes = property_changes(before, after);
@@ -487,6 +502,13 @@ fn recipient(before: Option<&RecipientState>, after: &RecipientState, changes: &
                     recipient: name(),
                     before: before.properties.clone(),
                     after: after.properties.clone(),
+                });
+            }
+            if before.restrictions != after.restrictions {
+                changes.push(CatalogChange::RecipientRestrictions {
+                    recipient: name(),
+                    before: before.restrictions.clone(),
+                    after: after.restrictions.clone(),
                 });
             }
         }

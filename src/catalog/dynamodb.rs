@@ -36,7 +36,7 @@ use futures::future::BoxFuture;
 
 use super::{
     Activation, Caller, Catalog, ListPage, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash,
-    TokenRecord, grant::GrantState, properties::Properties, unknown_token,
+    TokenRecord, grant::GrantState, unknown_token,
 };
 use crate::error::{Error, Fault, Result};
 use crate::protocol::activation::ActivationId;
@@ -52,7 +52,7 @@ pub use listed::{
 };
 pub use recipient_changes::{GrantBefore, GrantChanges, GrantFilter, GrantTables, RecipientChanges};
 pub use records::BadRecord;
-use records::Item;
+use records::{Item, StoredRecipient};
 pub use seen::{SeenTable, SeenTables};
 pub use tokens::{FoundToken, LIVE_TOKENS, NewToken, ReplacedToken, to_seconds};
 pub use write_error::{MissingRecord, WriteError};
@@ -156,9 +156,9 @@ impl DynamoDbCatalog {
         tokens.insert(hash, token.clone());
     }
 
-    /// The items of these keys, for a caller that may read, and the caller's properties: its recipient is read with them,
-    /// and its token if that was only remembered. A recipient that is gone or disabled gets the answer to an unknown token.
-    async fn get_for(&self, caller: &Caller, keys: &[Key]) -> Result<(Properties, Vec<Option<Item>>)> {
+    /// The items of these keys, for a caller that may read, and the caller's recipient: it is read with them, and the
+    /// caller's token if that was only remembered. A recipient that is gone or disabled gets the answer to an unknown token.
+    async fn get_for(&self, caller: &Caller, keys: &[Key]) -> Result<(StoredRecipient, Vec<Option<Item>>)> {
         let mut wanted = vec![Key::recipient(caller.recipient())];
         wanted.extend(caller.remembered.map(Key::token));
         wanted.extend_from_slice(keys);
@@ -168,7 +168,10 @@ impl DynamoDbCatalog {
             self.check_remembered(caller, hash, items.next().flatten().as_ref())?;
         }
         match recipient.as_ref().map(records::recipient).transpose() {
-            Ok(Some(recipient)) if recipient.active => Ok((recipient.properties, items.collect())),
+            Ok(Some(recipient)) if recipient.active => {
+                caller.check(&recipient.restrictions)?;
+                Ok((recipient, items.collect()))
+            }
             Ok(Some(_) | None) => Err(unknown_token()),
             Err(bad) => {
                 self.report(&bad);
@@ -202,7 +205,7 @@ impl DynamoDbCatalog {
     ) -> Result<(Option<GrantedShare>, Option<Item>)> {
         let mut keys = vec![Key::grant(caller.recipient(), share), Key::share(share)];
         keys.extend(other);
-        let (properties, items) = self.get_for(caller, &keys).await?;
+        let (recipient, items) = self.get_for(caller, &keys).await?;
         let mut items = items.into_iter();
         let mut next = || items.next().flatten();
         let (grant, share, other) = (next(), next(), next());
@@ -218,7 +221,7 @@ impl DynamoDbCatalog {
             Error::unreadable_table(message).with_fault(Fault::Record).with_source(bad)
         })?;
         let share = share.and_then(records::StoredShare::served);
-        Ok((share.map(|record| GrantedShare { record, state: grant.state, properties }), other))
+        Ok((share.map(|record| GrantedShare { record, state: grant.state, recipient }), other))
     }
 
     /// The share, if it is granted to the caller.
@@ -233,13 +236,16 @@ struct GrantedShare {
     /// What is granted of it.
     state: GrantState,
     /// The caller's.
-    properties: Properties,
+    recipient: StoredRecipient,
 }
 
 impl GrantedShare {
     /// A table of the share, with the caller's access to it. `None` if it is not granted.
     fn table(&self, item: &Item) -> Result<Option<TableRecord>, BadRecord> {
-        Ok(records::table(item, &self.record)?.for_caller(&self.state, &self.properties))
+        let table = records::table(item, &self.record)?;
+        let recipient = &self.recipient;
+        let table = table.for_caller(&self.state, &recipient.properties);
+        Ok(table.map(|table| table.restricted(&recipient.restrictions)))
     }
 }
 

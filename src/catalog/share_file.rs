@@ -20,6 +20,7 @@ use chrono::{DateTime, Utc};
 
 use super::grant::{GrantState, SchemaScope};
 use super::properties::Properties;
+use super::restrictions::Restrictions;
 use super::state::{
     CatalogState, MissingProperties, RecipientState, SchemaState, ShareState, TableState, TokenState,
 };
@@ -86,13 +87,14 @@ pub struct ShareFile {
     pub unreadable: Vec<UnreadableTable>,
 }
 
-/// What a file says about a recipient beside its shares and tokens. What it leaves out is `None`; properties that it leaves
-/// out do not exist.
+/// What a file says about a recipient beside its shares and tokens. What it leaves out is `None`; properties and restrictions
+/// that it leaves out do not exist.
 #[derive(Debug, Default)]
 struct RecipientNotes {
     active: Option<bool>,
     comment: Option<String>,
     properties: Properties,
+    restrictions: Restrictions,
 }
 
 /// A share, as it is granted to a recipient.
@@ -102,12 +104,14 @@ struct Granted<'a> {
     state: &'a GrantState,
     /// The recipient's.
     properties: &'a Properties,
+    restrictions: &'a Restrictions,
 }
 
 impl<'a> Granted<'a> {
     /// A table of the share, with the recipient's access to it. `None` if it is not granted.
     fn table(&self, table: &TableRecord) -> Option<TableRecord> {
-        table.clone().for_caller(self.state, self.properties)
+        let table = table.clone().for_caller(self.state, self.properties)?;
+        Some(table.restricted(self.restrictions))
     }
 
     /// The tables that are granted, and of these those of a schema if one is named, with their keys.
@@ -220,7 +224,8 @@ impl ShareFile {
 
     /// Everything in the file, to be compared with another catalog. What the file leaves out is as it is in `now`: the
     /// ids of shares and tables, which recipients' checkpoints hold, comments, and whether a recipient is disabled. The id
-    /// of a token, and when it was created, never change. Filters and properties are what the file says, and no others.
+    /// of a token, and when it was created, never change. Filters, properties
+    /// and restrictions are what the file says, and no others.
     pub fn state(&self, now: &CatalogState) -> CatalogState {
         let mut state = CatalogState::default();
         for (key, share) in self.shares.iter() {
@@ -238,6 +243,7 @@ impl ShareFile {
                 active: active.or(before.map(|before| before.active)).unwrap_or(true),
                 comment: comment_over(comment, before.and_then(|before| before.comment.as_ref())),
                 properties: notes.map(|notes| notes.properties.clone()).unwrap_or_default(),
+                restrictions: notes.map(|notes| notes.restrictions.clone()).unwrap_or_default(),
                 shares: shares.clone(),
                 tokens: tokens
                     .map(|(hash, token)| {
@@ -287,6 +293,12 @@ impl ShareFile {
         let key = Name::key_of(share);
         let state = self.grants.get(recipient)?.get(&key)?;
         let properties = self.notes.get(recipient).map_or(NONE, |notes| &notes.properties);
-        Some(Granted { share: self.shares.get(&key)?, state, properties })
+        let restrictions = self.restrictions(recipient);
+        Some(Granted { share: self.shares.get(&key)?, state, properties, restrictions })
+    }
+
+    fn restrictions(&self, recipient: &str) -> &Restrictions {
+        const NONE: &Restrictions = &Restrictions { allowed_ips: None };
+        self.notes.get(recipient).map_or(NONE, |notes| &notes.restrictions)
     }
 }

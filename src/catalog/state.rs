@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 
 use super::grant::GrantState;
 use super::properties::Properties;
+use super::restrictions::Restrictions;
 use super::{TableRecord, TableSettings};
 use crate::predicate::PartitionFilter;
 use crate::protocol::names::Name;
@@ -64,6 +65,8 @@ pub struct RecipientState {
     pub comment: Option<String>,
     /// What filters read of it.
     pub properties: Properties,
+    /// What restricts it.
+    pub restrictions: Restrictions,
     /// The shares that are granted to it, by the keys of their names, with what is granted of them.
     pub shares: BTreeMap<String, GrantState>,
     /// Its tokens, by their hashes: 64 hexadecimal digits.

@@ -36,7 +36,8 @@ pub async fn temporary_table_credentials(
             "The requested location must be the same as or under this table's configured storage location.",
         ));
     }
-    let credentials = app.storage.directory_credentials(&location, recipient.name()).await?;
+    let allowed_ips = shared.record().allowed_ips.as_ref();
+    let credentials = app.storage.directory_credentials(&location, recipient.name(), allowed_ips).await?;
     let answer = TemporaryCredentials {
         credentials: TableCredentials {
             location: directory,

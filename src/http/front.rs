@@ -16,6 +16,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::cors::{self, Cors, CorsOrigins};
+use super::request::SourceIp;
 use super::{local_file, pages, routes};
 use crate::app::App;
 use crate::audit::{Audit, Facts};
@@ -27,10 +28,6 @@ const REQUEST_ID_HEADER: &str = "x-request-id";
 
 /// How much of the client's `User-Agent` an event has: the name and the version of the client, and of what it runs on.
 const USER_AGENT_CHARS: usize = 128;
-
-/// The address that a front door says a request came from, in its extensions.
-#[derive(Debug, Clone)]
-pub struct SourceIp(pub String);
 
 /// What browsers get beside the answers of the protocol.
 #[derive(Debug, Clone)]
@@ -81,7 +78,7 @@ async fn front(State(front): State<Front>, mut request: Request) -> Response {
     let origins = request.extensions_mut().remove::<CorsOrigins>();
     let cors = Cors::of(origins.as_ref().unwrap_or(&front.browsers.origins), &method, request.headers());
     let is_page = front.browsers.pages && path == "/" && pages::is_asked_for(&method, request.headers());
-    let source_ip = request.extensions_mut().remove::<SourceIp>().map(|SourceIp(address)| address);
+    let source_ip = request.extensions().get::<SourceIp>().map(|SourceIp(address)| address.clone());
     let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
     let audit = Audit::begin(Facts {
         request_id: ids.request.clone(),

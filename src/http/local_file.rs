@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use futures::{StreamExt as _, stream};
 
+use super::request::SourceIp;
 use crate::app::App;
 use crate::audit::Audit;
 use crate::error::Error;
@@ -23,7 +24,8 @@ pub(super) async fn serve(app: &App, request: Request, audit: &Arc<Audit>) -> Re
     let Some(gateway) = app.storage.gateway() else { return Response::default() };
     let file = gateway.file_of(request.uri().path());
     audit.note(|facts| facts.object = file);
-    let response = gateway.serve(request).await;
+    let source = request.extensions().get::<SourceIp>().and_then(SourceIp::address);
+    let response = gateway.serve(request, source).await;
     if let Some(error) = failure(response.status()) {
         audit.note(|facts| facts.fail(&error));
         return response;
@@ -37,7 +39,9 @@ pub(super) async fn serve(app: &App, request: Request, audit: &Arc<Audit>) -> Re
 fn failure(status: StatusCode) -> Option<Error> {
     Some(match status {
         status if status.is_success() => return None,
-        StatusCode::FORBIDDEN => Error::forbidden("The URL was not signed by this server, or has expired."),
+        StatusCode::FORBIDDEN => Error::forbidden(
+            "The URL was not signed by this server, has expired, or was issued to a recipient that cannot use this address.",
+        ),
         StatusCode::NOT_FOUND => {
             Error::not_found("There is no such file in the directory of a shared table.")
         }

@@ -1,6 +1,7 @@
 //! What handlers take from a request: who asks, the names in its path, its parameters and its body.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -18,13 +19,25 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::ndjson::Bounds;
 
+/// The address that a front door says a request came from, in its extensions.
+#[derive(Debug, Clone)]
+pub struct SourceIp(pub String);
+
+impl SourceIp {
+    /// The address, if it is one.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.0.parse().ok()
+    }
+}
+
 impl FromRequestParts<Arc<App>> for Recipient {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self> {
         let headers: Vec<_> =
             parts.headers.get_all(AUTHORIZATION).iter().map(|value| value.to_str().ok()).collect();
-        Self::authenticate(&*app.catalog, &headers).await
+        let source = parts.extensions.get::<SourceIp>().and_then(SourceIp::address);
+        Self::authenticate(&*app.catalog, &headers, source).await
     }
 }
 

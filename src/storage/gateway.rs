@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::{File, Metadata};
 use std::io::{Read, Seek, SeekFrom};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::SystemTime;
@@ -29,9 +30,13 @@ use url::Url;
 
 use super::local::{LocalDirectory, Unreadable};
 use super::presign::{BucketUrl, Credentials, LONGEST_EXPIRES, hmac};
+use crate::network::AllowedIps;
 
 /// The one bucket, whose keys are `<root id>/<path under the root>`.
 const BUCKET: &str = "deltashare-local";
+
+/// How many directories are registered for lists of addresses.
+const MOST_BOUND: usize = 10_000;
 
 /// How many bytes of a file are in memory at once, for each answer.
 const CHUNK: u64 = 256 * 1024;
@@ -72,21 +77,34 @@ impl Gateway {
         Arc::new(Self { base_url: base_url.clone(), credentials, roots, service })
     }
 
-    /// Lets the files under `root`, a canonical directory, be read through signed URLs, and returns the
-    /// first segment of their keys: a keyed hash, so that the URL does not show where the directory is.
+    /// Lets the files under `root`, a canonical directory, be read through signed URLs, from `allowed` addresses only if
+    /// there are any, and returns the first segment of their keys: a keyed hash, so that the URL shows neither where the
+    /// directory is nor the addresses, and cannot be changed to that of other addresses, since it is signed.
     /// Registering a directory again changes nothing.
-    pub fn register(&self, root: &Path) -> String {
-        let digest = hmac(self.credentials.secret_access_key.as_bytes(), root.as_os_str().as_encoded_bytes());
+    pub fn register(&self, root: &Path, allowed: Option<&AllowedIps>) -> String {
+        let mut named = root.as_os_str().as_encoded_bytes().to_vec();
+        if let Some(allowed) = allowed {
+            // No path has a zero byte.
+            named.push(0);
+            named.extend_from_slice(allowed.to_string().as_bytes());
+        }
+        let digest = hmac(self.credentials.secret_access_key.as_bytes(), &named);
         let id = hex(&digest[..16]);
         if !self.roots.read().contains_key(&id) {
-            self.roots.write().insert(id.clone(), root.to_owned());
+            let mut roots = self.roots.write();
+            if allowed.is_some() && roots.values().filter(|root| root.allowed.is_some()).count() >= MOST_BOUND
+            {
+                // Lists change with the share file. A client whose URLs stop working queries again.
+                roots.retain(|_, root| root.allowed.is_none());
+            }
+            roots.insert(id.clone(), SharedRoot { path: root.to_owned(), allowed: allowed.cloned() });
         }
         id
     }
 
     /// Drops every registered directory that is not in `shared`: URLs below it stop working at once.
     pub fn retain(&self, shared: &[PathBuf]) {
-        self.roots.write().retain(|_, root| shared.contains(root));
+        self.roots.write().retain(|_, root| shared.contains(&root.path));
     }
 
     /// Whether this path belongs to the gateway's bucket, with or without the path of the base URL.
@@ -98,7 +116,7 @@ impl Gateway {
     pub fn file_of(&self, path: &str) -> Option<String> {
         let key = self.strip_base(path)?.strip_prefix('/')?.strip_prefix(BUCKET)?.strip_prefix('/')?;
         let (id, file) = key.split_once('/')?;
-        let root = self.roots.read().get(id)?.display().to_string();
+        let root = self.roots.read().get(id)?.path.display().to_string();
         Some(format!("{root}/{}", percent_decode_str(file).decode_utf8_lossy()))
     }
 
@@ -110,8 +128,9 @@ impl Gateway {
         BucketUrl::behind(&self.base_url, BUCKET)
     }
 
-    /// Answers one request. Everything but a GET with a valid presigned URL is refused with S3's error body.
-    pub async fn serve(&self, request: Request<Body>) -> Response<Body> {
+    /// Answers one request, which comes from `source` if that is known. Everything but a GET with a valid presigned URL is
+    /// refused with S3's error body.
+    pub async fn serve(&self, request: Request<Body>, source: Option<IpAddr>) -> Response<Body> {
         let Some(uri) = self.signed_uri(request.uri()) else {
             return refusal(StatusCode::NOT_FOUND, "NoSuchBucket", "The specified bucket does not exist");
         };
@@ -129,6 +148,8 @@ impl Gateway {
             return refusal(StatusCode::FORBIDDEN, "AccessDenied", "Access Denied");
         }
         parts.uri = uri;
+        // The address is checked with the key that `s3s` reads: a path can spell it in several ways.
+        parts.extensions.insert(Source(source));
         // A GET has no body; one that is sent is not read.
         let request = Request::from_parts(parts, s3s::Body::empty());
         // `s3s` writes requests and expected signatures into the log.
@@ -182,17 +203,29 @@ fn refusal(status: StatusCode, code: &str, message: &str) -> Response<Body> {
     response
 }
 
+/// The address that a request comes from, in its extensions.
+#[derive(Clone, Copy)]
+struct Source(Option<IpAddr>);
+
+/// A directory whose files may be read.
+#[derive(Clone)]
+struct SharedRoot {
+    path: PathBuf,
+    /// From where; `None` for every address.
+    allowed: Option<AllowedIps>,
+}
+
 /// The registered directories by their ids.
 #[derive(Default)]
-struct Roots(RwLock<HashMap<String, PathBuf>>);
+struct Roots(RwLock<HashMap<String, SharedRoot>>);
 
 impl Roots {
     // A writer never leaves the map half changed, so a poisoned lock is as good as any.
-    fn read(&self) -> RwLockReadGuard<'_, HashMap<String, PathBuf>> {
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<String, SharedRoot>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, HashMap<String, PathBuf>> {
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<String, SharedRoot>> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -215,7 +248,12 @@ impl S3 for Objects {
             return Err(S3Error::with_message(S3ErrorCode::NotImplemented, message));
         }
         let (id, path) = input.key.split_once('/').ok_or_else(no_such_key)?;
-        let root = self.roots.read().get(id).cloned().ok_or_else(no_such_key)?;
+        let SharedRoot { path: root, allowed } =
+            self.roots.read().get(id).cloned().ok_or_else(no_such_key)?;
+        let source = request.extensions.get().and_then(|Source(source)| *source);
+        if allowed.is_some_and(|allowed| !source.is_some_and(|source| allowed.contains(source))) {
+            return Err(S3Error::with_message(S3ErrorCode::AccessDenied, "Access Denied"));
+        }
         let path = path.to_owned();
         let opened = tokio::task::spawn_blocking(move || open_under(&root, &path)).await;
         let (file, metadata) = opened.map_err(|_| S3Error::new(S3ErrorCode::InternalError))??;

@@ -1,11 +1,13 @@
 //! Stands in for the S3 gateway of local directories in a build without the command line: nothing can create one.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use axum::body::Body;
 use axum::http::{Request, Response};
 
 use super::presign::{BucketUrl, Credentials};
+use crate::network::AllowedIps;
 
 /// Has no value.
 #[derive(Debug)]
@@ -13,7 +15,7 @@ pub enum Gateway {}
 
 #[allow(missing_docs)]
 impl Gateway {
-    pub fn register(&self, _: &Path) -> String {
+    pub fn register(&self, _: &Path, _: Option<&AllowedIps>) -> String {
         match *self {}
     }
 
@@ -33,7 +35,7 @@ impl Gateway {
         match *self {}
     }
 
-    pub async fn serve(&self, _: Request<Body>) -> Response<Body> {
+    pub async fn serve(&self, _: Request<Body>, _: Option<IpAddr>) -> Response<Body> {
         match *self {}
     }
 }

@@ -11,13 +11,14 @@ use aws_sdk_sts::error::{ProvideErrorMetadata as _, SdkError};
 use chrono::{DateTime, TimeDelta, Utc};
 use object_store::CredentialProvider;
 use object_store::aws::AwsCredential;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use url::Url;
 
 use super::credentials_cache::CredentialsCache;
 use super::presign::Credentials;
 use crate::error::{Error, Fault, Result, innermost};
+use crate::network::AllowedIps;
 use crate::role::RoleArn;
 use crate::s3_error::S3ErrorKind;
 
@@ -60,34 +61,40 @@ pub(super) struct Sts {
 }
 
 impl Sts {
-    /// Assumes `role` to read and sign with.
-    async fn assume_signer(&self, role: &RoleArn) -> Result<DirectoryCredentials> {
-        self.ask(role, "deltashare-server", None).await
+    /// Assumes `role` to read and sign with, or only to sign URLs for some addresses.
+    async fn assume_signer(
+        &self,
+        role: &RoleArn,
+        allowed: Option<&AllowedIps>,
+    ) -> Result<DirectoryCredentials> {
+        let policy = allowed.map(|allowed| signing_policy(role.partition(), allowed));
+        self.ask(role, "deltashare-server", policy.map(|policy| (policy, ADDRESSES_TOO_LONG))).await
     }
 
-    /// Assumes `role` for `recipient`, with a policy that leaves nothing but `prefix` of `bucket`, which is in
-    /// `bucket_region`.
+    /// Assumes `role` for `recipient`, with a policy that leaves nothing but one directory, for some addresses only if there are
+    /// any.
     pub(super) async fn assume_for(
         &self,
         role: &RoleArn,
         recipient: &str,
-        bucket: &str,
-        bucket_region: &str,
-        prefix: &str,
+        directory: &Directory<'_>,
+        allowed: Option<&AllowedIps>,
     ) -> Result<DirectoryCredentials> {
-        let policy = policy(role.partition(), bucket_region, bucket, prefix);
-        if policy.len() > LONGEST_POLICY {
-            return Err(too_long());
-        }
-        self.ask(role, &session_name(recipient), Some(policy)).await
+        let policy = directory_policy(role.partition(), directory, allowed);
+        let too_long = if allowed.is_some() { DIRECTORY_AND_ADDRESSES_TOO_LONG } else { DIRECTORY_TOO_LONG };
+        self.ask(role, &session_name(recipient), Some((policy, too_long))).await
     }
 
     async fn ask(
         &self,
         role: &RoleArn,
         session: &str,
-        policy: Option<String>,
+        policy: Option<(String, &'static str)>,
     ) -> Result<DirectoryCredentials> {
+        let (policy, too_long) = policy.unzip();
+        if policy.as_ref().is_some_and(|policy| policy.len() > LONGEST_POLICY) {
+            return Err(Error::unsupported(too_long.unwrap_or_default()));
+        }
         let own = match (&self.credentials, &self.provider) {
             (Some(credentials), _) => credentials.clone(),
             (None, Some(provider)) => provider.credentials().await.map_err(|reason| {
@@ -116,7 +123,7 @@ impl Sts {
             .send();
         let answer = tokio::time::timeout(DEADLINE, request).await.map_err(unavailable)?;
         let answer = answer.map_err(|error| match error.code() {
-            Some("PackedPolicyTooLarge") => too_long(),
+            Some("PackedPolicyTooLarge") => Error::unsupported(too_long.unwrap_or_default()),
             _ => failed(role, &error),
         })?;
         let credentials =
@@ -137,6 +144,8 @@ const LEFT: TimeDelta = TimeDelta::minutes(31);
 /// A role that is assumed to read and sign with, and assumed again before its credentials are too short.
 pub(super) struct AssumedRole {
     role: RoleArn,
+    /// The addresses for which URLs are signed, and nothing else is done; `None` for a session without a policy.
+    allowed: Option<AllowedIps>,
     sts: Sts,
     /// With when they were asked for. Held while the role is assumed, so that many requests assume it once.
     current: Mutex<Option<(Instant, Credentials)>>,
@@ -150,7 +159,12 @@ impl fmt::Debug for AssumedRole {
 
 impl AssumedRole {
     pub(super) fn new(role: RoleArn, sts: Sts) -> Self {
-        Self { role, sts, current: Mutex::new(None) }
+        Self { role, allowed: None, sts, current: Mutex::new(None) }
+    }
+
+    /// A role that only signs URLs for these addresses.
+    pub(super) fn bound(role: RoleArn, sts: Sts, allowed: &AllowedIps) -> Self {
+        Self { allowed: Some(allowed.clone()), ..Self::new(role, sts) }
     }
 
     /// Credentials that live long enough for a URL.
@@ -162,8 +176,9 @@ impl AssumedRole {
             return Ok(credentials.clone());
         }
         let asked = Instant::now();
-        let assumed = self.sts.assume_signer(&self.role).await?;
-        tracing::info!(expires = %assumed.expires_at, "the signer role was assumed");
+        let assumed = self.sts.assume_signer(&self.role, self.allowed.as_ref()).await?;
+        let allowed_ips = self.allowed.as_ref().map(ToString::to_string);
+        tracing::info!(expires = %assumed.expires_at, allowed_ips, "the signer role was assumed");
         let credentials = Credentials {
             access_key_id: assumed.access_key_id,
             secret_access_key: assumed.secret_access_key,
@@ -201,11 +216,13 @@ impl CredentialProvider for AssumedRole {
     }
 }
 
-fn too_long() -> Error {
-    Error::unsupported(
-        "The table's location is too long for a session policy, so that no temporary credentials can be given for it.",
-    )
-}
+const DIRECTORY_TOO_LONG: &str = "The table's location is too long for a session policy, so that no temporary credentials can be given for it.";
+
+const DIRECTORY_AND_ADDRESSES_TOO_LONG: &str = "The table's location and the addresses that this recipient may use are too \
+     long for a session policy, so that no temporary credentials can be given for the table.";
+
+const ADDRESSES_TOO_LONG: &str = "The addresses that this recipient may use are too many for a session policy, so that no \
+     URLs can be issued. Contact the provider of the share.";
 
 fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     later().with_source(source)
@@ -249,34 +266,73 @@ where
     answer.with_source(source)
 }
 
-/// What the credentials may do. The role's own policy limits them further.
-fn policy(partition: &str, region: &str, bucket: &str, prefix: &str) -> String {
+/// A table's directory in S3.
+pub(super) struct Directory<'a> {
+    pub(super) bucket: &'a str,
+    /// The bucket's.
+    pub(super) region: &'a str,
+    pub(super) prefix: &'a str,
+}
+
+/// A policy with these statements.
+fn policy(statements: impl IntoIterator<Item = Value>) -> String {
+    json!({"Version": "2012-10-17", "Statement": statements.into_iter().collect::<Vec<_>>()}).to_string()
+}
+
+/// Refuses every request to S3 that does not come from these addresses.
+///
+/// A statement that denies also limits what the policy of a bucket allows to everyone, which a session policy otherwise does
+/// not. A request through a VPC endpoint has no `aws:SourceIp`, and a negated condition holds without its key, so such a
+/// request is refused too. KMS is left out: S3 asks it for the key in the name of the session, from an address of AWS, after
+/// it has checked this statement for the request itself.
+fn only_from(allowed: &AllowedIps) -> Value {
+    json!({
+        "Effect": "Deny",
+        "Action": "s3:*",
+        "Resource": "*",
+        "Condition": {"NotIpAddress": {"aws:SourceIp": allowed.texts()}},
+    })
+}
+
+/// Lets S3, and nobody else, decrypt objects for the session. The role's own policy says with which keys.
+fn decrypt(via: &str) -> Value {
+    json!({
+        "Effect": "Allow",
+        "Action": "kms:Decrypt",
+        "Resource": "*",
+        "Condition": {"StringLike": {"kms:ViaService": via}},
+    })
+}
+
+/// What a session may do that signs URLs for some addresses only: read what the role may read.
+fn signing_policy(partition: &str, allowed: &AllowedIps) -> String {
+    let read = json!({
+        "Effect": "Allow",
+        "Action": "s3:GetObject",
+        "Resource": format!("arn:{partition}:s3:::*"),
+    });
+    policy([read, decrypt("s3.*"), only_from(allowed)])
+}
+
+/// What the credentials for a directory may do. The role's own policy limits them further.
+fn directory_policy(partition: &str, directory: &Directory<'_>, allowed: Option<&AllowedIps>) -> String {
+    let Directory { bucket, region, prefix } = directory;
     // `${` begins a policy variable; `*` and `?` cannot stand in a location.
     let literal = |text: &str| text.replace("${", "${$}{");
     let (bucket, prefix) = (literal(bucket), literal(prefix));
-    json!({
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Action": "s3:GetObject",
-                "Resource": format!("arn:{partition}:s3:::{bucket}/{prefix}*"),
-            },
-            {
-                "Effect": "Allow",
-                "Action": "s3:ListBucket",
-                "Resource": format!("arn:{partition}:s3:::{bucket}"),
-                "Condition": {"StringLike": {"s3:prefix": format!("{prefix}*")}},
-            },
-            {
-                "Effect": "Allow",
-                "Action": "kms:Decrypt",
-                "Resource": "*",
-                "Condition": {"StringLike": {"kms:ViaService": format!("s3.{region}.*")}},
-            },
-        ],
-    })
-    .to_string()
+    let read = json!({
+        "Effect": "Allow",
+        "Action": "s3:GetObject",
+        "Resource": format!("arn:{partition}:s3:::{bucket}/{prefix}*"),
+    });
+    let list = json!({
+        "Effect": "Allow",
+        "Action": "s3:ListBucket",
+        "Resource": format!("arn:{partition}:s3:::{bucket}"),
+        "Condition": {"StringLike": {"s3:prefix": format!("{prefix}*")}},
+    });
+    let decrypt = decrypt(&format!("s3.{region}.*"));
+    policy([read, list, decrypt].into_iter().chain(allowed.map(only_from)))
 }
 
 /// The name by which CloudTrail shows who used the credentials: 2 to 64 characters of a few kinds.
@@ -294,9 +350,10 @@ mod tests {
 
     #[test]
     fn a_policy_names_the_directory_and_no_other() {
-        let policy: serde_json::Value =
-            serde_json::from_str(&policy("aws-cn", "cn-north-1", "lake", "a $ \"b\"/${aws:userid}/t/"))
-                .unwrap();
+        let directory =
+            Directory { bucket: "lake", region: "cn-north-1", prefix: "a $ \"b\"/${aws:userid}/t/" };
+        let policy: Value = serde_json::from_str(&directory_policy("aws-cn", &directory, None)).unwrap();
+        assert_eq!(policy["Statement"].as_array().unwrap().len(), 3);
         assert_eq!(policy["Statement"][0]["Resource"], "arn:aws-cn:s3:::lake/a $ \"b\"/${$}{aws:userid}/t/*");
         assert_eq!(policy["Statement"][1]["Resource"], "arn:aws-cn:s3:::lake");
         assert_eq!(
@@ -304,6 +361,38 @@ mod tests {
             "a $ \"b\"/${$}{aws:userid}/t/*"
         );
         assert_eq!(policy["Statement"][2]["Condition"]["StringLike"]["kms:ViaService"], "s3.cn-north-1.*");
+    }
+
+    #[test]
+    fn sessions_for_some_addresses_fit_into_a_policy_and_refuse_the_others() {
+        let text = |at: u32| format!("2001:db8:1111:1111:1111:1111:1111:{:x}", 0x1000 + at);
+        let ranges = |count: u32| -> Vec<String> { (0..count).map(text).collect() };
+        let longest = (1..50)
+            .map(|count| AllowedIps::parse(ranges(count).iter().map(String::as_str)))
+            .take_while(Result::is_ok)
+            .last()
+            .unwrap()
+            .unwrap();
+        let directory = Directory {
+            bucket: &"b".repeat(63),
+            region: "ap-southeast-3",
+            prefix: &format!("{}/", "p".repeat(64)),
+        };
+        let (signing, of_directory) = (
+            signing_policy("aws-us-gov", &longest),
+            directory_policy("aws-us-gov", &directory, Some(&longest)),
+        );
+        assert!(
+            signing.len() <= LONGEST_POLICY && of_directory.len() <= LONGEST_POLICY,
+            "{}",
+            of_directory.len()
+        );
+        for policy in [signing, of_directory] {
+            let policy: Value = serde_json::from_str(&policy).unwrap();
+            let denied = policy["Statement"].as_array().unwrap().last().unwrap();
+            assert_eq!((&denied["Effect"], &denied["Action"]), (&json!("Deny"), &json!("s3:*")));
+            assert_eq!(denied["Condition"]["NotIpAddress"]["aws:SourceIp"], json!(longest.texts()));
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use deltashare::catalog::dynamodb::{
 };
 use deltashare::catalog::grant::GrantState;
 use deltashare::catalog::properties::Properties;
+use deltashare::catalog::restrictions::Restrictions;
 use deltashare::protocol::names::Name;
 
 use super::*;
@@ -378,7 +379,9 @@ async fn a_grant_that_is_there_before_its_recipient_keeps_its_filter() {
     let shares = [Name::share("retail").unwrap()];
     let create = async || {
         let name = Name::share("new").unwrap();
-        writer.create_recipient(&name, None, &Properties::new(), &shares, &token).await
+        writer
+            .create_recipient(&name, None, &Properties::new(), &Restrictions::default(), &shares, &token)
+            .await
     };
     for (filter, refused) in
         [(text("year = 2024"), "with the filter year = 2024"), (text("year"), "is not a filter")]

@@ -384,13 +384,16 @@ impl Admin {
 
     async fn recipient(&self, command: RecipientCommand) -> Result<(), Failure> {
         match command {
-            RecipientCommand::Create { recipient, share, comment, property, token } => {
+            RecipientCommand::Create { recipient, share, comment, property, restrictions, token } => {
                 let name = share_name(&recipient)?;
                 let shares = share.iter().map(|share| share_name(share)).collect::<Result<Vec<_>, _>>()?;
                 let properties = properties(property, &[])?;
+                let restrictions = restrictions.read()?;
                 let made = CreatedToken::new(&token, &recipient, &share)?;
                 let comment = comment.as_deref();
-                self.writer.create_recipient(&name, comment, &properties, &shares, &made.token).await?;
+                self.writer
+                    .create_recipient(&name, comment, &properties, &restrictions, &shares, &made.token)
+                    .await?;
                 let handover = made.hand_over(self.output)?;
                 let reads = match share.as_slice() {
                     [] => {
@@ -425,12 +428,13 @@ impl Admin {
                     Access::Nothing(_) => SeenTables::default(),
                 };
                 self.output.record(
-                    &["name", "status", "comment", "properties", "accessUntil", "moreTables"],
+                    &["name", "status", "comment", "properties", "allowedIps", "accessUntil", "moreTables"],
                     &vec![
                         found.name,
                         found.status,
                         found.comment,
                         found.properties,
+                        found.allowed_ips,
                         until,
                         if seen.more { WrittenValue::Flag(true) } else { WrittenValue::Nothing },
                     ],
@@ -452,13 +456,17 @@ impl Admin {
                 no_comment,
                 property,
                 no_property,
+                restrictions,
                 disable,
                 enable,
             } => {
                 let comment = (no_comment || comment.is_some()).then_some(comment.as_deref());
                 let active = (disable || enable).then_some(enable);
                 let properties = properties(property, &no_property)?;
-                let changes = RecipientChanges { comment, active, properties, no_properties: no_property };
+                let restrictions = restrictions.read()?;
+                let binds = restrictions.allowed_ips.as_ref().is_some_and(Option::is_some);
+                let no_properties = no_property;
+                let changes = RecipientChanges { comment, active, properties, no_properties, restrictions };
                 self.writer.update_recipient(&recipient, changes).await?;
                 let enable = self.command_about("recipient update", &recipient, "--enable");
                 let status = match active {
@@ -468,7 +476,11 @@ impl Admin {
                     Some(true) => " Its tokens are accepted again.".to_owned(),
                     None => String::new(),
                 };
-                self.done(&format!("Recipient '{recipient}' was updated.{status}"));
+                let bound = match binds {
+                    true => format!(" Other addresses are refused from the next request. {URLS_LIVE_ON}"),
+                    false => String::new(),
+                };
+                self.done(&format!("Recipient '{recipient}' was updated.{bound}{status}"));
             }
             RecipientCommand::Delete { recipient, yes } => {
                 confirm(yes, &format!("Delete recipient '{recipient}' with its tokens and grants?"))?;

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::Failure;
 use super::new_token::NewTokenOptions;
 use super::output::Output;
+use super::restrictions::{RestrictionOptions, RestrictionUpdate};
 use super::serve::parse_role;
 
 /// The DynamoDB table if none is named.
@@ -311,22 +312,24 @@ pub(crate) enum RecipientCommand {
         #[arg(long, value_name = "NAME=VALUE", value_parser = parse_property)]
         property: Vec<Property>,
         #[command(flatten)]
+        restrictions: RestrictionOptions,
+        #[command(flatten)]
         token: TokenOptions,
     },
     /// List the recipients with their grants, the number of their tokens, and when the first token expires.
     #[command(after_help = "Example:\n  deltashare recipient list")]
     List,
-    /// Show the properties, grants, and tokens of a recipient, the tables that it sees now, and until when.
+    /// Show the properties, restrictions, grants, and tokens of a recipient, the tables that it sees now, and until when.
     #[command(after_help = "Example:\n  deltashare recipient show acme")]
     Show {
         /// The name.
         recipient: String,
     },
-    /// Change the comment or the properties of a recipient, or disable or enable it.
+    /// Change the comment, properties, or restrictions of a recipient, or disable or enable it.
     #[command(
         group = ArgGroup::new("change").required(true).multiple(true)
-            .args(["comment", "no_comment", "property", "no_property", "disable", "enable"]),
-        after_help = "Examples:\n  deltashare recipient update acme --disable\n  deltashare recipient update acme --property region=EU"
+            .args(["comment", "no_comment", "property", "no_property", "allowed_ip", "no_allowed_ips", "disable", "enable"]),
+        after_help = "Examples:\n  deltashare recipient update acme --disable\n  deltashare recipient update acme --property region=EU\n  deltashare recipient update acme --allowed-ip 203.0.113.0/24 --allowed-ip 198.51.100.7"
     )]
     Update {
         /// The name.
@@ -344,6 +347,8 @@ pub(crate) enum RecipientCommand {
         /// Remove a property. Repeat the option for several.
         #[arg(long, value_name = "NAME")]
         no_property: Vec<String>,
+        #[command(flatten)]
+        restrictions: RestrictionUpdate,
         /// Disable the recipient from the next request. Its tokens and grants are kept.
         #[arg(long, conflicts_with = "enable")]
         disable: bool,

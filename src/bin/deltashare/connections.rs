@@ -19,12 +19,13 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::http::header::{CONNECTION, HeaderValue};
+use axum::http::header::{CONNECTION, HeaderName, HeaderValue};
 use axum::http::{Request, Response};
 use axum::response::IntoResponse as _;
 use deltashare::error::Error;
 use deltashare::http::{SourceIp, is_health};
 use deltashare::limits::Limits;
+use deltashare::network::{Cidr, client_address};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -51,6 +52,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How often it is looked at whether a connection has waited too long.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
+/// Where proxies write the address that a request came from.
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
 /// How often the same thing is logged.
 const SELDOM: Duration = Duration::from_secs(10);
 
@@ -58,14 +62,12 @@ const SELDOM: Duration = Duration::from_secs(10);
 /// them were answered.
 pub(crate) async fn serve(
     listener: TcpListener,
-    router: Router,
-    prefix: &str,
-    limits: Limits,
+    front: Front,
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) -> bool {
     let graceful = GracefulShutdown::new();
-    let front = Arc::new(Front { router, prefix: prefix.to_owned(), limits, connections: Mutex::default() });
+    let front = Arc::new(front);
     let mut stop = std::pin::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -95,10 +97,12 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// What all connections share.
-struct Front {
+pub(crate) struct Front {
     router: Router,
     prefix: String,
     limits: Limits,
+    /// The proxies whose `X-Forwarded-For` counts.
+    trusted_proxies: Vec<Cidr>,
     connections: Mutex<Connections>,
 }
 
@@ -203,6 +207,10 @@ impl Observer for Watched {
 }
 
 impl Front {
+    pub(crate) fn new(router: Router, prefix: &str, limits: Limits, trusted_proxies: Vec<Cidr>) -> Self {
+        Self { router, prefix: prefix.to_owned(), limits, trusted_proxies, connections: Mutex::default() }
+    }
+
     fn connections(&self) -> MutexGuard<'_, Connections> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -354,7 +362,10 @@ impl Connection {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             response
         } else {
-            request.extensions_mut().insert(SourceIp(self.peer.ip().to_canonical().to_string()));
+            let forwarded = request.headers().get_all(FORWARDED_FOR).iter().map(|value| value.to_str().ok());
+            if let Some(source) = client_address(self.peer.ip(), forwarded, &self.front.trusted_proxies) {
+                request.extensions_mut().insert(SourceIp(source.to_string()));
+            }
             match self.front.router.clone().oneshot(request).await {
                 Ok(response) => response,
                 Err(never) => match never {},

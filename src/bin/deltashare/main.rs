@@ -23,6 +23,7 @@ mod next_step;
 mod output;
 mod plan;
 mod profile;
+mod restrictions;
 mod rows;
 mod serve;
 mod share_file;

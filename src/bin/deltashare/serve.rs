@@ -15,6 +15,7 @@ use deltashare::catalog::share_file::{ShareFile, ShareFileCatalog};
 use deltashare::http::{Browsers, CorsOrigin, CorsOrigins, router_for};
 use deltashare::limits::Limits;
 use deltashare::logging;
+use deltashare::network::Cidr;
 use deltashare::protocol::tokens::TokenKey;
 use deltashare::role::RoleArn;
 use deltashare::storage::{Gateway, Storage, StorageOptions};
@@ -121,6 +122,12 @@ pub(crate) struct Options {
     /// The most connections from one address. Behind a proxy, all of them have one address. Default: half of all.
     #[arg(long, value_name = "NUMBER", value_parser = parse_number)]
     max_connections_per_address: Option<usize>,
+
+    /// The addresses of proxies in front of this server, such as 10.0.0.0/8,2001:db8::7. From them alone, X-Forwarded-For
+    /// says where a request comes from: the log and the allowed addresses of recipients go by the first address from the right
+    /// that is not one of these. Default: none.
+    #[arg(long, value_name = "CIDR", value_parser = Cidr::parse, value_delimiter = ',')]
+    trusted_proxies: Vec<Cidr>,
 
     /// How long a connection stays open without a request, as a number with s or m. A proxy in front of this server
     /// must close idle connections sooner. Default: 75s.
@@ -292,7 +299,8 @@ async fn serve(options: Options, limits: Limits) -> Result<(), Failure> {
         stopped.await;
         tracing::info!("stopping; requests in flight have {} seconds", GRACE.as_secs());
     };
-    if !connections::serve(listener, router, &prefix, limits, stopped, GRACE).await {
+    let front = connections::Front::new(router, &prefix, limits, options.trusted_proxies);
+    if !connections::serve(listener, front, stopped, GRACE).await {
         tracing::warn!("requests were still in flight and were cut off");
     }
     if let Some(watcher) = watcher {

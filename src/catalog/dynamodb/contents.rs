@@ -134,6 +134,7 @@ impl CatalogContents {
                     active: recipient.active,
                     comment: recipient.comment,
                     properties: recipient.properties,
+                    restrictions: recipient.restrictions,
                     shares: BTreeMap::new(),
                     tokens: BTreeMap::new(),
                 };

@@ -153,6 +153,8 @@ pub struct ListedRecipient {
     pub comment: WrittenValue,
     /// What filters read of it.
     pub properties: WrittenValue,
+    /// The addresses that it may use.
+    pub allowed_ips: WrittenValue,
     /// Why the record cannot be read; servers then refuse every token of the recipient.
     pub fault: Option<BadRecord>,
     /// Its tokens, the newest first.
@@ -215,6 +217,7 @@ impl ListedRecipient {
             status: of("status"),
             comment: of("comment"),
             properties: of(records::PROPERTIES),
+            allowed_ips: of(records::ALLOWED_IPS),
             fault: records::recipient(record).err(),
             tokens,
             shares,

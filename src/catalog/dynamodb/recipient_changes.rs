@@ -2,6 +2,7 @@
 
 use crate::catalog::grant::{GrantState, TablePatterns};
 use crate::catalog::properties::Properties;
+use crate::catalog::restrictions::RestrictionChanges;
 use crate::predicate::PartitionFilter;
 
 /// What happens to the filter of a grant.
@@ -66,4 +67,6 @@ pub struct RecipientChanges<'a> {
     pub properties: Properties,
     /// The names of properties to remove.
     pub no_properties: Vec<String>,
+    /// Restrictions to set or to remove.
+    pub restrictions: RestrictionChanges,
 }

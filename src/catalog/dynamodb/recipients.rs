@@ -11,16 +11,18 @@ use super::write_error::{MissingRecord, Result, WriteError};
 use super::writer::{Writer, set_comment};
 use crate::catalog::grant::GrantState;
 use crate::catalog::properties::{Properties, check_properties};
+use crate::catalog::restrictions::Restrictions;
 use crate::catalog::state::RecipientState;
 use crate::protocol::names::Name;
 
 impl Writer {
-    /// Creates a recipient with properties, shares and a token in one transaction.
+    /// Creates a recipient with properties, restrictions, shares and a token in one transaction.
     pub async fn create_recipient(
         &self,
         name: &Name,
         comment: Option<&str>,
         properties: &Properties,
+        restrictions: &Restrictions,
         shares: &[Name],
         token: &NewToken,
     ) -> Result<()> {
@@ -29,6 +31,7 @@ impl Writer {
         let mut attributes = vec![("name", text(who)), ("status", text("active"))];
         attributes.extend(comment.map(|comment| ("comment", text(comment))));
         attributes.extend(records::properties_attribute(properties));
+        attributes.extend(records::restriction_attributes(restrictions));
         let mut steps = vec![self.put_new(&Key::recipient(who), attributes, format!("recipient '{name}'"))];
         for share in shares {
             let share = self.share_name(share.as_str()).await?;
@@ -191,11 +194,12 @@ impl Writer {
 
     /// Creates a recipient without tokens and grants.
     pub(super) async fn add_recipient(&self, recipient: &RecipientState) -> Result<()> {
-        let RecipientState { name, active, comment, properties, .. } = recipient;
+        let RecipientState { name, active, comment, properties, restrictions, .. } = recipient;
         check_properties(properties).map_err(WriteError::Refused)?;
         let mut attributes = vec![("name", text(name)), ("status", text(status(*active)))];
         attributes.extend(comment.as_ref().map(|comment| ("comment", text(comment))));
         attributes.extend(records::properties_attribute(properties));
+        attributes.extend(records::restriction_attributes(restrictions));
         let what = format!("recipient '{name}'");
         self.transact(vec![self.put_new(&Key::recipient(name), attributes, what)]).await
     }
@@ -203,7 +207,7 @@ impl Writer {
     /// Changes a recipient.
     pub async fn update_recipient(&self, recipient: &str, changes: RecipientChanges<'_>) -> Result<()> {
         let missing = MissingRecord::recipient(recipient);
-        let RecipientChanges { comment, active, properties, no_properties } = changes;
+        let RecipientChanges { comment, active, properties, no_properties, restrictions } = changes;
         self.update(&Key::recipient(recipient), missing, |item| {
             if let Some(comment) = comment {
                 set_comment(item, comment);
@@ -220,6 +224,10 @@ impl Writer {
                 }
                 all.extend(properties);
                 set_properties(item, &all)?;
+            }
+            if !restrictions.is_empty() {
+                let all = records::recipient(item)?.restrictions.with(restrictions);
+                set_restrictions(item, &all);
             }
             Ok(())
         })
@@ -239,6 +247,24 @@ impl Writer {
                 return Err(WriteError::Conflict(format!("recipient '{recipient}'")));
             }
             set_properties(item, after)
+        })
+        .await
+    }
+
+    /// Changes the restrictions of a recipient from `before`. Fails with a conflict if they have changed since.
+    pub(super) async fn update_restrictions(
+        &self,
+        recipient: &str,
+        before: &Restrictions,
+        after: &Restrictions,
+    ) -> Result<()> {
+        let missing = MissingRecord::recipient(recipient);
+        self.update(&Key::recipient(recipient), missing, |item| {
+            if records::recipient(item)?.restrictions != *before {
+                return Err(WriteError::Conflict(format!("recipient '{recipient}'")));
+            }
+            set_restrictions(item, after);
+            Ok(())
         })
         .await
     }
@@ -290,6 +316,12 @@ fn set_properties(item: &mut Item, properties: &Properties) -> Result<()> {
     item.remove(records::PROPERTIES);
     item.extend(records::properties_attribute(properties).map(|(name, value)| (name.to_owned(), value)));
     Ok(())
+}
+
+fn set_restrictions(item: &mut Item, restrictions: &Restrictions) {
+    item.remove(records::ALLOWED_IPS);
+    let attributes = records::restriction_attributes(restrictions).into_iter();
+    item.extend(attributes.map(|(name, value)| (name.to_owned(), value)));
 }
 
 fn status(active: bool) -> &'static str {

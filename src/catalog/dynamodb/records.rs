@@ -12,8 +12,10 @@ use super::keys::{self, Key};
 use super::values::{number, text as value};
 use crate::catalog::grant::{GrantState, TablePatterns};
 use crate::catalog::properties::{self, Properties};
+use crate::catalog::restrictions::Restrictions;
 use crate::catalog::{ShareRecord, TableRecord, TableSettings, TokenHash, TokenRecord, expiry};
 use crate::location::WrittenLocation;
+use crate::network::AllowedIps;
 use crate::predicate::{FileAccess, PartitionFilter};
 use crate::protocol::names::Name;
 use crate::role::RoleArn;
@@ -30,6 +32,9 @@ pub const FILTERED_FORMAT: u32 = 2;
 /// The same for grants of some tables, whether they have a filter or not. Older servers would ignore the patterns.
 pub const PATTERNS_FORMAT: u32 = 3;
 
+/// The same for recipients with a restriction. Older servers would ignore it, so they must not read them.
+pub const RESTRICTED_FORMAT: u32 = 2;
+
 /// The version of the record format.
 pub(super) const FORMAT_ATTRIBUTE: &str = "format";
 
@@ -41,6 +46,9 @@ pub(super) const GRANTED_TABLES: &str = "tables";
 
 /// The properties of a recipient.
 pub(super) const PROPERTIES: &str = "properties";
+
+/// The addresses that a recipient may use.
+pub(super) const ALLOWED_IPS: &str = "allowedIps";
 
 /// The role that reads a table and signs its URLs.
 pub(super) const SIGNER_ROLE: &str = "signerRole";
@@ -113,6 +121,38 @@ impl<'a> Reader<'a> {
             (_, tables) => GrantState { tables, filter: Self::filtered(kind, item)?.1 },
         };
         Ok((this, state))
+    }
+
+    /// The same for a recipient, and its restrictions.
+    fn restricted(kind: &'static str, item: &'a Item) -> Result<(Self, Restrictions)> {
+        let this = Self { kind, item };
+        let (format, restrictions) = (this.format()?, this.restrictions()?);
+        match format {
+            FORMAT => Ok((this, restrictions)),
+            RESTRICTED_FORMAT if restrictions != Restrictions::default() => Ok((this, restrictions)),
+            // A script that misspells the attribute must not remove the restriction.
+            RESTRICTED_FORMAT => {
+                Err(this
+                    .unreadable(&format!("has format {RESTRICTED_FORMAT}, but no attribute {ALLOWED_IPS}")))
+            }
+            format => Err(this.unknown_format(format)),
+        }
+    }
+
+    /// The restrictions of a recipient. What is there and cannot be read is never taken for none.
+    fn restrictions(&self) -> Result<Restrictions> {
+        let allowed_ips = match self.item.get(ALLOWED_IPS) {
+            None => None,
+            // The same as an empty list.
+            Some(AttributeValue::Null(_)) => Some(Vec::new()),
+            Some(_) => Some(self.texts(ALLOWED_IPS)?),
+        };
+        let parse = |texts: Vec<String>| AllowedIps::parse(texts.iter().map(String::as_str));
+        let allowed_ips = allowed_ips.map(parse).transpose();
+        Ok(Restrictions {
+            allowed_ips: allowed_ips
+                .map_err(|reason| self.unreadable(&format!("has invalid {ALLOWED_IPS}: {reason}")))?,
+        })
     }
 
     fn format(&self) -> Result<u32> {
@@ -363,11 +403,12 @@ pub(super) struct StoredRecipient {
     pub(super) comment: Option<String>,
     /// What filters read of it.
     pub(super) properties: Properties,
+    pub(super) restrictions: Restrictions,
 }
 
 /// A recipient.
 pub(super) fn recipient(item: &Item) -> Result<StoredRecipient> {
-    let reader = Reader::new("recipient", item)?;
+    let (reader, restrictions) = Reader::restricted("recipient", item)?;
     // Servers go by the key, so a script may have left the name out.
     let name = match reader.text("name")? {
         Some(_) => reader.name("name", Name::share)?,
@@ -380,7 +421,7 @@ pub(super) fn recipient(item: &Item) -> Result<StoredRecipient> {
         _ => return Err(reader.unreadable("has a status that is neither active nor disabled")),
     };
     let properties = reader.properties()?;
-    Ok(StoredRecipient { name, active, comment: reader.written("comment"), properties })
+    Ok(StoredRecipient { name, active, comment: reader.written("comment"), properties, restrictions })
 }
 
 /// A share as it is stored.
@@ -466,6 +507,17 @@ pub(super) fn properties_attribute(properties: &Properties) -> Option<(&'static 
     (!properties.is_empty()).then_some((PROPERTIES, AttributeValue::M(map)))
 }
 
+/// The restrictions of a recipient, and the format of a record that has them.
+pub(super) fn restriction_attributes(restrictions: &Restrictions) -> Vec<(&'static str, AttributeValue)> {
+    let Restrictions { allowed_ips } = restrictions;
+    let is_restricted = *restrictions != Restrictions::default();
+    let format = if is_restricted { RESTRICTED_FORMAT } else { FORMAT };
+    let mut attributes = vec![(FORMAT_ATTRIBUTE, number(format.into()))];
+    let list = |ips: &AllowedIps| AttributeValue::L(ips.texts().into_iter().map(value).collect());
+    attributes.extend(allowed_ips.as_ref().map(|ips| (ALLOWED_IPS, list(ips))));
+    attributes
+}
+
 /// The name of a schema.
 pub(super) fn schema(item: &Item) -> Result<Name> {
     let reader = Reader::new("schema", item)?;
@@ -487,6 +539,7 @@ pub(super) fn table(item: &Item, share: &ShareRecord) -> Result<TableRecord> {
         name,
         id: reader.required("id")?.to_owned(),
         access: FileAccess::filtered(filter.clone(), &Properties::new()),
+        allowed_ips: None,
         settings: reader.settings(filter)?,
         locations_checked: false,
     })

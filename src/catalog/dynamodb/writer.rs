@@ -78,6 +78,9 @@ impl Writer {
             CatalogChange::RecipientProperties { recipient, before, after } => {
                 self.update_properties(recipient, before, after).await
             }
+            CatalogChange::RecipientRestrictions { recipient, before, after } => {
+                self.update_restrictions(recipient, before, after).await
+            }
             CatalogChange::Grant { recipient, share, grant } => {
                 self.add_grant(recipient, &checked(share, Name::share)?, grant).await
             }

@@ -14,6 +14,7 @@ use crate::catalog::grant::{GrantState, TablePatterns};
 use crate::catalog::properties::Properties;
 use crate::catalog::state::{CatalogState, RecipientState, SchemaState, ShareState, TableState};
 use crate::location::WrittenLocation;
+use crate::network::AllowedIps;
 
 /// The file as it is written. Settings of the reference server that have no effect here are listed so that a
 /// misspelt key is noticed.
@@ -170,6 +171,8 @@ pub(super) struct FileRecipient {
     pub(super) status: Said<String>,
     #[serde(default, deserialize_with = "said")]
     pub(super) properties: Said<BTreeMap<String, Spanned<TextOr<IgnoredAny>>>>,
+    #[serde(default, deserialize_with = "said")]
+    pub(super) allowed_ips: Said<Vec<Spanned<String>>>,
     #[serde(default)]
     pub(super) shares: Option<Vec<Spanned<TextOr<FileGrant>>>>,
     #[serde(default)]
@@ -299,6 +302,7 @@ struct ExportedTable {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct ExportedRecipient {
     name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -306,6 +310,8 @@ struct ExportedRecipient {
     status: &'static str,
     #[serde(skip_serializing_if = "Properties::is_empty")]
     properties: Properties,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allowed_ips: Option<Vec<String>>,
     shares: Vec<ExportedGrant>,
     tokens: Vec<ExportedToken>,
 }
@@ -381,6 +387,7 @@ impl From<&CatalogState> for Exported {
             comment: recipient.comment.clone(),
             status: if recipient.active { "active" } else { "disabled" },
             properties: recipient.properties.clone(),
+            allowed_ips: recipient.restrictions.allowed_ips.as_ref().map(AllowedIps::texts),
             shares: recipient.shares.iter().map(grant).collect(),
             tokens: recipient
                 .tokens

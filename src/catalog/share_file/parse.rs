@@ -16,8 +16,10 @@ use super::ordered::Ordered;
 use super::{Access, EVERYONE, RecipientNotes, Share, ShareFile, UnreadableTable, table_key};
 use crate::catalog::grant::{GrantState, TablePattern, TablePatterns};
 use crate::catalog::properties::{self, Properties};
+use crate::catalog::restrictions::Restrictions;
 use crate::catalog::{ShareRecord, TableRecord, TableSettings, TokenHash, TokenRecord, expiry};
 use crate::location::WrittenLocation;
+use crate::network::{AllowedIps, Cidr};
 use crate::predicate::{FileAccess, PartitionFilter};
 use crate::protocol::names::{InvalidName, Name};
 use crate::role::RoleArn;
@@ -241,7 +243,9 @@ impl ShareFile {
             _ => Err(ShareFileError::at(status.referenced, "status must be active or disabled")),
         });
         let properties = read_properties(recipient.properties, text)?;
-        let notes = RecipientNotes { active: active.transpose()?, comment: recipient.comment, properties };
+        let restrictions = Restrictions { allowed_ips: read_allowed_ips(recipient.allowed_ips)? };
+        let active = active.transpose()?;
+        let notes = RecipientNotes { active, comment: recipient.comment, properties, restrictions };
         self.notes.insert(Arc::clone(&who), notes);
         let mut ids = BTreeSet::new();
         for token in recipient.tokens.unwrap_or_default() {
@@ -380,6 +384,19 @@ fn read_properties(
     Ok(read)
 }
 
+fn read_allowed_ips(
+    allowed: Said<Vec<Spanned<String>>>,
+) -> std::result::Result<Option<AllowedIps>, ShareFileError> {
+    let Some(said) = not_empty("allowedIps", allowed)? else { return Ok(None) };
+    let range = |text: &Spanned<String>| {
+        Cidr::parse(&text.value)
+            .map_err(|reason| ShareFileError::at(text.referenced, format!("allowedIps: {reason}")))
+    };
+    let ranges = said.value.iter().map(range).collect::<std::result::Result<Vec<_>, _>>()?;
+    let list = AllowedIps::new(ranges);
+    list.map(Some).map_err(|reason| ShareFileError::at(said.referenced, format!("allowedIps: {reason}")))
+}
+
 /// A value as the file spells it.
 fn written(text: &str, at: Location) -> Option<&str> {
     let at = at.span();
@@ -472,6 +489,7 @@ fn table_record(
         id: id.unwrap_or_else(|| id_of(&[share.key(), schema.key(), name.key()])),
         settings,
         access: FileAccess::filtered(filter, &Properties::new()),
+        allowed_ips: None,
         locations_checked: true,
         name,
     };

@@ -35,6 +35,13 @@ impl ShareFileCatalog {
         self.file().is_public()
     }
 
+    /// The file, for a caller that may read.
+    fn file_for(&self, caller: &Caller) -> Result<Arc<ShareFile>> {
+        let file = self.file();
+        caller.check(file.restrictions(caller.recipient()))?;
+        Ok(file)
+    }
+
     fn file(&self) -> Arc<ShareFile> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -127,7 +134,10 @@ impl Catalog for ShareFileCatalog {
         caller: &'a Caller,
         request: PageRequest,
     ) -> BoxFuture<'a, Result<ListPage<ShareRecord>>> {
-        let file = self.file();
+        let file = match self.file_for(caller) {
+            Ok(file) => file,
+            Err(refused) => return ready(Err(refused)).boxed(),
+        };
         let empty = BTreeMap::new();
         let granted = file.grants.get(caller.recipient()).unwrap_or(&empty);
         let items = file.shares.iter().filter(|(key, _)| granted.contains_key(*key));
@@ -135,7 +145,10 @@ impl Catalog for ShareFileCatalog {
     }
 
     fn share<'a>(&'a self, caller: &'a Caller, share: &'a str) -> BoxFuture<'a, Result<Option<ShareRecord>>> {
-        let file = self.file();
+        let file = match self.file_for(caller) {
+            Ok(file) => file,
+            Err(refused) => return ready(Err(refused)).boxed(),
+        };
         ready(Ok(file.granted(caller.recipient(), share).map(|granted| granted.share.record.clone()))).boxed()
     }
 
@@ -145,7 +158,10 @@ impl Catalog for ShareFileCatalog {
         share: &'a str,
         request: PageRequest,
     ) -> BoxFuture<'a, Result<Option<SchemaPage>>> {
-        let file = self.file();
+        let file = match self.file_for(caller) {
+            Ok(file) => file,
+            Err(refused) => return ready(Err(refused)).boxed(),
+        };
         let found = file.granted(caller.recipient(), share).map(|granted| {
             let share = granted.share;
             let schemas = page(granted.schemas(), &request, Name::clone)?;
@@ -161,7 +177,10 @@ impl Catalog for ShareFileCatalog {
         schema: Option<&'a str>,
         request: PageRequest,
     ) -> BoxFuture<'a, Result<Option<ListPage<TableRecord>>>> {
-        let file = self.file();
+        let file = match self.file_for(caller) {
+            Ok(file) => file,
+            Err(refused) => return ready(Err(refused)).boxed(),
+        };
         let schema = schema.map(Name::key_of);
         let found = file
             .granted(caller.recipient(), share)
@@ -184,7 +203,10 @@ impl Catalog for ShareFileCatalog {
         table: &'a str,
     ) -> BoxFuture<'a, Result<Option<TableRecord>>> {
         let key = table_key(&Name::key_of(schema), &Name::key_of(table));
-        let file = self.file();
+        let file = match self.file_for(caller) {
+            Ok(file) => file,
+            Err(refused) => return ready(Err(refused)).boxed(),
+        };
         let found = file
             .granted(caller.recipient(), share)
             .and_then(|granted| granted.table(granted.share.tables.get(&key)?));
