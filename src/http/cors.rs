@@ -51,7 +51,9 @@ impl CorsOrigin {
         if text == "*" {
             return Ok(Self::Any);
         }
-        let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && !text.contains('*'));
+        let url = Url::parse(text)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && !text.contains('*'));
         let Some(url) = url else {
             return Err("neither an origin such as https://app.example.com nor *".to_owned());
         };
@@ -158,9 +160,8 @@ mod tests {
 
     #[test]
     fn only_allowed_origins_are_answered() {
-        let parse = |texts: &[&str]| {
-            CorsOrigins(texts.iter().map(|text| CorsOrigin::parse(text).unwrap()).collect())
-        };
+        let parse =
+            |texts: &[&str]| CorsOrigins(texts.iter().map(|text| CorsOrigin::parse(text).unwrap()).collect());
         let describe = |origins: &CorsOrigins, method: Method, sent: &[(&'static str, &'static str)]| {
             let mut headers = HeaderMap::new();
             for (name, value) in sent {
@@ -187,10 +188,7 @@ mod tests {
             assert_eq!(answer, (false, None, vary.clone()), "{other}");
         }
         assert_eq!(describe(&two, Method::GET, &[]), (false, None, vary));
-        assert_eq!(
-            describe(&CorsOrigins::default(), Method::OPTIONS, &[origin, asks]),
-            (false, None, None)
-        );
+        assert_eq!(describe(&CorsOrigins::default(), Method::OPTIONS, &[origin, asks]), (false, None, None));
         let star = Some("*".to_owned());
         assert_eq!(describe(&parse(&["*"]), Method::OPTIONS, &[origin, asks]), (true, star, None));
     }

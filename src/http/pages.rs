@@ -68,7 +68,8 @@ fn prefers_html(headers: &HeaderMap) -> bool {
         .map(media_range)
         .collect();
     let quality = |names: &[&str]| {
-        let known = ranges.iter().filter(|(name, _)| names.iter().any(|other| name.eq_ignore_ascii_case(other)));
+        let known =
+            ranges.iter().filter(|(name, _)| names.iter().any(|other| name.eq_ignore_ascii_case(other)));
         known.map(|(_, quality)| *quality).fold(0.0, f32::max)
     };
     let json = quality(&["application/json", "application/x-ndjson", "application/*", "*/*", "*"]);
@@ -156,7 +157,9 @@ mod tests {
         assert_eq!(PAGE.html.matches("</style").count(), 1);
         assert!(!PAGE.html.contains("/*STYLE*/") && !PAGE.html.contains("/*SCRIPT*/"));
         assert!(!PAGE.policy.is_empty() && PAGE.etag.len() == 34);
-        for sink in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "localStorage"] {
+        for sink in
+            ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "localStorage"]
+        {
             assert!(!SCRIPTS.concat().contains(sink), "{sink}");
         }
     }
