@@ -63,6 +63,9 @@
 //!
 //! # Endpoints
 //!
+//! A browser that opens `GET /` gets the page of `http::pages`, which uses the endpoints below. `http::cors` answers preflight
+//! requests.
+//!
 //! | endpoint | handler |
 //! |---|---|
 //! | `GET /shares` | [`http::discovery::list_shares`] |

@@ -34,7 +34,7 @@ EXPIRED_TOKEN = "dss_test-token-that-has-expired"
 
 # The files whose tests take longest, in this order. They begin first, so that no worker is left with one of them at the end.
 LONGEST = [f"test_{name}.py" for name in (
-    "engines", "wild_logs", "same_answer", "faults_kill", "random_logs", "neighbours", "lambda", "connections", "admin",
+    "engines", "wild_logs", "same_answer", "faults_kill", "random_logs", "neighbours", "recipient_page", "lambda", "connections", "admin",
     "hostile_logs", "check", "right_answers", "faults_commits", "faults_clients", "function_check", "admin_scripts",
     "first_poll_tls", "lambda_faults",
 )]

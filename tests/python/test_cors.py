@@ -143,6 +143,15 @@ def test_what_is_no_origin_is_refused_when_the_server_starts(shares, origin, sai
     assert done.returncode == 2 and said in done.stderr, done.stderr
 
 
+def test_the_example_for_buckets_allows_what_files_need(aws):
+    [text] = [block.split("```")[0] for block in (ROOT / "docs/browsers.md").read_text().split("```json\n")[1:]]
+    s3 = aws.client("s3")
+    s3.create_bucket(Bucket="for-browsers")
+    s3.put_bucket_cors(Bucket="for-browsers", CORSConfiguration=json.loads(text))
+    [rule] = s3.get_bucket_cors(Bucket="for-browsers")["CORSRules"]
+    assert rule["AllowedOrigins"] == [APP] and rule["AllowedMethods"] == ["GET"] and rule["AllowedHeaders"] == ["range"]
+
+
 FETCH = """async ({ endpoint, token, table }) => {
   const headers = { Authorization: `Bearer ${token}` };
   const shares = await fetch(`${endpoint}shares`, { headers });

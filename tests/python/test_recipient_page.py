@@ -375,6 +375,18 @@ def test_a_profile_of_version_2_without_a_token(browser_page, server, tmp_path):
     assert [request.url for request in page.requests] == [server.endpoint] and "hidden-secret" not in page.content()
 
 
+def test_an_open_server_needs_no_token(browser_page, shares, tmp_path):
+    path = tmp_path / "open.yaml"
+    content = json.loads(shares.read_text())
+    path.write_text(json.dumps({"version": 1, "authorization": "none", "shares": content["shares"][:1]}))
+    server = Server("--shares", path)
+    try:
+        page = open_profile(browser_page, server, write_profile(tmp_path / "open.share", server, ""))
+        page.get_by_role("button", name="products").wait_for()
+    finally:
+        server.stop()
+
+
 def test_a_profile_of_version_2_with_a_token(browser_page, server, tmp_path):
     page = open_profile(browser_page, server, write_profile(tmp_path / "v2.share", server, shareCredentialsVersion=2, type="bearer_token"))
     page.get_by_role("button", name="products").wait_for()

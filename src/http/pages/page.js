@@ -74,7 +74,7 @@ function show(file, profile) {
   );
   opened = { file, endpoint: endpoint.href, server: null, item: null };
   byId('profile-title').focus();
-  if (token === '') {
+  if (token === null) {
     complain('This page cannot read with this profile.',
       `The profile signs in with ${type || 'credentials other than a token'}, which this page does not support. Clients that do can use the code below.`, true);
     showGeneral(true);

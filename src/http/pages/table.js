@@ -40,12 +40,12 @@ function parseProfile(text) {
   // Some clients take a token from here; it must not be shown.
   endpoint.username = endpoint.password = endpoint.search = endpoint.hash = '';
   if (!endpoint.pathname.endsWith('/')) endpoint.pathname += '/';
-  const token = typeof profile.bearerToken === 'string' ? profile.bearerToken : '';
+  const token = typeof profile.bearerToken === 'string' ? profile.bearerToken : null;
   // A header takes nothing else.
-  if (/[^\x21-\x7e]/.test(token)) {
+  if (token !== null && /[^\x21-\x7e]/.test(token)) {
     throw new Failure(0, 'The token of this profile contains characters that no token has. Ask your data provider for a new profile.');
   }
-  if (version === 1 && token === '') {
+  if (version === 1 && token === null) {
     throw new Failure(0, 'This profile has no token. Ask your data provider for a new one.');
   }
   const expires = typeof profile.expirationTime === 'string' ? new Date(profile.expirationTime) : null;
@@ -156,7 +156,9 @@ class Server {
 
   async #ask(names, { query = '', body, capabilities } = {}) {
     const url = this.#endpoint.href + names.map(encodeURIComponent).join('/') + query;
-    const headers = { Accept: 'application/json', Authorization: `Bearer ${this.#token}` };
+    const headers = { Accept: 'application/json' };
+    // Open servers need no token, and their profiles may have an empty one.
+    if (this.#token !== '') headers.Authorization = `Bearer ${this.#token}`;
     if (capabilities) headers['delta-sharing-capabilities'] = capabilities;
     if (body !== undefined) headers['Content-Type'] = 'application/json';
     const options = {

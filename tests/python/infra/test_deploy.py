@@ -105,6 +105,25 @@ def test_a_recipient_reads_what_the_stack_shares(cloud, release):
     assert read(cloud, outputs, token, "products") == b"PAR1"
 
 
+def test_browsers_get_what_the_parameters_say(cloud, release):
+    def ask(origin, method="GET", path="shares", **headers):
+        sent = {"Origin": origin, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        answer = cloud.ask(outputs["Endpoint"], path, method=method, headers=sent)
+        return answer.status, answer.headers.get("access-control-allow-origin")
+
+    preflight = {"method": "OPTIONS", "Access_Control_Request_Method": "POST"}
+    outputs = deploy(cloud, release, "web", "CorsOrigins=https://app.example.com,http://localhost:3000")
+    assert ask("http://localhost:3000") == (401, "http://localhost:3000") and ask("https://other.example.com") == (401, None)
+    assert ask("https://app.example.com", **preflight) == (204, "https://app.example.com")
+    assert ask("https://app.example.com", path="", Accept="text/html")[0] == 200
+    assert deploy(cloud, release, "web", "CorsOrigins=*")["FunctionVersion"] == outputs["FunctionVersion"] == "1"
+    assert ask("https://other.example.com", **preflight) == (204, "*")
+    assert deploy(cloud, release, "web", "Pages=off")["FunctionVersion"] == "2"
+    assert ask("https://app.example.com", path="", Accept="text/html") == (404, None)
+    assert ask("https://app.example.com", **preflight) == (405, None)
+    assert "origins without paths" in sam_deploy(cloud, release, "web", *LAKE, "CorsOrigins=https://app.example.com/", code=1)
+
+
 def test_two_stacks_share_a_domain_and_neither_takes_it_away(cloud, release):
     cloudformation = cloud.aws.client("cloudformation")
     certificate = cloud.aws.client("acm").request_certificate(DomainName=DOMAIN, ValidationMethod="DNS")["CertificateArn"]
