@@ -8,13 +8,16 @@ import hmac
 import json
 import re
 import subprocess
+import time
 import urllib.parse
+import urllib.request
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from conftest import BINARY, ROOT, Server
 from faults import Way, cut, s3_error
+from lambda_runtime import Lambda
 from test_admin import Admin, client_make
 
 UNUSABLE = "The activation link was already used, has expired, or is not known to this server. Ask the provider of the share for a new link."
@@ -338,6 +341,33 @@ def test_links_below_any_prefix(aws, request, prefix, tmp_path):
         world.stop()
 
 
+@pytest.mark.parametrize("base_path", ["", "/consumer"])
+def test_links_of_the_function(aws, request, base_path, tmp_path):
+    world = World(aws, request.node.name)
+    function = Lambda({**aws.environment, "DELTASHARE_TABLE": world.table, "DELTASHARE_BASE_PATH": base_path,
+                       "DELTASHARE_SIGNER_ROLE_ARN": "arn:aws:iam::000000000000:role/signer"}, base_path=base_path)
+    try:
+        world.admin.environment["DELTASHARE_ENDPOINT"] = function.endpoint
+        link = world.admin.run("recipient", "create", "acme", "--activation").stdout.strip()
+        world.links.append(link)
+        with urllib.request.urlopen(link.partition("#")[0]) as page:
+            assert page.headers["content-security-policy"].startswith("default-src 'none'") and b"Invitation" in page.read()
+        assert len(world.activations()) == 1
+        world.admin.run("activate", link, "--profile", tmp_path / "acme.share")
+        assert UNUSABLE in world.admin.error(1, "activate", link, "--profile", tmp_path / "again.share")
+        assert json.loads((tmp_path / "acme.share").read_text())["endpoint"] == function.endpoint
+        end = time.monotonic() + 10
+        while len(events := [json.loads(line) for line in function.log if '"Action"' in line]) < 4 and time.monotonic() < end:
+            time.sleep(0.05)
+        assert [(event["Action"], event["http.status"], event.get("recipient")) for event in events] == [
+            ("GetActivation", 200, None), ("GetActivation", 200, "acme"), ("Activate", 200, "acme"), ("GetActivation", 404, None)]
+        log = "".join(function.log)
+        assert id_of(link)[8:] not in log and link.partition("#")[2] not in log
+    finally:
+        function.stop()
+        world.stop()
+
+
 def is_transaction(request):
     return request.headers.get("X-Amz-Target", "").endswith("TransactWriteItems")
 
@@ -368,6 +398,9 @@ def test_a_lost_answer_of_dynamodb_loses_no_profile(behind_way):
     way.rule = lose_the_first
     answer = world.use(link)
     assert len(seen) == 2 and seen[0].body == seen[1].body
+    # The only thing that the role of the function may delete.
+    [step] = json.loads(seen[0].body)["TransactItems"]
+    assert list(step) == ["Delete"] and step["Delete"]["Key"]["pk"] == {"S": f"ACTIVATION#{id_of(link)}"}
     assert read(link, "profile", answer) and world.activations() == []
 
 

@@ -71,7 +71,9 @@
   function timeElement(text) {
     const time = document.createElement("time");
     time.dateTime = text;
-    time.textContent = new Date(text).toLocaleString("en", { dateStyle: "long", timeStyle: "short" });
+    time.textContent = new Date(text).toLocaleString("en", {
+      year: "numeric", month: "long", day: "numeric", hour: "numeric", minute: "2-digit", timeZoneName: "short",
+    });
     return time;
   }
 
