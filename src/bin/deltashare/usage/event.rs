@@ -57,6 +57,16 @@ const NOT_COUNTED: [&str; 2] = ["GetFile", "Health"];
 /// The module that writes events, as a log in text names it.
 const TARGET: &str = "deltashare::audit: ";
 
+/// What is left of events that were cut off, at the end or at the beginning, in the forms of a log. Other lines have none of
+/// them.
+const PARTS: [&[&str]; 5] = [
+    &["\"request.id\":\"", "\"recipient\":"],
+    &["\"Action\":\"", "\"FunctionName\":"],
+    &["\"Latency\":", "\"_aws\":{"],
+    &[" files=", " bytes=", " http.status="],
+    &[" http.status=", " duration_ms=", " cold="],
+];
+
 /// Reads a line, with or without its end.
 pub(super) fn read(line: &str) -> Line {
     let plain;
@@ -69,7 +79,13 @@ pub(super) fn read(line: &str) -> Line {
     match text_event(line) {
         Some(found) => found,
         // What comes before is the time, and the stream, as `aws logs tail` and exports write them.
-        None => line.find('{').map_or(Line::Other, |at| json_event(line.get(at..).unwrap_or_default())),
+        None => match line.find('{').and_then(|at| json_event(line.get(at..).unwrap_or_default())) {
+            Some(found) => found,
+            None if PARTS.iter().any(|parts| parts.iter().all(|part| line.contains(part))) => {
+                unreadable("an event is not whole")
+            }
+            None => Line::Other,
+        },
     }
 }
 
@@ -89,21 +105,15 @@ fn unreadable(reason: impl Into<String>) -> Line {
 
 // JSON
 
-fn json_event(text: &str) -> Line {
-    let object = match serde_json::from_str::<Value>(text) {
-        Ok(Value::Object(object)) => object,
-        Ok(_) => return Line::Other,
-        Err(error) => {
-            // A line that was cut off has its beginning. Lambda's own lines, and those of others, have neither.
-            let is_event = [r#""FilesSigned""#, r#""Action""#, r#""token.id""#, r#""request.id""#];
-            return match is_event.iter().any(|name| text.contains(name)) {
-                true => unreadable(format!("an event is not whole: {error}")),
-                false => Line::Other,
-            };
-        }
-    };
+/// `None` if it is no JSON object.
+fn json_event(text: &str) -> Option<Line> {
+    let Ok(Value::Object(object)) = serde_json::from_str(text) else { return None };
+    Some(object_event(&object))
+}
+
+fn object_event(object: &Map<String, Value>) -> Line {
     // Some formats of logs have the fields of an event in an object of their own.
-    let inner = object.get("fields").and_then(Value::as_object).unwrap_or(&object);
+    let inner = object.get("fields").and_then(Value::as_object).unwrap_or(object);
     let text_of = |name: &str| inner.get(name).and_then(Value::as_str);
     let (Some(outcome), Some(action)) =
         (text_of("message").and_then(Outcome::of), text_of("Action").or_else(|| text_of("action")))
@@ -324,7 +334,12 @@ mod tests {
                     Line::Event(event) => assert_eq!(event, expected, "{end}"),
                     Line::Unreadable(_) => {}
                     // So little is left of it that it may be anything.
-                    Line::Other => assert!(end < 90, "{}", &whole[..end]),
+                    Line::Other => assert!(end < 100, "{}", &whole[..end]),
+                }
+                match read(&whole[end..]) {
+                    Line::Unreadable(_) => {}
+                    Line::Other => assert!(whole.len() - end < 320, "{}", &whole[end..]),
+                    Line::Event(event) => panic!("{event:?}: {}", &whole[end..]),
                 }
             }
         }
