@@ -57,10 +57,10 @@ const NOT_COUNTED: [&str; 2] = ["GetFile", "Health"];
 /// The module that writes events, as a log in text names it.
 const TARGET: &str = "deltashare::audit: ";
 
-/// What is left of events that were cut off, at the end or at the beginning, in the forms of a log. Other lines have none of
-/// them.
+/// What is left of events that were cut off, at the end or at the beginning, in the forms of a log. Few other lines have
+/// any of them.
 const PARTS: [&[&str]; 5] = [
-    &["\"request.id\":\"", "\"recipient\":"],
+    &["\"request.id\":\""],
     &["\"Action\":\"", "\"FunctionName\":"],
     &["\"Latency\":", "\"_aws\":{"],
     &[" files=", " bytes=", " http.status="],
