@@ -885,6 +885,8 @@ async fn documented_records_make_a_share() {
     let settings = &table.settings;
     assert_eq!((settings.location.text(), settings.start_version), ("s3://my-bucket/tables/orders", 3));
     assert_eq!(settings.allowed_locations[0].text(), "s3://my-bucket/tables/archive");
+    let some = catalog.tables(&by("initech"), "retail", None, all()).await.unwrap().unwrap().items;
+    assert_eq!(some.iter().map(|table| table.name.as_str()).collect::<Vec<_>>(), ["Orders"]);
     let stores = catalog.table(&by("globex"), "retail", "Sales 2026", "stores").await.unwrap().unwrap();
     assert_eq!(
         stores.access,

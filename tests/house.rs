@@ -268,6 +268,7 @@ fn the_function_depends_on_nothing_that_only_the_command_line_needs() {
     let function = dependencies(&["--no-default-features", "--features", "lambda"]);
     let has = |tree: &[String], name: &str| tree.iter().any(|line| line.starts_with(&format!("{name} ")));
     for name in [
+        "aws-sdk-cloudwatchlogs",
         "aws-sdk-lambda",
         "aws-sdk-s3",
         "aws-sdk-signin",

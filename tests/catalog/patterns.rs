@@ -626,6 +626,33 @@ async fn what_a_recipient_sees_is_what_the_command_shows() {
 }
 
 #[test]
+fn a_filter_concerns_only_the_tables_that_its_grant_shares() {
+    let text = "version: 1
+shares:
+- name: r.x
+  schemas:
+  - name: a
+    tables: [{name: t, location: 's3://lake/t'}, {name: own, location: 's3://lake/own', filter: 'c = ${recipient.own}'}]
+recipients:
+- {name: some, shares: [{name: r.x, tables: [A.t], filter: c = 1}]}
+- {name: all, shares: [{name: r.x, filter: c = 2}]}
+- {name: lacks, shares: [{name: r.x, tables: [a.ow*]}]}
+- {name: other, shares: [{name: r.x, tables: [a.t]}]}
+";
+    let file = ShareFile::parse(text, None).unwrap();
+    let state = file.state(&CatalogState::default());
+    let tables = &state.shares["r.x"].schemas["a"].tables;
+    let owners = |name: &str| {
+        let filters = state.filters_of(&format!("r.x.a.{name}"), &tables[name]).into_iter();
+        filters.map(|(owner, filter)| format!("{owner}: {filter}")).collect::<Vec<_>>()
+    };
+    assert_eq!(owners("t"), ["the grant to all: c = 2", "the grant to some: c = 1"]);
+    assert_eq!(owners("own"), ["the table: c = ${recipient.own}", "the grant to all: c = 2"]);
+    let missing: Vec<_> = file.missing_properties().iter().map(|missing| missing.recipient.clone()).collect();
+    assert_eq!(missing, ["all", "lacks"]);
+}
+
+#[test]
 fn tables_of_a_grant_in_a_share_file() {
     let head = "version: 1\nshares: [{name: r}, {name: r.x}]\nrecipients:\n- name: a\n  shares:\n";
     let parse = |grants: &str| ShareFile::parse(&format!("{head}{grants}"), None);

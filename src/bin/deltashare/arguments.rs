@@ -573,7 +573,7 @@ fn parse_filter(text: &str) -> Result<PartitionFilter, String> {
     PartitionFilter::parse(text)
 }
 
-fn parse_time(text: &str) -> Result<TimeDelta, String> {
+pub(crate) fn parse_time(text: &str) -> Result<TimeDelta, String> {
     let (number, unit) = match text.find(|character: char| !character.is_ascii_digit()) {
         Some(at) => text.split_at(at),
         None if text == "0" => (text, "s"),

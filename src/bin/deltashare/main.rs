@@ -30,6 +30,7 @@ mod share_file;
 mod shell;
 mod socket;
 mod token_key;
+mod usage;
 mod verify;
 
 use std::process::ExitCode;
@@ -92,6 +93,7 @@ enum Command {
     Explain(explain::Explain),
     Checkpoint(checkpoint::Checkpoint),
     Verify(verify::Options),
+    Usage(usage::Options),
 }
 
 /// Why a command ends, and with which exit code.
@@ -145,6 +147,7 @@ fn main() -> ExitCode {
         Command::Checkpoint(options) => checkpoint::run(&options),
         Command::Activate(options) => activate::run(&options),
         Command::Verify(options) => verify::run(&options),
+        Command::Usage(options) => usage::run(&options),
         Command::Profile(options) => admin::run(&options.common.clone(), AdminCommand::Profile(options)),
         Command::Export(export) => admin::run(&export.common, AdminCommand::Export),
         Command::Revoke(grant) => admin::run(&grant.common, AdminCommand::Revoke(grant.options)),
