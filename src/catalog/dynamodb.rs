@@ -16,6 +16,7 @@ pub mod records;
 mod shares;
 mod tokens;
 mod transaction;
+mod usage;
 mod values;
 mod write_error;
 mod writer;
@@ -28,12 +29,13 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::error::ProvideErrorMetadata as _;
+use chrono::Utc;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::{
     Caller, Catalog, ListPage, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord,
-    unknown_token,
+    restrictions::Restrictions, unknown_token,
 };
 use crate::error::{Error, Fault, Result};
 use crate::predicate::PartitionFilter;
@@ -164,6 +166,7 @@ impl DynamoDbCatalog {
         match recipient.as_ref().map(records::recipient).transpose() {
             Ok(Some(recipient)) if recipient.active => {
                 caller.check(&recipient.restrictions)?;
+                self.count(caller, &recipient.restrictions).await?;
                 Ok((recipient, items.collect()))
             }
             Ok(Some(_) | None) => Err(unknown_token()),
@@ -174,6 +177,18 @@ impl DynamoDbCatalog {
                 Err(Error::forbidden(message).with_fault(Fault::Record).with_source(bad))
             }
         }
+    }
+
+    /// Counts the caller's request, unless it is counted already or has no limit.
+    async fn count(&self, caller: &Caller, restrictions: &Restrictions) -> Result<()> {
+        if !restrictions.has_limits() {
+            return Ok(());
+        }
+        let count = || async {
+            self.reader.admit(caller.recipient(), restrictions, Utc::now()).await?;
+            Ok(restrictions.clone())
+        };
+        caller.counted.get_or_try_init(count).await.map(drop)
     }
 
     fn check_remembered(&self, caller: &Caller, hash: TokenHash, item: Option<&Item>) -> Result<()> {
@@ -351,6 +366,16 @@ impl Catalog for DynamoDbCatalog {
                     Error::unreadable_table(message).with_fault(Fault::Record).with_source(bad)
                 }),
                 _ => Ok(None),
+            }
+        }
+        .boxed()
+    }
+
+    fn charge<'a>(&'a self, caller: &'a Caller, bytes: u64) -> BoxFuture<'a, Result<()>> {
+        async move {
+            match caller.bytes_per_day() {
+                Some(limit) => self.reader.charge(caller.recipient(), limit, bytes, Utc::now()).await,
+                None => Ok(()),
             }
         }
         .boxed()

@@ -433,8 +433,8 @@ impl Admin {
                 let found = found.ok_or_else(|| Failure::from(MissingRecord::recipient(&recipient)))?;
                 warn_of_grants(&found.shares);
                 self.output.record(
-                    &["name", "status", "comment", "properties", "allowedIps"],
-                    &vec![found.name, found.status, found.comment, found.properties, found.allowed_ips],
+                    &rows::RECIPIENT,
+                    &rows::recipient(&found),
                     &[
                         ("shares", &["share", "filter"], rows::grants(found.shares)),
                         ("tokens", &rows::TOKEN, found.tokens.iter().map(rows::token).collect()),

@@ -38,6 +38,10 @@ pub(crate) const OPENED_TABLE: [&str; 7] =
 /// What is shown of a token.
 pub(crate) const TOKEN: [&str; 5] = ["id", "expires", "created", "state", "sha256"];
 
+/// What is shown of a recipient.
+pub(crate) const RECIPIENT: [&str; 7] =
+    ["name", "status", "comment", "properties", "allowedIps", "requestsPerMinute", "bytesPerDay"];
+
 /// What is shown of a recipient in a list.
 pub(crate) const LISTED_RECIPIENT: [&str; 7] =
     ["name", "status", "shares", "liveTokens", "tokenLimit", "nextExpiry", "comment"];
@@ -113,6 +117,19 @@ pub(crate) fn token(token: &FoundToken) -> Row {
     let expires = if token.fault.is_some() { String::new() } else { expiry::format(token.expires) };
     let hash = token.hash.map_or_else(String::new, |hash| hash.short().to_string());
     vec![text(&token.id), text(expires), text(&token.created), text(state), text(hash)]
+}
+
+/// A row in the columns of [`RECIPIENT`].
+pub(crate) fn recipient(recipient: &ListedRecipient) -> Row {
+    vec![
+        recipient.name.clone(),
+        recipient.status.clone(),
+        recipient.comment.clone(),
+        recipient.properties.clone(),
+        recipient.allowed_ips.clone(),
+        recipient.requests_per_minute.clone(),
+        recipient.bytes_per_day.clone(),
+    ]
 }
 
 /// A row in the columns of [`LISTED_RECIPIENT`].

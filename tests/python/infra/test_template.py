@@ -163,15 +163,19 @@ def test_the_table_survives(stack):
     assert "TableName" not in table, "a named table could not be replaced"
 
 
-def test_the_server_reads_records_and_writes_one(stack):
+def test_the_server_reads_records_and_writes_its_key_and_what_is_used(stack):
     document = stack.one("AWS::IAM::Policy")["PolicyDocument"]
     assert actions(document) == {
         "dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query", "dynamodb:Scan", "dynamodb:PutItem",
+        "dynamodb:UpdateItem",
         "sts:AssumeRole", "logs:CreateLogStream", "logs:PutLogEvents",
     }
     made = statements(document)["MakeTokenKey"]
     assert made["Action"] == "dynamodb:PutItem"
     assert made["Condition"] == {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": ["SERVER"]}}
+    counted = statements(document)["CountUsage"]
+    assert counted["Action"] == "dynamodb:UpdateItem" and counted["Resource"] == statements(document)["ReadRecords"]["Resource"]
+    assert counted["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["USAGE#*"]}}
     role = stack.of_type("AWS::IAM::Role")["ServerRole"]
     assert not role.get("Policies") and not role.get("ManagedPolicyArns")
     assert "*" not in [statement["Resource"] for statement in document["Statement"]]
