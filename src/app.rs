@@ -1,6 +1,7 @@
 //! The composition root: what a request needs, put together once.
 
 mod answers;
+mod charge;
 mod table;
 mod tables;
 
@@ -8,7 +9,7 @@ use std::sync::Arc;
 
 use chrono::Utc;
 
-use crate::auth::SharedTable;
+use crate::auth::{Recipient, SharedTable};
 use crate::catalog::Catalog;
 use crate::delta::{CommitBudget, DeltaTable};
 use crate::error::{Error, Fault, Result};
@@ -20,6 +21,7 @@ use crate::storage::{FileSigner, Storage};
 
 use answers::Answers;
 pub use answers::{InFlight, MemoryAccount};
+pub use charge::Charge;
 pub use table::OpenTable;
 use table::WarmTable;
 use tables::WarmTables;
@@ -108,11 +110,13 @@ impl App {
         self.storage.bound_signer(&table.location, &table.allowed, allowed_ips, Utc::now()).await
     }
 
-    /// Counts one more answer that a recipient has in flight, until the result is dropped.
+    /// Counts one more answer that a recipient has in flight, until the result is dropped. Its bytes count for the recipient's
+    /// limit, if something was read for the recipient and it has one.
     ///
     /// 429 if the recipient has too many, 503 if all recipients together have too many.
-    pub fn begin_answer(&self, recipient: &str) -> Result<InFlight> {
-        self.answers.begin(recipient)
+    pub fn begin_answer(&self, recipient: &Recipient) -> Result<InFlight> {
+        let in_flight = self.answers.begin(recipient.name())?;
+        Ok(in_flight.charged(Charge::new(&self.catalog, recipient.caller())))
     }
 }
 

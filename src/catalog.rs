@@ -13,6 +13,7 @@ mod settings;
 #[cfg(feature = "cli")]
 pub mod share_file;
 pub mod state;
+mod usage;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use sha2::{Digest, Sha256};
+use tokio::sync::OnceCell;
 
 use crate::error::{Error, Result};
 use crate::network::AllowedIps;
@@ -107,17 +109,19 @@ pub struct Caller {
     remembered: Option<TokenHash>,
     /// The address that the request comes from, if it is known.
     source: Option<IpAddr>,
+    /// The limits within which the request was counted, once it was. All that is read for the caller is one request.
+    counted: Arc<OnceCell<Restrictions>>,
 }
 
 impl Caller {
     /// Who a token stands for that was read just now.
     pub fn checked(token: TokenRecord) -> Self {
-        Self { token, remembered: None, source: None }
+        Self { token, remembered: None, source: None, counted: Arc::default() }
     }
 
     /// Who the token with this hash stood for when it was read last.
     fn remembered(token: TokenRecord, hash: TokenHash) -> Self {
-        Self { token, remembered: Some(hash), source: None }
+        Self { remembered: Some(hash), ..Self::checked(token) }
     }
 
     /// The same caller, whose request comes from this address.
@@ -131,7 +135,16 @@ impl Caller {
         &self.token.recipient
     }
 
-    /// Refuses the request if the caller's restrictions do.
+    /// Whether the bytes of the caller's answers have to be counted, as far as is known: once something was read for it.
+    pub fn counts_bytes(&self) -> bool {
+        self.bytes_per_day().is_some()
+    }
+
+    fn bytes_per_day(&self) -> Option<u64> {
+        self.counted.get().and_then(|restrictions| restrictions.bytes_per_day)
+    }
+
+    /// Refuses the request if the caller may not send it from its address.
     fn check(&self, restrictions: &Restrictions) -> Result<()> {
         restrictions.check_source(self.source)
     }
@@ -186,7 +199,10 @@ impl TableRecord {
     /// The table for a caller with these restrictions.
     #[must_use]
     fn restricted(self, restrictions: &Restrictions) -> Self {
-        Self { allowed_ips: restrictions.allowed_ips.clone(), ..self }
+        let mut settings = self.settings;
+        // What is read of a directory with credentials cannot be counted.
+        settings.directory_access &= restrictions.bytes_per_day.is_none();
+        Self { allowed_ips: restrictions.allowed_ips.clone(), settings, ..self }
     }
 }
 
@@ -231,7 +247,8 @@ pub struct PageRequest {
 /// The read side of the sharing model. Names are compared without regard to case.
 ///
 /// Every method that takes a caller answers as if what is not granted to it did not exist, with 401 if its
-/// token is no longer good, and with 403 if the caller may not send requests from its address.
+/// token is no longer good, with 403 if the caller may not send requests from its address, and with 429 if it has reached a
+/// limit. The first of them for a caller counts its request.
 pub trait Catalog: Send + Sync {
     /// Who the token with this hash stands for; `None` if it stands for nobody. Its expiry is not checked. The
     /// answer may be remembered from an earlier request: it is good for nothing but the methods below, which make
@@ -289,6 +306,9 @@ pub trait Catalog: Send + Sync {
     fn activate(&self, _: ActivationId) -> BoxFuture<'_, Result<Option<Activation>>> {
         Box::pin(async { Ok(None) })
     }
+
+    /// Adds bytes of files whose URLs were given to the caller, if its bytes are counted. 503 if they cannot be counted.
+    fn charge<'a>(&'a self, caller: &'a Caller, bytes: u64) -> BoxFuture<'a, Result<()>>;
 }
 
 #[cfg(test)]

@@ -150,12 +150,20 @@ pub struct Error {
     message: Cow<'static, str>,
     fault: Option<Fault>,
     explanation: Option<Cow<'static, str>>,
+    retry_after: Option<Duration>,
     source: Option<Arc<dyn std::error::Error + Send + Sync + 'static>>,
 }
 
 impl Error {
     fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), fault: None, explanation: None, source: None }
+        Self {
+            code,
+            message: message.into(),
+            fault: None,
+            explanation: None,
+            retry_after: None,
+            source: None,
+        }
     }
 
     /// 400: the request could not be read.
@@ -262,6 +270,13 @@ impl Error {
         own.find(|error| error.fault.is_some() || error.explanation.is_some())
     }
 
+    /// Says how long a client should wait before it tries again.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
     /// Adds the cause, for the log.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Source>) -> Self {
@@ -306,7 +321,7 @@ impl Error {
     /// How long a client should wait before it tries again, for 429 and 503.
     pub fn retry_after(&self) -> Option<Duration> {
         matches!(self.code, ErrorCode::RequestLimitExceeded | ErrorCode::TemporarilyUnavailable)
-            .then_some(Duration::from_secs(2))
+            .then(|| self.retry_after.unwrap_or(Duration::from_secs(2)))
     }
 }
 

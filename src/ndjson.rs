@@ -153,6 +153,8 @@ pub struct Lines {
     audit: Option<Arc<Audit>>,
     /// What was granted by lines that are in no chunk yet.
     granted: Granted,
+    /// The bytes of all files whose lines were written.
+    granted_bytes: u64,
     /// A chunk that there is no room for yet, and what it grants.
     waiting: Option<(Bytes, Granted)>,
     /// When this answer has had its thread for long enough.
@@ -197,6 +199,7 @@ impl Lines {
         self.granted.files += 1;
         self.granted.bytes = self.granted.bytes.saturating_add(bytes);
         self.granted.urls_end = Some(until);
+        self.granted_bytes = self.granted_bytes.saturating_add(bytes);
         self.send_if_full()
     }
 
@@ -236,6 +239,11 @@ impl Lines {
         self.gone |= self.chunks.is_closed();
         self.pause |= Instant::now() >= self.slice_ends;
         if self.gone { Err(gone()) } else { Ok(()) }
+    }
+
+    /// How many bytes the files have whose lines were written.
+    pub fn granted_bytes(&self) -> u64 {
+        self.granted_bytes
     }
 
     /// How many bytes the lines have so far, before they are compressed.
@@ -509,6 +517,7 @@ pub async fn stream(
         patience,
         audit: audit.clone(),
         granted: Granted::default(),
+        granted_bytes: 0,
         waiting: None,
         slice_ends: Instant::now(),
         pause: false,

@@ -21,7 +21,7 @@ use deltashare::answer::replay::ReplayKind;
 use deltashare::answer::skipping::{ParsedHints, Skipping};
 use deltashare::answer::version::VersionLines;
 use deltashare::answer::writer::{AnswerEnd, AnswerWriter};
-use deltashare::app::MemoryAccount;
+use deltashare::app::{Charge, MemoryAccount};
 use deltashare::delta::DeltaTable;
 use deltashare::gate::Gate;
 use deltashare::limits::Limits;
@@ -159,6 +159,7 @@ async fn one_answer(
         end: AnswerEnd::default(),
         is_flushed: false,
         memory: MemoryAccount::default(),
+        charge: Charge::default(),
     };
     let lane = Gate::new(Limits::default()).lane("bucket".to_owned());
     let sending = Sending {

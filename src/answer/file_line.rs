@@ -65,6 +65,12 @@ struct FileView<'a, M> {
     clustering_provider: Option<&'a str>,
 }
 
+/// How many bytes a line grants: those of the file, and those of its deletion vector if that has a URL of its own.
+pub(super) fn granted_bytes(size: i64, vector: Option<&DeletionVector<'_>>) -> u64 {
+    let vector = vector.filter(|vector| vector.storage_type != "i").map_or(0, |vector| vector.size_in_bytes);
+    size.unsigned_abs().saturating_add(u64::from(vector.unsigned_abs()))
+}
+
 impl FileLineWriter {
     /// Lines in `format`, signed by `signer`.
     pub fn new(

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::access::report_fault;
-use super::file_line::{FileAction, FileLineWriter, QueriedVersion};
+use super::file_line::{FileAction, FileLineWriter, QueriedVersion, granted_bytes};
 use super::head::Head;
 use super::page::ChangesPlace;
 use super::replay::has_change_data_feed;
@@ -353,7 +353,8 @@ impl LineCursor for RangeLines {
             }
         };
         self.lines.set_version(Some(QueriedVersion { version, timestamp: Some(timestamp) }));
-        let (bytes, until) = (file.size.unwrap_or_default().unsigned_abs(), self.lines.expiration_millis());
+        let bytes = granted_bytes(file.size.unwrap_or_default(), file.deletion_vector().as_ref());
+        let until = self.lines.expiration_millis();
         lines.file(bytes, until, |out| self.lines.write_change(kind, file, out))?;
         Ok(Step::File)
     }

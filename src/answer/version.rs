@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::access::report_fault;
-use super::file_line::{FileLineWriter, QueriedVersion};
+use super::file_line::{FileLineWriter, QueriedVersion, granted_bytes};
 use super::head::Head;
 use super::page::FilesPlace;
 use super::skipping::{ParsedHints, Skipping};
@@ -275,7 +275,8 @@ impl LineCursor for VersionLines {
         if !self.skipping.keeps(&file) {
             return Ok(Step::Other);
         }
-        let (bytes, until) = (file.size.unsigned_abs(), self.lines.expiration_millis());
+        let bytes = granted_bytes(file.size, file.deletion_vector.as_ref());
+        let until = self.lines.expiration_millis();
         lines.file(bytes, until, |out| self.lines.write(&file, out))?;
         Ok(Step::File)
     }

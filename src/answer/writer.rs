@@ -3,7 +3,7 @@
 
 use super::file_line::FileLineWriter;
 use super::page::{Page, Place};
-use crate::app::MemoryAccount;
+use crate::app::{Charge, MemoryAccount};
 use crate::error::{Error, Result};
 use crate::ndjson::{Lines, Progress};
 use crate::protocol::actions::{EndStreamAction, EndStreamLine};
@@ -64,6 +64,8 @@ pub struct AnswerWriter<S> {
     pub is_flushed: bool,
     /// The account of what the cursor holds in memory.
     pub memory: MemoryAccount,
+    /// What counts the bytes of the files.
+    pub charge: Charge,
 }
 
 /// How an answer ends.
@@ -119,6 +121,7 @@ impl<S: LineCursor> AnswerWriter<S> {
                 Step::End => return Ok(Progress::Whole),
                 Step::Other => lines.without_line()?,
                 Step::File => {
+                    self.charge.granted(lines.granted_bytes());
                     self.page.count();
                     if self.page.files() == S::FIRST_FILES {
                         lines.flush()?;
@@ -143,6 +146,7 @@ impl<S: LineCursor> AnswerWriter<S> {
     }
 
     fn write_end(mut self, lines: &mut Lines) -> Result<()> {
+        self.charge.settle()?;
         let expires = (self.page.files() > 0).then(|| self.cursor.lines().expiration_millis());
         let Some(place) = self.cursor.next_place()? else {
             return self.end.write(lines, expires, None);

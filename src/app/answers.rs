@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::charge::Charge;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 
@@ -30,6 +31,7 @@ struct Sum {
 pub struct InFlight {
     answers: Arc<Answers>,
     recipient: Arc<str>,
+    charge: Charge,
 }
 
 /// The memory that an answer holds of the log, which counts until this is dropped.
@@ -60,7 +62,7 @@ impl Answers {
         }
         let recipient: Arc<str> = recipient.into();
         counts.update(&recipient, |sum| sum.answers += 1);
-        Ok(InFlight { answers: Arc::clone(self), recipient })
+        Ok(InFlight { answers: Arc::clone(self), recipient, charge: Charge::default() })
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -80,6 +82,17 @@ impl Counts {
 }
 
 impl InFlight {
+    /// The same answer, whose bytes are counted.
+    pub(super) fn charged(mut self, charge: Charge) -> Self {
+        self.charge = charge;
+        self
+    }
+
+    /// What counts the bytes of the answer: once, for who writes it.
+    pub fn take_charge(&mut self) -> Charge {
+        std::mem::take(&mut self.charge)
+    }
+
     /// The account of what the answer holds in memory.
     pub fn memory(&self) -> MemoryAccount {
         MemoryAccount { answers: Arc::clone(&self.answers), recipient: Arc::clone(&self.recipient), bytes: 0 }

@@ -19,6 +19,7 @@ mod seen;
 mod shares;
 mod tokens;
 mod transaction;
+mod usage;
 mod values;
 mod write_error;
 mod writer;
@@ -31,12 +32,13 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::error::ProvideErrorMetadata as _;
+use chrono::Utc;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::{
     Activation, Caller, Catalog, ListPage, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash,
-    TokenRecord, grant::GrantState, unknown_token,
+    TokenRecord, grant::GrantState, restrictions::Restrictions, unknown_token,
 };
 use crate::error::{Error, Fault, Result};
 use crate::protocol::activation::ActivationId;
@@ -170,6 +172,7 @@ impl DynamoDbCatalog {
         match recipient.as_ref().map(records::recipient).transpose() {
             Ok(Some(recipient)) if recipient.active => {
                 caller.check(&recipient.restrictions)?;
+                self.count(caller, &recipient.restrictions).await?;
                 Ok((recipient, items.collect()))
             }
             Ok(Some(_) | None) => Err(unknown_token()),
@@ -180,6 +183,18 @@ impl DynamoDbCatalog {
                 Err(Error::forbidden(message).with_fault(Fault::Record).with_source(bad))
             }
         }
+    }
+
+    /// Counts the caller's request, unless it is counted already or has no limit.
+    async fn count(&self, caller: &Caller, restrictions: &Restrictions) -> Result<()> {
+        if !restrictions.has_limits() {
+            return Ok(());
+        }
+        let count = || async {
+            self.reader.admit(caller.recipient(), restrictions, Utc::now()).await?;
+            Ok(restrictions.clone())
+        };
+        caller.counted.get_or_try_init(count).await.map(drop)
     }
 
     fn check_remembered(&self, caller: &Caller, hash: TokenHash, item: Option<&Item>) -> Result<()> {
@@ -384,6 +399,16 @@ impl Catalog for DynamoDbCatalog {
                     Error::unreadable_table(message).with_fault(Fault::Record).with_source(bad)
                 }),
                 _ => Ok(None),
+            }
+        }
+        .boxed()
+    }
+
+    fn charge<'a>(&'a self, caller: &'a Caller, bytes: u64) -> BoxFuture<'a, Result<()>> {
+        async move {
+            match caller.bytes_per_day() {
+                Some(limit) => self.reader.charge(caller.recipient(), limit, bytes, Utc::now()).await,
+                None => Ok(()),
             }
         }
         .boxed()

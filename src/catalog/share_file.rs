@@ -298,7 +298,8 @@ impl ShareFile {
     }
 
     fn restrictions(&self, recipient: &str) -> &Restrictions {
-        const NONE: &Restrictions = &Restrictions { allowed_ips: None };
+        const NONE: &Restrictions =
+            &Restrictions { allowed_ips: None, requests_per_minute: None, bytes_per_day: None };
         self.notes.get(recipient).map_or(NONE, |notes| &notes.restrictions)
     }
 }

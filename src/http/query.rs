@@ -96,7 +96,7 @@ impl<'a> Query<'a> {
         headers: QueryHeaders,
         bounds: Bounds,
     ) -> Result<Self> {
-        let in_flight = app.begin_answer(recipient.name())?;
+        let in_flight = app.begin_answer(recipient)?;
         let query_life = TimeDelta::seconds(app.limits.query_life_seconds.into());
         let tokens = TableTokens::new(app.token_key.clone(), recipient.name(), shared.record(), query_life);
         Ok(Self { app, headers, shared, tokens, in_flight, bounds })

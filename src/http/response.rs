@@ -68,7 +68,7 @@ impl QueryResponse<'_> {
         cursor: impl LineCursor,
         page: Page,
         end: AnswerEnd,
-        in_flight: InFlight,
+        mut in_flight: InFlight,
         bounds: Bounds,
     ) -> Result<Response> {
         let end_stream_action = self.headers.end_stream_action();
@@ -76,7 +76,8 @@ impl QueryResponse<'_> {
             true => FailureLine::EndStreamAction,
             false => FailureLine::NotJson,
         };
-        let writer = AnswerWriter { cursor, page, end, is_flushed: false, memory: in_flight.memory() };
+        let (memory, charge) = (in_flight.memory(), in_flight.take_charge());
+        let writer = AnswerWriter { cursor, page, end, is_flushed: false, memory, charge };
         let (lane, in_flight) = (table.lane().clone(), Box::new(in_flight));
         let sending = Sending { encoding: self.headers.encoding, failure, bounds, lane, in_flight };
         let body = ndjson::stream(sending, writer.into_steps()).await?;

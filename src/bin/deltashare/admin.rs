@@ -428,16 +428,14 @@ impl Admin {
                     Access::Nothing(_) => SeenTables::default(),
                 };
                 self.output.record(
-                    &["name", "status", "comment", "properties", "allowedIps", "accessUntil", "moreTables"],
-                    &vec![
-                        found.name,
-                        found.status,
-                        found.comment,
-                        found.properties,
-                        found.allowed_ips,
-                        until,
-                        if seen.more { WrittenValue::Flag(true) } else { WrittenValue::Nothing },
-                    ],
+                    &[&rows::RECIPIENT[..], &["accessUntil", "moreTables"]].concat(),
+                    &rows::recipient(&found)
+                        .into_iter()
+                        .chain([
+                            until,
+                            if seen.more { WrittenValue::Flag(true) } else { WrittenValue::Nothing },
+                        ])
+                        .collect(),
                     &[
                         ("shares", &["share", "tables", "filter"], rows::grants(found.shares)),
                         ("tokens", &rows::TOKEN, found.tokens.iter().map(rows::token).collect()),

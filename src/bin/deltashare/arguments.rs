@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::Failure;
 use super::new_token::NewTokenOptions;
 use super::output::Output;
-use super::restrictions::{RestrictionOptions, RestrictionUpdate};
+use super::restrictions::{RESTRICTIONS, RestrictionOptions, RestrictionUpdate};
 use super::serve::parse_role;
 
 /// The DynamoDB table if none is named.
@@ -328,7 +328,7 @@ pub(crate) enum RecipientCommand {
     /// Change the comment, properties, or restrictions of a recipient, or disable or enable it.
     #[command(
         group = ArgGroup::new("change").required(true).multiple(true)
-            .args(["comment", "no_comment", "property", "no_property", "allowed_ip", "no_allowed_ips", "disable", "enable"]),
+            .args(["comment", "no_comment", "property", "no_property", "disable", "enable"]).args(RESTRICTIONS),
         after_help = "Examples:\n  deltashare recipient update acme --disable\n  deltashare recipient update acme --property region=EU\n  deltashare recipient update acme --allowed-ip 203.0.113.0/24 --allowed-ip 198.51.100.7"
     )]
     Update {

@@ -42,6 +42,10 @@ pub(crate) const TOKEN: [&str; 6] = ["id", "expires", "created", "state", "sha25
 /// The same in a list of the tokens of several recipients.
 pub(crate) const TOKEN_OF: [&str; 6] = ["recipient", "id", "expires", "created", "state", "sha256"];
 
+/// What is shown of a recipient.
+pub(crate) const RECIPIENT: [&str; 7] =
+    ["name", "status", "comment", "properties", "allowedIps", "requestsPerMinute", "bytesPerDay"];
+
 /// What is shown of a recipient in a list.
 pub(crate) const LISTED_RECIPIENT: [&str; 8] =
     ["name", "status", "shares", "tables", "liveTokens", "tokenLimit", "nextExpiry", "comment"];
@@ -142,6 +146,19 @@ fn granted_tables(recipient: &ListedRecipient) -> WrittenValue {
     } else {
         WrittenValue::List(named.into_iter().map(text).collect())
     }
+}
+
+/// A row in the columns of [`RECIPIENT`].
+pub(crate) fn recipient(recipient: &ListedRecipient) -> Row {
+    vec![
+        recipient.name.clone(),
+        recipient.status.clone(),
+        recipient.comment.clone(),
+        recipient.properties.clone(),
+        recipient.allowed_ips.clone(),
+        recipient.requests_per_minute.clone(),
+        recipient.bytes_per_day.clone(),
+    ]
 }
 
 /// A row in the columns of [`LISTED_RECIPIENT`].

@@ -99,6 +99,16 @@ impl Key {
         Self::new(SERVER.to_owned(), "TOKEN_KEY")
     }
 
+    /// How many requests a recipient has sent in a minute.
+    pub fn requests_of(recipient: &str, minute: &str) -> Self {
+        Self::new(usage_partition(recipient), format!("MINUTE#{minute}"))
+    }
+
+    /// How many bytes a recipient was granted in a day.
+    pub fn bytes_of(recipient: &str, day: &str) -> Self {
+        Self::new(usage_partition(recipient), format!("DAY#{day}"))
+    }
+
     /// A schema.
     pub fn schema(share: &str, schema: &str) -> Self {
         Self::new(share_partition(share), format!("{SCHEMAS}{}", encoded(schema)))
@@ -110,7 +120,7 @@ impl Key {
     }
 }
 
-/// The partition of what servers share; the only one they may put an item into.
+/// The partition of what servers share. They put items into this one and into those of [`usage_partition`], and into no other.
 pub const SERVER: &str = "SERVER";
 /// What the partitions of activations begin with; servers may delete their items.
 pub const ACTIVATIONS: &str = "ACTIVATION#";
@@ -133,6 +143,11 @@ pub fn tables_of(schema: &str) -> String {
 /// The partition of a recipient, its grants and the list of its tokens.
 pub fn recipient_partition(recipient: &str) -> String {
     format!("RECIPIENT#{}", encoded(recipient))
+}
+
+/// The partition of what a recipient has used of its limits.
+pub fn usage_partition(recipient: &str) -> String {
+    format!("USAGE#{}", encoded(recipient))
 }
 
 /// The partition of a share, its schemas, its tables and the list of its recipients.

@@ -155,6 +155,10 @@ pub struct ListedRecipient {
     pub properties: WrittenValue,
     /// The addresses that it may use.
     pub allowed_ips: WrittenValue,
+    /// How many requests it may send in a minute.
+    pub requests_per_minute: WrittenValue,
+    /// For how many bytes it may be given URLs in a day.
+    pub bytes_per_day: WrittenValue,
     /// Why the record cannot be read; servers then refuse every token of the recipient.
     pub fault: Option<BadRecord>,
     /// Its tokens, the newest first.
@@ -218,6 +222,8 @@ impl ListedRecipient {
             comment: of("comment"),
             properties: of(records::PROPERTIES),
             allowed_ips: of(records::ALLOWED_IPS),
+            requests_per_minute: of(records::REQUESTS_PER_MINUTE),
+            bytes_per_day: of(records::BYTES_PER_DAY),
             fault: records::recipient(record).err(),
             tokens,
             shares,

@@ -319,7 +319,7 @@ fn set_properties(item: &mut Item, properties: &Properties) -> Result<()> {
 }
 
 fn set_restrictions(item: &mut Item, restrictions: &Restrictions) {
-    item.remove(records::ALLOWED_IPS);
+    item.retain(|name, _| !records::RESTRICTIONS.contains(&name.as_str()));
     let attributes = records::restriction_attributes(restrictions).into_iter();
     item.extend(attributes.map(|(name, value)| (name.to_owned(), value)));
 }

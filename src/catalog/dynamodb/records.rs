@@ -12,7 +12,7 @@ use super::keys::{self, Key};
 use super::values::{number, text as value};
 use crate::catalog::grant::{GrantState, TablePatterns};
 use crate::catalog::properties::{self, Properties};
-use crate::catalog::restrictions::Restrictions;
+use crate::catalog::restrictions::{Restrictions, check_bytes, check_requests};
 use crate::catalog::{ShareRecord, TableRecord, TableSettings, TokenHash, TokenRecord, expiry};
 use crate::location::WrittenLocation;
 use crate::network::AllowedIps;
@@ -46,6 +46,15 @@ pub(super) const GRANTED_TABLES: &str = "tables";
 
 /// The properties of a recipient.
 pub(super) const PROPERTIES: &str = "properties";
+
+/// How many requests a recipient may send in a minute.
+pub(super) const REQUESTS_PER_MINUTE: &str = "requestsPerMinute";
+
+/// For how many bytes a recipient may be given URLs in a day.
+pub(super) const BYTES_PER_DAY: &str = "bytesPerDay";
+
+/// What restricts a recipient.
+pub(super) const RESTRICTIONS: [&str; 3] = [ALLOWED_IPS, REQUESTS_PER_MINUTE, BYTES_PER_DAY];
 
 /// The addresses that a recipient may use.
 pub(super) const ALLOWED_IPS: &str = "allowedIps";
@@ -131,10 +140,10 @@ impl<'a> Reader<'a> {
             FORMAT => Ok((this, restrictions)),
             RESTRICTED_FORMAT if restrictions != Restrictions::default() => Ok((this, restrictions)),
             // A script that misspells the attribute must not remove the restriction.
-            RESTRICTED_FORMAT => {
-                Err(this
-                    .unreadable(&format!("has format {RESTRICTED_FORMAT}, but no attribute {ALLOWED_IPS}")))
-            }
+            RESTRICTED_FORMAT => Err(this.unreadable(&format!(
+                "has format {RESTRICTED_FORMAT}, but none of the attributes {}",
+                RESTRICTIONS.join(", ")
+            ))),
             format => Err(this.unknown_format(format)),
         }
     }
@@ -152,7 +161,18 @@ impl<'a> Reader<'a> {
         Ok(Restrictions {
             allowed_ips: allowed_ips
                 .map_err(|reason| self.unreadable(&format!("has invalid {ALLOWED_IPS}: {reason}")))?,
+            requests_per_minute: self.limit(REQUESTS_PER_MINUTE, check_requests)?,
+            bytes_per_day: self.limit(BYTES_PER_DAY, check_bytes)?,
         })
+    }
+
+    /// A limit, which is never taken for none if it is there.
+    fn limit(&self, name: &str, check: fn(u64) -> Result<u64, String>) -> Result<Option<u64>> {
+        let Some(value) = self.item.get(name) else { return Ok(None) };
+        let number = value.as_n().ok().and_then(|digits| digits.parse().ok());
+        let number = number
+            .ok_or_else(|| self.unreadable(&format!("has an attribute {name} that is not a whole number")))?;
+        check(number).map(Some).map_err(|reason| self.unreadable(&format!("has invalid {name}: {reason}")))
     }
 
     fn format(&self) -> Result<u32> {
@@ -509,12 +529,14 @@ pub(super) fn properties_attribute(properties: &Properties) -> Option<(&'static 
 
 /// The restrictions of a recipient, and the format of a record that has them.
 pub(super) fn restriction_attributes(restrictions: &Restrictions) -> Vec<(&'static str, AttributeValue)> {
-    let Restrictions { allowed_ips } = restrictions;
+    let Restrictions { allowed_ips, requests_per_minute, bytes_per_day } = restrictions;
     let is_restricted = *restrictions != Restrictions::default();
     let format = if is_restricted { RESTRICTED_FORMAT } else { FORMAT };
     let mut attributes = vec![(FORMAT_ATTRIBUTE, number(format.into()))];
     let list = |ips: &AllowedIps| AttributeValue::L(ips.texts().into_iter().map(value).collect());
     attributes.extend(allowed_ips.as_ref().map(|ips| (ALLOWED_IPS, list(ips))));
+    attributes.extend(requests_per_minute.map(|limit| (REQUESTS_PER_MINUTE, number(limit))));
+    attributes.extend(bytes_per_day.map(|limit| (BYTES_PER_DAY, number(limit))));
     attributes
 }
 

@@ -12,6 +12,7 @@ use serde_saphyr::Spanned;
 use crate::catalog::expiry;
 use crate::catalog::grant::{GrantState, TablePatterns};
 use crate::catalog::properties::Properties;
+use crate::catalog::restrictions::shown_bytes;
 use crate::catalog::state::{CatalogState, RecipientState, SchemaState, ShareState, TableState};
 use crate::location::WrittenLocation;
 use crate::network::AllowedIps;
@@ -173,6 +174,10 @@ pub(super) struct FileRecipient {
     pub(super) properties: Said<BTreeMap<String, Spanned<TextOr<IgnoredAny>>>>,
     #[serde(default, deserialize_with = "said")]
     pub(super) allowed_ips: Said<Vec<Spanned<String>>>,
+    #[serde(default, deserialize_with = "said")]
+    pub(super) requests_per_minute: Said<TextOr<IgnoredAny>>,
+    #[serde(default, deserialize_with = "said")]
+    pub(super) bytes_per_day: Said<TextOr<IgnoredAny>>,
     #[serde(default)]
     pub(super) shares: Option<Vec<Spanned<TextOr<FileGrant>>>>,
     #[serde(default)]
@@ -312,6 +317,10 @@ struct ExportedRecipient {
     properties: Properties,
     #[serde(skip_serializing_if = "Option::is_none")]
     allowed_ips: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requests_per_minute: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_per_day: Option<String>,
     shares: Vec<ExportedGrant>,
     tokens: Vec<ExportedToken>,
 }
@@ -388,6 +397,8 @@ impl From<&CatalogState> for Exported {
             status: if recipient.active { "active" } else { "disabled" },
             properties: recipient.properties.clone(),
             allowed_ips: recipient.restrictions.allowed_ips.as_ref().map(AllowedIps::texts),
+            requests_per_minute: recipient.restrictions.requests_per_minute,
+            bytes_per_day: recipient.restrictions.bytes_per_day.map(shown_bytes),
             shares: recipient.shares.iter().map(grant).collect(),
             tokens: recipient
                 .tokens

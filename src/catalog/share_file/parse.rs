@@ -16,7 +16,7 @@ use super::ordered::Ordered;
 use super::{Access, EVERYONE, RecipientNotes, Share, ShareFile, UnreadableTable, table_key};
 use crate::catalog::grant::{GrantState, TablePattern, TablePatterns};
 use crate::catalog::properties::{self, Properties};
-use crate::catalog::restrictions::Restrictions;
+use crate::catalog::restrictions::{Restrictions, parse_bytes, parse_requests};
 use crate::catalog::{ShareRecord, TableRecord, TableSettings, TokenHash, TokenRecord, expiry};
 use crate::location::WrittenLocation;
 use crate::network::{AllowedIps, Cidr};
@@ -243,7 +243,15 @@ impl ShareFile {
             _ => Err(ShareFileError::at(status.referenced, "status must be active or disabled")),
         });
         let properties = read_properties(recipient.properties, text)?;
-        let restrictions = Restrictions { allowed_ips: read_allowed_ips(recipient.allowed_ips)? };
+        let restrictions = Restrictions {
+            allowed_ips: read_allowed_ips(recipient.allowed_ips)?,
+            requests_per_minute: read_limit(
+                "requestsPerMinute",
+                recipient.requests_per_minute,
+                parse_requests,
+            )?,
+            bytes_per_day: read_limit("bytesPerDay", recipient.bytes_per_day, parse_bytes)?,
+        };
         let active = active.transpose()?;
         let notes = RecipientNotes { active, comment: recipient.comment, properties, restrictions };
         self.notes.insert(Arc::clone(&who), notes);
@@ -382,6 +390,20 @@ fn read_properties(
     }
     properties::check_properties(&read).map_err(|reason| ShareFileError::at(said.referenced, reason))?;
     Ok(read)
+}
+
+fn read_limit(
+    key: &str,
+    limit: Said<TextOr<IgnoredAny>>,
+    parse: fn(&str) -> std::result::Result<u64, String>,
+) -> std::result::Result<Option<u64>, ShareFileError> {
+    let Some(Spanned { value, referenced, .. }) = not_empty(key, limit)? else { return Ok(None) };
+    let refused = |reason: String| ShareFileError::at(referenced, format!("{key}: {reason}"));
+    match value {
+        TextOr::Text(text) | TextOr::Typed(text) => parse(&text).map(Some).map_err(refused),
+        TextOr::Null => Err(refused("it has no value: give it one, or remove the key".to_owned())),
+        TextOr::Keys(IgnoredAny) => Err(refused("it is not a number".to_owned())),
+    }
 }
 
 fn read_allowed_ips(

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use chrono::Utc;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 
 use super::{EVERYONE, ShareFile, table_key};
+use crate::catalog::usage::MemoryUsage;
 use crate::catalog::{
     Caller, Catalog, ListPage, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord,
 };
@@ -17,17 +19,20 @@ use crate::protocol::names::Name;
 
 /// A [`Catalog`] over a share file that can be replaced while requests are served.
 #[derive(Debug)]
-pub struct ShareFileCatalog(RwLock<Arc<ShareFile>>);
+pub struct ShareFileCatalog {
+    file: RwLock<Arc<ShareFile>>,
+    usage: MemoryUsage,
+}
 
 impl ShareFileCatalog {
     /// A catalog that answers from `file`.
     pub fn new(file: ShareFile) -> Self {
-        Self(RwLock::new(Arc::new(file)))
+        Self { file: RwLock::new(Arc::new(file)), usage: MemoryUsage::default() }
     }
 
     /// Answers from `file` from now on. Requests that have begun finish with the one before.
     pub fn replace(&self, file: ShareFile) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(file);
+        *self.file.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(file);
     }
 
     /// Whether anyone may read every share without a token.
@@ -38,12 +43,18 @@ impl ShareFileCatalog {
     /// The file, for a caller that may read.
     fn file_for(&self, caller: &Caller) -> Result<Arc<ShareFile>> {
         let file = self.file();
-        caller.check(file.restrictions(caller.recipient()))?;
+        let restrictions = file.restrictions(caller.recipient());
+        caller.check(restrictions)?;
+        if restrictions.has_limits() && !caller.counted.initialized() {
+            self.usage.admit(&caller.token.recipient, restrictions, Utc::now())?;
+            // Another thread cannot be faster: what is read for a caller of a share file is read by one.
+            _ = caller.counted.set(restrictions.clone());
+        }
         Ok(file)
     }
 
     fn file(&self) -> Arc<ShareFile> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.file.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -211,5 +222,12 @@ impl Catalog for ShareFileCatalog {
             .granted(caller.recipient(), share)
             .and_then(|granted| granted.table(granted.share.tables.get(&key)?));
         ready(Ok(found)).boxed()
+    }
+
+    fn charge<'a>(&'a self, caller: &'a Caller, bytes: u64) -> BoxFuture<'a, Result<()>> {
+        if let Some(limit) = caller.bytes_per_day() {
+            self.usage.charge(&caller.token.recipient, limit, bytes, Utc::now());
+        }
+        ready(Ok(())).boxed()
     }
 }

@@ -213,11 +213,11 @@ def test_the_table_survives(stack):
     assert "TableName" not in table, "a named table could not be replaced"
 
 
-def test_the_server_reads_records_writes_one_and_deletes_activations(stack):
+def test_the_server_reads_records_deletes_activations_and_writes_its_key_and_what_is_used(stack):
     document = stack.one("AWS::IAM::Policy")["PolicyDocument"]
     assert actions(document) == {
         "dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query", "dynamodb:Scan", "dynamodb:PutItem",
-        "dynamodb:DeleteItem", "sts:AssumeRole", "logs:CreateLogStream", "logs:PutLogEvents",
+        "dynamodb:DeleteItem", "dynamodb:UpdateItem", "sts:AssumeRole", "logs:CreateLogStream", "logs:PutLogEvents",
     }
     made = statements(document)["MakeTokenKey"]
     assert made["Action"] == "dynamodb:PutItem"
@@ -225,6 +225,9 @@ def test_the_server_reads_records_writes_one_and_deletes_activations(stack):
     used = statements(document)["UseActivationLinks"]
     assert used["Action"] == "dynamodb:DeleteItem" and used["Resource"] == made["Resource"]
     assert used["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["ACTIVATION#*"]}}
+    counted = statements(document)["CountUsage"]
+    assert counted["Action"] == "dynamodb:UpdateItem" and counted["Resource"] == statements(document)["ReadRecords"]["Resource"]
+    assert counted["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["USAGE#*"]}}
     role = stack.of_type("AWS::IAM::Role")["ServerRole"]
     assert not role.get("Policies") and not role.get("ManagedPolicyArns")
     assert "*" not in [statement["Resource"] for statement in document["Statement"]]
