@@ -6,6 +6,7 @@
 pub mod diff;
 pub mod dynamodb;
 pub mod expiry;
+pub mod oidc;
 pub mod properties;
 mod settings;
 #[cfg(feature = "cli")]
@@ -22,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::predicate::{FileAccess, PartitionFilter};
 use crate::protocol::names::Name;
 
+use oidc::{OidcPolicy, RecipientPolicy};
 use properties::Properties;
 pub use settings::TableSettings;
 
@@ -96,8 +98,17 @@ pub fn unknown_token() -> Error {
 pub struct Caller {
     /// What the token stands for.
     pub token: TokenRecord,
-    /// The token, if this was remembered: whatever is read for the caller reads it again.
-    remembered: Option<TokenHash>,
+    /// What says so, if it was remembered: whatever is read for the caller reads it again.
+    remembered: Option<Remembered>,
+}
+
+/// What was read with an earlier request.
+#[derive(Debug, Clone)]
+enum Remembered {
+    /// The token with this hash.
+    Token(TokenHash),
+    /// The policy that the JWT with this hash meets.
+    Policy(TokenHash, Arc<OidcPolicy>),
 }
 
 impl Caller {
@@ -108,7 +119,16 @@ impl Caller {
 
     /// Who the token with this hash stood for when it was read last.
     fn remembered(token: TokenRecord, hash: TokenHash) -> Self {
-        Self { token, remembered: Some(hash) }
+        Self { token, remembered: Some(Remembered::Token(hash)) }
+    }
+
+    /// Who a verified JWT with this hash stands for, by a policy that it meets.
+    fn of_policy(found: &RecipientPolicy, hash: TokenHash) -> Self {
+        let recipient = Arc::clone(&found.recipient);
+        // The JWT says when it expires, and was verified just now.
+        let token = TokenRecord { recipient, id: found.token_id(), expires: None };
+        let remembered = found.remembered.then(|| Remembered::Policy(hash, Arc::clone(&found.policy)));
+        Self { token, remembered }
     }
 
     /// The recipient's name.
@@ -198,6 +218,17 @@ pub trait Catalog: Send + Sync {
     /// answer may be remembered from an earlier request: it is good for nothing but the methods below, which make
     /// sure of it.
     fn caller(&self, hash: TokenHash) -> BoxFuture<'_, Result<Option<Caller>>>;
+
+    /// The OIDC policies for tokens of an issuer; none if no recipient has one. Of a JWT with this hash that met a policy
+    /// before, it may be that policy alone, remembered from an earlier request.
+    fn oidc_policies<'a>(
+        &'a self,
+        issuer: &'a str,
+        jwt: TokenHash,
+    ) -> BoxFuture<'a, Result<Vec<RecipientPolicy>>>;
+
+    /// Who the verified JWT with this hash stands for, by one of these policies, which it meets.
+    fn oidc_caller(&self, policy: RecipientPolicy, jwt: TokenHash) -> Caller;
 
     /// Who requests without a token come from; `None` if a token is required.
     fn anonymous(&self) -> BoxFuture<'_, Result<Option<Caller>>>;

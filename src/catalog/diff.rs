@@ -6,6 +6,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 
 use super::expiry;
+use super::oidc::{self, OidcPolicy};
 use super::properties::Properties;
 use super::settings::{Difference, shown_filter};
 use super::state::{CatalogState, RecipientState, ShareState, TableState, TokenState};
@@ -65,6 +66,12 @@ pub enum CatalogChange {
     },
     /// A token is gone.
     RemoveToken { recipient: String, hash: String },
+    /// An OIDC policy is new.
+    AddOidcPolicy { recipient: String, policy: OidcPolicy },
+    /// The audiences of an OIDC policy differ.
+    OidcAudiences { recipient: String, before: OidcPolicy, after: OidcPolicy },
+    /// An OIDC policy is gone.
+    RemoveOidcPolicy { recipient: String, policy: OidcPolicy },
 }
 
 impl CatalogChange {
@@ -78,6 +85,7 @@ impl CatalogChange {
                 | Self::RemoveRecipient { .. }
                 | Self::Revoke { .. }
                 | Self::RemoveToken { .. }
+                | Self::RemoveOidcPolicy { .. }
         )
     }
 
@@ -220,7 +228,7 @@ impl fmt::Display for CatalogChange {
                 write!(f, "~ recipient {recipient}: status active -> disabled")
             }
             Self::RemoveRecipient { recipient } => {
-                write!(f, "- recipient {recipient}, with its tokens and grants")
+                write!(f, "- recipient {recipient}, with its tokens, policies and grants")
             }
             Self::Grant { recipient, share, filter } => {
                 write!(f, "+ grant of {share} to {recipient}{}", with_filter(filter.as_ref()))
@@ -236,6 +244,17 @@ impl fmt::Display for CatalogChange {
             Self::TokenExpiry { recipient, hash, before, after } => {
                 let (before, after) = (expiry::format(*before), expiry::format(*after));
                 write!(f, "~ token {} of {recipient}: until {before} -> {after}", short(hash))
+            }
+            Self::AddOidcPolicy { recipient, policy } => {
+                write!(f, "+ OIDC policy {} of {recipient}: {policy}", policy.id())
+            }
+            Self::OidcAudiences { recipient, before, after } => {
+                let (id, before, after) =
+                    (after.id(), oidc::shown(&before.audiences), oidc::shown(&after.audiences));
+                write!(f, "~ OIDC policy {id} of {recipient}: audience {before} -> {after}")
+            }
+            Self::RemoveOidcPolicy { recipient, policy } => {
+                write!(f, "- OIDC policy {} of {recipient}: {policy}", policy.id())
             }
             Self::RemoveToken { recipient, hash } => write!(f, "- token {} of {recipient}", short(hash)),
         }
@@ -294,6 +313,7 @@ impl CatalogState {
                 changes.push(CatalogChange::RemoveRecipient { recipient: before.name.clone() });
             }
         }
+        self.oidc_changes_to(wanted, &mut changes);
         for (key, before) in &self.shares {
             match wanted.shares.get(key) {
                 None => changes.push(CatalogChange::RemoveShare { share: before.name.clone() }),
@@ -302,6 +322,38 @@ impl CatalogState {
         }
         changes.sort_by_key(CatalogChange::rank);
         changes
+    }
+
+    /// The changes to OIDC policies. Those that go come first, because a policy can move to another recipient.
+    fn oidc_changes_to(&self, wanted: &Self, changes: &mut Vec<CatalogChange>) {
+        let mut added = Vec::new();
+        for (key, after) in &wanted.recipients {
+            let name = || after.name.clone();
+            let there = self.recipients.get(key).map(|before| &before.oidc);
+            let before_of = |policy: &OidcPolicy| there?.iter().find(|other| other.has_subject_of(policy));
+            for policy in &after.oidc {
+                match before_of(policy) {
+                    None => {
+                        added.push(CatalogChange::AddOidcPolicy { recipient: name(), policy: policy.clone() })
+                    }
+                    Some(before) if before != policy => added.push(CatalogChange::OidcAudiences {
+                        recipient: name(),
+                        before: before.clone(),
+                        after: policy.clone(),
+                    }),
+                    Some(_) => {}
+                }
+            }
+            let gone = there.into_iter().flatten();
+            let gone = gone.filter(|policy| !after.oidc.iter().any(|other| other.has_subject_of(policy)));
+            changes.extend(
+                gone.map(|policy| CatalogChange::RemoveOidcPolicy {
+                    recipient: name(),
+                    policy: policy.clone(),
+                }),
+            );
+        }
+        changes.append(&mut added);
     }
 }
 

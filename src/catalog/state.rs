@@ -5,6 +5,7 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 
+use super::oidc::OidcPolicy;
 use super::properties::Properties;
 use super::{TableRecord, TableSettings};
 use crate::predicate::PartitionFilter;
@@ -67,6 +68,8 @@ pub struct RecipientState {
     pub shares: BTreeMap<String, Option<PartitionFilter>>,
     /// Its tokens, by their hashes: 64 hexadecimal digits.
     pub tokens: BTreeMap<String, TokenState>,
+    /// Its OIDC policies.
+    pub oidc: BTreeSet<OidcPolicy>,
 }
 
 /// A token of a recipient.

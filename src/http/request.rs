@@ -24,7 +24,7 @@ impl FromRequestParts<Arc<App>> for Recipient {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self> {
         let headers: Vec<_> =
             parts.headers.get_all(AUTHORIZATION).iter().map(|value| value.to_str().ok()).collect();
-        Self::authenticate(&*app.catalog, &headers).await
+        Self::authenticate(&*app.catalog, &app.oidc, &headers).await
     }
 }
 

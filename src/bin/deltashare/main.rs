@@ -15,6 +15,7 @@ mod example;
 mod explain;
 mod find_table;
 mod next_step;
+mod oidc_arguments;
 mod output;
 mod plan;
 mod profile;

@@ -15,6 +15,7 @@ use deltashare::catalog::share_file::{ShareFile, ShareFileCatalog};
 use deltashare::http::router;
 use deltashare::limits::Limits;
 use deltashare::logging;
+use deltashare::oidc::Oidc;
 use deltashare::protocol::tokens::TokenKey;
 use deltashare::role::RoleArn;
 use deltashare::storage::{Gateway, Storage, StorageOptions};
@@ -112,6 +113,11 @@ pub(crate) struct Options {
     /// environment or profile. Default: these credentials themselves.
     #[arg(long, value_name = "ARN", value_parser = parse_role)]
     signer_role: Option<RoleArn>,
+
+    /// Contact OIDC issuers on this machine by HTTP (http://localhost or http://127.0.0.1), for tests. Other issuers always
+    /// need HTTPS.
+    #[arg(long)]
+    allow_loopback_issuers: bool,
 
     /// The most connections at a time. Beyond that limit, connections without a request are closed, and then requests get
     /// 503. Default: 1024, or what the limit of open files allows.
@@ -266,7 +272,9 @@ async fn serve(options: Options, limits: Limits) -> Result<(), Failure> {
         None => configured.token_key(&aws.sdk).await?,
     };
     let Serving { catalog, watcher, hints } = configured.serve(gateway, &options, &endpoint)?;
-    let router = router(Arc::new(App::new(catalog, storage, token_key, &prefix, limits)));
+    let mut app = App::new(catalog, storage, token_key, &prefix, limits);
+    app.oidc = Oidc::new(options.allow_loopback_issuers);
+    let router = router(Arc::new(app));
     let stopped = asked_to_stop();
     println!(
         "listening on http://{address}/{}",
