@@ -59,7 +59,7 @@ pub(super) struct Known {
     /// When fetching them was tried last.
     pub(super) tried: DateTime<Utc>,
     /// Whether that failed.
-    failed: bool,
+    pub(super) failed: bool,
 }
 
 impl Known {
