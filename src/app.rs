@@ -16,6 +16,7 @@ use crate::error::{Error, Fault, Result};
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::location::{Location, WrittenLocation};
+use crate::oidc::Oidc;
 use crate::protocol::tokens::TokenKey;
 use crate::storage::{FileSigner, Storage};
 
@@ -34,6 +35,8 @@ pub struct App {
     pub storage: Storage,
     /// What page tokens are authenticated with.
     pub token_key: TokenKey,
+    /// What verifies tokens of OpenID providers.
+    pub oidc: Oidc,
     /// The prefix of every path, such as `/delta-sharing`; empty for none.
     pub prefix: String,
     /// What a table, a recipient or a sender may cost.
@@ -59,6 +62,7 @@ impl App {
             catalog,
             storage,
             token_key,
+            oidc: Oidc::default(),
             prefix,
             limits,
             tables: WarmTables::new(limits.cache_bytes),

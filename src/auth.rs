@@ -17,8 +17,9 @@ use percent_encoding::percent_decode_str;
 use crate::audit;
 use crate::catalog::{Caller, Catalog, ShareRecord, TableRecord, TokenHash, unknown_token};
 use crate::error::{Error, Result};
+use crate::oidc::{Oidc, may_be_jwt};
 
-/// Longer ones are refused before they are hashed; ours have 47 characters.
+/// Longer ones are refused before they are hashed, unless they may be JWTs; ours have 47 characters.
 const MAX_TOKEN_BYTES: usize = 4096;
 
 /// The longest `Basic` credentials: a token of any length that is taken, with a user name.
@@ -38,9 +39,11 @@ impl Recipient {
     /// Finds out who sent these `Authorization` headers; `None` is one that is not text. `source` is the address that the
     /// request comes from, if it is known: whatever is read for the recipient checks it.
     ///
-    /// 401 if the token is unknown or has expired, or if there is none and the catalog needs one.
+    /// 401 if the token is unknown or has expired, or if there is none and the catalog needs one. 503 if the token is a
+    /// JWT that cannot be verified at the moment.
     pub async fn authenticate(
         catalog: &dyn Catalog,
+        oidc: &Oidc,
         headers: &[Option<&str>],
         source: Option<IpAddr>,
     ) -> Result<Self> {
@@ -52,10 +55,16 @@ impl Recipient {
         };
         let caller = match sent {
             Authorization::Nothing => catalog.anonymous().await?,
-            Authorization::Token(token) => match catalog.caller(TokenHash::of(&token)).await? {
-                Some(caller) => Some(caller),
-                None => catalog.anonymous().await?,
-            },
+            Authorization::Token(token) => {
+                let mut caller = oidc.caller(catalog, &token).await?;
+                if caller.is_none() && token.len() <= MAX_TOKEN_BYTES {
+                    caller = catalog.caller(TokenHash::of(&token)).await?;
+                }
+                match caller {
+                    Some(caller) => Some(caller),
+                    None => catalog.anonymous().await?,
+                }
+            }
             Authorization::Unreadable => None,
         };
         let caller = caller.ok_or_else(unknown_token)?.from_address(source);
@@ -106,7 +115,7 @@ impl<'a> Authorization<'a> {
         };
         match token {
             Some(token) if token.is_empty() => Self::Nothing,
-            Some(token) if token.len() <= MAX_TOKEN_BYTES => Self::Token(token),
+            Some(token) if token.len() <= MAX_TOKEN_BYTES || may_be_jwt(&token) => Self::Token(token),
             Some(_) | None => Self::Unreadable,
         }
     }
@@ -279,6 +288,7 @@ impl std::fmt::Display for PathName {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oidc::LONGEST_JWT;
 
     fn is_token(header: &str, token: &str) -> bool {
         Authorization::parse(header) == Authorization::Token(token.into())
@@ -298,6 +308,10 @@ mod tests {
         }
         for header in ["t", "Bearert", "Bearer:t", ":", "Digest username=x", "Negotiate"] {
             assert!(Authorization::parse(header) == Authorization::Unreadable, "{header}");
+        }
+        for length in [LONGEST_JWT, LONGEST_JWT + 1] {
+            let token = format!("{:x<length$}", "eyJ");
+            assert_eq!(is_token(&format!("Bearer {token}"), &token), length == LONGEST_JWT);
         }
         for length in [MAX_TOKEN_BYTES, MAX_TOKEN_BYTES + 1] {
             let token = "x".repeat(length);

@@ -7,6 +7,7 @@ pub mod diff;
 pub mod dynamodb;
 pub mod expiry;
 pub mod grant;
+pub mod oidc;
 pub mod properties;
 pub mod restrictions;
 mod settings;
@@ -30,6 +31,7 @@ use crate::protocol::activation::ActivationId;
 use crate::protocol::names::Name;
 
 use grant::GrantState;
+use oidc::{OidcPolicy, RecipientPolicy};
 use properties::Properties;
 use restrictions::Restrictions;
 pub use settings::TableSettings;
@@ -105,12 +107,21 @@ pub fn unknown_token() -> Error {
 pub struct Caller {
     /// What the token stands for.
     pub token: TokenRecord,
-    /// The token, if this was remembered: whatever is read for the caller reads it again.
-    remembered: Option<TokenHash>,
+    /// What says so, if it was remembered: whatever is read for the caller reads it again.
+    remembered: Option<Remembered>,
     /// The address that the request comes from, if it is known.
     source: Option<IpAddr>,
     /// The limits within which the request was counted, once it was. All that is read for the caller is one request.
     counted: Arc<OnceCell<Restrictions>>,
+}
+
+/// What was read with an earlier request.
+#[derive(Debug, Clone)]
+enum Remembered {
+    /// The token with this hash.
+    Token(TokenHash),
+    /// The policy that the JWT with this hash meets.
+    Policy(TokenHash, Arc<OidcPolicy>),
 }
 
 impl Caller {
@@ -121,7 +132,16 @@ impl Caller {
 
     /// Who the token with this hash stood for when it was read last.
     fn remembered(token: TokenRecord, hash: TokenHash) -> Self {
-        Self { remembered: Some(hash), ..Self::checked(token) }
+        Self { remembered: Some(Remembered::Token(hash)), ..Self::checked(token) }
+    }
+
+    /// Who a verified JWT with this hash stands for, by a policy that it meets.
+    fn of_policy(found: &RecipientPolicy, hash: TokenHash) -> Self {
+        let recipient = Arc::clone(&found.recipient);
+        // The JWT says when it expires, and was verified just now.
+        let token = TokenRecord { recipient, id: found.token_id(), expires: None };
+        let remembered = found.remembered.then(|| Remembered::Policy(hash, Arc::clone(&found.policy)));
+        Self { remembered, ..Self::checked(token) }
     }
 
     /// The same caller, whose request comes from this address.
@@ -254,6 +274,17 @@ pub trait Catalog: Send + Sync {
     /// answer may be remembered from an earlier request: it is good for nothing but the methods below, which make
     /// sure of it.
     fn caller(&self, hash: TokenHash) -> BoxFuture<'_, Result<Option<Caller>>>;
+
+    /// The OIDC policies for tokens of an issuer; none if no recipient has one. Of a JWT with this hash that met a policy
+    /// before, it may be that policy alone, remembered from an earlier request.
+    fn oidc_policies<'a>(
+        &'a self,
+        issuer: &'a str,
+        jwt: TokenHash,
+    ) -> BoxFuture<'a, Result<Vec<RecipientPolicy>>>;
+
+    /// Who the verified JWT with this hash stands for, by one of these policies, which it meets.
+    fn oidc_caller(&self, policy: RecipientPolicy, jwt: TokenHash) -> Caller;
 
     /// Who requests without a token come from; `None` if a token is required.
     fn anonymous(&self) -> BoxFuture<'_, Result<Option<Caller>>>;

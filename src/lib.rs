@@ -15,6 +15,8 @@
 //!      |
 //!     auth         token -> recipient -> shared table: holding one is the permission
 //!      |
+//!     oidc         tokens of OpenID providers, verified with the keys of their issuers
+//!      |
 //!      +-- catalog   who may read what: in a share file, or in DynamoDB
 //!      +-- storage   where tables are: object stores, presigned URLs, the local gateway
 //!      +-- delta     the wall around the Delta kernel: snapshots and their files
@@ -100,6 +102,7 @@ pub mod location;
 pub mod logging;
 pub mod ndjson;
 pub mod network;
+pub mod oidc;
 pub mod predicate;
 pub mod protocol;
 pub mod role;

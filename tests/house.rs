@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What each module of the library may name. `error` may be named by all.
-const MAY_NAME: [(&str, &[&str]); 23] = [
+const MAY_NAME: [(&str, &[&str]); 24] = [
     ("error", &[]),
     ("audit", &[]),
     ("limits", &[]),
@@ -26,7 +26,8 @@ const MAY_NAME: [(&str, &[&str]); 23] = [
     ("storage", &["protocol", "location", "role", "limits", "network", "s3_error"]),
     ("delta", &["protocol", "limits", "gate", "predicate", "s3_error"]),
     ("ndjson", &["audit", "protocol", "limits", "gate"]),
-    ("auth", &["audit", "catalog"]),
+    ("oidc", &["catalog"]),
+    ("auth", &["audit", "catalog", "oidc"]),
     (
         "app",
         &[
@@ -41,6 +42,7 @@ const MAY_NAME: [(&str, &[&str]); 23] = [
             "limits",
             "gate",
             "flight",
+            "oidc",
         ],
     ),
     ("answer", &["app", "audit", "auth", "catalog", "storage", "delta", "ndjson", "predicate", "protocol"]),
@@ -56,7 +58,7 @@ const MAY_NAME: [(&str, &[&str]); 23] = [
 ];
 
 /// Crates that only these modules may name.
-const ONLY_IN: [(&str, &[&str]); 12] = [
+const ONLY_IN: [(&str, &[&str]); 14] = [
     ("aws_config", &[]),
     ("axum", &["http", "error", "ndjson", "storage", "audit"]),
     ("aws_credential_types", &["storage"]),
@@ -64,6 +66,8 @@ const ONLY_IN: [(&str, &[&str]); 12] = [
     ("aws_sdk_sts", &["storage"]),
     ("buoyant_kernel", &["delta"]),
     ("delta_kernel", &["delta"]),
+    ("jsonwebtoken", &["oidc"]),
+    ("reqwest", &["oidc"]),
     ("object_store", &["delta", "storage"]),
     ("s3s", &["storage"]),
     ("flate2", &["delta", "ndjson"]),

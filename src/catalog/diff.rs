@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 
 use super::expiry;
 use super::grant::{GrantState, TablePatterns};
+use super::oidc::{self, OidcPolicy};
 use super::properties::Properties;
 use super::restrictions::Restrictions;
 use super::settings::{Difference, shown_filter};
@@ -64,6 +65,12 @@ pub enum CatalogChange {
     },
     /// A token is gone.
     RemoveToken { recipient: String, hash: String },
+    /// An OIDC policy is new.
+    AddOidcPolicy { recipient: String, policy: OidcPolicy },
+    /// The audiences of an OIDC policy differ.
+    OidcAudiences { recipient: String, before: OidcPolicy, after: OidcPolicy },
+    /// An OIDC policy is gone.
+    RemoveOidcPolicy { recipient: String, policy: OidcPolicy },
 }
 
 impl CatalogChange {
@@ -77,6 +84,7 @@ impl CatalogChange {
                 | Self::RemoveRecipient { .. }
                 | Self::Revoke { .. }
                 | Self::RemoveToken { .. }
+                | Self::RemoveOidcPolicy { .. }
         )
     }
 
@@ -339,7 +347,7 @@ impl fmt::Display for CatalogChange {
                 write!(f, "~ recipient {recipient}: status active -> disabled")
             }
             Self::RemoveRecipient { recipient } => {
-                write!(f, "- recipient {recipient}, with its tokens and grants")
+                write!(f, "- recipient {recipient}, with its tokens, policies and grants")
             }
             Self::Grant { recipient, share, grant } => {
                 write!(f, "+ grant of {share} to {recipient}{}", granted(grant))
@@ -369,6 +377,17 @@ impl fmt::Display for CatalogChange {
             Self::TokenExpiry { recipient, hash, before, after } => {
                 let (before, after) = (expiry::format(*before), expiry::format(*after));
                 write!(f, "~ token {} of {recipient}: until {before} -> {after}", short(hash))
+            }
+            Self::AddOidcPolicy { recipient, policy } => {
+                write!(f, "+ OIDC policy {} of {recipient}: {policy}", policy.id())
+            }
+            Self::OidcAudiences { recipient, before, after } => {
+                let (id, before, after) =
+                    (after.id(), oidc::shown(&before.audiences), oidc::shown(&after.audiences));
+                write!(f, "~ OIDC policy {id} of {recipient}: audience {before} -> {after}")
+            }
+            Self::RemoveOidcPolicy { recipient, policy } => {
+                write!(f, "- OIDC policy {} of {recipient}: {policy}", policy.id())
             }
             Self::RemoveToken { recipient, hash } => write!(f, "- token {} of {recipient}", short(hash)),
         }
@@ -428,6 +447,7 @@ impl CatalogState {
                 changes.push(CatalogChange::RemoveRecipient { recipient: before.name.clone() });
             }
         }
+        self.oidc_changes_to(wanted, &mut changes);
         for (key, before) in &self.shares {
             match wanted.shares.get(key) {
                 None => changes.push(CatalogChange::RemoveShare { share: before.name.clone() }),
@@ -436,6 +456,38 @@ impl CatalogState {
         }
         changes.sort_by_key(CatalogChange::rank);
         changes
+    }
+
+    /// The changes to OIDC policies. Those that go come first, because a policy can move to another recipient.
+    fn oidc_changes_to(&self, wanted: &Self, changes: &mut Vec<CatalogChange>) {
+        let mut added = Vec::new();
+        for (key, after) in &wanted.recipients {
+            let name = || after.name.clone();
+            let there = self.recipients.get(key).map(|before| &before.oidc);
+            let before_of = |policy: &OidcPolicy| there?.iter().find(|other| other.has_subject_of(policy));
+            for policy in &after.oidc {
+                match before_of(policy) {
+                    None => {
+                        added.push(CatalogChange::AddOidcPolicy { recipient: name(), policy: policy.clone() })
+                    }
+                    Some(before) if before != policy => added.push(CatalogChange::OidcAudiences {
+                        recipient: name(),
+                        before: before.clone(),
+                        after: policy.clone(),
+                    }),
+                    Some(_) => {}
+                }
+            }
+            let gone = there.into_iter().flatten();
+            let gone = gone.filter(|policy| !after.oidc.iter().any(|other| other.has_subject_of(policy)));
+            changes.extend(
+                gone.map(|policy| CatalogChange::RemoveOidcPolicy {
+                    recipient: name(),
+                    policy: policy.clone(),
+                }),
+            );
+        }
+        changes.append(&mut added);
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! A request for a table takes two round trips: the token's item, then recipient, grant, share and table
 //! together. What a token stands for is remembered, so that the next request with it takes one: the token's item is
-//! then read with the others. Throttling and failures of the network are tried again within a deadline and then answered with 503:
+//! then read with the others. For a JWT, the first of the two queries the policies of its issuer, and the policy that it met
+//! is remembered in the same way. Throttling and failures of the network are tried again within a deadline and then answered with 503:
 //! never with 401, never with an empty list.
 
 mod activations;
@@ -12,6 +13,7 @@ mod granted;
 mod item_reader;
 pub mod keys;
 mod listed;
+mod policies;
 mod recipient_changes;
 mod recipients;
 pub mod records;
@@ -37,8 +39,12 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::{
-    Activation, Caller, Catalog, ListPage, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash,
-    TokenRecord, grant::GrantState, restrictions::Restrictions, unknown_token,
+    Activation, Caller, Catalog, ListPage, PageRequest, Remembered, SchemaPage, ShareRecord, TableRecord,
+    TokenHash, TokenRecord,
+    grant::GrantState,
+    oidc::{OidcPolicy, RecipientPolicy},
+    restrictions::Restrictions,
+    unknown_token,
 };
 use crate::error::{Error, Fault, Result};
 use crate::protocol::activation::ActivationId;
@@ -52,7 +58,10 @@ pub use listed::{
     ListedGrant, ListedRecipient, ListedSchema, ListedShare, ListedTable, ShownSchema, ShownShare,
     WrittenValue,
 };
-pub use recipient_changes::{GrantBefore, GrantChanges, GrantFilter, GrantTables, RecipientChanges};
+pub use policies::FoundPolicy;
+pub use recipient_changes::{
+    Credential, GrantBefore, GrantChanges, GrantFilter, GrantTables, RecipientChanges,
+};
 pub use records::BadRecord;
 use records::{Item, StoredRecipient};
 pub use seen::{SeenTable, SeenTables};
@@ -72,6 +81,8 @@ pub struct DynamoDbCatalog {
     reader: ItemReader,
     /// What tokens stood for when they were read last.
     tokens: Arc<Mutex<HashMap<TokenHash, TokenRecord>>>,
+    /// Which policies verified JWTs met.
+    policies: Arc<Mutex<HashMap<TokenHash, RecipientPolicy>>>,
 }
 
 impl DynamoDbCatalog {
@@ -85,7 +96,8 @@ impl DynamoDbCatalog {
         let retries =
             RetryConfig::standard().with_max_attempts(5).with_initial_backoff(Duration::from_millis(50));
         let client = Client::from_conf(config.timeout_config(timeouts).retry_config(retries).build());
-        Self { reader: ItemReader::new(client, table, deadline), tokens: Arc::default() }
+        let reader = ItemReader::new(client, table, deadline);
+        Self { reader, tokens: Arc::default(), policies: Arc::default() }
     }
 
     /// The DynamoDB table.
@@ -150,24 +162,36 @@ impl DynamoDbCatalog {
     }
 
     fn remember(&self, hash: TokenHash, token: &TokenRecord) {
-        let mut tokens = self.tokens();
-        if tokens.len() >= TOKENS_REMEMBERED && !tokens.contains_key(&hash) {
-            // To forget all of them is simple, and costs each recipient one more read.
-            tokens.clear();
-        }
-        tokens.insert(hash, token.clone());
+        put_bounded(&mut self.tokens(), hash, token.clone());
+    }
+
+    /// What is remembered of policies.
+    fn policies(&self) -> MutexGuard<'_, HashMap<TokenHash, RecipientPolicy>> {
+        self.policies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The items of these keys, for a caller that may read, and the caller's recipient: it is read with them, and the
-    /// caller's token if that was only remembered. A recipient that is gone or disabled gets the answer to an unknown token.
+    /// caller's token or policy if that was only remembered. A recipient that is gone or disabled gets the answer to an
+    /// unknown token.
     async fn get_for(&self, caller: &Caller, keys: &[Key]) -> Result<(StoredRecipient, Vec<Option<Item>>)> {
         let mut wanted = vec![Key::recipient(caller.recipient())];
-        wanted.extend(caller.remembered.map(Key::token));
+        wanted.extend(caller.remembered.as_ref().map(|remembered| match remembered {
+            Remembered::Token(hash) => Key::token(*hash),
+            Remembered::Policy(_, policy) => Key::oidc_policy(policy),
+        }));
         wanted.extend_from_slice(keys);
         let mut items = self.reader.get_all(&wanted).await?.into_iter();
         let recipient = items.next().flatten();
-        if let Some(hash) = caller.remembered {
-            self.check_remembered(caller, hash, items.next().flatten().as_ref())?;
+        match &caller.remembered {
+            Some(Remembered::Token(hash)) => {
+                self.check_remembered(caller, *hash, items.next().flatten().as_ref())?;
+            }
+            Some(Remembered::Policy(hash, policy)) => {
+                let found = items.next().flatten();
+                let found = found.and_then(|item| self.listed(records::oidc_policy(&item)));
+                self.check_policy(caller, *hash, policy, found)?;
+            }
+            None => {}
         }
         match recipient.as_ref().map(records::recipient).transpose() {
             Ok(Some(recipient)) if recipient.active => {
@@ -211,6 +235,23 @@ impl DynamoDbCatalog {
         }
     }
 
+    fn check_policy(
+        &self,
+        caller: &Caller,
+        hash: TokenHash,
+        policy: &OidcPolicy,
+        found: Option<RecipientPolicy>,
+    ) -> Result<()> {
+        match found {
+            Some(found) if found.recipient == caller.token.recipient && *found.policy == *policy => Ok(()),
+            other => {
+                self.policies().remove(&hash);
+                // 503 makes the client ask once more, and the policies are then read before anything else.
+                Err(other.map_or_else(unknown_token, |_| unavailable("the policy has changed")))
+            }
+        }
+    }
+
     /// The share, if it is granted to the caller, and the item of another key.
     async fn granted_with(
         &self,
@@ -243,6 +284,15 @@ impl DynamoDbCatalog {
     async fn granted(&self, caller: &Caller, share: &str) -> Result<Option<ShareRecord>> {
         self.granted_with(caller, share, None).await.map(|(share, _)| share.map(|share| share.record))
     }
+}
+
+/// Adds to what is remembered, which is never much.
+fn put_bounded<T>(known: &mut HashMap<TokenHash, T>, hash: TokenHash, value: T) {
+    if known.len() >= TOKENS_REMEMBERED && !known.contains_key(&hash) {
+        // To forget all of them is simple, and costs each recipient one more read.
+        known.clear();
+    }
+    known.insert(hash, value);
 }
 
 /// A share, as it is granted to a caller.
@@ -286,6 +336,30 @@ impl Catalog for DynamoDbCatalog {
             Ok(token.map(Caller::checked))
         }
         .boxed()
+    }
+
+    fn oidc_policies<'a>(
+        &'a self,
+        issuer: &'a str,
+        jwt: TokenHash,
+    ) -> BoxFuture<'a, Result<Vec<RecipientPolicy>>> {
+        async move {
+            if let Some(known) = self.policies().get(&jwt).cloned() {
+                return Ok(vec![RecipientPolicy { remembered: true, ..known }]);
+            }
+            let partition = keys::oidc_partition(issuer);
+            let found = self.reader.query(&partition, keys::POLICIES, &PageRequest::default()).await?;
+            Ok(found.items.iter().filter_map(|item| self.listed(records::oidc_policy(item))).collect())
+        }
+        .boxed()
+    }
+
+    fn oidc_caller(&self, policy: RecipientPolicy, jwt: TokenHash) -> Caller {
+        let caller = Caller::of_policy(&policy, jwt);
+        if !policy.remembered {
+            put_bounded(&mut self.policies(), jwt, policy);
+        }
+        caller
     }
 
     fn anonymous(&self) -> BoxFuture<'_, Result<Option<Caller>>> {

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::grant::{GrantState, SchemaScope};
+use super::oidc::{OidcPolicy, RecipientPolicy};
 use super::properties::Properties;
 use super::restrictions::Restrictions;
 use super::state::{
@@ -72,6 +73,8 @@ pub struct ShareFile {
     tokens: HashMap<TokenHash, TokenRecord>,
     /// When tokens were created, if the file says so.
     created: HashMap<TokenHash, String>,
+    /// The OIDC policies, by their issuers.
+    policies: HashMap<String, Vec<RecipientPolicy>>,
     /// Keys of the shares granted to each recipient, with what is granted of them.
     grants: HashMap<Arc<str>, BTreeMap<String, GrantState>>,
     /// What else the file says about recipients.
@@ -212,9 +215,21 @@ impl ShareFile {
         self.access != Access::Tokens
     }
 
-    /// Whether there is any token, also one that has expired.
+    /// Whether there is any token, also one that has expired, or an OIDC policy.
     pub fn has_tokens(&self) -> bool {
-        !self.tokens.is_empty()
+        !self.tokens.is_empty() || !self.policies.is_empty()
+    }
+
+    /// The policies for tokens of an issuer, of recipients that are not disabled.
+    fn oidc_policies(&self, issuer: &str) -> Vec<RecipientPolicy> {
+        let policies = self.policies.get(issuer).into_iter().flatten();
+        policies.filter(|found| self.is_active(&found.recipient)).cloned().collect()
+    }
+
+    /// The policies of a recipient.
+    fn policies_of(&self, recipient: &str) -> impl Iterator<Item = &OidcPolicy> {
+        let all = self.policies.values().flatten();
+        all.filter(move |found| &*found.recipient == recipient).map(|found| &*found.policy)
     }
 
     /// Whether the tokens of a recipient are taken.
@@ -252,6 +267,7 @@ impl ShareFile {
                         (hex, self.token_state(*hash, token, before))
                     })
                     .collect(),
+                oidc: self.policies_of(name).cloned().collect(),
             };
             state.recipients.insert(key, recipient);
         }

@@ -6,6 +6,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 
 use super::grant::GrantState;
+use super::oidc::OidcPolicy;
 use super::properties::Properties;
 use super::restrictions::Restrictions;
 use super::{TableRecord, TableSettings};
@@ -71,6 +72,8 @@ pub struct RecipientState {
     pub shares: BTreeMap<String, GrantState>,
     /// Its tokens, by their hashes: 64 hexadecimal digits.
     pub tokens: BTreeMap<String, TokenState>,
+    /// Its OIDC policies.
+    pub oidc: BTreeSet<OidcPolicy>,
 }
 
 /// A token of a recipient.

@@ -37,7 +37,7 @@ impl FromRequestParts<Arc<App>> for Recipient {
         let headers: Vec<_> =
             parts.headers.get_all(AUTHORIZATION).iter().map(|value| value.to_str().ok()).collect();
         let source = parts.extensions.get::<SourceIp>().and_then(SourceIp::address);
-        Self::authenticate(&*app.catalog, &headers, source).await
+        Self::authenticate(&*app.catalog, &app.oidc, &headers, source).await
     }
 }
 

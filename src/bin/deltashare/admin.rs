@@ -8,8 +8,8 @@ use deltashare::catalog::TableSettings;
 use deltashare::catalog::diff::{CatalogChange, until};
 use deltashare::catalog::dynamodb::keys::Key;
 use deltashare::catalog::dynamodb::{
-    FoundToken, ListedGrant, ListedTable, MissingRecord, RecipientChanges, ReplacedToken, SeenTables,
-    WriteError, Writer, WrittenValue,
+    Credential, FoundPolicy, FoundToken, ListedGrant, ListedTable, MissingRecord, RecipientChanges,
+    ReplacedToken, SeenTables, WriteError, Writer, WrittenValue,
 };
 use deltashare::catalog::state::{CatalogState, TableState};
 use deltashare::check::{self, TableCheck, TableChecker};
@@ -119,6 +119,15 @@ pub(crate) fn split_table(name: &str) -> Result<(&str, &str, &str), Failure> {
 fn warn_of_grants(grants: &[ListedGrant]) {
     for bad in grants.iter().filter_map(|grant| grant.fault.as_ref()) {
         eprintln!("warning: servers refuse requests for a share, because {}", printable(&bad.to_string()));
+    }
+}
+
+/// Says which OIDC policies are not in force.
+fn warn_of_policies(policies: &[FoundPolicy]) {
+    for found in policies {
+        if let Some(fault) = &found.fault {
+            eprintln!("warning: the record of OIDC policy '{}' {}", found.policy.id(), printable(fault));
+        }
     }
 }
 
@@ -384,17 +393,34 @@ impl Admin {
 
     async fn recipient(&self, command: RecipientCommand) -> Result<(), Failure> {
         match command {
-            RecipientCommand::Create { recipient, share, comment, property, restrictions, token } => {
+            RecipientCommand::Create { recipient, share, comment, property, restrictions, oidc, token } => {
                 let name = share_name(&recipient)?;
                 let shares = share.iter().map(|share| share_name(share)).collect::<Result<Vec<_>, _>>()?;
                 let properties = properties(property, &[])?;
                 let restrictions = restrictions.read()?;
-                let made = CreatedToken::new(&token, &recipient, &share)?;
                 let comment = comment.as_deref();
-                self.writer
-                    .create_recipient(&name, comment, &properties, &restrictions, &shares, &made.token)
-                    .await?;
-                let handover = made.hand_over(self.output)?;
+                let policy = oidc.policy()?;
+                let made = match &policy {
+                    Some(_) => None,
+                    None => Some(CreatedToken::new(&token, &recipient, &share)?),
+                };
+                let credential = match (&policy, &made) {
+                    (Some(policy), _) => Some(Credential::Oidc(policy)),
+                    (None, made) => made.as_ref().map(|made| Credential::Token(&made.token)),
+                };
+                if let Some(credential) = credential {
+                    self.writer
+                        .create_recipient(&name, comment, &properties, &restrictions, &shares, credential)
+                        .await?;
+                }
+                let handover = match &made {
+                    Some(made) => made.hand_over(self.output)?,
+                    None => {
+                        let profile = "--oidc-token-endpoint URL --oidc-client-id ID --endpoint ENDPOINT";
+                        let profile = self.command_about("profile", &recipient, profile);
+                        format!("It has no token, but an OIDC policy. To write its profile: {profile}")
+                    }
+                };
                 let reads = match share.as_slice() {
                     [] => {
                         let grant = self.command_about("grant", &recipient, "--share SHARE");
@@ -420,6 +446,7 @@ impl Admin {
                 let found = self.writer.recipient(&recipient).await?;
                 let found = found.ok_or_else(|| Failure::from(MissingRecord::recipient(&recipient)))?;
                 warn_of_grants(&found.shares);
+                warn_of_policies(&found.oidc_policies);
                 let now = Utc::now();
                 let access = Access::of(&found, now);
                 let until = access.shown(self.output == Output::Json, now);
@@ -440,6 +467,11 @@ impl Admin {
                         ("shares", &["share", "tables", "filter"], rows::grants(found.shares)),
                         ("tokens", &rows::TOKEN, found.tokens.iter().map(rows::token).collect()),
                         ("visibleTables", &SEEN, seen.tables.into_iter().map(grants::seen).collect()),
+                        (
+                            "oidc",
+                            &rows::OIDC_POLICY,
+                            found.oidc_policies.iter().map(rows::oidc_policy).collect(),
+                        ),
                     ],
                 );
                 if seen.more {
@@ -457,15 +489,29 @@ impl Admin {
                 restrictions,
                 disable,
                 enable,
+                oidc,
+                no_oidc,
             } => {
                 let comment = (no_comment || comment.is_some()).then_some(comment.as_deref());
                 let active = (disable || enable).then_some(enable);
                 let properties = properties(property, &no_property)?;
                 let restrictions = restrictions.read()?;
                 let binds = restrictions.allowed_ips.as_ref().is_some_and(Option::is_some);
+                let policy = oidc.policy()?;
                 let no_properties = no_property;
                 let changes = RecipientChanges { comment, active, properties, no_properties, restrictions };
                 self.writer.update_recipient(&recipient, changes).await?;
+                for id in &no_oidc {
+                    let policy = self.writer.remove_oidc_policy(&recipient, id).await?;
+                    self.output.note(&format!(
+                        "The OIDC policy {id} was removed, so its tokens are refused from the next request: {policy}."
+                    ));
+                }
+                if let Some(policy) = policy {
+                    let before = self.writer.put_oidc_policy(&recipient, &policy).await?;
+                    let what = if before.is_some() { "now is" } else { "was added" };
+                    self.output.note(&format!("The OIDC policy {} {what}: {policy}.", policy.id()));
+                }
                 let enable = self.command_about("recipient update", &recipient, "--enable");
                 let status = match active {
                     Some(false) => format!(

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::Failure;
 use super::new_token::NewTokenOptions;
+use super::oidc_arguments::{OidcPolicyOptions, OidcProfileOptions};
 use super::output::Output;
 use super::restrictions::{RESTRICTIONS, RestrictionOptions, RestrictionUpdate};
 use super::serve::parse_role;
@@ -296,8 +297,14 @@ impl TableChanges {
 )]
 pub(crate) enum RecipientCommand {
     /// Create a recipient with a token, and write its profile or an activation link. The token is not shown again.
+    ///
+    /// With --oidc-issuer, the recipient has an OIDC policy instead: it sends tokens of its own OpenID provider, and no secret
+    /// needs to be sent to it.
     #[command(
-        after_help = "Examples:\n  deltashare recipient create acme --share retail --expires 90d --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share\n  deltashare recipient create acme --share retail --endpoint https://sharing.example.com/delta-sharing/ --activation"
+        mut_arg("endpoint", |endpoint| endpoint.required(false).required_unless_present("oidc_issuer")),
+        mut_arg("profile", |profile| profile.conflicts_with("oidc_issuer")),
+        mut_arg("activation", |activation| activation.conflicts_with("oidc_issuer")),
+        after_help = "Examples:\n  deltashare recipient create acme --share retail --expires 90d --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share\n  deltashare recipient create acme --share retail --endpoint https://sharing.example.com/delta-sharing/ --activation\n  deltashare recipient create acme --share retail --oidc-issuer https://idp.example.com --oidc-subject-claim azp --oidc-subject acme-reader --oidc-audience delta-sharing"
     )]
     Create {
         /// The name.
@@ -314,22 +321,26 @@ pub(crate) enum RecipientCommand {
         #[command(flatten)]
         restrictions: RestrictionOptions,
         #[command(flatten)]
+        oidc: OidcPolicyOptions,
+        #[command(flatten)]
         token: TokenOptions,
     },
     /// List the recipients with their grants, the number of their tokens, and when the first token expires.
     #[command(after_help = "Example:\n  deltashare recipient list")]
     List,
-    /// Show the properties, restrictions, grants, and tokens of a recipient, the tables that it sees now, and until when.
+    /// Show the properties, restrictions, grants, tokens, and OIDC policies of a recipient, the tables that it sees now, and
+    /// until when.
     #[command(after_help = "Example:\n  deltashare recipient show acme")]
     Show {
         /// The name.
         recipient: String,
     },
-    /// Change the comment, properties, or restrictions of a recipient, or disable or enable it.
+    /// Change the comment, properties, restrictions, or OIDC policies of a recipient, or disable or enable it.
     #[command(
         group = ArgGroup::new("change").required(true).multiple(true)
-            .args(["comment", "no_comment", "property", "no_property", "disable", "enable"]).args(RESTRICTIONS),
-        after_help = "Examples:\n  deltashare recipient update acme --disable\n  deltashare recipient update acme --property region=EU\n  deltashare recipient update acme --allowed-ip 203.0.113.0/24 --allowed-ip 198.51.100.7"
+            .args(["comment", "no_comment", "property", "no_property", "disable", "enable", "oidc_issuer", "no_oidc"])
+            .args(RESTRICTIONS),
+        after_help = "Examples:\n  deltashare recipient update acme --disable\n  deltashare recipient update acme --property region=EU\n  deltashare recipient update acme --allowed-ip 203.0.113.0/24 --allowed-ip 198.51.100.7\n  deltashare recipient update acme --oidc-issuer https://idp.example.com --oidc-subject acme-reader --oidc-audience delta-sharing\n  deltashare recipient update acme --no-oidc 1f0c7a92"
     )]
     Update {
         /// The name.
@@ -355,6 +366,11 @@ pub(crate) enum RecipientCommand {
         /// Enable the recipient again.
         #[arg(long)]
         enable: bool,
+        #[command(flatten)]
+        oidc: OidcPolicyOptions,
+        /// Remove the OIDC policy with this ID, as `recipient show` lists it. Repeat the option for several.
+        #[arg(long, value_name = "ID", help_heading = "OIDC options")]
+        no_oidc: Vec<String>,
     },
     /// Delete a recipient with its tokens and grants.
     #[command(after_help = "Example:\n  deltashare recipient delete acme --yes")]
@@ -477,19 +493,21 @@ pub(crate) struct RevokeOptions {
     pub(crate) share: String,
 }
 
-/// Write the profile of a token that you have.
+/// Write the profile of a token that you have, or of a recipient with an OIDC policy.
 ///
 /// Tokens are not stored, so a lost token cannot be looked up. Rotate it instead.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  deltashare profile acme --token-file token.txt --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share"
+    after_help = "Examples:\n  deltashare profile acme --token-file token.txt --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share\n  deltashare profile acme --oidc-token-endpoint https://idp.example.com/oauth2/token --oidc-client-id acme-reader --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share"
 )]
 pub(crate) struct ProfileOptions {
     /// The recipient.
     pub(crate) recipient: String,
     /// The file with the token, or - for standard input.
     #[arg(long, value_name = "FILE")]
-    pub(crate) token_file: PathBuf,
+    pub(crate) token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) oidc: OidcProfileOptions,
     #[command(flatten)]
     pub(crate) to: ProfileTarget,
     #[command(flatten)]
@@ -500,8 +518,8 @@ pub(crate) struct ProfileOptions {
 #[derive(Args)]
 pub(crate) struct ProfileTarget {
     /// The URL of the server, with its prefix; it goes into the profile.
-    #[arg(long, value_name = "URL", env = "DELTASHARE_ENDPOINT")]
-    pub(crate) endpoint: url::Url,
+    #[arg(long, value_name = "URL", env = "DELTASHARE_ENDPOINT", required = true)]
+    pub(crate) endpoint: Option<url::Url>,
     /// The file to write the profile to. Default: standard output.
     #[arg(long, value_name = "FILE")]
     pub(crate) profile: Option<PathBuf>,

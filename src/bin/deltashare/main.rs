@@ -20,6 +20,7 @@ mod find_table;
 mod grants;
 mod new_token;
 mod next_step;
+mod oidc_arguments;
 mod output;
 mod plan;
 mod profile;

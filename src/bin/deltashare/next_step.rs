@@ -72,6 +72,9 @@ fn for_missing(common: &Common, missing: &MissingRecord) -> String {
         MissingRecord::Property { recipient, .. } => {
             format!("to see its properties: {}", about("recipient show", recipient, ""))
         }
+        MissingRecord::OidcPolicy { recipient, .. } => {
+            format!("to see its policies: {}", about("recipient show", recipient, ""))
+        }
         MissingRecord::Token { recipient, .. } => {
             format!("to see its tokens: {}", about("token list", recipient, ""))
         }

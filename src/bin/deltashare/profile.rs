@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use deltashare::catalog::TokenHash;
 use deltashare::catalog::diff::until;
-use deltashare::catalog::dynamodb::{NewToken, Writer, to_seconds};
+use deltashare::catalog::dynamodb::{MissingRecord, NewToken, Writer, to_seconds};
 use deltashare::protocol::names::Name;
-use deltashare::protocol::profile::Profile;
+use deltashare::protocol::profile::{OAuthProfile, Profile};
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::activation::ActivationLink;
@@ -26,12 +27,15 @@ struct ProfileFile {
 
 impl ProfileFile {
     fn new(to: &ProfileTarget, token: String, expires: Option<DateTime<Utc>>) -> Result<Self, Failure> {
+        Self::of(to, &Profile::new(endpoint(to)?, token, expires))
+    }
+
+    fn of(to: &ProfileTarget, profile: &impl Serialize) -> Result<Self, Failure> {
         if let Some(path) = to.profile.as_ref().filter(|path| path.exists()) {
             return Err(Failure::usage(format!("{} already exists; name another file", path.display())));
         }
-        let profile = Profile::new(to.endpoint.as_str(), token, expires);
         let text =
-            serde_json::to_string_pretty(&profile).map_err(|error| Failure::failed(error.to_string()))?;
+            serde_json::to_string_pretty(profile).map_err(|error| Failure::failed(error.to_string()))?;
         Ok(Self { text: text + "\n", path: to.profile.clone() })
     }
 
@@ -56,6 +60,11 @@ impl ProfileFile {
         let written = options.open(path).and_then(|mut file| file.write_all(self.text.as_bytes()));
         written.map_err(|error| format!("its profile {} cannot be written: {error}", path.display()))
     }
+}
+
+/// The URL for the profile, which a command that writes one requires.
+fn endpoint(to: &ProfileTarget) -> Result<&str, Failure> {
+    to.endpoint.as_ref().map(url::Url::as_str).ok_or_else(|| Failure::usage("--endpoint is missing"))
 }
 
 /// A token that was created, and what hands it over.
@@ -130,13 +139,15 @@ impl CreatedToken {
     }
 }
 
-/// Writes the profile of a token that the caller has, if it is a valid one of the recipient.
+/// Writes the profile of a token that the caller has, if it is a valid one of the recipient, or a profile for tokens of an
+/// OpenID provider.
 pub(crate) async fn write(writer: &Writer, options: &ProfileOptions) -> Result<String, Failure> {
-    let token = read_token(&options.token_file)?;
+    let Some(token_file) = &options.token_file else { return write_oauth(writer, options).await };
+    let token = read_token(token_file)?;
     let found = writer.token(TokenHash::of(&token)).await?;
     let of_recipient = |name: &str| Name::key_of(name) == Name::key_of(&options.recipient);
     let found = found.filter(|token| of_recipient(&token.recipient)).ok_or_else(|| {
-        let file = options.token_file.display();
+        let file = token_file.display();
         Failure::usage(format!("{file} does not contain a token of recipient '{}'", options.recipient))
     })?;
     found.check_expiry().map_err(|_| {
@@ -153,6 +164,44 @@ pub(crate) async fn write(writer: &Writer, options: &ProfileOptions) -> Result<S
         found.id,
         until(found.expires)
     ))
+}
+
+/// What stands in a profile for a client secret that only the recipient has.
+const SECRET_PLACEHOLDER: &str = "REPLACE-WITH-YOUR-CLIENT-SECRET";
+
+/// Writes a profile with which clients get tokens from an OpenID provider.
+async fn write_oauth(writer: &Writer, options: &ProfileOptions) -> Result<String, Failure> {
+    let (recipient, oidc) = (&options.recipient, &options.oidc);
+    let found = writer.recipient(recipient).await?;
+    let found = found.ok_or_else(|| Failure::from(MissingRecord::recipient(recipient)))?;
+    if found.oidc_policies.is_empty() {
+        let policy = "--oidc-issuer URL --oidc-subject VALUE --oidc-audience AUDIENCE";
+        return Err(Failure::usage(format!(
+            "recipient '{recipient}' has no OIDC policy; add one with: {}",
+            command(&options.common, "recipient update", Some(recipient), policy)
+        )));
+    }
+    let (Some(token_endpoint), Some(client_id)) = (&oidc.oidc_token_endpoint, &oidc.oidc_client_id) else {
+        return Err(Failure::usage("--oidc-token-endpoint and --oidc-client-id are missing"));
+    };
+    let secret = oidc.oidc_client_secret_file.as_deref().map(read_token).transpose()?;
+    let has_secret = secret.is_some();
+    let profile = OAuthProfile::new(
+        endpoint(&options.to)?,
+        token_endpoint.as_str(),
+        client_id.clone(),
+        secret.unwrap_or_else(|| SECRET_PLACEHOLDER.to_owned()),
+        oidc.oidc_scope.clone(),
+    );
+    let written = ProfileFile::of(&options.to, &profile)?;
+    written.write().map_err(Failure::failed)?;
+    Ok(match has_secret {
+        true => format!("{} the client secret, so keep it as you would keep a password", written.subject()),
+        false => format!(
+            "{} no secret. Send it to the recipient, which replaces {SECRET_PLACEHOLDER} with its own client secret",
+            written.subject()
+        ),
+    })
 }
 
 fn read_token(path: &Path) -> Result<String, Failure> {

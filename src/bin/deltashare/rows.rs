@@ -3,10 +3,11 @@
 use chrono::Utc;
 use deltashare::catalog::diff::until;
 use deltashare::catalog::dynamodb::{
-    FoundToken, LIVE_TOKENS, ListedGrant, ListedRecipient, ListedSchema, ListedShare, ListedTable,
-    WrittenValue,
+    FoundPolicy, FoundToken, LIVE_TOKENS, ListedGrant, ListedRecipient, ListedSchema, ListedShare,
+    ListedTable, WrittenValue,
 };
 use deltashare::catalog::expiry;
+use deltashare::catalog::oidc::OidcPolicy;
 use deltashare::check::TableCheck;
 
 use super::output::Row;
@@ -46,9 +47,21 @@ pub(crate) const TOKEN_OF: [&str; 6] = ["recipient", "id", "expires", "created",
 pub(crate) const RECIPIENT: [&str; 7] =
     ["name", "status", "comment", "properties", "allowedIps", "requestsPerMinute", "bytesPerDay"];
 
+/// What is shown of an OIDC policy.
+pub(crate) const OIDC_POLICY: [&str; 5] = ["id", "issuer", "subjectClaim", "subject", "audiences"];
+
 /// What is shown of a recipient in a list.
-pub(crate) const LISTED_RECIPIENT: [&str; 8] =
-    ["name", "status", "shares", "tables", "liveTokens", "tokenLimit", "nextExpiry", "comment"];
+pub(crate) const LISTED_RECIPIENT: [&str; 8] = [
+    "name",
+    "status",
+    "shares",
+    "tables",
+    "liveTokens",
+    "tokenLimit",
+    "nextExpiry",
+    "oidcPolicies",
+    "comment",
+];
 
 fn text(text: impl Into<String>) -> WrittenValue {
     WrittenValue::Text(text.into())
@@ -161,6 +174,13 @@ pub(crate) fn recipient(recipient: &ListedRecipient) -> Row {
     ]
 }
 
+/// A row in the columns of [`OIDC_POLICY`].
+pub(crate) fn oidc_policy(found: &FoundPolicy) -> Row {
+    let OidcPolicy { issuer, subject_claim, subject, audiences } = &found.policy;
+    let audiences = WrittenValue::List(audiences.iter().map(text).collect());
+    vec![text(found.policy.id()), text(issuer), text(subject_claim), text(subject), audiences]
+}
+
 /// A row in the columns of [`LISTED_RECIPIENT`].
 pub(crate) fn listed_recipient(recipient: &ListedRecipient) -> Row {
     let now = Utc::now();
@@ -177,6 +197,7 @@ pub(crate) fn listed_recipient(recipient: &ListedRecipient) -> Row {
         number(Some(live.len() as u64)),
         number(Some(LIVE_TOKENS as u64)),
         text(next),
+        number(Some(recipient.oidc_policies.len() as u64).filter(|&count| count > 0)),
         recipient.comment.clone(),
     ]
 }

@@ -16,6 +16,7 @@ use deltashare::http::{Browsers, CorsOrigin, CorsOrigins, router_for};
 use deltashare::limits::Limits;
 use deltashare::logging;
 use deltashare::network::Cidr;
+use deltashare::oidc::Oidc;
 use deltashare::protocol::tokens::TokenKey;
 use deltashare::role::RoleArn;
 use deltashare::storage::{Gateway, Storage, StorageOptions};
@@ -113,6 +114,11 @@ pub(crate) struct Options {
     /// environment or profile. Default: these credentials themselves.
     #[arg(long, value_name = "ARN", value_parser = parse_role)]
     signer_role: Option<RoleArn>,
+
+    /// Contact OIDC issuers on this machine by HTTP (http://localhost or http://127.0.0.1), for tests. Other issuers always
+    /// need HTTPS.
+    #[arg(long)]
+    allow_loopback_issuers: bool,
 
     /// The most connections at a time. Beyond that limit, connections without a request are closed, and then requests get
     /// 503. Default: 1024, or what the limit of open files allows.
@@ -282,9 +288,11 @@ async fn serve(options: Options, limits: Limits) -> Result<(), Failure> {
         None => configured.token_key(&aws.sdk).await?,
     };
     let Serving { catalog, watcher, hints } = configured.serve(gateway, &options, &endpoint)?;
+    let mut app = App::new(catalog, storage, token_key, &prefix, limits);
+    app.oidc = Oidc::new(options.allow_loopback_issuers);
     let origins = CorsOrigins(options.cors_origins.clone());
     let browsers = Browsers { pages: !options.no_pages, origins };
-    let router = router_for(Arc::new(App::new(catalog, storage, token_key, &prefix, limits)), browsers);
+    let router = router_for(Arc::new(app), browsers);
     let stopped = asked_to_stop();
     println!(
         "listening on http://{address}/{}",

@@ -1,11 +1,12 @@
 //! Everything that a catalog in DynamoDB holds, from its items, read as strictly as servers read them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::Utc;
 
 use super::keys::{self, Key};
 use super::records::{self, BadRecord, Item, Kind, text};
+use crate::catalog::oidc::MOST_POLICIES;
 use crate::catalog::state::{CatalogState, RecipientState, SchemaState, ShareState, TableState, TokenState};
 use crate::catalog::{ShareRecord, TokenHash, expiry};
 
@@ -46,6 +47,7 @@ impl CatalogContents {
         let recipients = this.recipients(items);
         this.grants(items, &shares, &recipients);
         this.tokens(items, &recipients);
+        this.oidc_policies(items, &recipients);
         for records in [&mut this.bad, &mut this.unwritable, &mut this.unpaired] {
             records.sort_by(|a, b| (&a.partition, &a.sort).cmp(&(&b.partition, &b.sort)));
         }
@@ -137,6 +139,7 @@ impl CatalogContents {
                     restrictions: recipient.restrictions,
                     shares: BTreeMap::new(),
                     tokens: BTreeMap::new(),
+                    oidc: BTreeSet::new(),
                 };
                 self.state.recipients.insert(recipient.name.key().to_owned(), state);
                 Owner::Known(recipient.name.key().to_owned())
@@ -250,6 +253,27 @@ impl CatalogContents {
             if live(item) && !matches!(recipients.get(partition.as_str()), Some(Owner::Hidden)) {
                 let why = "lists a token that does not work: its TOKEN# record is missing";
                 self.unpaired.push(records::fault("listed token", item, why));
+            }
+        }
+    }
+
+    fn oidc_policies(&mut self, items: &[Item], recipients: &HashMap<&str, Owner>) {
+        for item in of(items, Kind::OidcPolicy) {
+            let Some(found) = self.read(records::oidc_policy(item)) else { continue };
+            match recipients.get(Key::recipient(&found.recipient).partition.as_str()) {
+                Some(Owner::Known(key)) => {
+                    let Some(recipient) = self.state.recipients.get_mut(key) else { continue };
+                    recipient.oidc.insert(found.policy.as_ref().clone());
+                    if recipient.oidc.len() > MOST_POLICIES {
+                        let why = format!("is one more than the {MOST_POLICIES} that a recipient can have");
+                        self.unwritable.push(records::fault("OIDC policy", item, &why));
+                    }
+                }
+                Some(Owner::Hidden) => {}
+                None => {
+                    let why = "belongs to a recipient that has no record, so it does not work";
+                    self.unpaired.push(records::fault("OIDC policy", item, why));
+                }
             }
         }
     }

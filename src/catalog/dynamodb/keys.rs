@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use crate::catalog::TokenHash;
+use crate::catalog::oidc::OidcPolicy;
 use crate::protocol::activation::ActivationId;
 use crate::protocol::names::Name;
 
@@ -44,6 +45,21 @@ pub fn decoded(key: &str) -> Option<String> {
     Some(name.into_owned()).filter(|name| encoded(name) == key)
 }
 
+/// A text as it stands in a key, if it is compared byte for byte: letters keep their case.
+fn exact(text: &str) -> String {
+    let mut key = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | b'-' => key.push(byte.into()),
+            other => {
+                // Writing to a string does not fail.
+                _ = write!(key, "%{other:02X}");
+            }
+        }
+    }
+    key
+}
+
 /// The longest partition key that DynamoDB takes, in bytes.
 const LONGEST_PARTITION: usize = 2048;
 /// The longest sort key.
@@ -67,6 +83,13 @@ impl Key {
     /// What an activation link hands out.
     pub fn activation(id: ActivationId) -> Self {
         Self::new(format!("{ACTIVATIONS}{}", id.to_hex()), "ACTIVATION")
+    }
+
+    /// An OIDC policy of a recipient.
+    pub fn oidc_policy(policy: &OidcPolicy) -> Self {
+        let OidcPolicy { issuer, subject_claim, subject, .. } = policy;
+        let sort = format!("{POLICIES}{}#{}", exact(subject_claim), exact(subject));
+        Self::new(oidc_partition(issuer), sort)
     }
 
     /// A recipient.
@@ -135,6 +158,14 @@ pub const SCHEMAS: &str = "SCHEMA#";
 /// What the sort keys of a share's tables begin with.
 pub const TABLES: &str = "TABLE#";
 
+/// What the sort keys of OIDC policies begin with.
+pub const POLICIES: &str = "POLICY#";
+
+/// The partition of the OIDC policies for tokens of an issuer, by its SHA-256.
+pub fn oidc_partition(issuer: &str) -> String {
+    format!("OIDC#{}", TokenHash::of(issuer).to_hex())
+}
+
 /// What the sort keys of a schema's tables begin with.
 pub fn tables_of(schema: &str) -> String {
     format!("{TABLES}{}#", encoded(schema))
@@ -190,6 +221,27 @@ mod tests {
         assert!(Key::share(&letters(226)).fits() && !Key::share(&letters(227)).fits());
         assert!(Key::table("s", &letters(56), &letters(57)).fits());
         assert!(!Key::table("s", &letters(57), &letters(57)).fits());
+    }
+
+    #[test]
+    fn policies_have_keys_that_differ_as_they_do() {
+        let key = |issuer: &str, claim: &str, subject: &str| {
+            Key::oidc_policy(&OidcPolicy {
+                issuer: issuer.to_owned(),
+                subject_claim: claim.to_owned(),
+                subject: subject.to_owned(),
+                audiences: std::collections::BTreeSet::new(),
+            })
+        };
+        let policy = key("https://a", "azp", "Acme client#1");
+        assert_eq!(policy.sort, "POLICY#azp#Acme%20client%231");
+        // printf %s https://a | sha256sum
+        let hash = TokenHash::of("https://a").to_hex();
+        assert_eq!(policy.partition, format!("OIDC#{hash}"));
+        for other in [key("https://a/", "azp", "Acme client#1"), key("https://a", "azp", "acme client#1")] {
+            assert_ne!(policy, other);
+        }
+        assert!(key("https://a", &"€".repeat(21), &"€".repeat(85)).fits());
     }
 
     #[test]

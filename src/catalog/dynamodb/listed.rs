@@ -6,6 +6,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::keys::{self, Key};
+use super::policies::{FoundPolicy, policies_of};
 use super::records::{self, BadRecord, Item, Kind, text as string};
 use super::tokens::{FoundToken, owner, tokens_of};
 use super::write_error::{Result, WriteError};
@@ -163,6 +164,8 @@ pub struct ListedRecipient {
     pub fault: Option<BadRecord>,
     /// Its tokens, the newest first.
     pub tokens: Vec<FoundToken>,
+    /// Its OIDC policies.
+    pub oidc_policies: Vec<FoundPolicy>,
     /// The shares that it may read.
     pub shares: Vec<ListedGrant>,
 }
@@ -212,7 +215,7 @@ impl ListedTable {
 }
 
 impl ListedRecipient {
-    fn read(record: &Item, shares: Vec<ListedGrant>, tokens: Vec<FoundToken>) -> Self {
+    fn read(record: &Item, shares: Vec<ListedGrant>, own: &[&Item]) -> Self {
         let of = |name| WrittenValue::of(record, name);
         let in_key = string(record, keys::PARTITION).trim_start_matches("RECIPIENT#");
         Self {
@@ -225,7 +228,8 @@ impl ListedRecipient {
             requests_per_minute: of(records::REQUESTS_PER_MINUTE),
             bytes_per_day: of(records::BYTES_PER_DAY),
             fault: records::recipient(record).err(),
-            tokens,
+            tokens: tokens_of(own),
+            oidc_policies: policies_of(own),
             shares,
         }
     }
@@ -312,7 +316,7 @@ impl Writer {
             let own = owned.remove(string(record, keys::PARTITION)).unwrap_or_default();
             let grants = own.iter().filter(|item| records::kind(item) == Kind::Grant);
             let shares = grants.map(|item| ListedGrant::of_recipient(item)).collect();
-            ListedRecipient::read(record, shares, tokens_of(&own))
+            ListedRecipient::read(record, shares, &own)
         });
         Ok(listed.collect())
     }
@@ -322,7 +326,10 @@ impl Writer {
         let items = self.query(&keys::recipient_partition(recipient), "").await?;
         let Some(record) = of_kind(&items, Kind::Recipient).next() else { return Ok(None) };
         let shares = of_kind(&items, Kind::Grant).map(ListedGrant::of_recipient).collect();
-        Ok(Some(ListedRecipient::read(record, shares, self.tokens(recipient).await?)))
+        let all = self.items().await?;
+        let partition = keys::recipient_partition(recipient);
+        let own: Vec<_> = all.iter().filter(|item| owner(item).as_ref() == Some(&partition)).collect();
+        Ok(Some(ListedRecipient::read(record, shares, &own)))
     }
 
     /// The names of the shares that are granted to a recipient.

@@ -2,9 +2,10 @@
 
 use super::keys;
 use super::keys::Key;
-use super::recipient_changes::{GrantBefore, GrantChanges, GrantFilter, GrantTables, RecipientChanges};
+use super::recipient_changes::{
+    Credential, GrantBefore, GrantChanges, GrantFilter, GrantTables, RecipientChanges,
+};
 use super::records::{self, Item, Kind, key_of, text as string};
-use super::tokens::NewToken;
 use super::transaction::{LARGEST, Step};
 use super::values::text;
 use super::write_error::{MissingRecord, Result, WriteError};
@@ -16,15 +17,15 @@ use crate::catalog::state::RecipientState;
 use crate::protocol::names::Name;
 
 impl Writer {
-    /// Creates a recipient with properties, restrictions, shares and a token in one transaction.
-    pub async fn create_recipient(
+    /// Creates a recipient with properties, restrictions, shares, and a token or an OIDC policy in one transaction.
+    pub async fn create_recipient<'a>(
         &self,
         name: &Name,
         comment: Option<&str>,
         properties: &Properties,
         restrictions: &Restrictions,
         shares: &[Name],
-        token: &NewToken,
+        credential: impl Into<Credential<'a>>,
     ) -> Result<()> {
         check_properties(properties).map_err(WriteError::Refused)?;
         let who = name.as_str();
@@ -49,7 +50,10 @@ impl Writer {
             }
             steps.extend(self.grant_steps(who, &share, before.as_ref(), &GrantState::default())?);
         }
-        steps.extend(self.token_steps(who, token));
+        match credential.into() {
+            Credential::Token(token) => steps.extend(self.token_steps(who, token)),
+            Credential::Oidc(policy) => steps.push(self.oidc_policy_step(who, policy)?),
+        }
         if steps.len() > LARGEST {
             return Err(WriteError::Refused(
                 "these are too many shares at once; grant some of them later".to_owned(),
@@ -172,7 +176,7 @@ impl Writer {
         .await
     }
 
-    /// Deletes a recipient with its tokens and grants. The first step disables all of its tokens.
+    /// Deletes a recipient with its tokens, OIDC policies and grants. The first step disables it.
     pub async fn delete_recipient(&self, recipient: &str) -> Result<()> {
         let key = Key::recipient(recipient);
         let disabled = ("status", text("disabled"));
@@ -182,7 +186,9 @@ impl Writer {
         let listed = Key::granted_to("", recipient).sort;
         let who = Name::key_of(recipient);
         let is_of_recipient = |item: &Item| match records::kind(item) {
-            Kind::Token | Kind::Activation => Name::key_of(string(item, "recipient")) == who,
+            Kind::Token | Kind::Activation | Kind::OidcPolicy => {
+                Name::key_of(string(item, "recipient")) == who
+            }
             Kind::GrantedTo => string(item, keys::SORT) == listed,
             _ => string(item, keys::PARTITION) == key.partition && string(item, keys::SORT) != key.sort,
         };

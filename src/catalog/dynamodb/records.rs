@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use super::keys::{self, Key};
 use super::values::{number, text as value};
 use crate::catalog::grant::{GrantState, TablePatterns};
+use crate::catalog::oidc::{OidcPolicy, RecipientPolicy};
 use crate::catalog::properties::{self, Properties};
 use crate::catalog::restrictions::{Restrictions, check_bytes, check_requests};
 use crate::catalog::{ShareRecord, TableRecord, TableSettings, TokenHash, TokenRecord, expiry};
@@ -415,6 +416,37 @@ pub(super) fn activation(item: &Item) -> Result<StoredActivation> {
     })
 }
 
+/// An OIDC policy and its recipient. Servers look for it below its issuer, so its key must be the one of what it says.
+pub(super) fn oidc_policy(item: &Item) -> Result<RecipientPolicy> {
+    let reader = Reader::new("OIDC policy", item)?;
+    let policy = OidcPolicy {
+        issuer: reader.required("issuer")?.to_owned(),
+        subject_claim: reader.required("subjectClaim")?.to_owned(),
+        subject: reader.required("subject")?.to_owned(),
+        audiences: reader.texts("audiences")?.into_iter().collect(),
+    };
+    policy.check().map_err(|reason| reader.unreadable(&format!("has an invalid policy: {reason}")))?;
+    if !reader.has_key(&Key::oidc_policy(&policy)) {
+        return Err(reader.unreadable("has a key that is not the one of its issuer, claim and subject"));
+    }
+    Ok(RecipientPolicy::checked(reader.name("recipient", Name::share)?.as_str().into(), policy))
+}
+
+/// The attributes of an OIDC policy, without its keys.
+pub(super) fn oidc_policy_attributes(
+    recipient: &str,
+    policy: &OidcPolicy,
+) -> Vec<(&'static str, AttributeValue)> {
+    let audiences = policy.audiences.iter().map(value).collect();
+    vec![
+        ("recipient", value(recipient)),
+        ("issuer", value(&policy.issuer)),
+        ("subjectClaim", value(&policy.subject_claim)),
+        ("subject", value(&policy.subject)),
+        ("audiences", AttributeValue::L(audiences)),
+    ]
+}
+
 /// A recipient as it is stored.
 pub(super) struct StoredRecipient {
     pub(super) name: Name,
@@ -602,6 +634,7 @@ pub(super) fn table_alone(item: &Item) -> Result<TableRecord> {
 pub(super) enum Kind {
     Token,
     Activation,
+    OidcPolicy,
     Recipient,
     Grant,
     ListedToken,
@@ -622,6 +655,7 @@ pub(super) fn kind(item: &Item) -> Kind {
     match (partition.split_once('#').map(|(kind, _)| kind), sort) {
         (Some("TOKEN"), "TOKEN") => Kind::Token,
         (Some("ACTIVATION"), "ACTIVATION") => Kind::Activation,
+        (Some("OIDC"), _) => of(&[(keys::POLICIES, Kind::OidcPolicy)]),
         (Some("RECIPIENT"), "RECIPIENT") => Kind::Recipient,
         (Some("RECIPIENT"), _) => of(&[(keys::GRANTS, Kind::Grant), (keys::TOKENS, Kind::ListedToken)]),
         (Some("SHARE"), "SHARE") => Kind::Share,

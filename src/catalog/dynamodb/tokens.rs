@@ -120,10 +120,12 @@ struct Turn {
     tokens: Vec<FoundToken>,
 }
 
-/// The partition of the recipient that a token or a grant is of.
+/// The partition of the recipient that a token, an OIDC policy or a grant is of.
 pub(super) fn owner(item: &Item) -> Option<String> {
     match records::kind(item) {
-        Kind::Token | Kind::Activation => Some(keys::recipient_partition(string(item, "recipient"))),
+        Kind::Token | Kind::Activation | Kind::OidcPolicy => {
+            Some(keys::recipient_partition(string(item, "recipient")))
+        }
         Kind::ListedToken | Kind::Grant => Some(string(item, keys::PARTITION).to_owned()),
         _ => None,
     }

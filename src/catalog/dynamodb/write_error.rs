@@ -37,6 +37,7 @@ pub enum MissingRecord {
     Grant { recipient: String, share: String },
     Token { recipient: String, id: String },
     Property { recipient: String, name: String },
+    OidcPolicy { recipient: String, id: String },
 }
 
 impl MissingRecord {
@@ -70,6 +71,11 @@ impl MissingRecord {
         Self::Token { recipient: recipient.to_owned(), id: id.to_owned() }
     }
 
+    /// The recipient has no OIDC policy with this id.
+    pub fn oidc_policy(recipient: &str, id: &str) -> Self {
+        Self::OidcPolicy { recipient: recipient.to_owned(), id: id.to_owned() }
+    }
+
     /// The recipient has no such property.
     pub fn property(recipient: &str, name: &str) -> Self {
         Self::Property { recipient: recipient.to_owned(), name: name.to_owned() }
@@ -85,6 +91,7 @@ impl fmt::Display for MissingRecord {
             Self::Recipient { recipient } => write!(f, "recipient '{recipient}'"),
             Self::Grant { recipient, share } => write!(f, "grant of share '{share}' to '{recipient}'"),
             Self::Token { recipient, id } => write!(f, "token '{id}' of recipient '{recipient}'"),
+            Self::OidcPolicy { recipient, id } => write!(f, "OIDC policy '{id}' of recipient '{recipient}'"),
             Self::Property { recipient, name } => write!(f, "property '{name}' of recipient '{recipient}'"),
         }
     }

@@ -94,6 +94,15 @@ impl Writer {
             CatalogChange::TokenExpiry { recipient, hash, before, after } => {
                 self.update_token_expiry(recipient, hash, *before, *after).await
             }
+            CatalogChange::AddOidcPolicy { recipient, policy } => {
+                self.add_oidc_policy(recipient, policy).await
+            }
+            CatalogChange::OidcAudiences { recipient, before, after } => {
+                self.update_oidc_policy(recipient, before, after).await
+            }
+            CatalogChange::RemoveOidcPolicy { recipient, policy } => {
+                self.delete_oidc_policy(recipient, policy).await
+            }
             CatalogChange::RemoveToken { recipient, hash } => self.delete_token(recipient, hash).await,
         }
     }

@@ -1,6 +1,6 @@
 //! The form of a share file: as it is read, with the line of each value, and as it is exported.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -11,6 +11,7 @@ use serde_saphyr::Spanned;
 
 use crate::catalog::expiry;
 use crate::catalog::grant::{GrantState, TablePatterns};
+use crate::catalog::oidc::OidcPolicy;
 use crate::catalog::properties::Properties;
 use crate::catalog::restrictions::shown_bytes;
 use crate::catalog::state::{CatalogState, RecipientState, SchemaState, ShareState, TableState};
@@ -182,6 +183,18 @@ pub(super) struct FileRecipient {
     pub(super) shares: Option<Vec<Spanned<TextOr<FileGrant>>>>,
     #[serde(default)]
     pub(super) tokens: Option<Vec<FileToken>>,
+    #[serde(default)]
+    pub(super) oidc: Option<Vec<Spanned<FileOidcPolicy>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct FileOidcPolicy {
+    pub(super) issuer: String,
+    pub(super) audiences: Vec<String>,
+    #[serde(default, deserialize_with = "said")]
+    pub(super) subject_claim: Said<String>,
+    pub(super) subject: String,
 }
 
 /// A share that is granted, with what else the grant says.
@@ -323,6 +336,17 @@ struct ExportedRecipient {
     bytes_per_day: Option<String>,
     shares: Vec<ExportedGrant>,
     tokens: Vec<ExportedToken>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    oidc: Vec<ExportedOidcPolicy>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExportedOidcPolicy {
+    issuer: String,
+    audiences: BTreeSet<String>,
+    subject_claim: String,
+    subject: String,
 }
 
 #[derive(Serialize)]
@@ -350,6 +374,13 @@ struct ExportedToken {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+impl From<OidcPolicy> for ExportedOidcPolicy {
+    fn from(policy: OidcPolicy) -> Self {
+        let OidcPolicy { issuer, subject_claim, subject, audiences } = policy;
+        Self { issuer, audiences, subject_claim, subject }
+    }
 }
 
 impl From<&CatalogState> for Exported {
@@ -410,6 +441,7 @@ impl From<&CatalogState> for Exported {
                     created: token.created.clone(),
                 })
                 .collect(),
+            oidc: recipient.oidc.iter().cloned().map(ExportedOidcPolicy::from).collect(),
         };
         Self {
             version: 1,

@@ -11,10 +11,13 @@ use serde::de::IgnoredAny;
 use serde_saphyr::{Location, Spanned};
 use uuid::Uuid;
 
-use super::form::{File, FileAuthorization, FileGrant, FileRecipient, FileShare, FileTable, Said, TextOr};
+use super::form::{
+    File, FileAuthorization, FileGrant, FileOidcPolicy, FileRecipient, FileShare, FileTable, Said, TextOr,
+};
 use super::ordered::Ordered;
 use super::{Access, EVERYONE, RecipientNotes, Share, ShareFile, UnreadableTable, table_key};
 use crate::catalog::grant::{GrantState, TablePattern, TablePatterns};
+use crate::catalog::oidc::{DEFAULT_CLAIM, MOST_POLICIES, OidcPolicy, RecipientPolicy};
 use crate::catalog::properties::{self, Properties};
 use crate::catalog::restrictions::{Restrictions, parse_bytes, parse_requests};
 use crate::catalog::{ShareRecord, TableRecord, TableSettings, TokenHash, TokenRecord, expiry};
@@ -122,6 +125,7 @@ impl ShareFile {
             shares: Ordered::new(),
             tokens: HashMap::new(),
             created: HashMap::new(),
+            policies: HashMap::new(),
             grants: HashMap::new(),
             notes: HashMap::new(),
             access,
@@ -255,6 +259,9 @@ impl ShareFile {
         let active = active.transpose()?;
         let notes = RecipientNotes { active, comment: recipient.comment, properties, restrictions };
         self.notes.insert(Arc::clone(&who), notes);
+        for policy in recipient.oidc.unwrap_or_default() {
+            self.add_policy(&who, policy)?;
+        }
         let mut ids = BTreeSet::new();
         for token in recipient.tokens.unwrap_or_default() {
             let hash = TokenHash::from_hex(&token.sha256.value).ok_or_else(|| {
@@ -281,6 +288,32 @@ impl ShareFile {
                 return Err(ShareFileError::at(token.sha256.referenced, "this token is in the file twice"));
             }
         }
+        Ok(())
+    }
+
+    fn add_policy(
+        &mut self,
+        who: &Arc<str>,
+        policy: Spanned<FileOidcPolicy>,
+    ) -> std::result::Result<(), ShareFileError> {
+        let FileOidcPolicy { issuer, audiences, subject_claim, subject } = policy.value;
+        let refused = |reason: String| ShareFileError::at(policy.referenced, format!("oidc: {reason}"));
+        let subject_claim = not_empty("subjectClaim", subject_claim)?;
+        let subject_claim = subject_claim.map_or_else(|| DEFAULT_CLAIM.to_owned(), |claim| claim.value);
+        let audiences = audiences.into_iter().collect();
+        let policy = OidcPolicy { issuer, subject_claim, subject, audiences };
+        policy.check().map_err(refused)?;
+        if self.policies_of(who).count() >= MOST_POLICIES {
+            return Err(refused(format!("recipient '{who}' has more than {MOST_POLICIES} policies")));
+        }
+        let of_issuer = self.policies.entry(policy.issuer.clone()).or_default();
+        if let Some(other) = of_issuer.iter().find(|other| other.policy.has_subject_of(&policy)) {
+            let (other, OidcPolicy { subject_claim, subject, .. }) = (&other.recipient, &policy);
+            return Err(refused(format!(
+                "recipient '{other}' already has a policy for {subject_claim} {subject:?} of this issuer"
+            )));
+        }
+        of_issuer.push(RecipientPolicy::checked(Arc::clone(who), policy));
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 
 use super::{EVERYONE, ShareFile, table_key};
+use crate::catalog::oidc::RecipientPolicy;
 use crate::catalog::usage::MemoryUsage;
 use crate::catalog::{
     Caller, Catalog, ListPage, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord,
@@ -133,6 +134,18 @@ impl Catalog for ShareFileCatalog {
         let file = self.file();
         let token = file.tokens.get(&hash).filter(|token| file.is_active(&token.recipient));
         ready(Ok(token.cloned().map(Caller::checked))).boxed()
+    }
+
+    fn oidc_policies<'a>(
+        &'a self,
+        issuer: &'a str,
+        _: TokenHash,
+    ) -> BoxFuture<'a, Result<Vec<RecipientPolicy>>> {
+        ready(Ok(self.file().oidc_policies(issuer))).boxed()
+    }
+
+    fn oidc_caller(&self, policy: RecipientPolicy, jwt: TokenHash) -> Caller {
+        Caller::of_policy(&policy, jwt)
     }
 
     fn anonymous(&self) -> BoxFuture<'_, Result<Option<Caller>>> {
