@@ -109,7 +109,7 @@ impl Cors {
     /// Adds what the browser needs to know to an answer of any status.
     pub(super) fn describe(self, headers: &mut HeaderMap) {
         if self.varies {
-            headers.append(VARY, HeaderValue::from_static("origin"));
+            vary_by_origin(headers);
         }
         if let Some(allowed) = self.allowed {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
@@ -117,6 +117,15 @@ impl Cors {
                 headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, RESPONSE_HEADERS);
             }
         }
+    }
+}
+
+/// Adds to `Vary`, of which there is one in the end: API Gateway takes one value of each header of a streamed answer.
+fn vary_by_origin(headers: &mut HeaderMap) {
+    let mut names: Vec<&str> = headers.get_all(VARY).iter().filter_map(|value| value.to_str().ok()).collect();
+    names.push("origin");
+    if let Ok(value) = HeaderValue::from_str(&names.join(", ")) {
+        headers.insert(VARY, value);
     }
 }
 
@@ -191,6 +200,13 @@ mod tests {
         assert_eq!(describe(&CorsOrigins::default(), Method::OPTIONS, &[origin, asks]), (false, None, None));
         let star = Some("*".to_owned());
         assert_eq!(describe(&parse(&["*"]), Method::OPTIONS, &[origin, asks]), (true, star, None));
+    }
+
+    #[test]
+    fn there_is_one_header_that_says_what_an_answer_depends_on() {
+        let mut headers = HeaderMap::from_iter([(VARY, HeaderValue::from_static("accept-encoding"))]);
+        vary_by_origin(&mut headers);
+        assert_eq!(headers.get_all(VARY).iter().collect::<Vec<_>>(), ["accept-encoding, origin"]);
     }
 
     #[test]

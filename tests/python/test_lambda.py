@@ -459,6 +459,10 @@ def test_origins_come_from_the_stage(stack, variable, allowed):
         assert (preflight.status, listed.status, refused.status) == (204 if allowed else 405, 200, 401)
         for answer in (preflight, listed, refused):
             assert answer.headers.get("access-control-allow-origin") == allowed
+        # API Gateway takes one value of each header.
+        query = ask(function, "POST", f"{TABLE_PATH}py_versions/query", b"{}", headers={**origin, "Content-Type": "application/json"})
+        varies = ["accept-encoding", *(["origin"] if (variable or "").startswith("http") else [])]
+        assert query.status == 200 and query.headers["vary"] == ", ".join(varies)
         assert not allowed or "authorization" in preflight.headers["access-control-allow-headers"]
     finally:
         function.stop()

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import urllib.parse
 
 import pytest
@@ -445,13 +446,17 @@ def test_a_dropped_file_opens(browser_page, server, profile):
 
 
 def test_the_keyboard_is_enough(browser_page, server, profile):
-    page = browser_page
+    page, choosers = browser_page, []
+    # Before the page is there: the browser opens a dialog of its own until it knows of this.
+    page.on("filechooser", lambda chooser: choosers.append(chooser))
     page.goto(server.endpoint)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "file"
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Space")
-    chooser.value.set_files(str(profile))
+    page.keyboard.press("Space")
+    end = time.monotonic() + 30
+    while not choosers and time.monotonic() < end:
+        page.wait_for_timeout(50)
+    choosers[0].set_files(str(profile))
     page.get_by_role("button", name="products").wait_for()
     assert page.evaluate("document.activeElement.id") == "profile-title"
 

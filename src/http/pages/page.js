@@ -39,7 +39,7 @@ function reason(error) {
 
 /** What a recipient can do about a failure. */
 function advice(error) {
-  if (error.status === 401) return 'The token may have expired or been replaced. Ask your data provider for a new profile.';
+  if (error.status === 401) return 'Ask your data provider for a new profile.';
   if (error.status === 403) return 'Ask your data provider for access.';
   if (error.status === 404) return 'It may no longer be shared with you. Close the profile and open it again.';
   if (error.status === 429 || error.status >= 500) return 'Wait a moment and try again.';
