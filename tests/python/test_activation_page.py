@@ -86,7 +86,7 @@ def test_a_link_is_opened_and_used(world, open_page):
     assert name == "Acme.share" and shares_of(world, profile) == ["Retail"] and world.activations() == []
     wait_for(page, "done")
     page.show("activation-done")
-    # The profile stays at hand as long as the page is open, and the secret leaves the address bar.
+    # The profile can be downloaded again as long as the page is open, and the secret leaves the address bar.
     assert use(page, lambda: page.click("#again")) == (name, profile)
     assert "#" not in page.url and page.title() == "Your profile is ready"
     assert 'SharingClient("Acme.share")' in page.inner_text("#example")
@@ -239,7 +239,7 @@ def test_without_https(world, open_page):
 
 
 def test_names_that_look_like_code(world, open_page):
-    """The name of a recipient and of its provider is text, and a file has a name that every system takes."""
+    """The names of a recipient and of its provider are text, and a file has a name that every system takes."""
     name = 'x"><img src=x onerror=alert(1)> ..\\é日'
     link = world.link("recipient", "create", name, "--activation-from", "<script>alert(2)</script>")
     page = opened(open_page(viewport=PHONE), link)
