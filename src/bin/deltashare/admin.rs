@@ -423,7 +423,7 @@ impl Admin {
                     Access::Nothing(_) => SeenTables::default(),
                 };
                 self.output.record(
-                    &["name", "status", "comment", "properties", "accessUntil", "moreTables"],
+                    &["name", "status", "comment", "properties", "readsUntil", "moreTables"],
                     &vec![
                         found.name,
                         found.status,
