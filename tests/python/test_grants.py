@@ -264,20 +264,20 @@ def test_commands_name_the_tables_of_a_grant(world, aws, tables, tmp_path):  # n
     shown = admin.json("recipient", "show", "acme")
     assert shown["visibleTables"] == [
         {"table": "retail.sales.orders", "filter": "(a = 1) AND (b = 2 OR b = 3)"}, {"table": "retail.sales.returns", "filter": "b = 2 OR b = 3"}]
-    assert shown["accessUntil"] == "never" and "moreTables" not in shown
+    assert shown["readsUntil"] == "never" and "moreTables" not in shown
     text = admin.run("recipient", "show", "acme").stdout
-    assert re.search(r"accessUntil +a token never expires", text) and "retail.sales.returns  b = 2 OR b = 3" in text
+    assert re.search(r"readsUntil +a token never expires", text) and "retail.sales.returns  b = 2 OR b = 3" in text
     for token in admin.json("token", "list", "acme"):
         admin.run("token", "revoke", "acme", token["sha256"], "--yes")
-    assert re.search(r"accessUntil +sees nothing: it has no token\n", admin.run("recipient", "show", "acme").stdout)
-    assert "accessUntil" not in (shown := admin.json("recipient", "show", "acme")) and shown["visibleTables"] == []
+    assert re.search(r"readsUntil +reads nothing: it has no token\n", admin.run("recipient", "show", "acme").stdout)
+    assert "readsUntil" not in (shown := admin.json("recipient", "show", "acme")) and shown["visibleTables"] == []
     admin.run("token", "create", "acme", "--expires", "90d", "--profile", tmp_path / "new.share")
     admin.run("token", "create", "acme", "--expires", "30d", "--profile", tmp_path / "sooner.share")
     ends = [token["expires"] for token in admin.json("token", "list", "acme")]
-    assert admin.json("recipient", "show", "acme")["accessUntil"] == max(ends)
-    assert f"accessUntil  {max(ends)} (in 89 days)" in admin.run("recipient", "show", "acme").stdout
+    assert admin.json("recipient", "show", "acme")["readsUntil"] == max(ends)
+    assert f"readsUntil  {max(ends)} (in 89 days)" in admin.run("recipient", "show", "acme").stdout
     admin.run("recipient", "update", "acme", "--disable")
-    assert "sees nothing: it is disabled" in admin.run("recipient", "show", "acme").stdout
+    assert "reads nothing: it is disabled" in admin.run("recipient", "show", "acme").stdout
     admin.run("recipient", "update", "acme", "--enable")
 
     # A share file says the same.

@@ -455,7 +455,7 @@ impl Admin {
                     Access::Nothing(_) => SeenTables::default(),
                 };
                 self.output.record(
-                    &[&rows::RECIPIENT[..], &["accessUntil", "moreTables"]].concat(),
+                    &[&rows::RECIPIENT[..], &["readsUntil", "moreTables"]].concat(),
                     &rows::recipient(&found)
                         .into_iter()
                         .chain([

@@ -137,7 +137,7 @@ impl Access {
             Self::Until(None) => "a token never expires".to_owned(),
             Self::Until(Some(end)) => format!("{} ({})", expiry::format(Some(*end)), distance(*end - now)),
             Self::Nothing(_) if is_json => return WrittenValue::Nothing,
-            Self::Nothing(why) => format!("sees nothing: {why}"),
+            Self::Nothing(why) => format!("reads nothing: {why}"),
         };
         WrittenValue::Text(text)
     }

@@ -390,7 +390,10 @@ fn a_grant_is_a_name_or_a_name_with_a_filter() {
             vec![("s", filtered("a = 'b' OR c IS NULL"))],
         ),
     ] {
-        let granted = granted.into_iter().map(|(name, filter)| (name.to_owned(), filter)).collect();
+        let granted = granted
+            .into_iter()
+            .map(|(name, filter)| (name.to_owned(), GrantState { tables: None, filter }))
+            .collect();
         assert_eq!(recipient_of(lines).unwrap().shares, granted, "{lines}");
     }
 }
