@@ -67,7 +67,7 @@ impl Recipient {
             }
             Authorization::Unreadable => None,
         };
-        let caller = caller.ok_or_else(unknown_token)?.from_address(source);
+        let caller = caller.ok_or_else(unknown_token)?.at_address(source);
         audit::note(|facts| {
             facts.recipient = Some(Arc::clone(&caller.token.recipient));
             facts.token_id = Some(Arc::clone(&caller.token.id));

@@ -146,7 +146,7 @@ impl Caller {
 
     /// The same caller, whose request comes from this address.
     #[must_use]
-    pub fn from_address(self, source: Option<IpAddr>) -> Self {
+    pub fn at_address(self, source: Option<IpAddr>) -> Self {
         Self { source, ..self }
     }
 

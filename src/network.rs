@@ -76,9 +76,9 @@ impl fmt::Display for Cidr {
 
 /// Digits without a sign or leading zeros, which other programs read as octal.
 fn parse_length(digits: &str) -> Option<u8> {
-    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-    let length = digits.parse().ok().filter(|_| is_plain && (digits == "0" || !digits.starts_with('0')));
-    length
+    let is_plain =
+        digits.bytes().all(|byte| byte.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
+    digits.parse().ok().filter(|_| is_plain)
 }
 
 fn bits(address: IpAddr) -> u8 {

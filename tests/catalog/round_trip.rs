@@ -137,6 +137,7 @@ fn catalog(random: &mut Random) -> (Vec<Record>, Vec<String>) {
         let names = random.some(&["region", "year", "_x1"], 3).into_iter();
         let properties = names.map(|name| ((*name).to_owned(), text(*random.of(&TEXTS)))).collect();
         maybe(random, &mut recipient, "properties", AttributeValue::M(properties));
+        restricted(random, &mut recipient);
         records.push(recipient);
         for share in random.some(&[shares.as_slice(), &["a share that is not there"]].concat(), 3) {
             let attributes = || [("share", text(*share)), ("recipient", text(*name))];
@@ -150,6 +151,35 @@ fn catalog(random: &mut Random) -> (Vec<Record>, Vec<String>) {
         token_records(random, name, number, &mut tokens, &mut records);
     }
     (records, tokens)
+}
+
+/// The address that requests come from.
+const ALLOWED: &str = "203.0.113.200";
+
+/// Gives a recipient restrictions, or none. A script may have left the format as it was.
+fn restricted(random: &mut Random, record: &mut Record) {
+    let before = record.1.len();
+    if random.once_in(3) {
+        let ranges = ["203.0.113.0/24", "198.51.100.7", "::ffff:192.0.2.1", "2001:db8::/32", "0.0.0.0/0"];
+        let mut ranges: Vec<_> =
+            random.some(&ranges, 4).into_iter().map(|range| (*range).to_owned()).collect();
+        ranges.push(ALLOWED.to_owned());
+        let value = match random.once_in(2) {
+            true => AttributeValue::Ss(ranges),
+            false => AttributeValue::L(ranges.into_iter().map(AttributeValue::S).collect()),
+        };
+        record.1.insert("allowedIps".to_owned(), value);
+    }
+    for (name, numbers) in
+        [("requestsPerMinute", ["60", "600", "60000"]), ("bytesPerDay", ["1", "10000000000", "1073741825"])]
+    {
+        if random.once_in(3) {
+            record.1.insert(name.to_owned(), AttributeValue::N((*random.of(&numbers)).to_owned()));
+        }
+    }
+    if record.1.len() > before && random.once_in(2) {
+        record.1.insert("format".to_owned(), AttributeValue::N("2".to_owned()));
+    }
 }
 
 /// Gives a record a filter, or none. A script may have left the format as it was.
@@ -262,7 +292,15 @@ fn spoil(random: &mut Random, records: &mut [Record]) -> Option<String> {
             .of(&[("expires", text("soon")), ("expires", wrong.clone()), ("recipient", text(""))])
             .clone(),
         "RECIPIENT" => random
-            .of(&[("status", text("Active")), ("name", text("other")), ("properties", text("region=EU"))])
+            .of(&[
+                ("status", text("Active")),
+                ("name", text("other")),
+                ("properties", text("region=EU")),
+                ("allowedIps", AttributeValue::L(Vec::new())),
+                ("allowedIps", AttributeValue::Ss(vec!["203.0.113.7/24".to_owned()])),
+                ("requestsPerMinute", AttributeValue::N("0".to_owned())),
+                ("bytesPerDay", text("10GB")),
+            ])
             .clone(),
         _ => ("format", AttributeValue::N("3".to_owned())),
     };
@@ -294,6 +332,8 @@ fn exported(state: &CatalogState) -> CatalogState {
 /// Everything that a token shows its holder; `None` if it is refused.
 async fn view(catalog: &DynamoDbCatalog, token: &str) -> Option<String> {
     let caller = catalog.caller(TokenHash::of(token)).await.unwrap()?;
+    // One of an address that every list has.
+    let caller = caller.at_address(ALLOWED.parse().ok());
     let shares = match catalog.shares(&caller, all()).await {
         Ok(page) => page.items,
         Err(error) => {

@@ -115,10 +115,9 @@ fn bytes_key(recipient: &str, now: DateTime<Utc>) -> Key {
 /// The sum that an item has. One that cannot be read is never taken for nothing.
 fn used(item: &Item) -> Result<u64> {
     let Some(value) = item.get(USED) else { return Ok(0) };
-    let sum = value.as_n().ok().and_then(|digits| digits.parse::<f64>().ok()).filter(|sum| *sum >= 0.0);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
-    sum.map(|sum| sum as u64)
-        .ok_or_else(|| refused("an item of USAGE# has a sum that is no number".to_owned()))
+    let sum = value.as_n().ok().and_then(|digits| digits.parse::<u128>().ok());
+    sum.map(|sum| u64::try_from(sum).unwrap_or(u64::MAX))
+        .ok_or_else(|| refused("an item of USAGE# has a sum that is not a whole number".to_owned()))
 }
 
 fn refused(source: String) -> Error {
