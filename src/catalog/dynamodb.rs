@@ -51,7 +51,8 @@ pub use listed::{
     WrittenValue,
 };
 pub use policies::FoundPolicy;
-pub use recipient_changes::{Credential, GrantBefore, GrantFilter, RecipientChanges};
+pub use recipient_changes::{GrantBefore, GrantFilter, RecipientChanges};
+pub use recipients::Credential;
 pub use records::BadRecord;
 use records::Item;
 pub use tokens::{FoundToken, LIVE_TOKENS, NewToken, ReplacedToken, to_seconds};

@@ -6,6 +6,9 @@ import { createServer } from 'node:http';
 import { createInterface } from 'node:readline';
 import { Provider } from 'oidc-provider';
 
+// Standard output is for answers; the provider writes notices to it.
+console.info = console.error;
+
 const time = Date.now;
 let server;
 let port = 0;
@@ -52,3 +55,4 @@ async function start({ keys, algorithm, skew }) {
 }
 
 for await (const line of createInterface({ input: process.stdin })) await start(JSON.parse(line));
+process.exit(0);
