@@ -17,6 +17,7 @@ use reqwest::Client;
 
 use crate::catalog::{Caller, Catalog, TokenHash, unknown_token};
 use crate::error::{Error, Result};
+use crate::protocol::names::Name;
 
 use issuer::Issuer;
 use jwt::Jwt;
@@ -65,7 +66,8 @@ impl Oidc {
         }
         let mut met = of_subject.into_iter().filter(|found| claims.has_audience(&found.policy));
         let policy = met.next().ok_or(Refusal::Invalid("it is for another audience"))?;
-        if let Some(other) = met.find(|other| other.recipient != policy.recipient) {
+        let who = Name::key_of(&policy.recipient);
+        if let Some(other) = met.find(|other| Name::key_of(&other.recipient) != who) {
             tracing::error!(
                 oidc.issuer = jwt.issuer,
                 oidc.policies = ?[policy.token_id(), other.token_id()],

@@ -875,6 +875,10 @@ async fn documented_records_make_a_share() {
     let catalog = engine.catalog();
     let token = catalog.caller(TokenHash::of("dss_example")).await.unwrap().unwrap();
     assert_eq!(token.recipient(), "acme");
+    let policies =
+        catalog.oidc_policies("https://idp.example.com/realms/acme", TokenHash::of("a JWT")).await.unwrap();
+    let [found] = policies.as_slice() else { panic!("{policies:?}") };
+    assert_eq!((&*found.recipient, found.policy.subject.as_str()), ("acme", "Acme reader"));
     let shares = catalog.shares(&by("acme"), all()).await.unwrap().items;
     assert_eq!(shares[0].name.as_str(), "Retail");
     let tables =

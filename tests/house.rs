@@ -26,7 +26,7 @@ const MAY_NAME: [(&str, &[&str]); 24] = [
     ("storage", &["protocol", "location", "role", "limits", "network", "s3_error"]),
     ("delta", &["protocol", "limits", "gate", "predicate", "s3_error"]),
     ("ndjson", &["audit", "protocol", "limits", "gate"]),
-    ("oidc", &["catalog"]),
+    ("oidc", &["catalog", "protocol"]),
     ("auth", &["audit", "catalog", "oidc"]),
     (
         "app",

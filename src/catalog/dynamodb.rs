@@ -59,9 +59,8 @@ pub use listed::{
     WrittenValue,
 };
 pub use policies::FoundPolicy;
-pub use recipient_changes::{
-    Credential, GrantBefore, GrantChanges, GrantFilter, GrantTables, RecipientChanges,
-};
+pub use recipient_changes::{GrantBefore, GrantChanges, GrantFilter, GrantTables, RecipientChanges};
+pub use recipients::Credential;
 pub use records::BadRecord;
 use records::{Item, StoredRecipient};
 pub use seen::{SeenTable, SeenTables};

@@ -33,6 +33,8 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// The largest configuration and the largest key set that are read. Those of large providers have a few kilobytes.
 const LARGEST: usize = 256 << 10;
 
+const NO_SUCH_KEY: Refusal = Refusal::Invalid("its issuer has no such key");
+
 /// Where an issuer says what it is.
 const CONFIGURATION: &str = ".well-known/openid-configuration";
 
@@ -89,10 +91,13 @@ impl Issuer {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why a token is refused, if its key is known and says so.
+    /// Why a token is refused, as far as the keys that are known say it.
     pub(super) fn refusal(&self, jwt: &Jwt<'_>) -> Option<Refusal> {
-        match self.known().clone().verify(jwt, Utc::now()) {
+        let (known, now) = (self.known().clone(), Utc::now());
+        match known.verify(jwt, now) {
             Verified::Refused(refusal) => Some(refusal),
+            // The issuer was asked for it just now.
+            Verified::UnknownKey if !known.failed && !known.may_ask(now) => Some(NO_SUCH_KEY),
             Verified::Good(_) | Verified::UnknownKey => None,
         }
     }
@@ -128,7 +133,7 @@ impl Issuer {
                 "The issuer of the bearer token does not answer, so the token cannot be verified; try again later.",
             )
             .with_source(format!("the keys of {} could not be fetched", self.name))),
-            Verified::UnknownKey => Err(Refusal::Invalid("its issuer has no such key").into()),
+            Verified::UnknownKey => Err(NO_SUCH_KEY.into()),
         }
     }
 

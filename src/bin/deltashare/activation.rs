@@ -9,6 +9,7 @@ use url::{Host, Url};
 
 use super::Failure;
 use super::arguments::TokenOptions;
+use super::profile::endpoint as profile_endpoint;
 
 /// A new link.
 pub(crate) struct ActivationLink {
@@ -28,8 +29,8 @@ impl ActivationLink {
         profile: &str,
         token_expires: Option<DateTime<Utc>>,
     ) -> Result<(Self, NewActivation), Failure> {
-        let endpoint = &options.to.endpoint;
-        if endpoint.query().is_some() || endpoint.fragment().is_some() {
+        let url = profile_endpoint(&options.to)?;
+        if url.query().is_some() || url.fragment().is_some() {
             return Err(Failure::usage(
                 "the endpoint of an activation link cannot have a query or a fragment",
             ));
@@ -39,7 +40,7 @@ impl ActivationLink {
         let end = to_seconds(Utc::now() + options.link.activation_expires);
         let expires = token_expires.map_or(end, |token| token.min(end));
         let written = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
-        let endpoint = format!("{}/", endpoint.as_str().trim_end_matches('/'));
+        let endpoint = format!("{}/", url.as_str().trim_end_matches('/'));
         let invitation = Invitation {
             provider: options.link.activation_from.clone(),
             endpoint: endpoint.clone(),
@@ -57,7 +58,7 @@ impl ActivationLink {
             profile: encrypted(&secret.profile_key(), profile)?,
         };
         let text = format!("{endpoint}{PATH}#{}", secret.text());
-        Ok((Self { text, expires, is_insecure: is_insecure(&options.to.endpoint) }, stored))
+        Ok((Self { text, expires, is_insecure: is_insecure(url) }, stored))
     }
 
     /// What the link does, as a sentence without its end. `token_until` says how long the token is valid.

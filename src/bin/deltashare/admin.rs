@@ -428,7 +428,10 @@ impl Admin {
                     }
                     shares => format!("can read {}.", shares.join(", ")),
                 };
-                self.created(&made, &format!("Recipient '{recipient}' was created and {reads}\n{handover}."));
+                self.created(
+                    made.as_ref(),
+                    &format!("Recipient '{recipient}' was created and {reads}\n{handover}."),
+                );
             }
             RecipientCommand::List => {
                 let recipients = self.writer.recipients().await?;
@@ -451,7 +454,9 @@ impl Admin {
                 let access = Access::of(&found, now);
                 let until = access.shown(self.output == Output::Json, now);
                 let seen = match access {
-                    Access::Until(_) => self.writer.seen_tables(&recipient, MOST_SEEN).await?,
+                    Access::Until(_) | Access::Policy => {
+                        self.writer.seen_tables(&recipient, MOST_SEEN).await?
+                    }
                     Access::Nothing(_) => SeenTables::default(),
                 };
                 self.output.record(
@@ -547,7 +552,7 @@ impl Admin {
                 let what = format!(
                     "Recipient '{recipient}' has a new token.\n{handover}.\nIts other tokens stay valid; to see them: {list}"
                 );
-                self.created(&made, &what);
+                self.created(Some(&made), &what);
             }
             // `main` runs it without a catalog.
             TokenCommand::New(options) => new_token::run(&options, &self.common)?,
@@ -606,7 +611,7 @@ impl Admin {
                     .collect();
                 let ends = if ends.is_empty() { "It had no other token.".to_owned() } else { ends.join(" ") };
                 let what = format!("Recipient '{recipient}' has a new token.\n{handover}.\n{ends}");
-                self.created(&made, &what);
+                self.created(Some(&made), &what);
             }
             TokenCommand::Revoke { recipient, token, yes } => {
                 confirm(yes, &format!("Revoke token '{token}' of '{recipient}' now?"))?;
@@ -666,8 +671,8 @@ impl Admin {
     }
 
     /// Says that a token was created. Scripts get its activation link with that.
-    fn created(&self, made: &CreatedToken, what: &str) {
-        let values = made.link().map(|link| link.values()).unwrap_or_default();
+    fn created(&self, made: Option<&CreatedToken>, what: &str) {
+        let values = made.and_then(CreatedToken::link).map(|link| link.values()).unwrap_or_default();
         self.output.done_with(what, &values);
     }
 

@@ -504,7 +504,7 @@ pub(crate) struct ProfileOptions {
     /// The recipient.
     pub(crate) recipient: String,
     /// The file with the token, or - for standard input.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", required_unless_present = "oidc_token_endpoint")]
     pub(crate) token_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) oidc: OidcProfileOptions,

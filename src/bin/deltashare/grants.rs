@@ -104,6 +104,8 @@ fn shown(grant: &GrantState, with_tables: bool) -> String {
 pub(crate) enum Access {
     /// Until a token expires; `None` for never.
     Until(Option<DateTime<Utc>>),
+    /// As long as its OpenID provider gives it tokens.
+    Policy,
     /// Not at all, for this reason.
     Nothing(String),
 }
@@ -115,6 +117,10 @@ impl Access {
         }
         if recipient.status.text() != "active" {
             return Self::Nothing("it is disabled".to_owned());
+        }
+        // Tokens of its OpenID provider, whose time this server does not set.
+        if recipient.oidc_policies.iter().any(|policy| policy.fault.is_none()) {
+            return Self::Policy;
         }
         // One that never expires comes last.
         let last = |tokens: &mut dyn Iterator<Item = &FoundToken>| {
@@ -134,6 +140,8 @@ impl Access {
     pub(crate) fn shown(&self, is_json: bool, now: DateTime<Utc>) -> WrittenValue {
         let text = match self {
             Self::Until(end) if is_json => expiry::format(*end),
+            Self::Policy if is_json => expiry::format(None),
+            Self::Policy => "its OpenID provider gives it no more tokens".to_owned(),
             Self::Until(None) => "a token never expires".to_owned(),
             Self::Until(Some(end)) => format!("{} ({})", expiry::format(Some(*end)), distance(*end - now)),
             Self::Nothing(_) if is_json => return WrittenValue::Nothing,

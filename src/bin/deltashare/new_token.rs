@@ -31,7 +31,7 @@ pub(crate) fn run(options: &NewTokenOptions, common: &Common) -> Result<(), Fail
     // What was said when the profile was written, or else the token.
     let (token, handed_over) = match target {
         Some((endpoint, profile)) => {
-            let to = ProfileTarget { endpoint, profile: Some(profile) };
+            let to = ProfileTarget { endpoint: Some(endpoint), profile: Some(profile) };
             let created = CreatedToken::with_profile(options.expires, &to)?;
             let said = created.hand_over(common.output)?;
             (created.token, Ok(said))

@@ -50,7 +50,6 @@ pub(crate) struct OidcProfileOptions {
         value_name = "URL",
         help_heading = HEADING,
         requires = "oidc_client_id",
-        required_unless_present = "token_file",
         conflicts_with = "token_file"
     )]
     pub(crate) oidc_token_endpoint: Option<url::Url>,

@@ -27,7 +27,7 @@ struct ProfileFile {
 
 impl ProfileFile {
     fn new(to: &ProfileTarget, token: String, expires: Option<DateTime<Utc>>) -> Result<Self, Failure> {
-        Self::of(to, &Profile::new(endpoint(to)?, token, expires))
+        Self::of(to, &Profile::new(endpoint(to)?.as_str(), token, expires))
     }
 
     fn of(to: &ProfileTarget, profile: &impl Serialize) -> Result<Self, Failure> {
@@ -63,8 +63,8 @@ impl ProfileFile {
 }
 
 /// The URL for the profile, which a command that writes one requires.
-fn endpoint(to: &ProfileTarget) -> Result<&str, Failure> {
-    to.endpoint.as_ref().map(url::Url::as_str).ok_or_else(|| Failure::usage("--endpoint is missing"))
+pub(crate) fn endpoint(to: &ProfileTarget) -> Result<&url::Url, Failure> {
+    to.endpoint.as_ref().ok_or_else(|| Failure::usage("--endpoint is missing"))
 }
 
 /// A token that was created, and what hands it over.
@@ -187,7 +187,7 @@ async fn write_oauth(writer: &Writer, options: &ProfileOptions) -> Result<String
     let secret = oidc.oidc_client_secret_file.as_deref().map(read_token).transpose()?;
     let has_secret = secret.is_some();
     let profile = OAuthProfile::new(
-        endpoint(&options.to)?,
+        endpoint(&options.to)?.as_str(),
         token_endpoint.as_str(),
         client_id.clone(),
         secret.unwrap_or_else(|| SECRET_PLACEHOLDER.to_owned()),

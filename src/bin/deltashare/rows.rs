@@ -51,7 +51,7 @@ pub(crate) const RECIPIENT: [&str; 7] =
 pub(crate) const OIDC_POLICY: [&str; 5] = ["id", "issuer", "subjectClaim", "subject", "audiences"];
 
 /// What is shown of a recipient in a list.
-pub(crate) const LISTED_RECIPIENT: [&str; 8] = [
+pub(crate) const LISTED_RECIPIENT: [&str; 9] = [
     "name",
     "status",
     "shares",

@@ -1,26 +1,9 @@
 //! The arguments of changes to recipients and grants, and the grant that a change replaced.
 
-use super::tokens::NewToken;
 use crate::catalog::grant::{GrantState, TablePatterns};
-use crate::catalog::oidc::OidcPolicy;
 use crate::catalog::properties::Properties;
 use crate::catalog::restrictions::RestrictionChanges;
 use crate::predicate::PartitionFilter;
-
-/// How a new recipient proves who it is.
-#[derive(Debug, Clone, Copy)]
-pub enum Credential<'a> {
-    /// With a token of this server.
-    Token(&'a NewToken),
-    /// With tokens of an OpenID provider.
-    Oidc(&'a OidcPolicy),
-}
-
-impl<'a> From<&'a NewToken> for Credential<'a> {
-    fn from(token: &'a NewToken) -> Self {
-        Self::Token(token)
-    }
-}
 
 /// What happens to the filter of a grant.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,19 +2,34 @@
 
 use super::keys;
 use super::keys::Key;
-use super::recipient_changes::{
-    Credential, GrantBefore, GrantChanges, GrantFilter, GrantTables, RecipientChanges,
-};
+use super::recipient_changes::{GrantBefore, GrantChanges, GrantFilter, GrantTables, RecipientChanges};
 use super::records::{self, Item, Kind, key_of, text as string};
+use super::tokens::NewToken;
 use super::transaction::{LARGEST, Step};
 use super::values::text;
 use super::write_error::{MissingRecord, Result, WriteError};
 use super::writer::{Writer, set_comment};
 use crate::catalog::grant::GrantState;
+use crate::catalog::oidc::OidcPolicy;
 use crate::catalog::properties::{Properties, check_properties};
 use crate::catalog::restrictions::Restrictions;
 use crate::catalog::state::RecipientState;
 use crate::protocol::names::Name;
+
+/// How a new recipient proves who it is.
+#[derive(Debug, Clone, Copy)]
+pub enum Credential<'a> {
+    /// With a token of this server.
+    Token(&'a NewToken),
+    /// With tokens of an OpenID provider.
+    Oidc(&'a OidcPolicy),
+}
+
+impl<'a> From<&'a NewToken> for Credential<'a> {
+    fn from(token: &'a NewToken) -> Self {
+        Self::Token(token)
+    }
+}
 
 impl Writer {
     /// Creates a recipient with properties, restrictions, shares, and a token or an OIDC policy in one transaction.

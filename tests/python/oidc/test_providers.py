@@ -1,9 +1,14 @@
 """Recipients with tokens of real OpenID providers: the released Python client gets the tokens, with the profile that the command
 writes. `tests/run` installs the providers, and names them in `OPENID_PROVIDERS`."""
 
+import base64
 import json
 import os
+import shutil
+import signal
+import socket
 import subprocess
+import time
 
 import delta_sharing
 import pytest
@@ -22,8 +27,9 @@ class NodeProvider:
     """The npm package oidc-provider, ended by its own process id."""
 
     claim = "client_id"
+    algorithms = ("ES256", "PS256", "EdDSA", "RS256")
 
-    def __init__(self, home):
+    def __init__(self, _):
         environment = {**os.environ, **PROVIDERS["oidc-provider"]["env"]}
         self.process = subprocess.Popen(PROVIDERS["oidc-provider"]["command"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.DEVNULL, text=True, env=environment)
@@ -48,11 +54,77 @@ class NodeProvider:
         self.process.wait(10)
 
 
-@pytest.fixture(scope="module")
-def provider(tmp_path_factory):
-    if "missing" in PROVIDERS.get("oidc-provider", {"missing": "tests/run installs it"}):
-        pytest.skip("oidc-provider: " + PROVIDERS.get("oidc-provider", {}).get("missing", "tests/run installs it"))
-    provider = NodeProvider(tmp_path_factory.mktemp("provider"))
+class Keycloak:
+    """Keycloak with a realm of its own, ended by its own process group."""
+
+    claim = "azp"
+    algorithms = ("RS256",)
+    # It builds itself when it starts for the first time.
+    SECONDS = 600
+
+    def __init__(self, home):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.origin = f"http://127.0.0.1:{free.getsockname()[1]}"
+        # It writes below its home.
+        shutil.copytree(PROVIDERS["keycloak"]["home"], home / "keycloak")
+        realm = home / "keycloak/data/import/acme-realm.json"
+        realm.parent.mkdir(parents=True)
+        realm.write_text(json.dumps(self.realm()))
+        self.log = open(home / "log", "w+")
+        self.process = subprocess.Popen(
+            ["bash", "bin/kc.sh", "start-dev", "--cache=local", "--http-host=127.0.0.1",
+             f"--http-port={self.origin.rpartition(':')[2]}", "--import-realm"],
+            cwd=home / "keycloak", stdout=self.log, stderr=self.log, start_new_session=True,
+            env={**os.environ, "KC_BOOTSTRAP_ADMIN_USERNAME": "admin", "KC_BOOTSTRAP_ADMIN_PASSWORD": "an-admin-of-the-test",
+                 "JAVA_OPTS_APPEND": "-Xmx700m"},
+        )
+        self.issuer = f"{self.origin}/realms/acme"
+        self.token_endpoint = f"{self.issuer}/protocol/openid-connect/token"
+        end = time.monotonic() + self.SECONDS
+        while True:
+            try:
+                if requests.get(f"{self.issuer}/.well-known/openid-configuration", timeout=30).status_code == 200:
+                    return
+            except requests.RequestException:
+                pass
+            if time.monotonic() > end or self.process.poll() is not None:
+                self.stop()
+                raise AssertionError(f"Keycloak does not start: {(home / 'log').read_text()[-4000:]}")
+            time.sleep(1)
+
+    @staticmethod
+    def realm():
+        audience = {"included.custom.audience": "delta-sharing", "access.token.claim": "true"}
+        return {"realm": "acme", "enabled": True, "sslRequired": "none", "accessTokenLifespan": 3600, "clients": [{
+            "clientId": CLIENT, "secret": SECRET, "publicClient": False, "standardFlowEnabled": False, "serviceAccountsEnabled": True,
+            "protocolMappers": [{"name": "audience", "protocol": "openid-connect", "protocolMapper": "oidc-audience-mapper",
+                                 "config": audience}],
+        }]}
+
+    def replace_key(self, algorithm):
+        """A key of a higher priority; the old one stays published."""
+        login = requests.post(f"{self.origin}/realms/master/protocol/openid-connect/token", timeout=60, data={
+            "grant_type": "password", "client_id": "admin-cli", "username": "admin", "password": "an-admin-of-the-test"})
+        headers = {"Authorization": f"Bearer {login.json()['access_token']}"}
+        realm = requests.get(f"{self.origin}/admin/realms/acme", headers=headers, timeout=60).json()["id"]
+        made = requests.post(f"{self.origin}/admin/realms/acme/components", headers=headers, timeout=60, json={
+            "name": f"key-{time.time_ns()}", "providerId": "rsa-generated", "providerType": "org.keycloak.keys.KeyProvider",
+            "parentId": realm, "config": {"priority": [str(time.time_ns() // 10**6)], "algorithm": [algorithm], "keySize": ["2048"]}})
+        assert made.status_code == 201, made.text
+
+    def stop(self):
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(30)
+        self.log.close()
+
+
+@pytest.fixture(scope="module", params=["oidc-provider", "keycloak"])
+def provider(request, tmp_path_factory):
+    missing = PROVIDERS.get(request.param, {"missing": "tests/run installs it"}).get("missing")
+    if missing:
+        pytest.skip(f"{request.param}: {missing}")
+    provider = {"oidc-provider": NodeProvider, "keycloak": Keycloak}[request.param](tmp_path_factory.mktemp("provider"))
     yield provider
     provider.stop()
 
@@ -61,6 +133,10 @@ def token_of(provider):
     answer = requests.post(provider.token_endpoint, data={"grant_type": "client_credentials"}, auth=(CLIENT, SECRET), timeout=60)
     assert answer.status_code == 200, answer.text
     return answer.json()["access_token"]
+
+
+def key_of(token):
+    return json.loads(base64.urlsafe_b64decode(token.split(".")[0] + "=="))["kid"]
 
 
 def profile_of(catalog, provider, path):  # noqa: F811
@@ -86,7 +162,7 @@ def test_the_python_client_reads(catalog, provider, tables, tmp_path):  # noqa: 
     profile = profile_of(catalog, provider, tmp_path / "acme.share")
     without_cached_tokens()
     assert [table.name for table in delta_sharing.SharingClient(str(profile)).list_all_tables()] == ["py_versions"]
-    expected = len(json.loads((tables["py_versions"] / "expected.json").read_text())["rows"])
+    expected = len(json.loads((tables["py_versions"] / "expected.json").read_text()))
     assert len(delta_sharing.load_as_pandas(f"{profile}#retail.sales.py_versions")) == expected
     assert 'recipient="acme"' in catalog.server.wait_for_log("QueryTable")
 
@@ -95,9 +171,11 @@ def test_keys_are_replaced(catalog, provider, tmp_path):  # noqa: F811
     catalog.set(acme=[policy(provider.issuer, CLIENT, provider.claim)])
     old = token_of(provider)
     until(catalog, old, 200)
-    for algorithm in ("ES256", "PS256", "EdDSA", "RS256"):
+    for algorithm in provider.algorithms:
         provider.replace_key(algorithm)
-        until(catalog, token_of(provider), 200)
+        new = token_of(provider)
+        assert key_of(new) != key_of(old)
+        until(catalog, new, 200)
         assert status(catalog, old) == 200, "the old key is still published"
     without_cached_tokens()
     profile = profile_of(catalog, provider, tmp_path / "acme.share")
@@ -105,6 +183,8 @@ def test_keys_are_replaced(catalog, provider, tmp_path):  # noqa: F811
 
 
 def test_clocks_differ(catalog, provider):  # noqa: F811
+    if not isinstance(provider, NodeProvider):
+        pytest.skip("the clock of Keycloak cannot be set")
     catalog.set(acme=[policy(provider.issuer, CLIENT, provider.claim)])
     until(catalog, token_of(provider), 200)
     try:

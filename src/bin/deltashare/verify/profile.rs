@@ -130,8 +130,9 @@ fn check_kind(fields: &Map<String, Value>) -> Result<(), Finding> {
     let (what, help) = if oauth {
         (
             "the profile is one for OAuth, without a bearer token",
-            "This server issues bearer tokens, and this command tests them. A profile for OAuth belongs to another \
-             server. deltashare token rotate RECIPIENT --profile FILE writes one for this server.",
+            "This command tests bearer tokens, and clients get the token of this profile from an OpenID provider. To test \
+             it, get a token from the tokenEndpoint, and write it as bearerToken into a profile with \
+             shareCredentialsVersion 1.",
         )
     } else if kind == "basic" || (has("username") && has("password")) {
         (
