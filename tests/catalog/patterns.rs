@@ -7,6 +7,7 @@ use deltashare::catalog::dynamodb::{
 };
 use deltashare::catalog::grant::{GrantState, TablePatterns};
 use deltashare::catalog::properties::Properties;
+use deltashare::catalog::restrictions::Restrictions;
 use deltashare::catalog::state::CatalogState;
 use deltashare::protocol::names::Name;
 
@@ -498,7 +499,13 @@ async fn a_grant_gets_more_tables_only_if_the_command_says_so() {
         assert_eq!(stored().await, GrantState { tables: patterns(&["sales.*"]), filter: None });
     }
     // A grant of some tables that is there before its recipient is not replaced by one of the share.
-    let token = NewToken { id: "1".to_owned(), hash: TokenHash::of("dss_new"), expires: None, created: None };
+    let token = NewToken {
+        id: "1".to_owned(),
+        hash: TokenHash::of("dss_new"),
+        expires: None,
+        created: None,
+        activation: None,
+    };
     let attributes = [
         ("share", text("Retail")),
         ("tables", AttributeValue::L(vec![text("sales.*")])),
@@ -506,8 +513,10 @@ async fn a_grant_gets_more_tables_only_if_the_command_says_so() {
     ];
     engine.put(&Key::grant("new", "retail"), &attributes).await;
     let name = Name::share("new").unwrap();
-    let error =
-        writer.create_recipient(&name, None, &Properties::new(), &[retail], &token).await.unwrap_err();
+    let error = writer
+        .create_recipient(&name, None, &Properties::new(), &Restrictions::default(), &[retail], &token)
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("with the tables sales.*"), "{error}");
 }
 
