@@ -143,7 +143,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     };
     let unit = UNITS.iter().find(|(name, _)| *name == unit.trim_start_matches(' ')).ok_or(invalid)?.1;
     let bytes = number.parse::<u64>().map_err(|_| invalid)?;
-    check_bytes(bytes.checked_mul(unit).unwrap_or(u64::MAX))
+    check_bytes(bytes.saturating_mul(unit))
 }
 
 /// A number of bytes in the largest unit of which it is a multiple.

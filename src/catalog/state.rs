@@ -129,6 +129,9 @@ impl fmt::Display for MissingProperties {
 /// The keys of a schema and of a table in it.
 type TableKeys<'a> = (&'a str, &'a str);
 
+/// A table with a filter: its keys, its name, and the properties that the filter reads.
+type TableProperties<'a> = (TableKeys<'a>, String, BTreeSet<String>);
+
 impl CatalogState {
     /// The filters of a table, named `share.schema.table`, and of the grants that share it, each with its owner, such as
     /// `the grant to acme`.
@@ -149,7 +152,7 @@ impl CatalogState {
     pub fn missing_properties(&self) -> Vec<MissingProperties> {
         let read = |filter: &PartitionFilter| filter.properties().into_iter().map(str::to_owned).collect();
         // What the filters of each share's tables read, so that tables are not looked at for each recipient.
-        let mut of_tables: BTreeMap<&str, Vec<(TableKeys<'_>, String, BTreeSet<String>)>> = BTreeMap::new();
+        let mut of_tables: BTreeMap<&str, Vec<TableProperties<'_>>> = BTreeMap::new();
         for (key, share) in &self.shares {
             for (schema_key, schema) in &share.schemas {
                 for (table_key, table) in &schema.tables {

@@ -1,3 +1,8 @@
+//! Forged, stale and foreign tokens, and keys that issuers publish.
+
+// Clippy does not take a module with more than one condition for a test.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
@@ -21,10 +26,13 @@ use crate::error::ErrorCode;
 
 const ISSUER: &str = "https://idp.example.com";
 
+/// Signs a message.
+type Sign = Box<dyn Fn(&[u8]) -> Vec<u8>>;
+
 /// A key that signs, and how it is published.
 struct Signer {
     algorithm: &'static str,
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    sign: Sign,
     jwk: Value,
 }
 

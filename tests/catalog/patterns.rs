@@ -26,8 +26,10 @@ const SCHEMAS: [(&str, &[&str]); 6] = [
     ("sales2", &["orders"]),
 ];
 
-/// Recipients with the patterns of their grants, and the schemas and tables that they see.
-const GRANTS: [(&str, &[&str], &[&str], &[&str]); 9] = [
+/// A recipient with the patterns of its grant, and the schemas and tables that it sees.
+type Granted = (&'static str, &'static [&'static str], &'static [&'static str], &'static [&'static str]);
+
+const GRANTS: [Granted; 9] = [
     (
         "schema",
         &["sales.*"],
@@ -116,13 +118,11 @@ async fn tables_of(
     Some((page.items.iter().map(name).collect(), page.more_after))
 }
 
+/// The schemas that there are with their tables, and the schemas and tables that a recipient sees of them.
+type Seen<'a> = (&'a [(String, Vec<String>)], &'a [String], &'a [String]);
+
 /// A recipient sees exactly these schemas and tables of those that there are, whichever way it asks.
-async fn sees(
-    catalog: &dyn Catalog,
-    recipient: &str,
-    (there, schemas, tables): (&[(String, Vec<String>)], &[String], &[String]),
-    limits: &[usize],
-) {
+async fn sees(catalog: &dyn Catalog, recipient: &str, (there, schemas, tables): Seen<'_>, limits: &[usize]) {
     let caller = &by(recipient);
     assert_eq!(catalog.shares(caller, all()).await.unwrap().items.len(), 1);
     assert_eq!(schemas_of(catalog, caller, all()).await, (schemas.to_vec(), None), "{recipient}");

@@ -80,6 +80,7 @@ impl Writer {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` hands it over")]
 fn unanswered(error: Error) -> WriteError {
     let cause = std::error::Error::source(&error).map(ToString::to_string);
     WriteError::Failed(cause.unwrap_or_else(|| error.to_string()))
