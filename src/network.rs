@@ -144,6 +144,14 @@ impl AllowedIps {
         self.0.iter().any(|range| range.contains(address))
     }
 
+    /// Whether every address of another list is in one range of this one. `false` if only several ranges together have a
+    /// range of the other list.
+    pub fn covers(&self, other: &Self) -> bool {
+        let is_within =
+            |inner: &Cidr, outer: &Cidr| outer.length <= inner.length && outer.contains(inner.address);
+        other.0.iter().all(|inner| self.0.iter().any(|outer| is_within(inner, outer)))
+    }
+
     /// The ranges as they are written, in order.
     pub fn texts(&self) -> Vec<String> {
         self.0.iter().map(ToString::to_string).collect()

@@ -128,13 +128,27 @@ impl CatalogChange {
         matches!(self, Self::RemoveRecipient { .. } | Self::Revoke { .. })
     }
 
+    /// Whether the change refuses a token, so that the recipient may keep it if the change is left out.
+    pub fn ends_credentials(&self) -> bool {
+        matches!(self, Self::RemoveToken { .. } | Self::RemoveOidcPolicy { .. })
+    }
+
+    /// Whether a recipient may do more than its restrictions allowed before.
+    pub fn loosens_restriction(&self) -> bool {
+        matches!(self, Self::RecipientRestrictions { before, after, .. } if before.is_loosened_by(after))
+    }
+
     /// A note for the reader of a plan if the recipient can read more than before; empty otherwise.
     pub fn widening(&self) -> &'static str {
         if let Self::RecipientProperties { .. } = self {
             return " (filters that read them can share other rows than before)";
         }
         if let Self::RecipientRestrictions { before, after, .. } = self {
-            return if before.loses_some(after) { " (removes a restriction)" } else { "" };
+            return match (before.loses_some(after), before.is_loosened_by(after)) {
+                (true, _) => " (removes a restriction)",
+                (false, true) => " (loosens a restriction)",
+                (false, false) => "",
+            };
         }
         match self.filters() {
             Some((_, None)) => " (shares more rows than before)",
@@ -148,7 +162,7 @@ impl CatalogChange {
     /// tables before tables are added, and get more tables after tables were removed.
     fn rank(&self) -> u8 {
         if let Self::RecipientRestrictions { before, after, .. } = self {
-            return if before.loses_some(after) { 2 } else { 0 };
+            return if before.is_loosened_by(after) { 2 } else { 0 };
         }
         let filters = match self.filters() {
             Some((None, Some(_))) => Width::Narrower,
@@ -347,7 +361,7 @@ impl fmt::Display for CatalogChange {
                 write!(f, "~ recipient {recipient}: status active -> disabled")
             }
             Self::RemoveRecipient { recipient } => {
-                write!(f, "- recipient {recipient}, with its tokens, policies and grants")
+                write!(f, "- recipient {recipient}, with its tokens and grants")
             }
             Self::Grant { recipient, share, grant } => {
                 write!(f, "+ grant of {share} to {recipient}{}", granted(grant))

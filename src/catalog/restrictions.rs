@@ -83,6 +83,18 @@ impl Restrictions {
             || loses(self.requests_per_minute, after.requests_per_minute)
             || loses(self.bytes_per_day, after.bytes_per_day)
     }
+
+    /// Whether `after` allows something that `self` does not.
+    pub(super) fn is_loosened_by(&self, after: &Self) -> bool {
+        let is_higher = |before: Option<u64>, after: Option<u64>| {
+            before.is_some_and(|before| after.is_none_or(|after| after > before))
+        };
+        let is_wider =
+            |before: &AllowedIps| after.allowed_ips.as_ref().is_none_or(|after| !before.covers(after));
+        self.allowed_ips.as_ref().is_some_and(is_wider)
+            || is_higher(self.requests_per_minute, after.requests_per_minute)
+            || is_higher(self.bytes_per_day, after.bytes_per_day)
+    }
 }
 
 impl RestrictionChanges {
@@ -173,6 +185,31 @@ mod tests {
         assert!(status == 403 && text.contains("from the address 198.51.100.1."), "{text}");
         assert_eq!(message(&of(&["0.0.0.0/0", "::/0"]), None).unwrap_err().0, 403);
         assert_eq!(message(&Restrictions::default(), None), Ok(()));
+    }
+
+    #[test]
+    fn wider_addresses_and_higher_limits_loosen() {
+        let of = |ips: Option<&[&str]>, requests: Option<u64>| Restrictions {
+            allowed_ips: ips.map(|ips| AllowedIps::parse(ips.iter().copied()).unwrap()),
+            requests_per_minute: requests,
+            bytes_per_day: None,
+        };
+        let some = of(Some(&["10.0.0.0/8", "2001:db8::/32"]), Some(5));
+        for (after, loosened) in [
+            (of(Some(&["10.0.0.0/8", "2001:db8::/32"]), Some(5)), false),
+            (of(Some(&["10.1.0.0/16", "10.2.0.1", "2001:db8:1::/48"]), Some(4)), false),
+            (of(Some(&["10.0.0.0/7"]), Some(5)), true),
+            (of(Some(&["10.0.0.0/8", "192.0.2.1"]), Some(5)), true),
+            (of(Some(&["::/0"]), Some(5)), true),
+            (of(None, Some(5)), true),
+            (of(Some(&["10.0.0.0/8"]), Some(6)), true),
+            (of(Some(&["10.0.0.0/8"]), None), true),
+        ] {
+            assert_eq!(some.is_loosened_by(&after), loosened, "{after:?}");
+        }
+        assert!(
+            !Restrictions::default().is_loosened_by(&some) && some.is_loosened_by(&Restrictions::default())
+        );
     }
 
     #[test]

@@ -505,13 +505,14 @@ impl Admin {
                 let policy = oidc.policy()?;
                 let no_properties = no_property;
                 let changes = RecipientChanges { comment, active, properties, no_properties, restrictions };
-                self.writer.update_recipient(&recipient, changes).await?;
+                // First, because a command that fails must not have widened what the recipient may do.
                 for id in &no_oidc {
                     let policy = self.writer.remove_oidc_policy(&recipient, id).await?;
                     self.output.note(&format!(
                         "The OIDC policy {id} was removed, so its tokens are refused from the next request: {policy}."
                     ));
                 }
+                self.writer.update_recipient(&recipient, changes).await?;
                 if let Some(policy) = policy {
                     let before = self.writer.put_oidc_policy(&recipient, &policy).await?;
                     let what = if before.is_some() { "now is" } else { "was added" };

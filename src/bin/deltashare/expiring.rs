@@ -13,10 +13,10 @@ pub(crate) fn expires_within(token: &FoundToken, now: DateTime<Utc>, time: TimeD
     token.is_live(now) && token.expires.is_some_and(|expires| expires <= now + time)
 }
 
-/// A warning for each active recipient whose last token expires soon or has expired. A recipient that never had a token
-/// may have other credentials.
+/// A warning for each active recipient whose last token expires soon or has expired.
 pub(crate) fn warnings(state: &CatalogState, now: DateTime<Utc>) -> Vec<String> {
-    let active = state.recipients.values().filter(|recipient| recipient.active);
+    // Recipients with an OIDC policy read without a token of this server.
+    let active = state.recipients.values().filter(|recipient| recipient.active && recipient.oidc.is_empty());
     let warning = |name: &str, tokens: &mut dyn Iterator<Item = &TokenState>| {
         let last = tokens.max_by_key(|token| token.expires.unwrap_or(DateTime::<Utc>::MAX_UTC))?;
         let expires = last.expires?;

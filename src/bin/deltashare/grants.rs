@@ -118,17 +118,21 @@ impl Access {
         if recipient.status.text() != "active" {
             return Self::Nothing("it is disabled".to_owned());
         }
-        // Tokens of its OpenID provider, whose time this server does not set.
-        if recipient.oidc_policies.iter().any(|policy| policy.fault.is_none()) {
-            return Self::Policy;
-        }
         // One that never expires comes last.
         let last = |tokens: &mut dyn Iterator<Item = &FoundToken>| {
             tokens.map(|token| token.expires.unwrap_or(DateTime::<Utc>::MAX_UTC)).max()
         };
         let works = |token: &&FoundToken| token.is_known && token.is_live(now);
-        if let Some(end) = last(&mut recipient.tokens.iter().filter(works)) {
-            return Self::Until(Some(end).filter(|end| *end != DateTime::<Utc>::MAX_UTC));
+        let end = last(&mut recipient.tokens.iter().filter(works));
+        if end == Some(DateTime::<Utc>::MAX_UTC) {
+            return Self::Until(None);
+        }
+        // Tokens of its OpenID provider, whose time this server does not set.
+        if recipient.oidc_policies.iter().any(|policy| policy.fault.is_none()) {
+            return Self::Policy;
+        }
+        if end.is_some() {
+            return Self::Until(end);
         }
         Self::Nothing(match last(&mut recipient.tokens.iter().filter(|token| token.is_known)) {
             Some(end) => format!("its last token expired at {}", expiry::format(Some(end))),

@@ -226,11 +226,13 @@ pub(crate) async fn plan(writer: &Writer, options: &Plan) -> Result<(), Failure>
 
 /// Whether apply leaves a change out unless --prune is set. A filter stays as long as a recipient or a grant stays that the
 /// file does not have: the filter may be what hides rows from it. Likewise a grant gets no more tables as long as tables stay
-/// that the file does not have.
+/// that the file does not have, and a restriction is not loosened as long as a grant or a token stays that the file does not have.
 fn needs_prune(change: &CatalogChange, all: &[CatalogChange]) -> bool {
     change.removes()
         || (change.removes_filter() && all.iter().any(CatalogChange::ends_access))
         || (change.adds_tables() && all.iter().any(CatalogChange::removes_tables))
+        || (change.loosens_restriction()
+            && all.iter().any(|other| other.ends_access() || other.ends_credentials()))
 }
 
 /// `held` changes need --prune, of which so many are deletions.

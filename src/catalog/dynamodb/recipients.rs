@@ -49,7 +49,8 @@ impl Writer {
         attributes.extend(records::properties_attribute(properties));
         attributes.extend(records::restriction_attributes(restrictions));
         let mut steps = vec![self.put_new(&Key::recipient(who), attributes, format!("recipient '{name}'"))];
-        for share in shares {
+        let mut keys = std::collections::BTreeSet::new();
+        for share in shares.iter().filter(|share| keys.insert(share.key())) {
             let share = self.share_name(share.as_str()).await?;
             // A script may have written the grant before the recipient.
             let before = self.get(&Key::grant(who, &share)).await?;
@@ -199,8 +200,9 @@ impl Writer {
         self.transact(vec![self.set_if(&key, disabled, ("attribute_exists(pk)", None), missing.into())?])
             .await?;
         let listed = Key::granted_to("", recipient).sort;
-        let who = Name::key_of(recipient);
+        let (who, usage) = (Name::key_of(recipient), keys::usage_partition(recipient));
         let is_of_recipient = |item: &Item| match records::kind(item) {
+            _ if string(item, keys::PARTITION) == usage => true,
             Kind::Token | Kind::Activation | Kind::OidcPolicy => {
                 Name::key_of(string(item, "recipient")) == who
             }
@@ -210,7 +212,17 @@ impl Writer {
         let doomed: Vec<Key> =
             self.items().await?.iter().filter(|item| is_of_recipient(item)).map(key_of).collect();
         self.delete_all(&doomed, |_| {}).await?;
-        self.transact(vec![self.delete_any(&key)]).await
+        self.transact(vec![self.delete_any(&key)]).await?;
+        // Others may have created a token or a policy after the records were read. A recipient that is created with this
+        // name later must not have it; one that was created in the meantime keeps its own.
+        let left: Vec<Key> =
+            self.items().await?.iter().filter(|item| is_of_recipient(item)).map(key_of).collect();
+        for left in &left {
+            let created = WriteError::Conflict(format!("recipient '{recipient}'"));
+            let is_gone = self.check(&key, "attribute_not_exists(pk)", created);
+            self.transact(vec![is_gone, self.delete_any(left)]).await?;
+        }
+        Ok(())
     }
 
     /// Creates a recipient without tokens and grants.

@@ -45,7 +45,7 @@
   // Asks the server at the path of this page, whatever is before its last segment.
   async function ask(secret, below) {
     const id = Array.from(await derived(secret, "id"), (byte) => byte.toString(16).padStart(2, "0")).join("");
-    const answer = await fetch(location.pathname.replace(/\/+$/, "") + below, {
+    const answer = await fetch(location.origin + location.pathname.replace(/\/+$/, "") + below, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ id }),

@@ -50,9 +50,9 @@ pub(super) enum Line {
     Unreadable(String),
 }
 
-/// Downloads from the server's own machine and the requests of load balancers are no requests for data: the query has
-/// counted the files already.
-const NOT_COUNTED: [&str; 2] = ["GetFile", "Health"];
+/// What is no request for data: downloads from the server's own machine, whose files the query has counted already, requests
+/// of load balancers, and what browsers ask for beside answers.
+const NOT_COUNTED: [&str; 6] = ["GetFile", "Health", "GetPage", "Preflight", "GetActivation", "Activate"];
 
 /// The module that writes events, as a log in text names it.
 const TARGET: &str = "deltashare::audit: ";
