@@ -30,12 +30,12 @@
 //!
 //! `check` opens a table as `answer` does, for administrators. Beside them are `allocator`, which keeps the
 //! heap small; `limits`, what one table, recipient or sender may cost; `gate`, the threads for work that
-//! blocks; `flight`, work that is done once for many; `location`, where a table is stored; `network`, ranges of addresses; `role`, the name of a
-//! role at AWS; `s3_error`, what error responses of S3 mean; `logging`, what may be written to the log; and
-//! `audit`, which collects what is known of a request for its event.
+//! blocks; `flight`, work that is done once for many; `location`, where a table is stored; `network`, ranges of
+//! addresses; `role`, the name of a role at AWS; `s3_error`, what error responses of S3 mean; `logging`, what may be
+//! written to the log; and `audit`, which collects what is known of a request for its event.
 //!
-//! Imports go downwards only. `catalog`, `storage` and `delta` know neither each other nor the requests of recipients; `answer` joins them. A filter
-//! is the one thing that `catalog` reads and `delta` applies, so both know `predicate`. No
+//! Imports go downwards only. `catalog`, `storage` and `delta` know neither each other nor the requests of recipients;
+//! `answer` joins them. A filter is the one thing that `catalog` reads and `delta` applies, so both know `predicate`. No
 //! type of the Delta kernel or of Arrow leaves `delta`. The test `tests/house.rs` holds these lines. The kernel is a
 //! dependency of its own because `deltalake`, which writes checkpoints for the command line, does not export it, and
 //! because the function needs the kernel alone.

@@ -35,7 +35,8 @@ pub(crate) struct Plan {
 /// Change the DynamoDB table to match a share file.
 ///
 /// A file without `recipients` does not change recipients. Deletions need --prune. If recipients or grants would be deleted,
-/// removals of filters need it too; if tables would be deleted, so do additions to the tables of a grant.
+/// removals of filters need it too; if tables would be deleted, so do additions to the tables of a grant. If recipients, grants,
+/// tokens, or OIDC policies would be deleted, so do wider addresses and higher limits of recipients.
 #[derive(Args)]
 #[command(after_help = "Example:\n  deltashare apply -f shares.yaml --prune")]
 pub(crate) struct Apply {
