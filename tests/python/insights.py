@@ -9,7 +9,7 @@ import threading
 import uuid
 
 QUERY = re.compile(
-    r'filter ispresent\(Action\) and ispresent\(recipient\) and Action != "Health" and toMillis\(@timestamp\) >= (\d+) and '
+    r'filter ispresent\(Action\) and ispresent\(recipient\) and Action not in (\[[^\]]*\]) and toMillis\(@timestamp\) >= (\d+) and '
     r"toMillis\(@timestamp\) < (\d+) \| stats count\(\*\) as requests, sum\(FilesSigned\) as files, sum\(BytesGranted\) as bytes by "
     r"([\w, ]+)")
 
@@ -77,10 +77,10 @@ class Insights:
         return self.read[id(lines)][1]
 
     def run(self, body):
-        first, end, by = QUERY.fullmatch(body["queryString"]).groups()
+        not_counted, first, end, by = QUERY.fullmatch(body["queryString"]).groups()
         by, found = by.split(", "), {}
         for event in self.events(self.groups[body["logGroupName"]][2]):
-            if "Action" not in event or "recipient" not in event or event["Action"] == "Health":
+            if "Action" not in event or "recipient" not in event or event["Action"] in json.loads(not_counted):
                 continue
             time = event["@timestamp"]
             if not (body["startTime"] * 1000 <= time <= body["endTime"] * 1000 and int(first) <= time < int(end)):

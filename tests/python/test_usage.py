@@ -195,6 +195,8 @@ def test_every_event_is_counted_once(insights):
         line(at(1, "23:59:59.001"), message="broken", FilesSigned=4, BytesGranted=7), line(at(0, "00:00:00.000"), recipient="globex", table=None),
         line(at(1), recipient=None, message="refused"), line(at(1), message="gone", FilesSigned=8, BytesGranted=11), "not JSON",
         line(at(4, "23:59:59.999")), line(at(1), message="refused"),
+        # No requests for data.
+        *(line(at(1), Action=action) for action in ("GetFile", "Health", "GetPage", "Preflight", "GetActivation", "Activate")),
     ]
     insights.groups = {group: (days(100), None, lines), "group2": (0, None, [line(at(1))])}
     insights.busy = 2

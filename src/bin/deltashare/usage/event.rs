@@ -52,7 +52,8 @@ pub(super) enum Line {
 
 /// What is no request for data: downloads from the server's own machine, whose files the query has counted already, requests
 /// of load balancers, and what browsers ask for beside answers.
-const NOT_COUNTED: [&str; 6] = ["GetFile", "Health", "GetPage", "Preflight", "GetActivation", "Activate"];
+pub(super) const NOT_COUNTED: [&str; 6] =
+    ["GetFile", "Health", "GetPage", "Preflight", "GetActivation", "Activate"];
 
 /// The module that writes events, as a log in text names it.
 const TARGET: &str = "deltashare::audit: ";

@@ -9,7 +9,7 @@ use aws_sdk_cloudwatchlogs::types::{LogGroup, QueryStatus, ResultField};
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, TimeDelta, Utc};
 use deltashare::error::innermost;
 
-use super::event::{Event, Outcome};
+use super::event::{Event, NOT_COUNTED, Outcome};
 use crate::Failure;
 
 /// The most rows of a result.
@@ -180,9 +180,10 @@ impl Logs {
 /// Adds up the requests of recipients between two times in milliseconds, of which the second is excluded.
 fn query((from, to): (i64, i64), with_table: bool) -> String {
     let object = if with_table { ", object" } else { "" };
+    let not_counted = NOT_COUNTED.map(|action| format!("\"{action}\"")).join(", ");
     format!(
-        "filter ispresent(Action) and ispresent(recipient) and Action != \"Health\" and toMillis(@timestamp) >= {from} and \
-         toMillis(@timestamp) < {to} | stats count(*) as requests, sum(FilesSigned) as files, sum(BytesGranted) as bytes by \
+        "filter ispresent(Action) and ispresent(recipient) and Action not in [{not_counted}] and \
+         toMillis(@timestamp) >= {from} and toMillis(@timestamp) < {to} | stats count(*) as requests, sum(FilesSigned) as files, sum(BytesGranted) as bytes by \
          recipient, message{object}"
     )
 }
