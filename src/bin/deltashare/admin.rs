@@ -8,8 +8,8 @@ use deltashare::catalog::TableSettings;
 use deltashare::catalog::diff::{CatalogChange, until};
 use deltashare::catalog::dynamodb::keys::Key;
 use deltashare::catalog::dynamodb::{
-    Credential, FoundPolicy, FoundToken, ListedGrant, ListedTable, MissingRecord, RecipientChanges,
-    ReplacedToken, SeenTables, WriteError, Writer, WrittenValue,
+    Credential, FoundPolicy, FoundToken, ListedGrant, ListedRecipient, ListedTable, MissingRecord,
+    RecipientChanges, ReplacedToken, SeenTables, WriteError, Writer, WrittenValue,
 };
 use deltashare::catalog::state::{CatalogState, TableState};
 use deltashare::check::{self, TableCheck, TableChecker};
@@ -630,7 +630,10 @@ impl Admin {
         let (recipients, now) = (self.writer.recipients().await?, Utc::now());
         let is_listed =
             |token: &FoundToken| expiring.is_none_or(|expiring| expires_within(token, now, expiring));
-        let rows = recipients.iter().flat_map(|recipient| {
+        // Tokens of a disabled recipient are not valid.
+        let is_asked_for =
+            |recipient: &&ListedRecipient| expiring.is_none() || recipient.status.text() == "active";
+        let rows = recipients.iter().filter(is_asked_for).flat_map(|recipient| {
             let listed = recipient.tokens.iter().filter(|token| is_listed(token));
             listed.map(|token| rows::token_of(recipient, token))
         });

@@ -95,6 +95,10 @@ impl Refusal {
             404 => {
                 "The table is listed, but does not exist. If it was removed in the meantime, run this again."
             }
+            429 if self.message.starts_with("This recipient has a limit") => {
+                "Wait as long as the message says, or raise the limit: deltashare recipient update RECIPIENT, with \
+                 --requests-per-minute or --bytes-per-day."
+            }
             429 => "Too many requests at once: wait a minute and run this again, or raise RateLimit.",
             500..=599 if !is_list => {
                 "deltashare check says why a table cannot be read; the server's log has the cause by the request id."
