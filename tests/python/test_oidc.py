@@ -356,7 +356,7 @@ def test_a_policy_that_is_gone_is_refused_from_the_next_request(catalog, openid)
     catalog.set(initech=[policy(openid.issuer, "initech", "azp"), policy(openid.issuer, "someone")])
     for _ in range(2):
         assert status(catalog, token) == 200
-    # An audience that changes takes the token out of force too; a client that is told to come back finds out.
+    # An audience that changes takes the token out of force too; a client that comes back, as the answer asks it to, finds out.
     catalog.set(initech=[policy(openid.issuer, "initech", "azp", ["another"]), policy(openid.issuer, "someone")])
     found = [status(catalog, token) for _ in range(2)]
     assert found[0] in (401, 503) and found[1] == 401

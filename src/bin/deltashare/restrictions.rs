@@ -20,7 +20,7 @@ pub(crate) const RESTRICTIONS: [&str; 6] = [
 #[derive(Args)]
 pub(crate) struct RestrictionOptions {
     /// A range of addresses that the recipient can use, such as 203.0.113.0/24 or 2001:db8::/32. Requests from other
-    /// addresses get 403, and S3 refuses the URLs there. Repeat the option for several. Default: every address.
+    /// addresses get 403, and URLs do not work there. Repeat the option for several. Default: every address.
     #[arg(long, value_name = "CIDR", value_parser = Cidr::parse)]
     allowed_ip: Vec<Cidr>,
     /// How many requests the recipient can send in a minute; the others get 429. Default: no limit.
