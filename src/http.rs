@@ -7,6 +7,7 @@ pub mod changes;
 mod cors;
 pub mod credentials;
 pub mod discovery;
+mod document;
 mod front;
 mod local_file;
 mod pages;

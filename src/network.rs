@@ -6,6 +6,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use url::{Host, Url};
+
 /// The most ranges of a list.
 pub const MOST_RANGES: usize = 50;
 
@@ -161,6 +163,16 @@ impl AllowedIps {
 impl fmt::Display for AllowedIps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.texts().join(", "))
+    }
+}
+
+/// Whether a URL leads to this machine: to `localhost`, or to a loopback address.
+pub fn is_this_machine(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }
 

@@ -24,7 +24,7 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
 use deltashare::catalog::dynamodb::keys::{Key, PARTITION, SORT};
-use deltashare::catalog::dynamodb::{DynamoDbCatalog, Writer};
+use deltashare::catalog::dynamodb::{DynamoDbCatalog, NewToken, Writer};
 use deltashare::catalog::share_file::{ShareFile, ShareFileCatalog};
 use deltashare::catalog::{Caller, Catalog, PageRequest, TokenHash, TokenRecord};
 use deltashare::error::ErrorCode;
@@ -233,6 +233,17 @@ fn all() -> PageRequest {
 }
 
 /// A recipient whose token was checked.
+/// A token that never expires.
+fn new_token() -> NewToken {
+    NewToken {
+        id: "1".to_owned(),
+        hash: TokenHash::of("dss_new"),
+        expires: None,
+        created: None,
+        activation: None,
+    }
+}
+
 fn by(recipient: &str) -> Caller {
     Caller::checked(TokenRecord { recipient: recipient.into(), id: "1".into(), expires: None })
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
-use url::{Host, Url};
+use url::Url;
+
+use crate::network::is_this_machine;
 
 /// The most policies of a recipient.
 pub const MOST_POLICIES: usize = 20;
@@ -112,13 +114,7 @@ impl RecipientPolicy {
 
 /// Whether a URL is `http://` at this machine, which is for tests of servers on the same machine.
 pub fn is_loopback_http(url: &Url) -> bool {
-    url.scheme() == "http"
-        && match url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            None => false,
-        }
+    url.scheme() == "http" && is_this_machine(url)
 }
 
 fn check_issuer(issuer: &str) -> Result<(), String> {

@@ -14,10 +14,8 @@ use axum::http::header::{
     X_FRAME_OPTIONS,
 };
 use axum::response::{IntoResponse as _, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use sha2::{Digest as _, Sha256};
 
+use super::document::{Document, HTML};
 use super::request::read_body;
 use super::response::{JSON, with_content_type};
 use crate::app::App;
@@ -29,40 +27,14 @@ use crate::protocol::activation::{ActivationAnswer, ActivationId, ActivationRequ
 const STYLE: &str = include_str!("activation/page.css");
 const SCRIPT: &str = include_str!("activation/page.js");
 
-/// The page, in one file: whatever the path that it is opened with, it asks for nothing else.
-static PAGE: LazyLock<String> = LazyLock::new(|| {
-    include_str!("activation/page.html").replace("/* style */", STYLE).replace("/* script */", SCRIPT)
-});
-
-/// Nothing but the page's own style and script runs, and it talks to nobody but this server.
-static POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new(|| {
-    let policy = format!(
-        "default-src 'none'; script-src '{}'; style-src '{}'; img-src data:; connect-src 'self'; base-uri 'none'; \
-         form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
-        hash(SCRIPT),
-        hash(STYLE)
-    );
-    HeaderValue::from_str(&policy).ok()
-});
-
-const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
-
-/// A source of a Content-Security-Policy: an inline element with exactly this text.
-fn hash(text: &str) -> String {
-    format!("sha256-{}", STANDARD.encode(Sha256::digest(text.as_bytes())))
-}
+static PAGE: LazyLock<Document> =
+    LazyLock::new(|| Document::new(include_str!("activation/page.html"), STYLE, SCRIPT));
 
 /// `GET /activate`
 pub async fn activation_page() -> Response {
-    guarded(match POLICY.clone() {
-        Some(policy) => {
-            let mut response = with_content_type(PAGE.as_str().into(), HTML);
-            response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
-            response
-        }
-        // Without its policy, the page must not be shown.
-        None => Error::internal("the policy of the activation page is not a header").into_response(),
-    })
+    let mut response = with_content_type(PAGE.html.as_str().into(), HTML);
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, PAGE.policy.clone());
+    guarded(response)
 }
 
 /// `POST /activate/invitation`
@@ -122,6 +94,7 @@ fn guarded(mut response: Response) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use super::super::document::hash;
     use super::*;
 
     #[tokio::test]
@@ -131,14 +104,14 @@ mod tests {
         let policy = response.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
         assert!(policy.starts_with("default-src 'none';") && !policy.contains("unsafe"), "{policy}");
         for (element, text) in [("style", STYLE), ("script", SCRIPT)] {
-            assert_eq!(PAGE.matches(&format!("<{element}")).count(), 1, "{element}");
-            assert!(PAGE.contains(&format!("<{element}>{text}</{element}>")), "{element}");
+            assert_eq!(PAGE.html.matches(&format!("<{element}")).count(), 1, "{element}");
+            assert!(PAGE.html.contains(&format!("<{element}>{text}</{element}>")), "{element}");
             assert!(policy.contains(&format!("{element}-src '{}'", hash(text))), "{element}: {policy}");
             // It would end the element.
             assert!(!text.contains("</"), "{element}");
         }
         for attribute in [" style=", " onclick=", " onload=", "javascript:", "http:", "//cdn"] {
-            assert!(!PAGE.contains(attribute), "{attribute}");
+            assert!(!PAGE.html.contains(attribute), "{attribute}");
         }
     }
 }

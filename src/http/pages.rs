@@ -1,8 +1,7 @@
 //! The page that a recipient's browser gets at `/`: it opens a profile file, and shows what the profile gives access to.
 //!
 //! It is one document with its script and style inside, because its address may end without a slash: then a browser would
-//! look for further files beside the API and not below it. The policy allows exactly this script and this style, by their
-//! hashes, and no request except to this server.
+//! look for further files beside the API and not below it.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -13,17 +12,15 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
+
+use super::document::{Document, HTML};
 
 const DOCUMENT: &str = include_str!("pages/index.html");
 const STYLE: &str = include_str!("pages/page.css");
 /// In the order in which they run: what a page shows of a table, the snippets, and the page itself.
 const SCRIPTS: [&str; 3] =
     [include_str!("pages/table.js"), include_str!("pages/snippets.js"), include_str!("pages/page.js")];
-
-const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
 /// The document as it is sent, and the headers that depend on it.
 struct Page {
@@ -34,22 +31,14 @@ struct Page {
 
 static PAGE: LazyLock<Page> = LazyLock::new(|| {
     let script = format!("'use strict';\n{{\n{}}}\n", SCRIPTS.concat());
-    let html = DOCUMENT.replacen("/*STYLE*/", STYLE, 1).replacen("/*SCRIPT*/", &script, 1);
-    let policy = format!(
-        "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; img-src data:; connect-src 'self'; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
-         trusted-types 'none'",
-        STANDARD.encode(Sha256::digest(&script)),
-        STANDARD.encode(Sha256::digest(STYLE))
-    );
+    let Document { html, policy } = Document::new(DOCUMENT, STYLE, &script);
     let mut etag = "\"".to_owned();
     for byte in Sha256::digest(&html).iter().take(16) {
         // Writing to a string cannot fail.
         let _ = write!(etag, "{byte:02x}");
     }
     etag.push('"');
-    let value = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
-    Page { html, policy: value(policy), etag: value(etag) }
+    Page { html, policy, etag: HeaderValue::try_from(etag).unwrap_or(HeaderValue::from_static("")) }
 });
 
 /// Whether a request for `/` is one of a browser: it asks for HTML rather than JSON or whatever there is, and has no token.

@@ -2,8 +2,7 @@
 
 use deltashare::catalog::diff::CatalogChange;
 use deltashare::catalog::dynamodb::{
-    CatalogContents, GrantBefore, GrantChanges, GrantFilter, GrantTables, NewToken, RecipientChanges,
-    WriteError,
+    CatalogContents, GrantBefore, GrantChanges, GrantFilter, GrantTables, RecipientChanges, WriteError,
 };
 use deltashare::catalog::grant::GrantState;
 use deltashare::catalog::properties::Properties;
@@ -369,13 +368,7 @@ async fn a_grant_that_is_there_before_its_recipient_keeps_its_filter() {
     let writer = engine.writer();
     let text = |text: &str| AttributeValue::S(text.to_owned());
     let key = Key::grant("new", "retail");
-    let token = NewToken {
-        id: "1".to_owned(),
-        hash: TokenHash::of("dss_new"),
-        expires: None,
-        created: None,
-        activation: None,
-    };
+    let token = new_token();
     let shares = [Name::share("retail").unwrap()];
     let create = async || {
         let name = Name::share("new").unwrap();

@@ -3,7 +3,7 @@
 
 use deltashare::catalog::diff::CatalogChange;
 use deltashare::catalog::dynamodb::{
-    GrantBefore, GrantChanges, GrantFilter, GrantTables, NewToken, SeenTable, WriteError,
+    GrantBefore, GrantChanges, GrantFilter, GrantTables, SeenTable, WriteError,
 };
 use deltashare::catalog::grant::{GrantState, TablePatterns};
 use deltashare::catalog::properties::Properties;
@@ -499,13 +499,7 @@ async fn a_grant_gets_more_tables_only_if_the_command_says_so() {
         assert_eq!(stored().await, GrantState { tables: patterns(&["sales.*"]), filter: None });
     }
     // A grant of some tables that is there before its recipient is not replaced by one of the share.
-    let token = NewToken {
-        id: "1".to_owned(),
-        hash: TokenHash::of("dss_new"),
-        expires: None,
-        created: None,
-        activation: None,
-    };
+    let token = new_token();
     let attributes = [
         ("share", text("Retail")),
         ("tables", AttributeValue::L(vec![text("sales.*")])),

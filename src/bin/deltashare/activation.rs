@@ -4,8 +4,9 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use chrono::{DateTime, SecondsFormat, Utc};
 use deltashare::catalog::diff::until;
 use deltashare::catalog::dynamodb::{NewActivation, to_seconds};
+use deltashare::network::is_this_machine;
 use deltashare::protocol::activation::{ActivationSecret, Invitation, PATH};
-use url::{Host, Url};
+use url::Url;
 
 use super::Failure;
 use super::arguments::TokenOptions;
@@ -85,13 +86,8 @@ impl ActivationLink {
 
 /// Whether browsers offer no cryptography to pages of this server.
 fn is_insecure(endpoint: &Url) -> bool {
-    let is_local = match endpoint.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        None => false,
-    };
-    endpoint.scheme() != "https" && !is_local
+    let is_below_localhost = endpoint.domain().is_some_and(|name| name.ends_with(".localhost"));
+    endpoint.scheme() != "https" && !is_below_localhost && !is_this_machine(endpoint)
 }
 
 fn cipher(key: &[u8; 32]) -> Option<LessSafeKey> {

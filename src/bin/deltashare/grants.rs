@@ -1,6 +1,6 @@
 //! Grants: of which tables, and what a recipient sees because of them.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use deltashare::catalog::dynamodb::{
     FoundToken, GrantBefore, GrantChanges, GrantFilter, GrantTables, ListedRecipient, SeenTable, WrittenValue,
 };
@@ -11,7 +11,7 @@ use deltashare::protocol::names::Name;
 use super::Failure;
 use super::admin::split_table;
 use super::arguments::GrantOptions;
-use super::output::Row;
+use super::output::{Row, duration};
 
 /// The most tables that are shown of what a recipient sees.
 pub(crate) const MOST_SEEN: usize = 200;
@@ -155,13 +155,11 @@ impl Access {
     }
 }
 
-/// A time to come, in the largest unit of which there are at least two.
-fn distance(time: chrono::TimeDelta) -> String {
-    match (time.num_days(), time.num_hours(), time.num_minutes()) {
-        (days, ..) if days >= 2 => format!("in {days} days"),
-        (_, hours, _) if hours >= 2 => format!("in {hours} hours"),
-        (.., minutes) if minutes >= 2 => format!("in {minutes} minutes"),
-        _ => "in less than two minutes".to_owned(),
+/// A time to come, in words.
+fn distance(time: TimeDelta) -> String {
+    match time < TimeDelta::minutes(2) {
+        true => "in less than two minutes".to_owned(),
+        false => format!("in {}", duration(time)),
     }
 }
 
@@ -180,7 +178,6 @@ pub(crate) fn seen(table: SeenTable) -> Row {
 
 #[cfg(test)]
 mod tests {
-    use chrono::TimeDelta;
     use deltashare::predicate::PartitionFilter;
 
     use super::*;

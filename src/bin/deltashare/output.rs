@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 
+use chrono::TimeDelta;
 use clap::ValueEnum;
 use deltashare::catalog::dynamodb::WrittenValue;
 use serde_json::{Map, Value, json};
@@ -135,6 +136,17 @@ fn json_of(value: &WrittenValue) -> Option<Value> {
             each.collect::<Option<Map<_, _>>>().map(Value::Object)
         }
         WrittenValue::Nothing => None,
+    }
+}
+
+/// A time in the largest unit of which there are at least two, or in minutes.
+pub(crate) fn duration(time: TimeDelta) -> String {
+    if time >= TimeDelta::days(2) {
+        format!("{} days", time.num_days())
+    } else if time >= TimeDelta::hours(2) {
+        format!("{} hours", time.num_hours())
+    } else {
+        format!("{} minutes", time.num_minutes())
     }
 }
 

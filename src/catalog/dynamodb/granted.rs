@@ -42,10 +42,7 @@ impl ItemReader {
         let most = page.limit.map(|limit| limit.saturating_add(1));
         let after = page.after.as_deref().filter(|after| !after.is_empty());
         let items = tables.read(self, after, most, until).await?;
-        let found = ListPage::of(items, page, |item| {
-            let sort = text(item, keys::SORT);
-            sort.strip_prefix(&tables.base).unwrap_or_default().to_owned()
-        });
+        let found = ListPage::of(items, page, &tables.base)?;
         let is_seen = match schema.map(|schema| patterns.of_schema(&Name::key_of(schema))) {
             None | Some(SchemaScope::Whole) => true,
             Some(SchemaScope::Nothing) => false,
@@ -92,9 +89,7 @@ impl ItemReader {
                 break;
             }
         }
-        Ok(ListPage::of(seen, page, |item| {
-            text(item, keys::SORT).strip_prefix(keys::SCHEMAS).unwrap_or_default().to_owned()
-        }))
+        ListPage::of(seen, page, keys::SCHEMAS)
     }
 
     /// The schema, if it is granted or has a table that is.
@@ -116,17 +111,6 @@ impl ItemReader {
             }
         };
         Ok(is_seen.then_some(schema))
-    }
-}
-
-impl ListPage<Item> {
-    /// A page of items, of which there is one more than the page may have if another page follows.
-    fn of(mut items: Vec<Item>, page: &PageRequest, place: impl Fn(&Item) -> String) -> Self {
-        let more = page.limit.is_some_and(|limit| items.len() > limit);
-        items.truncate(page.limit.unwrap_or(usize::MAX));
-        let more_after =
-            more.then(|| items.last().map_or_else(|| page.after.clone().unwrap_or_default(), place));
-        Self { items, more_after }
     }
 }
 

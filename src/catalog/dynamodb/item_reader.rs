@@ -132,18 +132,22 @@ impl ItemReader {
                 break;
             }
         }
+        ListPage::of(items, page, prefix)
+    }
+}
+
+impl ListPage<Item> {
+    /// A page of items, of which there is one more than the page may have if another page follows. Its end is relative to
+    /// `base`, with which every sort key begins.
+    pub(super) fn of(mut items: Vec<Item>, page: &PageRequest, base: &str) -> Result<Self> {
         let more = page.limit.is_some_and(|limit| items.len() > limit);
-        let limit = page.limit.unwrap_or(usize::MAX);
-        items.truncate(limit);
+        items.truncate(page.limit.unwrap_or(usize::MAX));
         let more_after = match (more, items.last()) {
             (false, _) => None,
             (true, None) => Some(page.after.clone().unwrap_or_default()),
-            (true, Some(last)) => {
-                let sort = key_of(last)?.sort;
-                Some(sort.strip_prefix(prefix).unwrap_or_default().to_owned())
-            }
+            (true, Some(last)) => Some(key_of(last)?.sort.strip_prefix(base).unwrap_or_default().to_owned()),
         };
-        Ok(ListPage { items, more_after })
+        Ok(Self { items, more_after })
     }
 }
 
@@ -174,10 +178,20 @@ where
         "InvalidSignatureException",
         "SerializationException",
     ];
+    let (code, source) = described(&error);
+    if FOR_GOOD.contains(&code.as_str()) { Error::internal(source) } else { unavailable(source) }
+}
+
+/// The code of what DynamoDB answered, and the sentence of the log about it.
+pub(super) fn described<E, R>(error: &SdkError<E, R>) -> (String, String)
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    R: std::fmt::Debug + Send + Sync + 'static,
+{
     let code = error.code().unwrap_or("no answer").to_owned();
     let source = match error.message() {
         Some(message) => format!("DynamoDB: {code}: {message}"),
-        None => format!("DynamoDB: {code}: {}", innermost(&error)),
+        None => format!("DynamoDB: {code}: {}", innermost(error)),
     };
-    if FOR_GOOD.contains(&code.as_str()) { Error::internal(source) } else { unavailable(source) }
+    (code, source)
 }

@@ -7,14 +7,14 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 use chrono::{DateTime, Utc};
 
-use super::item_reader::ItemReader;
+use super::item_reader::{ItemReader, described};
 use super::keys::Key;
 use super::records::{FORMAT, FORMAT_ATTRIBUTE, Item, key_attributes};
 use super::values::number;
 use crate::catalog::expiry::DELETE_AFTER;
 use crate::catalog::restrictions::Restrictions;
 use crate::catalog::usage::{Counted, Window, too_many_bytes, too_many_requests, warn_of};
-use crate::error::{Error, Result, innermost};
+use crate::error::{Error, Result};
 
 /// What is counted in a window.
 const USED: &str = "used";
@@ -131,13 +131,9 @@ where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     R: std::fmt::Debug + Send + Sync + 'static,
 {
-    let code = error.code().unwrap_or("no answer");
-    let source = match error.message() {
-        Some(message) => format!("DynamoDB: {code}: {message}"),
-        None => format!("DynamoDB: {code}: {}", innermost(error)),
-    };
+    let (code, source) = described(error);
     let answer = refused(source);
-    match code {
+    match code.as_str() {
         "AccessDeniedException" => answer.with_explanation(
             "the server needs the permission dynamodb:UpdateItem for items whose partition key begins with USAGE#",
         ),

@@ -8,7 +8,7 @@ use chrono::Utc;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 
-use super::{EVERYONE, ShareFile, table_key};
+use super::{EVERYONE, Granted, ShareFile, table_key};
 use crate::catalog::oidc::RecipientPolicy;
 use crate::catalog::usage::MemoryUsage;
 use crate::catalog::{
@@ -52,6 +52,15 @@ impl ShareFileCatalog {
             _ = caller.counted.set(restrictions.clone());
         }
         Ok(file)
+    }
+
+    /// What the file says to a caller that may read.
+    fn answer<'a, T: Send + 'a>(
+        &self,
+        caller: &Caller,
+        read: impl FnOnce(&ShareFile) -> Result<T>,
+    ) -> BoxFuture<'a, Result<T>> {
+        ready(self.file_for(caller).and_then(|file| read(&file))).boxed()
     }
 
     fn file(&self) -> Arc<ShareFile> {
@@ -158,22 +167,18 @@ impl Catalog for ShareFileCatalog {
         caller: &'a Caller,
         request: PageRequest,
     ) -> BoxFuture<'a, Result<ListPage<ShareRecord>>> {
-        let file = match self.file_for(caller) {
-            Ok(file) => file,
-            Err(refused) => return ready(Err(refused)).boxed(),
-        };
-        let empty = BTreeMap::new();
-        let granted = file.grants.get(caller.recipient()).unwrap_or(&empty);
-        let items = file.shares.iter().filter(|(key, _)| granted.contains_key(*key));
-        ready(page(items, &request, |share| share.record.clone())).boxed()
+        self.answer(caller, |file| {
+            let empty = BTreeMap::new();
+            let granted = file.grants.get(caller.recipient()).unwrap_or(&empty);
+            let items = file.shares.iter().filter(|(key, _)| granted.contains_key(*key));
+            page(items, &request, |share| share.record.clone())
+        })
     }
 
     fn share<'a>(&'a self, caller: &'a Caller, share: &'a str) -> BoxFuture<'a, Result<Option<ShareRecord>>> {
-        let file = match self.file_for(caller) {
-            Ok(file) => file,
-            Err(refused) => return ready(Err(refused)).boxed(),
-        };
-        ready(Ok(file.granted(caller.recipient(), share).map(|granted| granted.share.record.clone()))).boxed()
+        self.answer(caller, |file| {
+            Ok(file.granted(caller.recipient(), share).map(|granted| granted.share.record.clone()))
+        })
     }
 
     fn schemas<'a>(
@@ -182,16 +187,11 @@ impl Catalog for ShareFileCatalog {
         share: &'a str,
         request: PageRequest,
     ) -> BoxFuture<'a, Result<Option<SchemaPage>>> {
-        let file = match self.file_for(caller) {
-            Ok(file) => file,
-            Err(refused) => return ready(Err(refused)).boxed(),
-        };
-        let found = file.granted(caller.recipient(), share).map(|granted| {
-            let share = granted.share;
+        self.answer(caller, |file| {
+            let Some(granted) = file.granted(caller.recipient(), share) else { return Ok(None) };
             let schemas = page(granted.schemas(), &request, Name::clone)?;
-            Ok(SchemaPage { share: share.record.clone(), schemas })
-        });
-        ready(found.transpose()).boxed()
+            Ok(Some(SchemaPage { share: granted.share.record.clone(), schemas }))
+        })
     }
 
     fn tables<'a>(
@@ -201,22 +201,17 @@ impl Catalog for ShareFileCatalog {
         schema: Option<&'a str>,
         request: PageRequest,
     ) -> BoxFuture<'a, Result<Option<ListPage<TableRecord>>>> {
-        let file = match self.file_for(caller) {
-            Ok(file) => file,
-            Err(refused) => return ready(Err(refused)).boxed(),
-        };
-        let schema = schema.map(Name::key_of);
-        let found = file
-            .granted(caller.recipient(), share)
-            .filter(|granted| {
+        self.answer(caller, |file| {
+            let schema = schema.map(Name::key_of);
+            let has_schema = |granted: &Granted<'_>| {
                 schema.as_ref().is_none_or(|schema| granted.schemas().any(|(key, _)| key == schema))
-            })
-            .map(|granted| {
-                let page = page(granted.tables(schema.as_deref()), &request, |table| granted.table(table))?;
-                let items = page.items.into_iter().flatten().collect();
-                Ok(ListPage { items, more_after: page.more_after })
-            });
-        ready(found.transpose()).boxed()
+            };
+            let granted = file.granted(caller.recipient(), share).filter(has_schema);
+            let Some(granted) = granted else { return Ok(None) };
+            let page = page(granted.tables(schema.as_deref()), &request, |table| granted.table(table))?;
+            let items = page.items.into_iter().flatten().collect();
+            Ok(Some(ListPage { items, more_after: page.more_after }))
+        })
     }
 
     fn table<'a>(
@@ -227,14 +222,10 @@ impl Catalog for ShareFileCatalog {
         table: &'a str,
     ) -> BoxFuture<'a, Result<Option<TableRecord>>> {
         let key = table_key(&Name::key_of(schema), &Name::key_of(table));
-        let file = match self.file_for(caller) {
-            Ok(file) => file,
-            Err(refused) => return ready(Err(refused)).boxed(),
-        };
-        let found = file
-            .granted(caller.recipient(), share)
-            .and_then(|granted| granted.table(granted.share.tables.get(&key)?));
-        ready(Ok(found)).boxed()
+        self.answer(caller, |file| {
+            let granted = file.granted(caller.recipient(), share);
+            Ok(granted.and_then(|granted| granted.table(granted.share.tables.get(&key)?)))
+        })
     }
 
     fn charge<'a>(&'a self, caller: &'a Caller, bytes: u64) -> BoxFuture<'a, Result<()>> {

@@ -1,6 +1,7 @@
 //! The profile, and what may be wrong with it before anything is asked.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use deltashare::network::is_this_machine;
 use deltashare::protocol::profile::Profile;
 use serde_json::{Map, Value};
 
@@ -27,7 +28,9 @@ pub(super) fn read(text: &[u8], report: &mut Report) -> Option<Profile> {
         let what = "the endpoint does not end with a slash";
         report.warn(Finding::new("profile", what).help("One client needs the slash; add it to the profile."));
     }
-    if profile.endpoint.starts_with("http://") && !is_this_machine(&profile.endpoint) {
+    if profile.endpoint.starts_with("http://")
+        && !url::Url::parse(&profile.endpoint).is_ok_and(|url| is_this_machine(&url))
+    {
         let what = "the endpoint is http://, so everybody on the way can read the token";
         report.warn(Finding::new("profile", what).help("Put a proxy or load balancer with TLS in front."));
     }
@@ -155,14 +158,4 @@ fn without_secrets(endpoint: &str) -> String {
     url.set_query(None);
     url.set_fragment(None);
     url.into()
-}
-
-fn is_this_machine(endpoint: &str) -> bool {
-    let url = url::Url::parse(endpoint).ok();
-    match url.as_ref().and_then(url::Url::host) {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
 }

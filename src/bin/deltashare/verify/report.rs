@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use super::super::output::{Output, printable};
+use super::super::output::{Output, duration, printable};
 use super::answer::QueryAnswer;
 use super::finding::Finding;
 use super::recipient::Table;
@@ -283,11 +283,7 @@ impl Report {
 /// When a token expires, and how far away that is.
 fn token_end(end: DateTime<Utc>, now: DateTime<Utc>) -> String {
     let left = end - now;
-    let distance = match left.abs() {
-        time if time >= TimeDelta::days(2) => format!("{} days", time.num_days()),
-        time if time >= TimeDelta::hours(2) => format!("{} hours", time.num_hours()),
-        time => format!("{} minutes", time.num_minutes()),
-    };
+    let distance = duration(left.abs());
     let end = end.to_rfc3339_opts(SecondsFormat::Secs, true);
     if left > TimeDelta::zero() {
         format!("valid until {end}, {distance} from now")
