@@ -303,6 +303,7 @@ pub(crate) enum RecipientCommand {
     #[command(
         mut_arg("endpoint", |endpoint| endpoint.required(false).required_unless_present("oidc_issuer")),
         mut_arg("profile", |profile| profile.conflicts_with("oidc_issuer")),
+        mut_arg("expires", |expires| expires.conflicts_with("oidc_issuer")),
         mut_arg("activation", |activation| activation.conflicts_with("oidc_issuer")),
         after_help = "Examples:\n  deltashare recipient create acme --share retail --expires 90d --endpoint https://sharing.example.com/delta-sharing/ --profile acme.share\n  deltashare recipient create acme --share retail --endpoint https://sharing.example.com/delta-sharing/ --activation\n  deltashare recipient create acme --share retail --oidc-issuer https://idp.example.com --oidc-subject-claim azp --oidc-subject acme-reader --oidc-audience delta-sharing"
     )]
