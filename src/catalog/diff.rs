@@ -13,6 +13,7 @@ use super::restrictions::Restrictions;
 use super::settings::{Difference, shown_filter};
 use super::state::{CatalogState, RecipientState, ShareState, TableState, TokenState};
 use crate::predicate::PartitionFilter;
+use crate::protocol::names::Name;
 
 /// One change to a catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -456,11 +457,14 @@ impl CatalogState {
         for (key, after) in &wanted.recipients {
             recipient(self.recipients.get(key), after, &mut changes);
         }
+        // A token that moves must be removed before it is added.
+        let moved: Vec<_> = changes.extract_if(.., |change| self.is_move(change)).collect();
         for (key, before) in &self.recipients {
             if !wanted.recipients.contains_key(key) {
                 changes.push(CatalogChange::RemoveRecipient { recipient: before.name.clone() });
             }
         }
+        changes.extend(moved);
         self.oidc_changes_to(wanted, &mut changes);
         for (key, before) in &self.shares {
             match wanted.shares.get(key) {
@@ -470,6 +474,24 @@ impl CatalogState {
         }
         changes.sort_by_key(CatalogChange::rank);
         changes
+    }
+
+    /// Whether a change adds a token or an OIDC policy that another recipient of `self` has, so that it must be removed there
+    /// first.
+    pub fn is_move(&self, change: &CatalogChange) -> bool {
+        let has = |of: &str, has: &dyn Fn(&RecipientState) -> bool| {
+            let of = Name::key_of(of);
+            self.recipients.iter().any(|(key, recipient)| *key != of && has(recipient))
+        };
+        match change {
+            CatalogChange::AddToken { recipient, hash, .. } => {
+                has(recipient, &|other| other.tokens.contains_key(hash))
+            }
+            CatalogChange::AddOidcPolicy { recipient, policy } => {
+                has(recipient, &|other| other.oidc.iter().any(|known| known.has_subject_of(policy)))
+            }
+            _ => false,
+        }
     }
 
     /// The changes to OIDC policies. Those that go come first, because a policy can move to another recipient.

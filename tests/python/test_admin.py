@@ -1086,6 +1086,47 @@ def test_too_many_tokens_are_refused_before_anything_is_changed(world, tmp_path)
     assert len([token for token in admin.json("token", "list", "acme") if token["state"] == "live"]) == 2
 
 
+def test_a_recipient_is_renamed_and_tokens_move(world, tmp_path):
+    """A token belongs to one recipient, so it is removed from one before another gets it; that needs --prune."""
+    admin, server, *_ = world
+    policy = {"issuer": "https://idp.example.com", "subjectClaim": "azp", "subject": "reader", "audiences": ["a"]}
+    file, token = tmp_path / "shares.yaml", {"sha256": hash_of("dss_moves"), "expires": "never"}
+
+    def write(**recipients):
+        content = json.loads(shares_file(file, recipients=()).read_text())
+        content["recipients"] = [{"name": name, "shares": ["retail"], **more} for name, more in recipients.items()]
+        file.write_text(json.dumps(content))
+
+    def reads():
+        """A server that knows the token of another recipient asks for the request once more."""
+        return [server.request("GET", "/shares", token="dss_moves").status for _ in range(2)][-1]
+
+    write(globex={"tokens": [token], "oidc": [policy]})
+    admin.run("apply", "-f", file)
+    assert reads() == 200
+    for name, others in (("acme", {}), ("initech", {"acme": {"tokens": [], "oidc": []}}), ("acme", {"initech": {"tokens": [], "oidc": []}})):
+        write(**{name: {"tokens": [token], "oidc": [policy]}, **others})
+        planned = admin.run("plan", "-f", file)
+        assert " need --prune. To apply" in planned.stderr
+        lines = [line for line in planned.stdout.splitlines() if "token" in line or "policy" in line]
+        assert lines.index(next(line for line in lines if line.startswith("- "))) < lines.index(
+            next(line for line in lines if line.startswith("+ token")))
+        # Without it, the token stays where it is, and nothing fails halfway.
+        applied = admin.run("apply", "-f", file)
+        assert "token" not in applied.stdout and "policy" not in applied.stdout and " need --prune" in applied.stderr
+        assert reads() == 200
+        admin.run("apply", "-f", file, "--prune")
+        assert admin.run("plan", "-f", file).stdout == ""
+        assert reads() == 200 and [token["state"] for token in admin.json("token", "list", name)] == ["live"]
+        assert len(admin.json("recipient", "show", name)["oidc"]) == 1
+    # Two recipients can change places.
+    other = {"sha256": hash_of("dss_plan-other"), "expires": "never"}
+    for tokens in ((token, other), (other, token)):
+        write(acme={"tokens": [tokens[0]]}, initech={"tokens": [tokens[1]]})
+        admin.run("apply", "-f", file, "--prune")
+        assert admin.run("plan", "-f", file).stdout == "" and reads() == 200
+
+
 def test_a_share_that_is_made_again_is_granted_to_nobody(world, tmp_path):
     """Also where a script did not list the grant at the share."""
     admin, server, client, table = world

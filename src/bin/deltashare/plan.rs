@@ -36,7 +36,8 @@ pub(crate) struct Plan {
 ///
 /// A file without `recipients` does not change recipients. Deletions need --prune. If recipients or grants would be deleted,
 /// removals of filters need it too; if tables would be deleted, so do additions to the tables of a grant. If recipients, grants,
-/// tokens, or OIDC policies would be deleted, so do wider addresses and higher limits of recipients.
+/// tokens, or OIDC policies would be deleted, so do wider addresses and higher limits of recipients. A token or an OIDC policy
+/// that moves to another recipient needs it too.
 #[derive(Args)]
 #[command(after_help = "Example:\n  deltashare apply -f shares.yaml --prune")]
 pub(crate) struct Apply {
@@ -198,7 +199,7 @@ pub(crate) async fn plan(writer: &Writer, options: &Plan) -> Result<(), Failure>
     share_file::warn_of_missing_properties(&wanted);
     // After the changes are shown, which say what to remove from the file.
     check_tokens(&now, &changes, options.prune)?;
-    let held: Vec<_> = changes.iter().filter(|change| needs_prune(change, &changes)).collect();
+    let held: Vec<_> = changes.iter().filter(|change| needs_prune(change, &changes, &now)).collect();
     let (removed, deletions) = (held.len(), held.iter().filter(|change| change.removes()).count());
     let file = option("-f", "--file", &options.file.display().to_string());
     let apply = command(&options.common, "apply", None, &file);
@@ -228,8 +229,10 @@ pub(crate) async fn plan(writer: &Writer, options: &Plan) -> Result<(), Failure>
 /// Whether apply leaves a change out unless --prune is set. A filter stays as long as a recipient or a grant stays that the
 /// file does not have: the filter may be what hides rows from it. Likewise a grant gets no more tables as long as tables stay
 /// that the file does not have, and a restriction is not loosened as long as a grant or a token stays that the file does not have.
-fn needs_prune(change: &CatalogChange, all: &[CatalogChange]) -> bool {
+/// A token or an OIDC policy cannot be added to a recipient as long as another one has it.
+fn needs_prune(change: &CatalogChange, all: &[CatalogChange], now: &CatalogState) -> bool {
     change.removes()
+        || now.is_move(change)
         || (change.removes_filter() && all.iter().any(CatalogChange::ends_access))
         || (change.adds_tables() && all.iter().any(CatalogChange::removes_tables))
         || (change.loosens_restriction()
@@ -251,7 +254,7 @@ pub(crate) async fn apply(writer: &Writer, options: &Apply) -> Result<(), Failur
     let Comparison { now, wanted, changes } = compare(writer, &options.file).await?;
     check_tokens(&now, &changes, options.prune)?;
     share_file::warn_of_missing_properties(&wanted);
-    let held: Vec<bool> = changes.iter().map(|change| needs_prune(change, &changes)).collect();
+    let held: Vec<bool> = changes.iter().map(|change| needs_prune(change, &changes, &now)).collect();
     for (change, is_held) in changes.into_iter().zip(held) {
         if is_held && !options.prune {
             left += 1;
