@@ -34,7 +34,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::error::ProvideErrorMetadata as _;
-use chrono::Utc;
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
@@ -74,6 +74,10 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 /// How many tokens are remembered.
 const TOKENS_REMEMBERED: usize = 1000;
 
+/// How long it is remembered which policy a JWT meets. The policy itself is read with every request. Policies that are created
+/// later, and that the JWT also meets, are not, so they count after this time.
+const POLICIES_REMEMBERED: TimeDelta = TimeDelta::minutes(1);
+
 /// A [`Catalog`] over a DynamoDB table.
 #[derive(Debug, Clone)]
 pub struct DynamoDbCatalog {
@@ -81,7 +85,7 @@ pub struct DynamoDbCatalog {
     /// What tokens stood for when they were read last.
     tokens: Arc<Mutex<HashMap<TokenHash, TokenRecord>>>,
     /// Which policies verified JWTs met.
-    policies: Arc<Mutex<HashMap<TokenHash, RecipientPolicy>>>,
+    policies: Arc<Mutex<HashMap<TokenHash, MetPolicy>>>,
 }
 
 impl DynamoDbCatalog {
@@ -165,7 +169,7 @@ impl DynamoDbCatalog {
     }
 
     /// What is remembered of policies.
-    fn policies(&self) -> MutexGuard<'_, HashMap<TokenHash, RecipientPolicy>> {
+    fn policies(&self) -> MutexGuard<'_, HashMap<TokenHash, MetPolicy>> {
         self.policies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -285,6 +289,13 @@ impl DynamoDbCatalog {
     }
 }
 
+/// A policy that a JWT met, and until when that is remembered.
+#[derive(Debug, Clone)]
+struct MetPolicy {
+    policy: RecipientPolicy,
+    until: DateTime<Utc>,
+}
+
 /// Adds to what is remembered, which is never much.
 fn put_bounded<T>(known: &mut HashMap<TokenHash, T>, hash: TokenHash, value: T) {
     if known.len() >= TOKENS_REMEMBERED && !known.contains_key(&hash) {
@@ -343,8 +354,9 @@ impl Catalog for DynamoDbCatalog {
         jwt: TokenHash,
     ) -> BoxFuture<'a, Result<Vec<RecipientPolicy>>> {
         async move {
-            if let Some(known) = self.policies().get(&jwt).cloned() {
-                return Ok(vec![RecipientPolicy { remembered: true, ..known }]);
+            let known = self.policies().get(&jwt).filter(|met| met.until > Utc::now()).cloned();
+            if let Some(known) = known {
+                return Ok(vec![RecipientPolicy { remembered: true, ..known.policy }]);
             }
             let partition = keys::oidc_partition(issuer);
             let found = self.reader.query(&partition, keys::POLICIES, &PageRequest::default()).await?;
@@ -356,7 +368,8 @@ impl Catalog for DynamoDbCatalog {
     fn oidc_caller(&self, policy: RecipientPolicy, jwt: TokenHash) -> Caller {
         let caller = Caller::of_policy(&policy, jwt);
         if !policy.remembered {
-            put_bounded(&mut self.policies(), jwt, policy);
+            let met = MetPolicy { policy, until: Utc::now() + POLICIES_REMEMBERED };
+            put_bounded(&mut self.policies(), jwt, met);
         }
         caller
     }

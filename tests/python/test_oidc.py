@@ -40,6 +40,7 @@ class FileCatalog:
         self.path = directory / "shares.yaml"
         self.tables = tables
         self.recipients = {}
+        self.disabled = set()
         self.write()
         self.server = Server("--shares", self.path, "--allow-loopback-issuers")
 
@@ -47,7 +48,8 @@ class FileCatalog:
         location = str(self.tables["py_versions"])
         tables = [{"name": "py_versions", "location": location, "historyShared": True}]
         recipients = [{"name": "other", "shares": ["retail"], "tokens": [{"sha256": hash_of(OTHER_TOKEN), "expires": "never"}]}]
-        recipients += [{"name": name, "shares": ["retail"], "oidc": oidc} for name, oidc in self.recipients.items()]
+        recipients += [{"name": name, "shares": ["retail"], "oidc": oidc, **({"status": "disabled"} if name in self.disabled else {})}
+                       for name, oidc in self.recipients.items()]
         written = {"version": 1, "shares": [{"name": "retail", "schemas": [{"name": "sales", "tables": tables}]}],
                    "recipients": recipients}
         replaced = self.path.with_suffix(".new")
@@ -56,8 +58,15 @@ class FileCatalog:
 
     def set(self, **recipients):
         """The policies of recipients from now on."""
-        count = len([line for line in self.server.log if "is in force" in line])
         self.recipients = {**self.recipients, **recipients}
+        self.replace()
+
+    def enable(self, name, active):
+        (self.disabled.discard if active else self.disabled.add)(name)
+        self.replace()
+
+    def replace(self):
+        count = len([line for line in self.server.log if "is in force" in line])
         self.write()
         end = time.monotonic() + 30
         while len([line for line in self.server.log if "is in force" in line]) == count:
@@ -92,6 +101,9 @@ class DynamoDbCatalog:
 
     def shown(self, recipient):
         return json.loads(self.run("recipient", "show", recipient, "--output", "json").stdout)
+
+    def enable(self, name, active):
+        self.run("recipient", "update", name, "--enable" if active else "--disable")
 
     @staticmethod
     def options(policy):
@@ -135,7 +147,7 @@ def status(catalog, token):
 
 def until(catalog, token, wanted):
     """Asks again until the answer is as wanted: an issuer is asked for its keys every few seconds at most."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 90
     while (found := status(catalog, token)) != wanted:
         assert time.monotonic() < end, f"{found} and not {wanted}\n{''.join(catalog.server.log[-20:])}"
         time.sleep(0.5)
@@ -372,6 +384,24 @@ def test_a_token_of_several_recipients_is_refused(catalog, openid):
     assert "acme" in catalog.server.wait_for_log("a token meets OIDC policies of several recipients")
 
 
+def test_a_token_that_comes_to_meet_policies_of_several_recipients(catalog, openid):
+    """A server that has seen the token remembers for a minute what it stands for."""
+    token = openid.token(sub="bluth-reader", azp="bluth")
+    catalog.set(bluth=[policy(openid.issuer, "bluth-reader")])
+    assert [status(catalog, token) for _ in range(2)] == [200, 200]
+    catalog.set(sitwell=[policy(openid.issuer, "bluth", "azp")])
+    until(catalog, token, 401)
+    assert status(catalog, openid.token(sub="bluth-reader")) == 200
+    # That the other recipient is disabled makes it no less ambiguous: enabling it must not take access from the first.
+    catalog.enable("sitwell", False)
+    assert status(catalog, token) == 401
+    assert status(catalog, openid.token(sub="nobody", azp="bluth")) == 401
+    catalog.enable("sitwell", True)
+    assert status(catalog, openid.token(sub="nobody", azp="bluth")) == 200
+    catalog.set(sitwell=[policy(openid.issuer, "sitwell", "azp")])
+    assert status(catalog, token) == 200
+
+
 def test_http_needs_its_option(tables, tmp_path, openid):
     catalog = FileCatalog(tmp_path, tables)
     catalog.server.stop()
@@ -418,6 +448,7 @@ def test_commands(commands, tmp_path):
     commands("recipient", "create", "vandelay", *options, code=3)
     commands("recipient", "create", "vandelay", *options[:-4], code=2)
     commands("recipient", "create", "vandelay", *options, "--profile", tmp_path / "x", code=2)
+    assert "--expires" in commands("recipient", "create", "vandelay", *options, "--expires", "30d", code=2).stderr
     commands("recipient", "create", "vandelay", "--oidc-issuer", "http://idp.example.com", "--oidc-subject", "x",
              "--oidc-audience", "a", code=2)
     commands("recipient", "create", "vandelay", code=2)

@@ -13,6 +13,7 @@ use crate::catalog::oidc::RecipientPolicy;
 use crate::catalog::usage::MemoryUsage;
 use crate::catalog::{
     Caller, Catalog, ListPage, PageRequest, SchemaPage, ShareRecord, TableRecord, TokenHash, TokenRecord,
+    unknown_token,
 };
 use crate::error::{Error, Result};
 use crate::protocol::digest::short_digest;
@@ -44,6 +45,9 @@ impl ShareFileCatalog {
     /// The file, for a caller that may read.
     fn file_for(&self, caller: &Caller) -> Result<Arc<ShareFile>> {
         let file = self.file();
+        if !file.is_active(caller.recipient()) {
+            return Err(unknown_token());
+        }
         let restrictions = file.restrictions(caller.recipient());
         caller.check(restrictions)?;
         if restrictions.has_limits() && !caller.counted.initialized() {
