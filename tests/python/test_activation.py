@@ -27,11 +27,11 @@ HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff", "re
 class World:
     """A catalog with the share `Retail`, its commands, and a server over it. What the server logs has no id and no secret."""
 
-    def __init__(self, aws, name, **more):
+    def __init__(self, aws, name, options=(), **more):
         self.table = f"activation-{abs(hash(name))}"
         self.client = aws.client("dynamodb")
         client_make(self.client, self.table)
-        self.server = Server("--catalog", f"dynamodb:{self.table}", env={**aws.environment, **more})
+        self.server = Server("--catalog", f"dynamodb:{self.table}", *options, env={**aws.environment, **more})
         self.admin = Admin(aws, self.table, self.server.endpoint)
         self.admin.run("share", "create", "Retail")
         self.links = []
@@ -247,6 +247,15 @@ def test_a_link_ends_with_its_token(world):
     admin.run("recipient", "delete", "acme", "--yes")
     assert is_unusable(world.use(fifth))
     assert {item["pk"]["S"] for item in world.client.scan(TableName=world.table)["Items"]} == {"SHARE#retail", "SERVER"}
+
+
+def test_the_link_of_a_disabled_recipient_waits(world):
+    link = world.acme()
+    world.admin.run("recipient", "update", "acme", "--disable")
+    assert is_unusable(world.show(link)) == is_unusable(world.use(link))
+    assert len(world.activations()) == 1
+    world.admin.run("recipient", "update", "acme", "--enable")
+    assert lists(world, read(link, "profile", world.use(link))) == ["Retail"]
 
 
 def test_the_other_commands_leave_links_alone(world, tmp_path):

@@ -83,16 +83,23 @@ impl DynamoDbCatalog {
         Ok(is_first.then(|| handed_out(&stored, token_id, stored.profile.clone())))
     }
 
-    /// The record of a link that can still be used, and the id of its token. DynamoDB may keep expired records for days, and a
-    /// script may have deleted the token alone.
+    /// The record of a link that can still be used, and the id of its token. DynamoDB may keep expired records for days, a
+    /// script may have deleted the token alone, and the recipient may be disabled.
     async fn usable(&self, id: ActivationId) -> Result<Option<(StoredActivation, Arc<str>)>> {
         let Some(item) = self.reader.get(&Key::activation(id)).await? else { return Ok(None) };
         let Some(stored) = self.listed(records::activation(&item)) else { return Ok(None) };
         if stored.expires <= Utc::now() {
             return Ok(None);
         }
-        let token = self.token_of(self.reader.get(&Key::token(stored.token)).await?.as_ref());
-        Ok(token.filter(|token| token.check_expiry().is_ok()).map(|token| (stored, token.id)))
+        let keys = [Key::token(stored.token), Key::recipient(stored.recipient.as_str())];
+        let mut items = self.reader.get_all(&keys).await?.into_iter();
+        let (token, recipient) = (items.next().flatten(), items.next().flatten());
+        let recipient = recipient.and_then(|item| self.listed(records::recipient(&item)));
+        if !recipient.is_some_and(|recipient| recipient.active) {
+            return Ok(None);
+        }
+        let token = self.token_of(token.as_ref()).filter(|token| token.check_expiry().is_ok());
+        Ok(token.map(|token| (stored, token.id)))
     }
 
     /// Deletes the record of a link. `false` if somebody else was faster.
