@@ -7,7 +7,7 @@
 use std::sync::{Arc, LazyLock};
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::HeaderValue;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -27,13 +27,31 @@ use crate::protocol::activation::{ActivationAnswer, ActivationId, ActivationRequ
 const STYLE: &str = include_str!("activation/page.css");
 const SCRIPT: &str = include_str!("activation/page.js");
 
-static PAGE: LazyLock<Document> =
-    LazyLock::new(|| Document::new(include_str!("activation/page.html"), STYLE, SCRIPT));
+const FRAME: &str = include_str!("activation/page.html");
+
+static PAGE: LazyLock<Document> = LazyLock::new(|| Document::new(FRAME, STYLE, SCRIPT));
+
+/// Without what leads to the page for recipients.
+static LONE_PAGE: LazyLock<Document> = LazyLock::new(|| {
+    let (before, rest) = FRAME.split_once("<!--PAGE-->\n").unwrap_or((FRAME, ""));
+    let after = rest.split_once("<!--/PAGE-->\n").map_or(rest, |(_, after)| after);
+    Document::new(&[before, after].concat(), STYLE, SCRIPT)
+});
+
+/// In the extensions of a request: this server has the page for recipients at `/`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HasRecipientPage;
 
 /// `GET /activate`
-pub async fn activation_page() -> Response {
-    let mut response = with_content_type(PAGE.html.as_str().into(), HTML);
-    response.headers_mut().insert(CONTENT_SECURITY_POLICY, PAGE.policy.clone());
+///
+/// Once the profile is downloaded, the page leads to the one for recipients, if there is one.
+pub async fn activation_page(request: Request) -> Response {
+    let page = match request.extensions().get::<HasRecipientPage>() {
+        Some(_) => &PAGE,
+        None => &LONE_PAGE,
+    };
+    let mut response = with_content_type(page.html.as_str().into(), HTML);
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, page.policy.clone());
     guarded(response)
 }
 
@@ -99,8 +117,11 @@ mod tests {
 
     #[tokio::test]
     async fn the_page_has_the_elements_that_its_policy_allows_and_no_others() {
-        let response = activation_page().await;
+        let response = activation_page(Request::default()).await;
         assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()[CONTENT_SECURITY_POLICY], PAGE.policy);
+        assert!(PAGE.html.contains(r#"<a id="page">"#) && !LONE_PAGE.html.contains("<a"));
+        assert!(LONE_PAGE.html.ends_with("</html>\n") && PAGE.html.len() > LONE_PAGE.html.len());
         let policy = response.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
         assert!(policy.starts_with("default-src 'none';") && !policy.contains("unsafe"), "{policy}");
         for (element, text) in [("style", STYLE), ("script", SCRIPT)] {

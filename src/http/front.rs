@@ -15,6 +15,7 @@ use tower::ServiceExt as _;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use super::activation::HasRecipientPage;
 use super::cors::{self, Cors, CorsOrigins};
 use super::request::SourceIp;
 use super::{local_file, pages, routes};
@@ -103,6 +104,9 @@ async fn front(State(front): State<Front>, mut request: Request) -> Response {
         local_file::serve(&front.app, request, &audit).instrument(span).await
     } else {
         *request.uri_mut() = with_path(request.uri(), &path);
+        if front.browsers.pages {
+            request.extensions_mut().insert(HasRecipientPage);
+        }
         let bounds = request.extensions().get::<Bounds>().copied().unwrap_or_default();
         let answer = bounds.run(front.endpoints.oneshot(request));
         match audit.run(answer).instrument(span).await {

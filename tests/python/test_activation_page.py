@@ -98,6 +98,30 @@ def test_a_link_is_opened_and_used(world, open_page):
     assert all("authorization" not in request.headers and "cookie" not in request.headers for request in page.requests)
 
 
+def test_the_page_leads_to_the_one_that_opens_profiles(world, open_page, tmp_path):
+    page = opened(open_page(viewport=DESKTOP), world.link_of_acme)
+    _, profile = use(page)
+    wait_for(page, "done")
+    (tmp_path / "acme.share").write_text(json.dumps(profile))
+    page.click("text=open the profile in your browser")
+    page.wait_for_url(world.server.endpoint)
+    page.set_input_files("#file", str(tmp_path / "acme.share"))
+    page.wait_for_selector("#shares summary")
+    assert "Retail" in page.inner_text("#shares")
+    no_foreign_request(page, world)
+
+
+def test_a_server_without_that_page_is_not_linked_to(aws, request, open_page):
+    world = World(aws, request.node.name, options=["--no-pages"])
+    try:
+        page = opened(open_page(viewport=DESKTOP), world.acme())
+        use(page)
+        wait_for(page, "done")
+        assert page.locator("a").count() == 0 and "Keep the file like a password" in page.inner_text("#done")
+    finally:
+        world.stop()
+
+
 def test_the_profile_can_be_copied(world, open_page):
     page = open_page(viewport=DESKTOP, permissions=["clipboard-read", "clipboard-write"])
     opened(page, world.link_of_acme)

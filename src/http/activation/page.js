@@ -139,6 +139,12 @@
     };
     show("done", "Your profile is ready", true);
     download(profile, name);
+    const page = element("page");
+    if (page) {
+      // The page that opens profiles. Until now the link led nowhere, so that scanners had nothing to follow.
+      page.href = location.origin + location.pathname.replace(/activate\/*$/, "");
+      element("browse").hidden = false;
+    }
   }
 
   function download(profile, name) {
