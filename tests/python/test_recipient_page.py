@@ -334,6 +334,8 @@ def test_a_token_that_the_server_does_not_know(browser_page, server, tmp_path):
     page = open_profile(browser_page, server, write_profile(tmp_path / "wrong.share", server, "dss_wrong"))
     page.locator("#message .message").wait_for()
     assert "Ask your data provider for a new profile" in messages(page)
+    # Nothing is being loaded any more.
+    assert page.inner_text("#status") == ""
 
 
 @pytest.mark.parametrize("left, words", [

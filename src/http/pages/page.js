@@ -125,6 +125,7 @@ async function showShares(mine) {
   } catch (error) {
     if (mine !== opened) return;
     byId('browse').hidden = true;
+    say('');
     complain(reason(error), advice(error));
   }
 }
