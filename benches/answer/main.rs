@@ -1,8 +1,9 @@
 //! How fast a table of any size is answered, and in how much memory.
 //!
 //! `cargo bench` takes every figure in a fresh process, on one core where `taskset` is there, over logs
-//! that it makes under `target/bench-logs`. `cargo bench -- --quick` leaves out the large ones. Limits
-//! stand beside the figures; nothing fails by them.
+//! that it makes under `target/bench-logs`. `cargo bench -- --quick` leaves out the large ones, and
+//! `cargo bench --bench answer -- --files 10000000` takes the figures of whole answers for that many files. Limits stand
+//! beside the figures; nothing fails by them.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -54,11 +55,17 @@ fn main() {
         Some("answer") => answer(&arguments[1..]),
         Some("--quick") => report(&[1_000, 10_000]),
         None => report(&[1_000, 10_000, 100_000, 1_000_000]),
-        Some(other) => {
-            eprintln!("unknown argument {other}; there is --quick");
-            std::process::exit(2);
-        }
+        Some("--files") => match arguments.get(1).map(|number| number.parse()) {
+            Some(Ok(size @ 1_000..)) => report_answers(&begin_report(), &[size]),
+            _ => refuse("--files needs a number of at least 1000"),
+        },
+        Some(other) => refuse(&format!("unknown argument {other}; there are --quick and --files NUMBER")),
     }
+}
+
+fn refuse(why: &str) {
+    eprintln!("{why}");
+    std::process::exit(2);
 }
 
 /// One URL, over keys of the generated tables.
@@ -279,6 +286,14 @@ fn report_partitions(root: &Path, sizes: &[usize]) {
 }
 
 fn report(sizes: &[usize]) {
+    let root = begin_report();
+    report_answers(&root, sizes);
+    report_hints(&root, sizes);
+    report_partitions(&root, sizes);
+}
+
+/// Says what measures, and how long one URL takes. Returns where logs are made.
+fn begin_report() -> PathBuf {
     let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model =
         model.lines().find_map(|line| line.strip_prefix("model name").and_then(|rest| rest.split_once(": ")));
@@ -292,8 +307,11 @@ fn report(sizes: &[usize]) {
         "presign a URL of {:.0} bytes, {SESSION_TOKEN_BYTES} B session token: {:.2} µs (limit 1.5)\n",
         presigned[1], presigned[0]
     );
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/bench-logs")
+}
 
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/bench-logs");
+/// What whole answers take.
+fn report_answers(root: &Path, sizes: &[usize]) {
     println!(
         "log -> snapshot -> files -> signed lines -> body, drained in the process; files/s count everything from a cold start"
     );
@@ -311,7 +329,7 @@ fn report(sizes: &[usize]) {
         for (what, format, crc) in
             [("parquet", "parquet", false), ("delta", "delta", true), ("no .crc", "delta", false)]
         {
-            let table = generate::table(&root, size, Layout::Mixed, crc).unwrap();
+            let table = generate::table(root, size, Layout::Mixed, crc).unwrap();
             for encoding in ["identity", "gzip"] {
                 let runs = if size >= 1_000_000 { 3 } else { 5 };
                 let measured = measure(&table, format, encoding, &[], runs);
@@ -331,8 +349,6 @@ fn report(sizes: &[usize]) {
             }
         }
     }
-    report_hints(&root, sizes);
-    report_partitions(&root, sizes);
     let of =
         |list: &[(usize, f64)], size: usize| list.iter().find(|(of, _)| *of == size).map(|(_, value)| *value);
     if let (Some(small), Some(large)) = (of(&per_file, 10_000), of(&per_file, 1_000_000)) {
