@@ -331,7 +331,11 @@ fn report_answers(root: &Path, sizes: &[usize]) {
         {
             let table = generate::table(root, size, Layout::Mixed, crc).unwrap();
             for encoding in ["identity", "gzip"] {
-                let runs = if size >= 1_000_000 { 3 } else { 5 };
+                let runs = match size {
+                    ..1_000_000 => 5,
+                    ..10_000_000 => 3,
+                    _ => 1,
+                };
                 let measured = measure(&table, format, encoding, &[], runs);
                 println!(
                     "{size:>9} {what:8} {encoding:9} {:>10.1} {:>10.1} {:>9.0} {:>9.0} {:>10.1} {:>9.0}",
