@@ -37,7 +37,7 @@ pub(super) struct SeenFiles {
 /// would show.
 #[derive(Default)]
 struct Digests {
-    /// Open addressing, where 0 is a free slot. A table that is half full stays as it is, and a larger one follows.
+    /// Open addressing, where 0 is a free slot. A table that is full stays as it is, and a larger one follows.
     tables: Vec<Vec<u32>>,
     /// How many digests are in the last table.
     used: usize,
@@ -46,8 +46,17 @@ struct Digests {
 /// The slots of the first table, a power of two.
 const FIRST_SLOTS: usize = 1 << 15;
 
-/// By how much the next table is larger.
+/// By how much the next table is larger, as long as tables are small. Fewer tables are faster to search.
 const GROWTH: usize = 8;
+
+/// The slots of the first table of those that only double, and that are filled further: the next one takes memory that large
+/// lists would show.
+const LARGE_SLOTS: usize = 1 << 21;
+
+/// How many slots of a table are used before another one follows.
+fn capacity(slots: usize) -> usize {
+    if slots < LARGE_SLOTS { slots / 2 } else { slots / 4 * 3 }
+}
 
 impl SeenFiles {
     /// How many bytes of memory it takes.
@@ -71,11 +80,11 @@ impl Digests {
 
     fn make_room(&mut self, more: usize) {
         let mut slots = self.tables.last().map_or(0, Vec::len);
-        if self.used + more <= slots / 2 {
+        if self.used + more <= capacity(slots) {
             return;
         }
-        slots = (slots * GROWTH).max(FIRST_SLOTS);
-        while slots / 2 < more {
+        slots = (slots * if slots < LARGE_SLOTS { GROWTH } else { 2 }).max(FIRST_SLOTS);
+        while capacity(slots) < more {
             slots *= 2;
         }
         self.tables.push(vec![0; slots]);
@@ -287,6 +296,28 @@ mod tests {
         assert!(new < 5, "{new} of {} seemed to be there", all.len());
         assert_eq!(digests.tables.len(), 3);
         assert_eq!(again(&mut digests, &all), all.len());
+    }
+
+    #[test]
+    fn memory_grows_with_the_number_of_digests() {
+        let hasher = RandomState::with_seeds(1, 2, 3, 4);
+        let (mut digests, mut batch) = (Digests::default(), Vec::new());
+        let mut new = 0;
+        for number in 0..2_500_000_u64 {
+            batch.push(hasher.hash_one(number));
+            if batch.len() == 4096 {
+                new += again(&mut digests, &batch);
+                batch.clear();
+                let slots: usize = digests.tables.iter().map(Vec::len).sum();
+                let put = usize::try_from(number).unwrap();
+                assert!(put < 1_000_000 || slots < put * 4, "{slots} slots for {put} digests");
+            }
+        }
+        assert!(new < 5, "{new} seemed to be there");
+        assert_eq!(
+            again(&mut digests, &(0..1000).map(|number| hasher.hash_one(number)).collect::<Vec<_>>()),
+            1000
+        );
     }
 
     #[test]
