@@ -120,7 +120,7 @@ mod tests {
         let response = activation_page(Request::default()).await;
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()[CONTENT_SECURITY_POLICY], PAGE.policy);
-        assert!(PAGE.html.contains(r#"<a id="page">"#) && !LONE_PAGE.html.contains("<a"));
+        assert!(PAGE.html.contains(r#"<a id="page" "#) && !LONE_PAGE.html.contains("<a"));
         assert!(LONE_PAGE.html.ends_with("</html>\n") && PAGE.html.len() > LONE_PAGE.html.len());
         let policy = response.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
         assert!(policy.starts_with("default-src 'none';") && !policy.contains("unsafe"), "{policy}");

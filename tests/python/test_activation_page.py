@@ -103,11 +103,15 @@ def test_the_page_leads_to_the_one_that_opens_profiles(world, open_page, tmp_pat
     _, profile = use(page)
     wait_for(page, "done")
     (tmp_path / "acme.share").write_text(json.dumps(profile))
-    page.click("text=open the profile in your browser")
-    page.wait_for_url(world.server.endpoint)
-    page.set_input_files("#file", str(tmp_path / "acme.share"))
-    page.wait_for_selector("#shares summary")
-    assert "Retail" in page.inner_text("#shares")
+    with page.context.expect_page() as other:
+        page.click("text=open the profile in a new tab")
+    tab = other.value
+    assert tab.url == world.server.endpoint
+    tab.set_input_files("#file", str(tmp_path / "acme.share"))
+    tab.wait_for_selector("#shares summary")
+    assert "Retail" in tab.inner_text("#shares")
+    # The profile is still there.
+    assert use(page, lambda: page.click("#again"))[1] == profile
     no_foreign_request(page, world)
 
 
