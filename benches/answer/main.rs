@@ -332,9 +332,9 @@ fn report_answers(root: &Path, sizes: &[usize]) {
             let table = generate::table(root, size, Layout::Mixed, crc).unwrap();
             for encoding in ["identity", "gzip"] {
                 let runs = match size {
-                    ..1_000_000 => 5,
-                    ..10_000_000 => 3,
-                    _ => 1,
+                    10_000_000.. => 1,
+                    1_000_000..10_000_000 => 3,
+                    _ => 5,
                 };
                 let measured = measure(&table, format, encoding, &[], runs);
                 println!(

@@ -457,21 +457,23 @@ impl CatalogState {
         for (key, after) in &wanted.recipients {
             recipient(self.recipients.get(key), after, &mut changes);
         }
-        // A token that moves must be removed before it is added.
-        let moved: Vec<_> = changes.extract_if(.., |change| self.is_move(change)).collect();
+        // A token that moves must be removed before it is added. Clients have it, so it is added after everything that its new
+        // recipient loses.
+        let mut moved: Vec<_> = changes.extract_if(.., |change| self.is_move(change)).collect();
         for (key, before) in &self.recipients {
             if !wanted.recipients.contains_key(key) {
                 changes.push(CatalogChange::RemoveRecipient { recipient: before.name.clone() });
             }
         }
-        changes.extend(moved);
         self.oidc_changes_to(wanted, &mut changes);
+        moved.extend(changes.extract_if(.., |change| self.is_move(change)));
         for (key, before) in &self.shares {
             match wanted.shares.get(key) {
                 None => changes.push(CatalogChange::RemoveShare { share: before.name.clone() }),
                 Some(after) => gone(before, after, &mut changes),
             }
         }
+        changes.extend(moved);
         changes.sort_by_key(CatalogChange::rank);
         changes
     }

@@ -4,7 +4,7 @@
 //! A request for a table takes two round trips: the token's item, then recipient, grant, share and table
 //! together. What a token stands for is remembered, so that the next request with it takes one: the token's item is
 //! then read with the others. For a JWT, the first of the two queries the policies of its issuer, and the policy that it met
-//! is remembered in the same way. Throttling and failures of the network are tried again within a deadline and then answered with 503:
+//! is remembered for a minute. Throttling and failures of the network are tried again within a deadline and then answered with 503:
 //! never with 401, never with an empty list.
 
 mod activations;
@@ -74,8 +74,8 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 /// How many tokens are remembered.
 const TOKENS_REMEMBERED: usize = 1000;
 
-/// How long it is remembered which policy a JWT meets. The policy itself is read with every request. Policies that are created
-/// later, and that the JWT also meets, are not, so they count after this time.
+/// How long it is remembered which policy a JWT meets. The policy itself is read with every request. New policies that the JWT
+/// also meets are noticed only after this time.
 const POLICIES_REMEMBERED: TimeDelta = TimeDelta::minutes(1);
 
 /// A [`Catalog`] over a DynamoDB table.

@@ -263,7 +263,10 @@ impl ShareFile {
                 tokens: tokens
                     .map(|(hash, token)| {
                         let hex = hash.to_hex();
-                        let before = before.and_then(|before| before.tokens.get(&hex));
+                        let own = before.and_then(|before| before.tokens.get(&hex));
+                        // The token may move from another recipient.
+                        let before =
+                            own.or_else(|| now.recipients.values().find_map(|other| other.tokens.get(&hex)));
                         (hex, self.token_state(*hash, token, before))
                     })
                     .collect(),

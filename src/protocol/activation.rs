@@ -16,7 +16,8 @@ pub const PATH: &str = "activate";
 /// The last segments of the path that answers with the invitation, and changes nothing.
 pub const INVITATION_PATH: &str = "activate/invitation";
 
-/// What the server answers to a link that was used, has expired, or never existed: one text, so that they look alike.
+/// What the server answers to a link that was used, has expired, or never existed, or whose recipient is disabled: one text,
+/// so that they look alike.
 pub const UNUSABLE: &str = "The activation link was already used, has expired, or is not known to this server. Ask the provider \
                             of the share for a new link.";
 

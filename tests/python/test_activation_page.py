@@ -104,7 +104,7 @@ def test_the_page_leads_to_the_one_that_opens_profiles(world, open_page, tmp_pat
     wait_for(page, "done")
     (tmp_path / "acme.share").write_text(json.dumps(profile))
     with page.context.expect_page() as other:
-        page.click("text=open the profile in a new tab")
+        page.click("text=the page for recipients")
     tab = other.value
     assert tab.url == world.server.endpoint
     tab.set_input_files("#file", str(tmp_path / "acme.share"))

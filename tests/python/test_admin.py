@@ -1119,12 +1119,39 @@ def test_a_recipient_is_renamed_and_tokens_move(world, tmp_path):
         assert admin.run("plan", "-f", file).stdout == ""
         assert reads() == 200 and [token["state"] for token in admin.json("token", "list", name)] == ["live"]
         assert len(admin.json("recipient", "show", name)["oidc"]) == 1
-    # Two recipients can change places.
-    other = {"sha256": hash_of("dss_plan-other"), "expires": "never"}
-    for tokens in ((token, other), (other, token)):
-        write(acme={"tokens": [tokens[0]]}, initech={"tokens": [tokens[1]]})
+    # Two recipients can change places, also while both have two tokens. Each token keeps its ID and its creation time.
+    others = [{"sha256": hash_of(f"dss_plan-{number}"), "expires": "never"} for number in range(3)]
+    write(acme={"tokens": [token, others[0]]}, initech={"tokens": others[1:]})
+    admin.run("apply", "-f", file, "--prune")
+
+    def known(name):
+        return sorted((token["id"], token.get("created")) for token in admin.json("token", "list", name))
+
+    before = known("acme"), known("initech")
+    for first, second in (("initech", "acme"), ("acme", "initech")):
+        write(**{first: {"tokens": [token, others[0]]}, second: {"tokens": others[1:]}})
+        assert "8 changes need --prune" in admin.run("plan", "-f", file).stderr
+        assert admin.run("apply", "-f", file).stdout == ""
         admin.run("apply", "-f", file, "--prune")
         assert admin.run("plan", "-f", file).stdout == "" and reads() == 200
+        assert (known(first), known(second)) == before
+
+
+def test_a_token_that_moves_comes_after_what_its_new_recipient_loses(world, tmp_path):
+    admin, *_ = world
+    file = tmp_path / "shares.yaml"
+
+    def write(owner, tables):
+        content = json.loads(shares_file(file, recipients=(), tables=tables).read_text())
+        content["recipients"] = [{"name": "acme", "shares": []}, {"name": "initech", "shares": ["retail"]}]
+        content["recipients"][owner]["tokens"] = [{"sha256": hash_of("dss_moves"), "expires": "never"}]
+        file.write_text(json.dumps(content))
+
+    write(0, ("Orders", "Items"))
+    admin.run("apply", "-f", file)
+    write(1, ("Orders",))
+    applied = admin.run("apply", "-f", file, "--prune").stdout.splitlines()
+    assert [line.split(" ")[:2] for line in applied] == [["-", "token"], ["-", "table"], ["+", "token"]]
 
 
 def test_a_share_that_is_made_again_is_granted_to_nobody(world, tmp_path):

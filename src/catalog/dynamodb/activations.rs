@@ -16,9 +16,10 @@ use super::records::{self, Item, StoredActivation, key_attributes, key_of, text 
 use super::transaction::Step;
 use super::values::text;
 use super::writer::Writer;
-use crate::catalog::{Activation, TokenHash, expiry};
+use crate::catalog::{Activation, TokenHash, TokenRecord, expiry};
 use crate::error::{Error, Result};
 use crate::protocol::activation::ActivationId;
+use crate::protocol::names::Name;
 
 /// What a new activation link hands out.
 #[derive(Clone)]
@@ -98,7 +99,10 @@ impl DynamoDbCatalog {
         if !recipient.is_some_and(|recipient| recipient.active) {
             return Ok(None);
         }
-        let token = self.token_of(token.as_ref()).filter(|token| token.check_expiry().is_ok());
+        let is_own =
+            |token: &TokenRecord| Name::key_of(&token.recipient) == Name::key_of(stored.recipient.as_str());
+        let token = self.token_of(token.as_ref());
+        let token = token.filter(|token| is_own(token) && token.check_expiry().is_ok());
         Ok(token.map(|token| (stored, token.id)))
     }
 
