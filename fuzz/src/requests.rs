@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
+use axum::http::header::CONTENT_TYPE;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use deltashare::app::App;
@@ -38,6 +39,8 @@ struct Server {
 
 struct Answer {
     status: u16,
+    /// Whether it is a page for browsers, which needs no token. No other answer is HTML.
+    is_page: bool,
     body: Vec<u8>,
 }
 
@@ -173,8 +176,15 @@ impl Server {
         RUNTIME.block_on(async {
             let answer = self.router.clone().oneshot(request).await.unwrap();
             let status = answer.status().as_u16();
+            let content_type = answer.headers().get(CONTENT_TYPE);
+            let is_page =
+                content_type.is_some_and(|content_type| content_type.as_bytes().starts_with(b"text/html"));
             let body = answer.into_body().collect().await;
-            Some(Answer { status, body: body.map(|body| body.to_bytes().to_vec()).unwrap_or_default() })
+            Some(Answer {
+                status,
+                is_page,
+                body: body.map(|body| body.to_bytes().to_vec()).unwrap_or_default(),
+            })
         })
     }
 }
@@ -213,21 +223,13 @@ fn names_issuer(head: &str) -> bool {
     })
 }
 
-/// Whether a request asks for a page for browsers, which needs no token.
-fn asks_for_page(head: &str) -> bool {
-    let path = head.split_whitespace().nth(1).unwrap_or_default();
-    let path = path.split(['?', '#']).next().unwrap_or_default();
-    let below: Vec<_> = path.split('/').filter(|part| !matches!(*part, "" | "delta-sharing")).collect();
-    matches!(&below[..], ["activate"]) || (below.is_empty() && head.contains("text/html"))
-}
-
 /// Requests to a server that asks for no token. No request is the server's fault; what it signed is taken as it is or not at
 /// all; and a URL for a file leads to the files of the table only.
 pub fn requests(input: &[u8]) {
     let server = &*OPEN;
     let request = server.filled(input);
     let Some(answer) = server.ask(&request) else { return };
-    let Answer { status, body: answered } = answer;
+    let Answer { status, body: answered, .. } = answer;
     assert!(status < 500, "{status}: {}", String::from_utf8_lossy(&answered));
     let (head, body) = head_and_body(&request);
     let line = head.split(|&byte| byte == b'\n').next().unwrap_or_default();
@@ -251,13 +253,13 @@ pub fn requests(input: &[u8]) {
 pub fn tokens(input: &[u8]) {
     let server = &*CLOSED;
     let request = with_jwts(&server.filled(input));
-    let Some(Answer { status, body }) = server.ask(&request) else { return };
+    let Some(Answer { status, is_page, body }) = server.ask(&request) else { return };
     let body = String::from_utf8_lossy(&body);
     let (head, _) = head_and_body(&request);
     let head = String::from_utf8_lossy(head);
     assert!(status < 500 || (status == 503 && names_issuer(&head)), "{status}: {body}");
     assert!(!body.contains(HIDDEN) || head.contains(HIDDEN), "{body}");
-    if asks_for_page(&head) {
+    if is_page {
         return;
     }
     let path = head.lines().next().unwrap_or_default();
