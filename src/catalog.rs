@@ -327,7 +327,8 @@ pub trait Catalog: Send + Sync {
     ) -> BoxFuture<'a, Result<Option<TableRecord>>>;
 
     /// What the page of an activation link shows: the invitation. `None` if the link was used, has expired, or never existed,
-    /// or if its token no longer works or its recipient is disabled. Changes nothing. Only a catalog that commands write to has links.
+    /// or if its token no longer works or its recipient is disabled. Changes nothing. Only a catalog that commands write to has
+    /// links.
     fn invitation(&self, _: ActivationId) -> BoxFuture<'_, Result<Option<Activation>>> {
         Box::pin(async { Ok(None) })
     }

@@ -292,7 +292,7 @@ fn report(sizes: &[usize]) {
     report_partitions(&root, sizes);
 }
 
-/// Says what measures, and how long one URL takes. Returns where logs are made.
+/// Prints on what the figures are taken, and how long one URL takes. Returns the directory of the logs.
 fn begin_report() -> PathBuf {
     let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model =

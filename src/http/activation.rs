@@ -31,7 +31,7 @@ const FRAME: &str = include_str!("activation/page.html");
 
 static PAGE: LazyLock<Document> = LazyLock::new(|| Document::new(FRAME, STYLE, SCRIPT));
 
-/// Without what leads to the page for recipients.
+/// The same page without the link to the page for recipients.
 static LONE_PAGE: LazyLock<Document> = LazyLock::new(|| {
     let (before, rest) = FRAME.split_once("<!--PAGE-->\n").unwrap_or((FRAME, ""));
     let after = rest.split_once("<!--/PAGE-->\n").map_or(rest, |(_, after)| after);
@@ -44,7 +44,7 @@ pub(super) struct HasRecipientPage;
 
 /// `GET /activate`
 ///
-/// Once the profile is downloaded, the page leads to the one for recipients, if there is one.
+/// After the download, the page links to the page for recipients, if the server has it.
 pub async fn activation_page(request: Request) -> Response {
     let page = match request.extensions().get::<HasRecipientPage>() {
         Some(_) => &PAGE,
