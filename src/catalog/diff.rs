@@ -457,40 +457,37 @@ impl CatalogState {
         for (key, after) in &wanted.recipients {
             recipient(self.recipients.get(key), after, &mut changes);
         }
-        // A token that moves must be removed before it is added. Clients have it, so it is added after everything that its new
-        // recipient loses.
-        let mut moved: Vec<_> = changes.extract_if(.., |change| self.is_move(change)).collect();
         for (key, before) in &self.recipients {
             if !wanted.recipients.contains_key(key) {
                 changes.push(CatalogChange::RemoveRecipient { recipient: before.name.clone() });
             }
         }
         self.oidc_changes_to(wanted, &mut changes);
-        moved.extend(changes.extract_if(.., |change| self.is_move(change)));
         for (key, before) in &self.shares {
             match wanted.shares.get(key) {
                 None => changes.push(CatalogChange::RemoveShare { share: before.name.clone() }),
                 Some(after) => gone(before, after, &mut changes),
             }
         }
-        changes.extend(moved);
-        changes.sort_by_key(CatalogChange::rank);
+        // What moves must be removed before it is added. Clients have it, so it is added after everything that its new recipient
+        // loses.
+        changes.sort_by_cached_key(|change| (change.rank(), self.is_move(change)));
         changes
     }
 
     /// Whether a change adds a token or an OIDC policy that another recipient of `self` has, so that it must be removed there
     /// first.
     pub fn is_move(&self, change: &CatalogChange) -> bool {
-        let has = |of: &str, has: &dyn Fn(&RecipientState) -> bool| {
-            let of = Name::key_of(of);
-            self.recipients.iter().any(|(key, recipient)| *key != of && has(recipient))
+        let another = |recipient: &str, has: &dyn Fn(&RecipientState) -> bool| {
+            let own = Name::key_of(recipient);
+            self.recipients.iter().any(|(key, other)| *key != own && has(other))
         };
         match change {
             CatalogChange::AddToken { recipient, hash, .. } => {
-                has(recipient, &|other| other.tokens.contains_key(hash))
+                another(recipient, &|other| other.tokens.contains_key(hash))
             }
             CatalogChange::AddOidcPolicy { recipient, policy } => {
-                has(recipient, &|other| other.oidc.iter().any(|known| known.has_subject_of(policy)))
+                another(recipient, &|other| other.oidc.iter().any(|known| known.has_subject_of(policy)))
             }
             _ => false,
         }

@@ -37,7 +37,7 @@ pub(crate) struct Plan {
 /// A file without `recipients` does not change recipients. Deletions need --prune. If recipients or grants would be deleted,
 /// removals of filters need it too; if tables would be deleted, so do additions to the tables of a grant. If recipients, grants,
 /// tokens, or OIDC policies would be deleted, so do wider addresses and higher limits of recipients. A token or an OIDC policy
-/// that moves to another recipient needs it too; requests get 401 until it has moved.
+/// that moves to another recipient also needs --prune; while it moves, requests with it get 401.
 #[derive(Args)]
 #[command(after_help = "Example:\n  deltashare apply -f shares.yaml --prune")]
 pub(crate) struct Apply {
@@ -157,8 +157,8 @@ async fn compare(writer: &Writer, path: &Path) -> Result<Comparison, Failure> {
 fn check_tokens(now: &CatalogState, changes: &[CatalogChange], prune: bool) -> Result<(), Failure> {
     let works = |end: &Option<DateTime<Utc>>| end.is_none_or(|end| end > Utc::now());
     // A token stays with its recipient until the move is applied.
-    let is_applied = |change: &&CatalogChange| prune || !now.is_move(change);
-    for recipient in changes.iter().filter(is_applied).filter_map(|change| match change {
+    let applied: Vec<_> = changes.iter().filter(|change| prune || !now.is_move(change)).collect();
+    for recipient in applied.iter().filter_map(|change| match change {
         CatalogChange::AddToken { recipient, token, .. } if token.is_live(Utc::now()) => Some(recipient),
         // A token that has expired becomes valid again, as when an older catalog is restored.
         CatalogChange::TokenExpiry { recipient, before, after, .. } if !works(before) && works(after) => {
@@ -168,7 +168,7 @@ fn check_tokens(now: &CatalogState, changes: &[CatalogChange], prune: bool) -> R
     }) {
         let mut after = now.recipients.get(&Name::key_of(recipient)).cloned();
         let tokens = &mut after.get_or_insert_with(RecipientState::default).tokens;
-        for change in changes.iter().filter(is_applied) {
+        for change in &applied {
             match change {
                 CatalogChange::AddToken { recipient: of, hash, token } if of == recipient => {
                     tokens.insert(hash.clone(), token.clone());
