@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::http::Request;
 use axum::http::header::CONTENT_TYPE;
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use deltashare::app::App;
 use deltashare::catalog::TokenHash;
 use deltashare::catalog::share_file::{ShareFile, ShareFileCatalog};
@@ -215,9 +215,8 @@ fn names_issuer(head: &str) -> bool {
         payload.is_some_and(|payload| payload["iss"] == ISSUER)
     };
     head.split(char::is_whitespace).any(|word| {
-        let padded =
-            format!("{:=<1$}", word.trim_end_matches('='), word.trim_end_matches('=').len().div_ceil(4) * 4);
-        let basic = STANDARD.decode(padded).unwrap_or_default();
+        // The server takes it with its padding or without.
+        let basic = STANDARD_NO_PAD.decode(word.trim_end_matches('=')).unwrap_or_default();
         let basic = String::from_utf8_lossy(&basic).into_owned();
         is_named(word) || basic.split_once(':').is_some_and(|(_, password)| is_named(password))
     })
