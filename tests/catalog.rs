@@ -34,7 +34,10 @@ use deltashare::protocol::activation::ActivationSecret;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+/// Of a catalog whose DynamoDB does not answer.
 const DEADLINE: Duration = Duration::from_secs(2);
+/// Of one whose DynamoDB answers, on a machine that may be busy.
+const PATIENT: Duration = Duration::from_secs(60);
 const MANY: usize = 230;
 
 /// A schema and a table of it; a schema may have none.
@@ -204,7 +207,7 @@ impl Engine {
     }
 
     fn catalog(&self) -> DynamoDbCatalog {
-        DynamoDbCatalog::new(config(&self.endpoint), &self.table, DEADLINE)
+        DynamoDbCatalog::new(config(&self.endpoint), &self.table, PATIENT)
     }
 
     fn writer(&self) -> Writer {
@@ -212,11 +215,7 @@ impl Engine {
     }
 
     fn tapped(&self, tap: &Tap) -> DynamoDbCatalog {
-        DynamoDbCatalog::new(
-            config(&self.endpoint).interceptor(tap.clone()),
-            &self.table,
-            Duration::from_secs(60),
-        )
+        DynamoDbCatalog::new(config(&self.endpoint).interceptor(tap.clone()), &self.table, PATIENT)
     }
 }
 

@@ -68,7 +68,7 @@ class Server:
         for line in self.process.stderr:
             self.log.append(line)
 
-    def wait_for_log(self, text, seconds=10):
+    def wait_for_log(self, text, seconds=30):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             found = [line for line in self.log if text in line]

@@ -13,7 +13,7 @@ import pytest
 from conftest import SPARK_TABLES, TOKEN, Server, hash_of
 
 # What is attacked answers its neighbours within this many seconds, on a machine that is busy with other tests.
-SOON = 10
+SOON = 15
 
 FEW_FILES = ["sh", "-c", 'ulimit -n 128; exec "$0" "$@"']
 
@@ -160,6 +160,8 @@ def test_slow_readers_of_files_take_only_what_is_theirs(attacked):
         assert time.monotonic() < end
         time.sleep(0.2)
     received = 0
+    # What the kernel still has for it may come as late as its next probe of a window that was closed.
+    slow[0].settimeout(120)
     try:
         while got := slow[0].recv(1 << 20):
             received += len(got)
@@ -237,7 +239,7 @@ def test_a_sender_without_a_token_is_not_waited_for(attacked):
 
 
 def test_an_idle_connection_ends_and_one_in_use_does_not(attacked):
-    server = attacked("--idle-timeout", "3s")
+    server = attacked("--idle-timeout", "6s")
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=SOON)
     for _ in range(8):
         connection.request("GET", "/health")
@@ -245,7 +247,7 @@ def test_an_idle_connection_ends_and_one_in_use_does_not(attacked):
         used = connection.sock
         time.sleep(1)
     assert connection.sock is used
-    assert closed_after(used, 20)[0] < 10
+    assert closed_after(used, 40)[0] < 30
     connection.close()
 
 

@@ -14,6 +14,7 @@ import delta_sharing
 import pytest
 
 from conftest import Answer, TOKEN, hash_of, write_profile
+from faults import wait_until
 from lambda_runtime import BINARY, Lambda
 from test_dynamodb import TABLE, make_table, put
 
@@ -411,9 +412,8 @@ def test_every_fault_of_the_environment_is_told(stack):
     function = start(stack, environment={"DELTASHARE_TABLE": "", "DELTASHARE_URL_TTL": "5"})
     try:
         assert function.process.wait(20) != 0
-        time.sleep(0.2)
-        log = "".join(function.log)
-        assert "DELTASHARE_TABLE is not set" in log and "DELTASHARE_URL_TTL is not a number" in log
+        wait_until(lambda: all(any(fault in line for line in function.log)
+                               for fault in ("DELTASHARE_TABLE is not set", "DELTASHARE_URL_TTL is not a number")))
     finally:
         function.stop()
 

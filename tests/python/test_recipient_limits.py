@@ -10,7 +10,7 @@ import time
 import pytest
 
 from conftest import Server, hash_of
-from faults import RESET, Way, answer, aws  # noqa: F401
+from faults import RESET, Way, answer, aws, wait_until  # noqa: F401
 from lambda_runtime import Lambda
 from test_addresses import ASYNC, ask, token
 from test_admin import bucket, items, retail, world  # noqa: F401
@@ -107,6 +107,10 @@ def is_refused(refused, seconds, text):
     return wait
 
 
+def warnings(*servers):
+    return sum(WARNING in line for server in servers for line in server.log)
+
+
 def at_once(count, call):
     with concurrent.futures.ThreadPoolExecutor(count) as threads:
         return sorted(threads.map(call, range(count)))
@@ -126,7 +130,8 @@ def test_of_twenty_requests_at_once_ten_pass(stack, used):
         assert item["format"] == {"N": "1"} and item["deleteAfter"] == {"N": str(int(begin) + 60 + 3600)}
         # Nobody else is refused, and nothing is written for who has no limit.
         assert all(get(server.endpoint, "free").status == 200 for server in servers) and len(used()) == 1
-        assert sum(WARNING in line for server in servers for line in server.log) == 1
+        wait_until(lambda: warnings(*servers))
+        assert warnings(*servers) == 1
     finally:
         assert [server.stop() for server in servers] == [0, 0]
 
@@ -144,7 +149,8 @@ def test_a_server_with_a_share_file_counts_in_memory(tables, tmp_path):
         assert query(server.endpoint, "bytes", "t").status == 200
         is_refused(get(server.endpoint, "bytes"), 24 * 3600, "a limit of 1B per day")
         assert query(server.endpoint, "both", "t").status == 200 and get(server.endpoint, "both").status == 200
-        assert sum(WARNING in line for line in server.log) == 2
+        wait_until(lambda: warnings(server) >= 2)
+        assert warnings(server) == 2
     finally:
         assert server.stop() == 0
 
@@ -221,7 +227,7 @@ def test_bytes_of_files_and_of_deletion_vectors_count_for_the_day(front, used, s
 
 def test_the_answer_that_passes_the_limit_of_the_day_is_the_last_one(front, used, stack):
     client = stack.client("dynamodb")
-    before = sum(WARNING in line for line in front.log)
+    before = warnings(front)
     assert get(front.endpoint, "bytes").status == 200
     assert query(front.endpoint, "bytes", "py_odd_partitions").status == 200
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -233,10 +239,8 @@ def test_the_answer_that_passes_the_limit_of_the_day_is_the_last_one(front, used
     client.update_item(TableName=TABLE, Key={"pk": {"S": key[0]}, "sk": {"S": key[1]}}, UpdateExpression="SET used = :none",
                        ExpressionAttributeValues={":none": {"N": "0"}})
     assert get(front.endpoint, "bytes").status == 200
-    end = time.monotonic() + 10
-    while sum(WARNING in line for line in front.log) == before and time.monotonic() < end:
-        time.sleep(0.05)
-    assert sum(WARNING in line for line in front.log) == before + 1
+    wait_until(lambda: warnings(front) > before)
+    assert warnings(front) == before + 1
     # A sum that is no number is not taken for nothing.
     client.put_item(TableName=TABLE, Item={"pk": {"S": key[0]}, "sk": {"S": key[1]}, "used": {"S": "0"}})
     assert get(front.endpoint, "bytes").status == 503

@@ -265,7 +265,7 @@ def test_a_file_that_is_written_slowly_is_taken_when_it_is_whole(running, tmp_pa
         for piece in pieces:
             file.write(piece)
             file.flush()
-            end = time.monotonic() + 1
+            end = time.monotonic() + 0.5
             while time.monotonic() < end:
                 seen.add(anonymous(server))
                 names = [item["name"] for item in server.request("GET", "/shares/s/all-tables").json["items"]]
@@ -352,14 +352,14 @@ def test_sigterm_lets_a_request_in_flight_finish(running, tmp_path):
     connection.putheader("Content-Length", "2")
     connection.endheaders()
     connection.send(b"{")
-    time.sleep(0.3)
+    time.sleep(1.5)
     os.kill(server.process.pid, signal.SIGTERM)
     time.sleep(0.5)
     connection.send(b"}")
     response = connection.getresponse()
     assert response.status == 200 and response.read().endswith(b"}\n")
     connection.close()
-    assert server.process.wait(5) == 0
+    assert server.process.wait(20) == 0
 
 
 def test_sigterm_does_not_wait_for_ever(running, tmp_path):
@@ -369,7 +369,7 @@ def test_sigterm_does_not_wait_for_ever(running, tmp_path):
     connection.putheader("Authorization", f"Bearer {TOKEN}")
     connection.putheader("Content-Length", "2")
     connection.endheaders()
-    time.sleep(0.3)
+    time.sleep(1.5)
     began = time.monotonic()
     assert server.stop() == 0
     assert 8 < time.monotonic() - began < 25
