@@ -11,6 +11,7 @@ import urllib.parse
 import pytest
 
 from conftest import SPARK_TABLES, TOKEN, Server, hash_of
+from faults import wait_until
 
 # What is attacked answers its neighbours within this many seconds, on a machine that is busy with other tests.
 SOON = 15
@@ -159,6 +160,7 @@ def test_slow_readers_of_files_take_only_what_is_theirs(attacked):
     while ask(server, address="127.0.0.2")[0].status != 200:
         assert time.monotonic() < end
         time.sleep(0.2)
+    wait_until(lambda: sum(" gone " in line and "127.0.0.2" in line for line in list(server.log)) >= len(slow))
     received = 0
     # What the kernel still has for it may come as late as its next probe of a window that was closed.
     slow[0].settimeout(120)
