@@ -66,7 +66,7 @@ class Shell:
 
     def __init__(self, directory, environment):
         self.file = directory.parent / "typed"
-        self.child = pexpect.spawn("bash", ["--norc", "--noprofile"], cwd=str(directory), env=environment, timeout=120, encoding="utf-8",
+        self.child = pexpect.spawn("bash", ["--norc", "--noprofile"], cwd=str(directory), env=environment, timeout=300, encoding="utf-8",
                                    dimensions=(50, 250), echo=False)
         self.run("PS1=; PS2=; set +m")
 
