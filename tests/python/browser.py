@@ -7,6 +7,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import time
 import urllib.parse
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -119,9 +120,9 @@ class Watched:
     def __init__(self, browser, **options):
         """`options` are those of a context: `viewport`, `color_scheme`, `java_script_enabled`…"""
         self.context = browser.new_context(**options)
-        self.context.set_default_timeout(15_000)
+        self.context.set_default_timeout(60_000)
         self.page = self.context.new_page()
-        self.requests, self.problems = [], []
+        self.requests, self.problems, self.expected = [], [], []
         self.page.on("request", lambda request: self.requests.append(request))
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
@@ -132,12 +133,22 @@ class Watched:
 
     def _console(self, message):
         # An answer that is not a 2xx is not a fault of the page.
-        if message.type in ("error", "warning") and not message.text.startswith("Failed to load resource: the server responded"):
+        known = ["Failed to load resource: the server responded", *self.expected]
+        if message.type in ("error", "warning") and not any(text in message.text for text in known):
             self.problems.append(f"{message.type}: {message.text}")
 
     def _dialog(self, dialog):
         self.problems.append(f"dialog: {dialog.message}")
         dialog.dismiss()
+
+    def complains(self, text):
+        """Waits until the console has this, which is no problem then, however often it comes."""
+        end = time.monotonic() + 60
+        while not any(text in problem for problem in self.problems):
+            assert time.monotonic() < end, self.problems
+            self.page.wait_for_timeout(50)
+        self.expected.append(text)
+        self.problems = [problem for problem in self.problems if text not in problem]
 
     def origins(self):
         """The origins that requests went to. Data URLs and blobs go nowhere."""
