@@ -133,8 +133,8 @@ class Watched:
 
     def _console(self, message):
         # An answer that is not a 2xx is not a fault of the page.
-        known = ["Failed to load resource: the server responded", *self.expected]
-        if message.type in ("error", "warning") and not any(text in message.text for text in known):
+        known = message.text.startswith("Failed to load resource: the server responded") or any(text in message.text for text in self.expected)
+        if message.type in ("error", "warning") and not known:
             self.problems.append(f"{message.type}: {message.text}")
 
     def _dialog(self, dialog):
