@@ -204,6 +204,8 @@ def test_a_recipient_who_does_not_read_is_nobody_elses_trouble(tmp_path, sockets
         # The answer or the connection, whichever notices first. One that is not given up yet would go on when it is read.
         ended = re.compile(r"(gone|broken) .*greedy.*s\.d\.big")
         wait_until(lambda: sum(map(bool, map(ended.search, list(server.log)))) > len(begun), seconds=200)
+        reason = re.compile("was not read in time|did not read its answer")
+        wait_until(lambda: any(map(reason.search, list(server.log))))
         begun[0].settimeout(300)
         assert not whole(begun[0])
     finally:
